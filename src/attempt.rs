@@ -1,0 +1,114 @@
+//! Attempts: the immutable facts of which the records consist, one line when an attempt starts and one when it ends.
+//!
+//! Whether an attempt settles its action is not stored: it is read from the outcome's cause and today's limits.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::key::{ActionKey, Value};
+use crate::names::{AttemptId, Axes, RunId};
+use crate::outcome::Outcome;
+
+/// One line of a run's record file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "line", rename_all = "kebab-case")]
+pub enum Line {
+    /// An attempt began.
+    Started(Started),
+    /// An attempt ended.
+    Ended(Ended),
+}
+
+/// That an attempt began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// The run that started it.
+    pub run: RunId,
+    /// The action.
+    pub key: ActionKey,
+    /// The kind of the step.
+    pub kind: String,
+    /// The step's name in that run's manifest: for people only.
+    pub step: String,
+    /// What the action was for in that run: for people, and to find the nearest record.
+    pub axes: Axes,
+    /// When.
+    pub at: Timestamp,
+    /// The slots it held, as `gpu/0`.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub slots: Vec<String>,
+    /// The machine.
+    pub host: String,
+}
+
+/// A limit and what of it was used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitUse {
+    /// The limit that was in force.
+    pub limit: u64,
+    /// What was used, in the same unit.
+    pub used: u64,
+    /// Whether the attempt ended because of it.
+    pub met: bool,
+}
+
+/// Tokens and cost of an attempt. `None` is unknown, never 0.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Tokens that the model read, cached ones apart.
+    pub input: Option<u64>,
+    /// Tokens that the model wrote.
+    pub output: Option<u64>,
+    /// Why a figure is unknown, where one is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub unknown_because: Option<String>,
+}
+
+/// That an attempt ended, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// The run that writes this line.
+    pub run: RunId,
+    /// The run that had started the attempt, where that is another: it died, and this one adopted what it left.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub adopts: Option<RunId>,
+    /// The action.
+    pub key: ActionKey,
+    /// The kind of the step.
+    pub kind: String,
+    /// The step's name in that run's manifest: for people only.
+    pub step: String,
+    /// What the action was for in that run: for people, and to find the nearest record.
+    pub axes: Axes,
+    /// When.
+    pub at: Timestamp,
+    /// How long it took, in milliseconds of the monotonic clock.
+    pub wall_ms: u64,
+    /// What it did.
+    pub outcome: Outcome,
+    /// What it left for others to read, by role. What is in here can become an ingredient downstream.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub outputs: BTreeMap<String, Value>,
+    /// What it left for people: stdout, stderr, trajectories. Never an ingredient.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub logs: BTreeMap<String, Digest>,
+    /// The limits that were in force and what of them was used; time in milliseconds, sizes in bytes.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub limits: BTreeMap<String, LimitUse>,
+    /// Facts worth a warning: `skipped-ignored=3`, `killed-descendants=2`.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub notes: Vec<String>,
+    /// Tokens, for an agent.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub usage: Option<Usage>,
+    /// The slots it held.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub slots: Vec<String>,
+}

@@ -1,0 +1,288 @@
+//! What one attempt of an action did: it succeeded, or it failed for a cause that has an owner.
+//!
+//! Says nothing of quality: that is `class`. A failure cannot be built without a cause and a line of evidence.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+
+/// Whose fault an end is, and so who has to act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Owner {
+    /// The coding agent, its model included.
+    Agent,
+    /// The provider of the model: credentials, quota, rate limits.
+    Provider,
+    /// The machine, the installed tools, the repository's place.
+    Environment,
+    /// The test script or the commit it tests.
+    Test,
+    /// flow itself, or whoever stopped it.
+    Harness,
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Agent => "agent",
+            Self::Provider => "provider",
+            Self::Environment => "environment",
+            Self::Test => "test",
+            Self::Harness => "harness",
+        })
+    }
+}
+
+macro_rules! causes {
+    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal, $owner:ident, $settles:literal, $counts:literal, $next:literal;)+) => {
+        /// Why an attempt or a step ended without success. The list is closed; each row says who owns it, whether it settles
+        /// the action (it is the action's own doing and would come again), whether it counts towards `attempts`, and what to do.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        pub enum Cause {
+            $($(#[doc = $doc])+ #[serde(rename = $text)] $name,)+
+        }
+
+        impl Cause {
+            /// Every cause.
+            pub const ALL: &'static [Self] = &[$(Self::$name),+];
+
+            /// Its name, as printed and stored.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$name => $text),+ }
+            }
+
+            /// Who owns it.
+            #[must_use]
+            pub fn owner(self) -> Owner {
+                match self { $(Self::$name => Owner::$owner),+ }
+            }
+
+            /// Whether an attempt that ended so speaks for its action.
+            #[must_use]
+            pub fn settles(self) -> bool {
+                match self { $(Self::$name => $settles),+ }
+            }
+
+            /// Whether such an attempt counts towards the step's `attempts`.
+            #[must_use]
+            pub fn counts(self) -> bool {
+                match self { $(Self::$name => $counts),+ }
+            }
+
+            /// What to do about it, in words.
+            #[must_use]
+            pub fn next_action(self) -> &'static str {
+                match self { $(Self::$name => $next),+ }
+            }
+        }
+    };
+}
+
+causes! {
+    /// The commit is not in the repository.
+    CommitMissing = "COMMIT_MISSING", Environment, false, true, "fetch the commit into the repository, or take it off the list";
+    /// The base tree could not be read or written.
+    CheckoutFailed = "CHECKOUT_FAILED", Environment, false, true, "read the log: disk full, or a damaged mirror";
+    /// A recipe failed or its interpreter did not answer.
+    EnvironmentFailed = "ENVIRONMENT_FAILED", Environment, false, true, "read the log of the environment step";
+    /// A declared tool changed while an attempt used it.
+    ToolChanged = "TOOL_CHANGED", Environment, false, false, "do not change tools under a run; run again";
+    /// The agent's process ended with a code other than 0.
+    Crashed = "CRASHED", Agent, true, true, "read the agent's log";
+    /// The agent was killed by a signal it did not get from flow.
+    Killed = "KILLED", Environment, false, true, "read the agent's log; the system may have run out of memory";
+    /// The agent reached the step's `timeout`.
+    Timeout = "TIMEOUT", Agent, true, true, "raise `timeout` on the step if the agent was still working";
+    /// More output or more files than the limit allows.
+    OverLimit = "OVER_LIMIT", Agent, true, true, "raise the step's `limit` if so much is to be expected";
+    /// The program could not be started at all.
+    NotStarted = "NOT_STARTED", Environment, false, true, "install the program, or correct its path in the manifest";
+    /// The work tree or the patch holds the value of a secret.
+    HoldsSecret = "HOLDS_SECRET", Agent, true, true, "treat the key as exposed: renew it, then redraw with --retry";
+    /// The work tree holds what no git tree can: a device, a name with `..`, too many files.
+    BadTree = "BAD_TREE", Agent, true, true, "read the evidence: the agent left something that is not a source tree";
+    /// The patch touches protected paths.
+    Protected = "PROTECTED", Agent, true, true, "none for this draw; `protect` in the manifest says which paths are refused";
+    /// The patch is larger than the patch step's `limit`.
+    PatchTooLarge = "PATCH_TOO_LARGE", Agent, true, true, "raise `limit` on the patch step if patches that large are wanted";
+    /// The work tree equals the base tree.
+    NoPatch = "NO_PATCH", Agent, true, true, "read the agent's log: it ended without changing a file";
+    /// Only blank space changed.
+    EmptyEdit = "EMPTY_EDIT", Agent, true, true, "none: the agent changed only blank space";
+    /// The commit has no test script.
+    NoTestScript = "NO_TEST_SCRIPT", Test, true, true, "write the commit's test script where `tests dir=… name=…` looks for it";
+    /// The test says that its target is not in the tree.
+    TargetNotResolved = "TARGET_NOT_RESOLVED", Test, true, true, "correct the module or symbol that the test script names";
+    /// The test says that the optimised path was not taken.
+    OptPathNotHit = "OPT_PATH_NOT_HIT", Test, true, true, "correct the test's workload so that it reaches the optimised path";
+    /// The test measured nothing because another package was imported.
+    WrongPackage = "WRONG_PACKAGE", Environment, true, true, "remove the installed package from the interpreter, so that the tree's own is imported";
+    /// The test could not import what it tests.
+    ImportError = "IMPORT_ERROR", Test, true, true, "read the test's log: a module is missing or broken";
+    /// The test ended with a `TypeError`.
+    TypeError = "TYPE_ERROR", Test, true, true, "read the test's log: the target's signature differs from what the script calls";
+    /// The test ended with an `AttributeError`.
+    AttributeError = "ATTRIBUTE_ERROR", Test, true, true, "read the test's log: a name is gone from the package";
+    /// The test ended with a `RuntimeError`.
+    RuntimeError = "RUNTIME_ERROR", Test, true, true, "read the test's log";
+    /// The test ended with an `AssertionError`.
+    Assertion = "ASSERTION", Test, true, true, "read the test's log: its own check failed";
+    /// The test ran out of memory.
+    Oom = "OOM", Test, true, true, "give the test more memory, or a smaller workload";
+    /// The test met an error of the GPU's driver or runtime.
+    CudaError = "CUDA_ERROR", Test, true, true, "read the test's log: an error of the GPU";
+    /// A process of the test reached the step's `timeout`.
+    TestTimeout = "TEST_TIMEOUT", Test, true, true, "raise `timeout` on the test step if the workload needs longer";
+    /// The test ended with any other error.
+    Exception = "EXCEPTION", Test, true, true, "read the test's log";
+    /// The test ended well but reported no result that can be read.
+    NoResult = "NO_RESULT", Test, true, true, "make the script report its metric as its contract says";
+    /// Two runs of the base disagree.
+    Nondeterministic = "NONDETERMINISTIC", Test, true, true, "make the test's result a function of its seed, or compare with `equal close`";
+    /// The patched tree's results differ from the base's.
+    WrongResult = "WRONG_RESULT", Agent, true, true, "none for this draw: the patch changes what the code computes";
+    /// A command of the manifest's own ended with a code other than 0.
+    CommandFailed = "COMMAND_FAILED", Test, true, true, "read the command's log";
+    /// A command ended well without a declared output file.
+    OutputMissing = "OUTPUT_MISSING", Test, true, true, "make the command write each `output` it declares";
+    /// Somebody stopped the run, or flow or the machine died.
+    Interrupted = "INTERRUPTED", Harness, false, false, "run the same command again";
+    /// flow could not do its own part.
+    HarnessFault = "HARNESS_FAULT", Harness, false, true, "read the evidence; if it is not the disk, report a bug of flow";
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// One line that shows a failure: never empty, never longer than 500 characters, no control characters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Evidence(String);
+
+impl Evidence {
+    /// The text on one line; `(no output)` for nothing.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        let mut line = String::new();
+        for word in text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|w| !w.is_empty()) {
+            if line.len() + word.len() > 500 {
+                line.push('…');
+                break;
+            }
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+        if line.is_empty() {
+            line.push_str("(no output)");
+        }
+        Self(line)
+    }
+
+    /// The line.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A failure: always with a cause and evidence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Why.
+    pub cause: Cause,
+    /// The exit code of the process that failed, where one ended with a code.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub exit: Option<i32>,
+    /// The line that shows it.
+    pub evidence: Evidence,
+    /// The blob of the full log, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub log: Option<Digest>,
+}
+
+impl Failure {
+    /// A failure without a process.
+    #[must_use]
+    pub fn new(cause: Cause, evidence: &str) -> Self {
+        Self { cause, exit: None, evidence: Evidence::new(evidence), log: None }
+    }
+
+    /// With the exit code of the process.
+    #[must_use]
+    pub fn exit(mut self, code: Option<i32>) -> Self {
+        self.exit = code;
+        self
+    }
+
+    /// With the blob of the full log.
+    #[must_use]
+    pub fn log(mut self, log: Option<Digest>) -> Self {
+        self.log = log;
+        self
+    }
+}
+
+/// What an attempt did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It did what it was to do; its outputs are there.
+    Succeeded,
+    /// It did not. It may have left outputs all the same: a timed-out agent's work tree is one.
+    Failed(Failure),
+}
+
+impl Outcome {
+    /// The failure, if it is one.
+    #[must_use]
+    pub fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Succeeded => None,
+            Self::Failed(failure) => Some(failure),
+        }
+    }
+
+    /// The cause's name, or `SUCCEEDED`.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        self.failure().map_or("SUCCEEDED", |f| f.cause.name())
+    }
+
+    /// Whether it speaks for its action.
+    #[must_use]
+    pub fn settles(&self) -> bool {
+        self.failure().is_none_or(|f| f.cause.settles())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn evidence_is_one_bounded_line_and_never_empty() {
+        assert_eq!(Evidence::new(" \n\t\x1b ").as_str(), "(no output)");
+        assert_eq!(Evidence::new("a\n b\x07c").as_str(), "a b c");
+        assert!(Evidence::new(&"word ".repeat(1000)).as_str().len() < 510);
+        assert!(Evidence::new(&"x".repeat(5000)).as_str().chars().count() < 510);
+    }
+
+    #[test]
+    fn names_of_causes_are_unique_and_read_back() {
+        for cause in Cause::ALL {
+            let text = serde_json::to_string(cause).unwrap();
+            assert_eq!(text, format!("\"{}\"", cause.name()));
+            assert_eq!(serde_json::from_str::<Cause>(&text).unwrap(), *cause);
+            assert!(!cause.next_action().is_empty());
+        }
+    }
+}
