@@ -6,5 +6,6 @@
 pub mod attempt;
 pub mod digest;
 pub mod key;
+pub mod manifest;
 pub mod names;
 pub mod outcome;

@@ -1,0 +1,527 @@
+//! The manifest as typed, spanned values: what a person wrote, with imports read, amendments applied and names checked.
+//!
+//! Reads files and nothing else: no environment, no git, no probe. What the values *mean* for a given machine is the plan's
+//! business. `read` makes a [`Manifest`] or a report of every flaw at once.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::names::{CandidateName, RepoName, SlotKind, StepName};
+
+pub mod template;
+
+pub use template::Template;
+
+/// A stretch of one of the manifest's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Index into [`Manifest::files`].
+    pub file: usize,
+    /// First byte.
+    pub offset: usize,
+    /// Number of bytes.
+    pub len: usize,
+}
+
+/// A value and where it was written.
+#[derive(Clone, Debug)]
+pub struct Spanned<T> {
+    /// The value.
+    pub value: T,
+    /// Where.
+    pub place: Place,
+}
+
+/// A file that was read.
+#[derive(Clone, Debug)]
+pub struct SourceFile {
+    /// Its absolute path.
+    pub path: PathBuf,
+    /// Its path as a person would write it, for messages.
+    pub name: String,
+    /// Its text.
+    pub text: Arc<str>,
+}
+
+/// A manifest with all that it imports.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    /// The files read; the first is the manifest itself.
+    pub files: Vec<SourceFile>,
+    /// Its pipeline.
+    pub pipeline: Pipeline,
+    /// Things worth saying that are no flaws: `protect` was replaced.
+    pub notices: Vec<Spanned<String>>,
+}
+
+/// The pipeline: what is evaluated, and the steps that do it.
+#[derive(Clone, Debug)]
+pub struct Pipeline {
+    /// The identity of history and `why`.
+    pub name: Spanned<String>,
+    /// Where commits come from.
+    pub repos: Vec<Repo>,
+    /// What is evaluated.
+    pub candidates: Vec<Candidate>,
+    /// The adapters that the candidates name, by name.
+    pub agents: BTreeMap<String, Agent>,
+    /// The slots, one node each.
+    pub slots: Vec<Slot>,
+    /// Lanes that are only a count: `lane build 2`.
+    pub lanes: Vec<Lane>,
+    /// Declared programs.
+    pub tools: Vec<Tool>,
+    /// The manifest's own axes.
+    pub axes: Vec<Axis>,
+    /// The steps, amendments applied, in an order in which each comes after what it needs.
+    pub steps: Vec<Step>,
+}
+
+/// A repository and its commits.
+#[derive(Clone, Debug)]
+pub struct Repo {
+    /// Its name.
+    pub name: Spanned<RepoName>,
+    /// A URL, or a path made absolute: a clone, or a file that is a `git fast-import` stream.
+    pub source: Spanned<RepoSource>,
+    /// The commits, in the order of the list.
+    pub commits: Vec<Commit>,
+    /// Where tests are; the first whose `only` holds the commit wins.
+    pub tests: Vec<Tests>,
+}
+
+/// What a `repo` names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RepoSource {
+    /// Fetched with the `git` program.
+    Url(String),
+    /// A path on this machine.
+    Path(PathBuf),
+}
+
+/// One commit of the list.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    /// The human's commit: 8 to 40 lower-case hex digits.
+    pub id: Spanned<String>,
+    /// Which commit is its base.
+    pub base: Base,
+    /// The columns of a table's row, as text.
+    pub columns: BTreeMap<String, String>,
+}
+
+/// How the base of a human commit is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// Its n-th parent, from 1.
+    Parent(u32),
+    /// A commit named outright.
+    Id(String),
+}
+
+/// How a test script reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contract {
+    /// JSON in `$FLOW_RESULT`.
+    Flow,
+    /// The last JSON line of stdout.
+    Isobench,
+}
+
+/// Where the test scripts of some commits are.
+#[derive(Clone, Debug)]
+pub struct Tests {
+    /// The folder, absolute.
+    pub dir: Spanned<PathBuf>,
+    /// The file's name within it.
+    pub name: Spanned<Template>,
+    /// How they report.
+    pub contract: Contract,
+    /// The commits these are for; all if empty.
+    pub only: Vec<Spanned<String>>,
+    /// The metrics, where the contract's default is not meant. The first is primary.
+    pub metrics: Vec<Metric>,
+}
+
+/// A metric that a test reports.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Metric {
+    /// Its name in the test's result.
+    pub name: String,
+    /// Whether more is better.
+    pub higher_is_better: bool,
+    /// Counted exactly, or a time.
+    pub count: bool,
+    /// The smallest relative effect that matters, as a fraction.
+    pub min_effect: f64,
+    /// It must not get worse, but does not count as a gain.
+    pub guard: bool,
+}
+
+/// What is evaluated: an agent with a model and a configuration.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// Its name.
+    pub name: Spanned<CandidateName>,
+    /// The adapter.
+    pub agent: Spanned<String>,
+    /// The model's id.
+    pub model: Option<Spanned<String>>,
+    /// Its configuration file.
+    pub config: Option<Config>,
+    /// How many independent draws, at least 1.
+    pub samples: u32,
+    /// Files given to the agent, by role.
+    pub files: Vec<GivenFile>,
+    /// What stands for `{args}` in the adapter's argv.
+    pub args: Vec<Spanned<Template>>,
+    /// Its environment.
+    pub env: Env,
+}
+
+/// A configuration file: YAML, TOML or JSON by its ending, keyed by its parsed value. Read and checked by the reader.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file, absolute.
+    pub file: Spanned<PathBuf>,
+    /// The parsed value with sorted keys.
+    pub value: serde_json::Value,
+    /// The bytes as they stand, for the agent.
+    pub bytes: Arc<[u8]>,
+}
+
+/// A file given to an agent.
+#[derive(Clone, Debug)]
+pub struct GivenFile {
+    /// Its role: `{file.NAME}` in argv.
+    pub name: Spanned<String>,
+    /// Its path; relative to `dir`.
+    pub path: Spanned<Template>,
+    /// The folder of the file that says it.
+    pub dir: PathBuf,
+    /// Whether it may be missing.
+    pub optional: bool,
+}
+
+/// What a child's environment gets beyond the fixed base.
+#[derive(Clone, Debug, Default)]
+pub struct Env {
+    /// `set NAME "value"`: hashed.
+    pub set: Vec<(Spanned<String>, Spanned<Template>)>,
+    /// `pass NAME`: the variable of flow's own environment; hashed unless `hash=#false`.
+    pub pass: Vec<Pass>,
+    /// `secret NAME`: never hashed, stored, logged or shown.
+    pub secret: Vec<SecretFrom>,
+}
+
+/// A variable passed on.
+#[derive(Clone, Debug)]
+pub struct Pass {
+    /// Its name.
+    pub name: Spanned<String>,
+    /// Whether its value is an ingredient.
+    pub hash: bool,
+}
+
+/// Where a secret comes from.
+#[derive(Clone, Debug)]
+pub struct SecretFrom {
+    /// The variable that the child gets.
+    pub name: Spanned<String>,
+    /// Where flow reads it, again at each attempt.
+    pub source: SecretSource,
+}
+
+/// A secret's source.
+#[derive(Clone, Debug)]
+pub enum SecretSource {
+    /// The variable of the same name.
+    Variable,
+    /// A file's content without its last newline.
+    File(PathBuf),
+    /// A command's output without its last newline.
+    Command(Vec<String>),
+}
+
+/// An agent adapter: how one is run. Data, not code.
+#[derive(Clone, Debug)]
+pub struct Agent {
+    /// Its name.
+    pub name: Spanned<String>,
+    /// The argv. `{flow}` is flow itself, `{args}` the candidate's, `{file.NAME}` a given file, `{prompt}` and `{config}` files,
+    /// `{human-change}` the human's change, `{model}`, `{work}` the work tree.
+    pub run: Vec<Spanned<Template>>,
+    /// What tells that the adapter's behaviour changed.
+    pub version: Option<Spanned<String>>,
+    /// Its environment.
+    pub env: Env,
+    /// The marker of the lines of its stdout that hold usage as JSON.
+    pub usage_lines: Option<Spanned<String>>,
+}
+
+/// A thing held while a step runs.
+#[derive(Clone, Debug)]
+pub struct Slot {
+    /// `gpu`, `cpu`.
+    pub kind: Spanned<SlotKind>,
+    /// `0`, `a`, a UUID.
+    pub name: Spanned<String>,
+    /// The cores that belong to it.
+    pub cores: Vec<u32>,
+}
+
+/// A share of concurrency without a device.
+#[derive(Clone, Debug)]
+pub struct Lane {
+    /// Its name.
+    pub name: Spanned<SlotKind>,
+    /// How many at once.
+    pub width: u32,
+}
+
+/// A program that decides a result.
+#[derive(Clone, Debug)]
+pub struct Tool {
+    /// `{tool.NAME}`.
+    pub name: Spanned<String>,
+    /// Its path or its name in `PATH`; relative paths with a `/` are made absolute against the file that says them.
+    pub path: Spanned<Template>,
+    /// The folder of the file that says it.
+    pub dir: PathBuf,
+    /// Arguments of each probe.
+    pub probes: Vec<Spanned<Vec<Template>>>,
+    /// Folders whose change makes the probes be asked again.
+    pub watch: Vec<Spanned<Template>>,
+}
+
+/// An axis of the manifest's own.
+#[derive(Clone, Debug)]
+pub struct Axis {
+    /// Its name.
+    pub name: Spanned<String>,
+    /// Its values, in order.
+    pub values: Vec<String>,
+}
+
+/// What a step does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// Resolves commit and base.
+    Checkout,
+    /// Makes what tests run in.
+    Environment,
+    /// Lets an agent work.
+    Agent,
+    /// Takes the patch.
+    Patch,
+    /// Measures.
+    Test,
+    /// Says the class.
+    Classify,
+    /// The user's own.
+    Command,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 7] =
+        [Self::Checkout, Self::Environment, Self::Agent, Self::Patch, Self::Test, Self::Classify, Self::Command];
+
+    /// Its word in `uses=` and in key records.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Checkout => "checkout",
+            Self::Environment => "environment",
+            Self::Agent => "agent",
+            Self::Patch => "patch",
+            Self::Test => "test",
+            Self::Classify => "classify",
+            Self::Command => "command",
+        }
+    }
+}
+
+/// A step with every amendment applied.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Its name.
+    pub name: Spanned<StepName>,
+    /// What it does, with what only that kind has.
+    pub body: Body,
+    /// Data: the steps whose outputs it reads.
+    pub needs: Vec<Spanned<StepName>>,
+    /// Order and gate.
+    pub after: Vec<Spanned<StepName>>,
+    /// The axes it has though no template names them.
+    pub each: Vec<Spanned<String>>,
+    /// The axes it is instantiated over: `repo`, `commit`, `candidate`, `sample` and axis names; derived by the reader.
+    pub axes: Vec<String>,
+    /// What it holds.
+    pub holds: Vec<Hold>,
+    /// Per process for a test, else for the attempt.
+    pub timeout: Option<Spanned<Duration>>,
+    /// At most so many counted attempts over all runs.
+    pub attempts: Option<Spanned<u32>>,
+    /// The largest patch, or the most output, in bytes.
+    pub limit: Option<Spanned<u64>>,
+    /// Environment of its processes.
+    pub env: Env,
+}
+
+impl Step {
+    /// What it does.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match &self.body {
+            Body::Checkout => Kind::Checkout,
+            Body::Environment(_) => Kind::Environment,
+            Body::Agent(_) => Kind::Agent,
+            Body::Patch(_) => Kind::Patch,
+            Body::Test(_) => Kind::Test,
+            Body::Classify(_) => Kind::Classify,
+            Body::Command(_) => Kind::Command,
+        }
+    }
+}
+
+/// `holds gpu=1`.
+#[derive(Clone, Debug)]
+pub struct Hold {
+    /// The kind of slot or the lane.
+    pub kind: Spanned<SlotKind>,
+    /// How many; a number after substitution.
+    pub count: Spanned<Template>,
+}
+
+/// What only one kind of step has.
+#[derive(Clone, Debug)]
+pub enum Body {
+    /// Nothing.
+    Checkout,
+    /// See [`EnvironmentBody`].
+    Environment(EnvironmentBody),
+    /// See [`AgentBody`].
+    Agent(AgentBody),
+    /// See [`PatchBody`].
+    Patch(PatchBody),
+    /// See [`TestBody`].
+    Test(Box<TestBody>),
+    /// See [`ClassifyBody`].
+    Classify(ClassifyBody),
+    /// See [`CommandBody`].
+    Command(CommandBody),
+}
+
+/// `recipe interpreter`: the environment is a probed interpreter, nothing is built.
+#[derive(Clone, Debug)]
+pub struct EnvironmentBody {
+    /// The interpreter: a declared tool's name, `None` if the manifest declares none.
+    pub tool: Option<Spanned<String>>,
+}
+
+/// The prompt.
+#[derive(Clone, Debug)]
+pub struct AgentBody {
+    /// The prompt's file, as a template of its path; relative to `dir`. Its text is a template too.
+    pub prompt: Option<(Spanned<Template>, PathBuf)>,
+    /// The commit's columns that the prompt may use.
+    pub show: Vec<Spanned<String>>,
+}
+
+/// What a patch may not hold.
+#[derive(Clone, Debug)]
+pub struct PatchBody {
+    /// Globs of paths that a patch may not touch.
+    pub protect: Vec<Spanned<String>>,
+    /// Globs of paths that are dropped.
+    pub ignore: Vec<Spanned<String>>,
+}
+
+/// How a test measures.
+#[derive(Clone, Debug)]
+pub struct TestBody {
+    /// The gate whose reference this step's results are compared with.
+    pub against: Option<Spanned<StepName>>,
+    /// Metrics that replace those of `tests`.
+    pub metrics: Vec<Metric>,
+    /// How many blocks and how long.
+    pub protocol: Protocol,
+    /// Arm B is a second copy of the base tree.
+    pub aa: bool,
+    /// Argv in place of `{interpreter} {script}`.
+    pub run: Vec<Spanned<Template>>,
+}
+
+/// The protocol of a test step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Protocol {
+    /// `screen`, `headline` or `fixed`.
+    pub profile: String,
+    /// At most so many blocks.
+    pub blocks_max: u32,
+    /// No new block after so long.
+    pub time_max: Option<Duration>,
+    /// Of the order of arms.
+    pub seed: u64,
+}
+
+impl Default for Protocol {
+    fn default() -> Self {
+        Self { profile: "screen".into(), blocks_max: 5, time_max: None, seed: 0 }
+    }
+}
+
+/// Judging stored samples anew.
+#[derive(Clone, Debug)]
+pub struct ClassifyBody {
+    /// `judge min-effect="1%"`, as a fraction.
+    pub judge_min_effect: Option<Spanned<f64>>,
+}
+
+/// The user's own command.
+#[derive(Clone, Debug)]
+pub struct CommandBody {
+    /// The argv.
+    pub run: Vec<Spanned<Template>>,
+    /// Named inputs.
+    pub inputs: Vec<Input>,
+    /// Named output files.
+    pub outputs: Vec<Output>,
+}
+
+/// An input of a command.
+#[derive(Clone, Debug)]
+pub struct Input {
+    /// `{in.NAME}`.
+    pub name: Spanned<String>,
+    /// Where it comes from.
+    pub from: InputFrom,
+}
+
+/// Where an input comes from.
+#[derive(Clone, Debug)]
+pub enum InputFrom {
+    /// A file of the user's: its path, and the folder of the file that says it.
+    File(Spanned<Template>, PathBuf),
+    /// An output of another command step.
+    Output {
+        /// The step.
+        step: Spanned<StepName>,
+        /// The output's name.
+        output: String,
+    },
+}
+
+/// An output of a command.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// `{out.NAME}`.
+    pub name: Spanned<String>,
+    /// Its file name in the attempt's place.
+    pub file: Spanned<String>,
+    /// Where a copy goes: a path and the folder it is relative to. In no key.
+    pub publish: Option<(Spanned<Template>, PathBuf)>,
+}
