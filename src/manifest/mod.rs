@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use crate::names::{CandidateName, RepoName, SlotKind, StepName};
 
+mod bind;
 mod build;
 mod check;
 mod commits;
 mod config;
 pub mod flaw;
 mod grammar;
+mod holes;
 mod node;
 mod read;
 mod shape;
