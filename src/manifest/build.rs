@@ -320,7 +320,7 @@ fn axis(node: Node<'_>, report: &Report) -> Option<Axis> {
             match read_file(&path.value, AXIS_BYTES) {
                 Err(problem) => missing(report, path.place, file.str()?, &path.value, &problem),
                 Ok(text) => {
-                    let shown = file.str()?.to_owned();
+                    let shown = report.shown(path.place.file, file.str()?);
                     let index = report.add_file(path.value, shown, text.as_str().into());
                     let mut offset = 0;
                     for line in text.split('\n') {

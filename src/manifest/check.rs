@@ -21,8 +21,8 @@ pub(super) fn all(pipeline: &mut Pipeline, report: &Report) {
         );
     }
     gates(pipeline, report);
+    implied(pipeline, report);
     if known && order(pipeline, report) {
-        implied(pipeline, report);
         axes(pipeline, report);
         bind::all(&pipeline.steps, report);
     }
@@ -460,15 +460,15 @@ fn held(pipeline: &Pipeline, report: &Report) {
                     .help(format!("{declare} `step {name} {{ holds {kind}=1 }}` to the pipeline")),
             );
         }
-        if test.run.is_empty() {
-            for repo in pipeline.repos.iter().filter(|repo| repo.tests.is_empty()) {
-                report.add(
-                    Draft::new("no-tests", repo.name.place, format!("`{}` has no `tests`", repo.name.value))
-                        .label(format!("step `{}` has nothing to run", step.name.value))
-                        .help("add one: tests dir=\"tests\" name=\"{commit.id8}.py\""),
-                );
-            }
-            break;
+    }
+    let scripted = |step: &&Step| matches!(&step.body, Body::Test(test) if test.run.is_empty());
+    if let Some(step) = pipeline.steps.iter().find(scripted) {
+        for repo in pipeline.repos.iter().filter(|repo| repo.tests.is_empty()) {
+            report.add(
+                Draft::new("no-tests", repo.name.place, format!("`{}` has no `tests`", repo.name.value))
+                    .label(format!("step `{}` has nothing to run", step.name.value))
+                    .help("add one: tests dir=\"tests\" name=\"{commit.id8}.py\""),
+            );
         }
     }
 }

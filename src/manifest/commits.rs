@@ -74,7 +74,7 @@ fn from_file(source: Value<'_>, table: bool, report: &Report) -> Option<Vec<Comm
             return None;
         }
     };
-    let file = report.add_file(path.value.clone(), written.to_owned(), text.as_str().into());
+    let file = report.add_file(path.value.clone(), report.shown(path.place.file, written), text.as_str().into());
     if !table {
         return Some(lines(&text, file, report));
     }

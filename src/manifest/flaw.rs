@@ -5,7 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode, SourceSpan};
@@ -211,9 +211,11 @@ impl Report {
         files.len() - 1
     }
 
-    /// The text of a file.
-    pub(super) fn text(&self, file: usize) -> Arc<str> {
-        self.files.borrow().get(file).map_or_else(|| Arc::from(""), |file| file.text.clone())
+    /// A path that a file says, as the person who named the manifest would write it.
+    pub(super) fn shown(&self, file: usize, written: &str) -> String {
+        let files = self.files.borrow();
+        let dir = files.get(file).and_then(|file| Path::new(&file.name).parent()).unwrap_or(Path::new(""));
+        super::node::clean(&dir.join(written)).to_string_lossy().into_owned()
     }
 
     /// `steps/standard.kdl:12`.

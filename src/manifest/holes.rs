@@ -58,8 +58,13 @@ pub(super) fn all(pipeline: &Pipeline, report: &Report) {
 }
 
 fn common(pipeline: &Pipeline) -> Known {
-    let mut known: Known = COMMIT.iter().map(ToString::to_string).collect();
-    known.extend(["repo.name", "candidate.name", "candidate.model", "sample"].map(str::to_owned));
+    let mut known = Known::new();
+    if !pipeline.repos.is_empty() {
+        known.extend(COMMIT.iter().map(ToString::to_string).chain(["repo.name".to_owned()]));
+    }
+    if !pipeline.candidates.is_empty() {
+        known.extend(["candidate.name", "candidate.model", "sample"].map(str::to_owned));
+    }
     known.extend(pipeline.tools.iter().map(|tool| format!("tool.{}", tool.name.value)));
     known.extend(pipeline.axes.iter().map(|axis| axis.name.value.clone()));
     for commit in pipeline.repos.iter().flat_map(|repo| &repo.commits) {
@@ -132,7 +137,15 @@ impl Checker<'_> {
         } else if known.is_empty() {
             "only `{var.NAME}`, a variable of flow's own environment, may stand here".into()
         } else {
-            suggest(hole, known.iter().map(String::as_str), "name")
+            // `{in.x}` was meant to be an input, whatever else is known.
+            let head = hole.split_once('.').map_or("", |(head, _)| head);
+            let same = |name: &&str| !head.is_empty() && name.split_once('.').is_some_and(|(other, _)| other == head);
+            let all = || known.iter().map(String::as_str);
+            if all().any(|name| same(&name)) {
+                suggest(hole, all().filter(same), "name")
+            } else {
+                suggest(hole, all(), "name")
+            }
         };
         self.report.add(
             Draft::new("unknown-hole", place, format!("`{{{hole}}}` is not known here"))
@@ -401,7 +414,11 @@ impl Checker<'_> {
         }
         // A missing file has been reported where the path was read.
         let Ok(text) = read_file(full, PROMPT_BYTES) else { return };
-        let file = self.report.add_file(full.to_owned(), path.value.to_string(), text.as_str().into());
+        let file = self.report.add_file(
+            full.to_owned(),
+            self.report.shown(path.place.file, &path.value.to_string()),
+            text.as_str().into(),
+        );
         let place = |at: usize, len: usize| Place { file, offset: at, len };
         let find = |name: &str| text.find(&format!("{{{name}}}")).unwrap_or(0);
         let template = match Template::parse(&text) {

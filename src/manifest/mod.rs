@@ -16,10 +16,12 @@ mod check;
 mod commits;
 mod config;
 pub mod flaw;
+mod forms;
 mod grammar;
 mod holes;
 mod node;
 mod read;
+mod reference;
 mod shape;
 mod steps;
 mod syntax;
@@ -27,6 +29,7 @@ pub mod template;
 
 pub use flaw::{Flaw, Flaws};
 pub use read::{read, read_text};
+pub use reference::reference;
 pub use template::Template;
 
 /// A stretch of one of the manifest's files.

@@ -145,7 +145,7 @@ impl Loader<'_> {
         let scope = Scope { file, dir };
         let Some(document) = syntax::parse(text, file, self.report) else { return };
         self.format(&document, &scope);
-        self.stack.push((path, name.clone()));
+        self.stack.push((path, name));
         // Imports come after the file itself, so that the manifest stays the first file.
         let mut wanted = Vec::new();
         for raw in document.nodes().iter().filter(|raw| raw.name().value() == "import") {
@@ -158,15 +158,15 @@ impl Loader<'_> {
         let dir = scope.dir.clone();
         self.loaded.push(Loaded { document, scope });
         for (text, place) in wanted {
-            self.import(&text, place, &dir, &name);
+            self.import(&text, place, &dir);
         }
         self.stack.pop();
     }
 
-    fn import(&mut self, text: &str, place: Place, dir: &Path, from: &str) {
+    fn import(&mut self, text: &str, place: Place, dir: &Path) {
         let path = clean(&dir.join(text));
         let real = path.canonicalize().unwrap_or(path);
-        let name = clean(&Path::new(from).parent().unwrap_or(Path::new("")).join(text)).to_string_lossy().into_owned();
+        let name = self.report.shown(place.file, text);
         if let Some(at) = self.stack.iter().position(|(open, _)| *open == real) {
             let mut names: Vec<&str> = self.stack.iter().skip(at).map(|(_, name)| name.as_str()).collect();
             names.push(&name);
@@ -186,7 +186,7 @@ impl Loader<'_> {
         }
         match read_file(&real, MANIFEST_BYTES) {
             Ok(content) => self.load(real, name, &content),
-            Err(problem) => missing(self.report, place, &name, &real, &problem),
+            Err(problem) => missing(self.report, place, text, &real, &problem),
         }
     }
 
@@ -208,7 +208,7 @@ impl Loader<'_> {
 }
 
 /// Reports a file that cannot be read, with the nearest name of its folder.
-pub(super) fn missing(report: &Report, place: Place, name: &str, path: &Path, problem: &str) {
+pub(super) fn missing(report: &Report, place: Place, written: &str, path: &Path, problem: &str) {
     let wanted = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let mut names: Vec<String> = Vec::new();
     if let Some(entries) = path.parent().and_then(|dir| dir.read_dir().ok()) {
@@ -217,9 +217,10 @@ pub(super) fn missing(report: &Report, place: Place, name: &str, path: &Path, pr
     names.sort();
     let help = match nearest(&wanted, names.iter().map(String::as_str)) {
         Some(near) => format!("did you mean `{near}`? It lies in the same folder"),
-        None => format!("flow looked for {}; relative paths are relative to the file that says them", path.display()),
+        None => "relative paths are relative to the file that says them".to_owned(),
     };
-    report.add(Draft::new("missing-file", place, format!("{name}: {problem}")).label("cannot be read").help(help));
+    let shown = report.shown(place.file, written);
+    report.add(Draft::new("missing-file", place, format!("{shown}: {problem}")).label("cannot be read").help(help));
 }
 
 /// Reads a regular file of at most so many bytes as text.

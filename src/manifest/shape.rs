@@ -242,6 +242,15 @@ fn typed(value: Value<'_>, ty: Ty, subject: &str, form: &Form, report: &Report) 
                 .help(help.unwrap_or_else(|| format!("it is written: {}", form.example))),
         );
     };
+    let written = value.written();
+    if value.str().is_some() && written.len() > 1 && written.starts_with('\'') && written.ends_with('\'') {
+        report.add(
+            Draft::new("single-quotes", value.place(), "single quotes are part of the word in KDL")
+                .label("the quotes would be kept")
+                .help(format!("use double quotes: \"{}\"", written.trim_matches('\''))),
+        );
+        return;
+    }
     if ty == Ty::Scalar {
         return;
     }
@@ -287,15 +296,6 @@ fn typed(value: Value<'_>, ty: Ty, subject: &str, form: &Form, report: &Report) 
         });
         return;
     };
-    let written = value.written();
-    if written.len() > 1 && written.starts_with('\'') && written.ends_with('\'') {
-        report.add(
-            Draft::new("single-quotes", value.place(), "single quotes are part of the word in KDL")
-                .label("the quotes would be kept")
-                .help(format!("use double quotes: \"{}\"", written.trim_matches('\''))),
-        );
-        return;
-    }
     let name_help = |error: &crate::names::BadName| {
         report.add(
             Draft::new("bad-name", value.place(), error.to_string())

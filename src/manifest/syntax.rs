@@ -44,7 +44,8 @@ pub(super) fn parse(text: &str, file: usize, report: &Report) -> Option<KdlDocum
 fn draft(diagnostic: &KdlDiagnostic, text: &str, file: usize) -> Draft {
     let place = place(diagnostic, text, file);
     let word = text.get(place.offset..place.offset + place.len).unwrap_or_default();
-    let bare = word.rsplit('=').next().unwrap_or(word).trim();
+    let bare = word.split_whitespace().last().unwrap_or(word);
+    let bare = bare.rsplit('=').next().unwrap_or(bare);
     let said = diagnostic.message.clone().unwrap_or_else(|| "this is not KDL".into());
     let (message, help) = if let "true" | "false" | "null" = bare {
         (format!("`{bare}` is written `#{bare}` in KDL"), Some(format!("write #{bare}, or \"{bare}\" for the text")))
@@ -84,7 +85,12 @@ fn place(diagnostic: &KdlDiagnostic, text: &str, file: usize) -> Place {
     let blank = kept.iter().take_while(|b| matches!(b, b' ' | b'\t')).count();
     let from = if blank < kept.len() { from + blank } else { from };
     let kept = text.as_bytes().get(from..end).unwrap_or_default();
-    let len = kept.iter().position(|&b| b == b'\n').unwrap_or(kept.len());
+    let mut len = kept.iter().position(|&b| b == b'\n').unwrap_or(kept.len());
+    // `x=1m` is blamed without its last letters; to a person the word is one.
+    let word = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'%' | b'/');
+    if kept.get(len.wrapping_sub(1)).is_some_and(word) {
+        len += text.as_bytes().get(from + len..).unwrap_or_default().iter().take_while(|b| word(b)).count();
+    }
     Place { file, offset: from, len }
 }
 
