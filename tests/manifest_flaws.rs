@@ -4,7 +4,7 @@
 mod folder;
 
 use flow::manifest::{Flaws, Manifest};
-use folder::{Folder, shown};
+use folder::{COMMON, Folder, shown};
 
 fn snapshot(name: &str, read: Result<Manifest, Flaws>) {
     let mut settings = insta::Settings::clone_current();
@@ -119,7 +119,7 @@ fn digits_and_slashes_without_quotes() {
 
 #[test]
 fn duplicate_property() {
-    snapshot("duplicate-property", Folder::new().pipeline("    candidate c agent=nop agent=trae"));
+    snapshot("duplicate-property", Folder::new().pipeline("    candidate c agent=scripted agent=nop"));
 }
 
 #[test]
@@ -137,7 +137,10 @@ fn three_flaws_in_one_report() {
 fn flaw_in_an_imported_file() {
     let folder =
         Folder::new().with("mine.kdl", "flow 1\n\n// mine\nagent mine { run \"x\" \"{hum-change}\"; versoin \"1\" }\n");
-    snapshot("imported", folder.read("flow 1\nimport \"standard.kdl\" \"mine.kdl\"\npipeline p {\n}\n"));
+    snapshot(
+        "imported",
+        folder.read(&format!("flow 1\nimport \"standard.kdl\" \"mine.kdl\"\npipeline p {{\n{COMMON}}}\n")),
+    );
 }
 
 #[test]

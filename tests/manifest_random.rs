@@ -63,9 +63,28 @@ fn deep_and_odd_texts() {
     ] {
         survive(&folder, text);
     }
-    for unit in ["a {", "/*", "(", "a \"{", "/-", "a {\n", "#\"", "\"\"\"\n"] {
+    for unit in [
+        "a {",
+        "/*",
+        "(",
+        "a \"{",
+        "/-",
+        "a {\n",
+        "#\"",
+        "\"\"\"\n",
+        "a { b \"}\"\n",
+        "a { // }\n",
+        "a { #\" \" } \"#\n",
+        "a { /* } */ ",
+        "a { \"\\\"}\" ",
+    ] {
         survive(&folder, &unit.repeat(5000));
     }
+    survive(&folder, &format!("flow 1\n{}{}", "a {\n".repeat(64), "}\n".repeat(64)));
+    survive(&folder, &format!("{}{}", "(".repeat(64), ")".repeat(64)));
+    survive(&folder, &"a (b".repeat(64));
+    survive(&folder, &"/*".repeat(64));
+    survive(&folder, &"/-{".repeat(64));
     survive(&folder, &format!("flow 1\n{}", "step a { needs b }\n".repeat(300)));
 }
 

@@ -77,7 +77,7 @@ pub(super) fn unique<'a>(nodes: impl Iterator<Item = Node<'a>>, what: &str, repo
         let Some(name) = value.str() else { continue };
         if let Some(first) = seen.get(name) {
             report.add(
-                Draft::new("duplicate-name", value.place(), format!("there are two of {what} `{name}`"))
+                Draft::new("duplicate-name", value.place(), format!("{what} `{name}` is declared twice"))
                     .label("again here")
                     .other(first.place(), "first here")
                     .help("rename one of them, or leave it out"),
@@ -130,7 +130,7 @@ pub(super) fn metrics<'a>(nodes: impl Iterator<Item = Node<'a>>, report: &Report
         let guard = node.prop("guard").and_then(Value::flag).unwrap_or(false);
         if metrics.iter().any(|metric| metric.name == name.value) {
             report.add(
-                Draft::new("duplicate-name", name.place, format!("there are two of metric `{}`", name.value))
+                Draft::new("duplicate-name", name.place, format!("metric `{}` is declared twice", name.value))
                     .label("again here")
                     .help("leave one out"),
             );

@@ -264,6 +264,10 @@ fn parse_yaml(text: &str) -> Result<Json, Unparsed> {
             let full = error.to_string();
             let message = full.rsplit_once(" at line ").map_or(full.clone(), |(message, _)| message.to_owned());
             let message = message.split(", set DuplicateKeyPolicy").next().unwrap_or_default().to_owned();
+            let message = match message.strip_prefix("duplicate mapping key: ") {
+                Some(key) => format!("duplicate key `{key}`"),
+                None => message,
+            };
             let line = error.location().and_then(|at| usize::try_from(at.line()).ok());
             Err(Unparsed { message, line: line.filter(|&line| line > 0) })
         }

@@ -199,6 +199,11 @@ impl Report {
         self.hidden.borrow_mut().push(place);
     }
 
+    /// Whether there is a flaw of a code so far.
+    pub(super) fn has(&self, code: &str) -> bool {
+        self.drafts.borrow().iter().any(|draft| draft.code == code)
+    }
+
     /// Whether there is no flaw so far.
     pub(super) fn is_clean(&self) -> bool {
         self.drafts.borrow().is_empty()

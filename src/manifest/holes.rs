@@ -284,7 +284,10 @@ impl Checker<'_> {
                 );
             }
         };
-        lacks("config", candidate.config.is_some(), "add `config \"file.yaml\"` to the candidate");
+        // One that could not be read has been reported.
+        let unread =
+            ["duplicate-key", "bad-config", "missing-file", "unknown-ending"].iter().any(|code| self.report.has(code));
+        lacks("config", unread || candidate.config.is_some(), "add `config \"file.yaml\"` to the candidate");
         lacks("model", candidate.model.is_some(), "add `model \"…\"` to the candidate");
         let prompts =
             self.pipeline.steps.iter().any(|step| matches!(&step.body, Body::Agent(body) if body.prompt.is_some()));

@@ -229,8 +229,13 @@ fn typed(value: Value<'_>, ty: Ty, subject: &str, form: &Form, report: &Report) 
         };
         let code = if ty == Ty::Commit { "commit-as-number" } else { "wrong-type" };
         let code = if matches!(value.raw(), KdlValue::Integer(_) | KdlValue::Float(_)) { code } else { "wrong-type" };
+        let message = if code == "commit-as-number" {
+            format!("`{}` is a number: a commit id is a text in quotes", value.written())
+        } else {
+            format!("{subject} must be {}", ty.words())
+        };
         report.add(
-            Draft::new(code, value.place(), format!("{subject} must be {}", ty.words()))
+            Draft::new(code, value.place(), message)
                 .label(format!("this is {found}"))
                 .help(help.unwrap_or_else(|| format!("it is written: {}", form.example))),
         );

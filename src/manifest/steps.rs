@@ -37,7 +37,7 @@ pub(super) fn read<'a>(top: &[Node<'a>], pipeline: Node<'a>, tools: &[Node<'a>],
     let definitions: Vec<Node<'a>> = top.iter().chain(&own).filter(defines).copied().collect();
     let amendments: Vec<Node<'a>> = own.iter().filter(|node| !defines(node)).copied().collect();
     unique(definitions.iter().copied(), "step", report);
-    unique(amendments.iter().copied(), "amendments of step", report);
+    unique(amendments.iter().copied(), "the amendment of step", report);
 
     let mut raws = resolve(&definitions, report);
     let names: Vec<String> = definitions.iter().filter_map(|node| Some(node.text()?.value)).collect();

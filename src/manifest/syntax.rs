@@ -15,7 +15,7 @@ pub(super) fn parse(text: &str, file: usize, report: &Report) -> Option<KdlDocum
     if let Some(offset) = too_deep(text) {
         let place = Place { file, offset, len: 1 };
         report.add(
-            Draft::new("too-deep", place, format!("braces or comments are nested more than {DEPTH} deep"))
+            Draft::new("too-deep", place, format!("braces, parentheses or comments are nested more than {DEPTH} deep"))
                 .help("a manifest needs five levels"),
         );
         return None;
@@ -47,14 +47,18 @@ fn draft(diagnostic: &KdlDiagnostic, text: &str, file: usize) -> Draft {
     let bare = word.split_whitespace().last().unwrap_or(word);
     let bare = bare.rsplit('=').next().unwrap_or(bare);
     let said = diagnostic.message.clone().unwrap_or_else(|| "this is not KDL".into());
+    let mut label = diagnostic.label.clone().unwrap_or_else(|| "here".into());
     let (message, help) = if let "true" | "false" | "null" = bare {
+        label = "a bare word".into();
         (format!("`{bare}` is written `#{bare}` in KDL"), Some(format!("write #{bare}, or \"{bare}\" for the text")))
     } else if bare.starts_with(|c: char| c.is_ascii_digit()) && !bare.contains(char::is_whitespace) {
+        label = "needs quotes".into();
         (
             format!("`{bare}` begins like a number and is none"),
             Some(format!("what begins with a digit stands in quotes: \"{bare}\"")),
         )
     } else if bare.contains('/') && !bare.contains(['"', '\n', '{']) {
+        label = "needs quotes".into();
         (format!("`{bare}` cannot stand without quotes"), Some(format!("put it in quotes: \"{bare}\"")))
     } else if said.starts_with("No closing '}'") {
         (
@@ -64,7 +68,7 @@ fn draft(diagnostic: &KdlDiagnostic, text: &str, file: usize) -> Draft {
     } else {
         (said, diagnostic.help.clone())
     };
-    let draft = Draft::new("syntax", place, message).label(diagnostic.label.clone().unwrap_or_else(|| "here".into()));
+    let draft = Draft::new("syntax", place, message).label(label);
     match help {
         Some(help) => draft.help(help),
         None => draft,
@@ -94,21 +98,87 @@ fn place(diagnostic: &KdlDiagnostic, text: &str, file: usize) -> Place {
     Place { file, offset: from, len }
 }
 
-/// Where braces or block comments nest too deeply. It counts those in strings too: harmless, since they pair there.
+/// Where braces, parentheses or block comments nest too deeply. A `}` in a string or comment closes nothing outside it; a
+/// `{` there counts if nothing in it closes it, since the parser may read on inside after an error.
 fn too_deep(text: &str) -> Option<usize> {
-    let (mut braces, mut comments) = (0_usize, 0_usize);
     let bytes = text.as_bytes();
-    for (i, &b) in bytes.iter().enumerate() {
-        match (b, bytes.get(i + 1)) {
-            (b'{', _) => braces += 1,
-            (b'}', _) => braces = braces.saturating_sub(1),
-            (b'/', Some(b'*')) => comments += 1,
-            (b'*', Some(b'/')) => comments = comments.saturating_sub(1),
-            _ => {}
+    let (mut depth, mut i) = (0_usize, 0_usize);
+    while let Some(&b) = bytes.get(i) {
+        if let Some(end) = literal_end(text, i) {
+            let region = bytes.get(i..end).unwrap_or_default();
+            depth += region.iter().fold(0, |within, &b| step(within, b));
+            // The parser recurses into comments in comments.
+            depth +=
+                if b == b'/' { region.windows(2).filter(|pair| pair == b"/*").count().saturating_sub(1) } else { 0 };
+            i = end;
+        } else {
+            depth = step(depth, b);
+            i += 1;
         }
-        if braces > DEPTH || comments > DEPTH {
-            return Some(i);
+        if depth > DEPTH {
+            return Some(i.saturating_sub(1));
         }
     }
     None
+}
+
+fn step(depth: usize, byte: u8) -> usize {
+    match byte {
+        b'{' | b'(' => depth + 1,
+        b'}' | b')' => depth.saturating_sub(1),
+        _ => depth,
+    }
+}
+
+/// Where the string or comment that begins at a byte ends.
+fn literal_end(text: &str, start: usize) -> Option<usize> {
+    let rest = text.as_bytes().get(start..)?;
+    let after = |skip: usize, what: &str| {
+        let found = rest.get(skip..)?.windows(what.len()).position(|window| window == what.as_bytes());
+        Some(found.map_or(text.len(), |at| start + skip + at + what.len()))
+    };
+    let hashes = rest.iter().take_while(|&&b| b == b'#').count();
+    if rest.starts_with(b"//") {
+        return after(2, "\n");
+    } else if rest.starts_with(b"/*") {
+        return Some(start + comment(rest));
+    } else if hashes > 0 && rest.get(hashes) == Some(&b'"') {
+        return after(hashes + 1, &format!("\"{}", "#".repeat(hashes)));
+    } else if rest.first() != Some(&b'"') {
+        return None;
+    }
+    let triple = rest.starts_with(b"\"\"\"");
+    let mut at = if triple { 3 } else { 1 };
+    while let Some(&b) = rest.get(at) {
+        match b {
+            b'\\' => at += 1,
+            b'"' if !triple => return Some(start + at + 1),
+            b'"' if rest.get(at..)?.starts_with(b"\"\"\"") => return Some(start + at + 3),
+            // A plain string ends with its line, well or not.
+            b'\n' if !triple => return Some(start + at),
+            _ => {}
+        }
+        at += 1;
+    }
+    Some(text.len())
+}
+
+/// The length of a block comment, which may hold others.
+fn comment(rest: &[u8]) -> usize {
+    let (mut open, mut at) = (0_usize, 0_usize);
+    while let Some(pair) = rest.get(at..at + 2) {
+        match pair {
+            b"/*" => open += 1,
+            b"*/" => open -= 1,
+            _ => {
+                at += 1;
+                continue;
+            }
+        }
+        at += 2;
+        if open == 0 {
+            return at;
+        }
+    }
+    rest.len()
 }

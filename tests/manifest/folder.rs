@@ -1,4 +1,5 @@
 //! A folder with a manifest in it, for tests that read as prose.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
 use std::path::Path;
 
