@@ -1,0 +1,295 @@
+//! What the reader makes of a good manifest, and that each rule of the grammar refuses what it should.
+
+#[path = "manifest/folder.rs"]
+mod folder;
+
+use flow::manifest::{Base, Body, InputFrom, Manifest, RepoSource, Step};
+use folder::{Folder, kinds};
+
+fn step<'a>(manifest: &'a Manifest, name: &str) -> &'a Step {
+    manifest.pipeline.steps.iter().find(|step| step.name.value.as_str() == name).expect(name)
+}
+
+fn needs(step: &Step) -> Vec<&str> {
+    step.needs.iter().map(|need| need.value.as_str()).collect()
+}
+
+#[test]
+fn standard_steps_have_their_axes_and_order() {
+    let manifest = Folder::new().pipeline("").unwrap();
+    let names: Vec<&str> = manifest.pipeline.steps.iter().map(|step| step.name.value.as_str()).collect();
+    assert_eq!(names, ["checkout", "build", "baseline", "agent", "patch", "rebuild", "patched", "classify"]);
+    assert_eq!(step(&manifest, "baseline").axes, ["repo", "commit"]);
+    assert_eq!(step(&manifest, "rebuild").axes, ["repo", "commit", "candidate", "sample"]);
+    assert_eq!(needs(step(&manifest, "rebuild")), ["patch"], "like copies all but what it replaces");
+    assert_eq!(manifest.pipeline.agents.keys().collect::<Vec<_>>(), ["nop"], "only those that candidates name");
+}
+
+#[test]
+fn amendments_replace_groups_and_keep_the_rest() {
+    let body = "    step agent { timeout \"2s\"; set A \"1\" }\n    step patch { protect \"x/**\" }\n    step patched { set A \"1\"; set B \"2\" }\n    step rebuild { remove }\n    step build { needs checkout }";
+    let folder = Folder::new().with(
+        "standard.kdl",
+        folder::STANDARD
+            .replace("attempts 3", "attempts 3; set A \"0\"; pass B")
+            .replace("needs patch rebuild", "needs patch"),
+    );
+    let manifest = folder.pipeline(body).unwrap();
+    let agent = step(&manifest, "agent");
+    assert_eq!(agent.timeout.as_ref().unwrap().value.as_secs(), 2);
+    assert_eq!(agent.attempts.as_ref().unwrap().value, 3);
+    assert_eq!(agent.env.set[0].1.value.to_string(), "1");
+    assert_eq!(agent.env.pass.len(), 1, "another variable is kept");
+    assert!(manifest.pipeline.steps.iter().all(|step| step.name.value.as_str() != "rebuild"));
+    assert_eq!(manifest.notices.len(), 1);
+    assert!(manifest.notices[0].value.contains("protected"));
+    assert_eq!(step(&manifest, "baseline").env.set.len(), 2, "a gate takes the environment over");
+}
+
+#[test]
+fn a_variable_is_replaced_whatever_it_was() {
+    let folder = Folder::new().with("standard.kdl", folder::STANDARD.replace("attempts 3", "attempts 3; set A \"0\""));
+    let manifest = folder.pipeline("    step agent { pass A hash=#false }").unwrap();
+    let env = &step(&manifest, "agent").env;
+    assert!(env.set.is_empty() && !env.pass[0].hash);
+}
+
+#[test]
+fn commits_from_lines_tables_and_children() {
+    let list = |commits: &str, folder: &Folder| {
+        let body = format!(
+            "    repo other \"git@host:x.git\" {{\n        {commits}\n        tests dir=\"tests\" name=\"a\" {{ metric n better=lower kind=count }}\n    }}"
+        );
+        let repos = folder.pipeline(&body).unwrap().pipeline.repos;
+        let repo = repos.into_iter().next_back().unwrap();
+        assert_eq!(repo.source.value, RepoSource::Url("git@host:x.git".into()));
+        repo.commits
+    };
+    let folder = Folder::new()
+        .with("c.txt", "# all\r\n\r\n8aa1485f  # first parent\r\n9bb2596a parent=2\r\naaaaaaaaaa 0123456789 # base\r\n")
+        .with("c.jsonl", "{\"human\":\"8aa1485f00\",\"id\":\"8aa1485f\",\"gpus\":2,\"x\":null,\"l\":[1,\"a\"],\"ok\":true}\n\n{\"human\":\"9bb2596a\",\"parent\":2}\n")
+        .with("c.csv", "human,base,task\n8aa1485f,0123456789,\"a, \"\"b\"\"\nc\"\n9bb2596a,,x\n");
+    let lines = list("commits file=\"c.txt\"", &folder);
+    let bases: Vec<&Base> = lines.iter().map(|commit| &commit.base).collect();
+    assert_eq!(bases, [&Base::Parent(1), &Base::Parent(2), &Base::Id("0123456789".into())]);
+    let rows = list("commits table=\"c.jsonl\"", &folder);
+    let columns: Vec<(&str, &str)> = rows[0].columns.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    assert_eq!(columns, [("gpus", "2"), ("l", "[1,\"a\"]"), ("ok", "true")]);
+    assert_eq!(rows[1].base, Base::Parent(2));
+    let cells = list("commits table=\"c.csv\"", &folder);
+    assert_eq!(cells[0].columns["task"], "a, \"b\"\nc");
+    assert_eq!(cells[1].base, Base::Parent(1));
+    assert_eq!(list("commits { commit \"8aa1485f\" parent=3 }", &folder)[0].base, Base::Parent(3));
+}
+
+#[test]
+fn bad_tables_are_refused_row_by_row() {
+    let refuse = |name: &str, text: &str| {
+        let body = format!(
+            "    repo other \"x\" {{\n        commits table=\"{name}\"\n        tests dir=\"tests\" name=\"a\" {{ metric n better=lower kind=count }}\n    }}"
+        );
+        Folder::new().with(name, text).kinds(&body)
+    };
+    assert_eq!(
+        refuse(
+            "t.jsonl",
+            "{\"human\":\"8aa1485f\",\"id\":\"9bb2596a\"}\n{\"human\":\"8aa1485f\",\"human\":\"x\"}\n[]\n{\"base\":\"x\"}\n{\"human\":12345678}\n"
+        ),
+        ["contradiction", "bad-row", "bad-row", "bad-row", "commit-as-number", "bad-row"]
+    );
+    assert_eq!(
+        refuse("t.csv", "human,id8\n8aa1485f,8aa1485f\n8aa1485f00,\nx,y\nabcdefabcd,1,2\n"),
+        ["duplicate-commit", "bad-commit", "bad-row"]
+    );
+    assert_eq!(refuse("t.csv", "a,a\n1,2\n"), ["bad-row"]);
+    assert_eq!(refuse("t.xlsx", ""), ["unknown-ending"]);
+}
+
+#[test]
+fn a_column_that_is_used_must_be_there_for_every_commit() {
+    let body = |column: &str| {
+        format!(
+            "    repo other \"x\" {{\n        commits table=\"t.jsonl\"\n        tests dir=\"tests\" name=\"{{commit.{column}}}\" {{ metric n better=lower kind=count }}\n    }}"
+        )
+    };
+    let folder = Folder::new()
+        .with("t.jsonl", "{\"human\":\"8aa1485f\",\"a\":\"1\",\"b\":1}\n{\"human\":\"9bb2596a\",\"a\":\"2\"}\n");
+    assert!(folder.kinds(&body("a")).is_empty());
+    assert_eq!(folder.kinds(&body("b")), ["missing-column"]);
+    assert_eq!(folder.kinds(&body("c")), ["unknown-hole"]);
+}
+
+#[test]
+fn a_manifest_without_a_repository() {
+    let text = r#"/- kdl-version 2
+flow 1
+pipeline chain {
+    axis n file="n.txt"
+    tool step "bin/step"
+    step two uses=command { needs one; run "{tool.step}" "{in.one}" "{out.o}"; output o "two.txt" publish="out/{n}.txt" }
+    step one uses=command { input a "in/{n}.txt"; run "{tool.step}" "{in.a}" "{out.o}"; output o "one.txt" }
+    step all uses=command { input x from=two.o; run "cat" "{in.x}" }
+}
+"#;
+    let manifest = Folder::new().with("n.txt", "a\n# no\nb\n").read(text).unwrap();
+    let names: Vec<&str> = manifest.pipeline.steps.iter().map(|step| step.name.value.as_str()).collect();
+    assert_eq!(names, ["one", "two", "all"]);
+    assert_eq!(step(&manifest, "all").axes, ["n"]);
+    assert_eq!(needs(step(&manifest, "all")), ["two"], "an input from a step needs it");
+    let Body::Command(two) = &step(&manifest, "two").body else { panic!("a command") };
+    assert!(
+        matches!(&two.inputs[0].from, InputFrom::Output { step, output } if step.value.as_str() == "one" && output == "o")
+    );
+    assert_eq!(manifest.pipeline.axes[0].values, ["a", "b"]);
+}
+
+#[test]
+fn commands_are_bound_without_doubt() {
+    let read = |body: &str| kinds(Folder::new().read(&format!("flow 1\npipeline p {{\n axis n \"1\"\n{body}\n}}\n")));
+    let two = "step a uses=command { run \"x\" \"{out.p}\"; output p \"p\"; output q \"q\" }\n";
+    assert_eq!(read(&format!("{two}step b uses=command {{ needs a; run \"x\" }}")), ["ambiguous-input"]);
+    assert_eq!(read(&format!("{two}step b uses=command {{ input i from=a.r; run \"x\" }}")), ["unknown-output"]);
+    assert_eq!(read("step a uses=command { run \"x\" }\nstep b uses=command { needs a; run \"x\" }"), ["no-output"]);
+    assert_eq!(read("step a uses=command { run \"x\"; output o \"../o\" }"), ["bad-output"]);
+    assert_eq!(read("step a uses=command { run \"{n}\" }\nstep b uses=command { after a; run \"x\" }"), ["fewer-axes"]);
+    assert_eq!(
+        read("step a uses=command { run \"{n}\" }\nstep b uses=command { after a; each n; run \"x\" }"),
+        [""; 0]
+    );
+    assert_eq!(read("step a uses=command { run \"{m}\" }"), ["unknown-hole"]);
+    assert_eq!(read("step a uses=command { run \"{{m}}\" \"{var.X}\" }"), [""; 0]);
+    assert_eq!(read("step a uses=command { input i \"gone.txt\"; run \"x\" }"), ["missing-file"]);
+}
+
+#[test]
+fn rules_of_steps() {
+    let folder = Folder::new();
+    for (body, wanted) in [
+        ("step x like=rebuild", "like-chain"),
+        ("step x uses=test like=build", "two-sources"),
+        ("step agent { timeout \"1s\" }\nstep agent { attempts 2 }", "duplicate-name"),
+        ("step agentx { timeout \"1s\" }", "unknown-step"),
+        ("step patched { needs agent }", "wrong-input"),
+        ("step patch { needs checkout }", "wrong-input"),
+        ("step x uses=patch", "missing-input"),
+        ("step patched { against patch }", "wrong-gate"),
+        ("step patched { holds gpu=1 }", "unknown-slot"),
+        ("slots { gpu \"0\" }\nstep patched { holds gpu=2 }", "too-few-slots"),
+        ("slots { cpu \"0\"; lane cpu 2 }", "duplicate-name"),
+        ("slots { cpu \"0\"; gpu \"0\" }\nstep patched { holds cpu=1 }\nstep baseline { holds gpu=1 }", "drift"),
+        ("step patched { equal script }", "unknown-word"),
+        ("step patched { metric time_s better=lower }", "unheld-time"),
+        ("step patched { metric a better=lower kind=count guard=#true }", "guard-first"),
+        ("step agent { prompt file=\"gone.md\" }", "missing-file"),
+        ("step agent { show nothing }", "unknown-column"),
+        ("step agent { set FLOW_X \"1\" }", "bad-variable"),
+        ("step agent { set A \"1\"; pass A }", "duplicate-name"),
+        ("step agent { secret A file=\"x\" { command \"y\" } }", "two-sources"),
+        ("step agent { each nope }", "unknown-axis"),
+        ("axis commit \"1\"", "taken-name"),
+        ("axis n", "no-values"),
+        ("axis n \"1\" \"1\"", "duplicate-name"),
+        ("tool a \"x\"\ntool b \"y\"", "ambiguous-tool"),
+        ("candidate x agent=nob", "unknown-agent"),
+        ("candidate x agent=nop { args \"x\" }", "unused"),
+        ("candidate x agent=scripted { file pach \"x\" optional=#true }", "unused"),
+        ("budget 3", "unknown-node"),
+        ("candidate x agent=scripted { samples (usd)3 }", "annotation"),
+        ("step patch { protect \"a[\" }", "bad-glob"),
+        ("step agent { timeout \"5 parsecs\" }", "bad-unit"),
+        ("candidate a/b agent=nop", "syntax"),
+        ("candidate \"a/b\" agent=nop { samples 2 }", "bad-name"),
+    ] {
+        let found = folder.kinds(body);
+        assert!(found.iter().any(|kind| kind == wanted), "{body}: {wanted} not in {found:?}");
+    }
+}
+
+#[test]
+fn prompts_show_only_what_is_shown() {
+    let folder = Folder::new().with("p.md", "Mend {repo.name} {commit.id}. Braces: {{}}\n");
+    let agent = |show: &str| {
+        format!("    candidate n2 agent=scripted {{ samples 2 }}\n    step agent {{ prompt file=\"p.md\"; {show} }}")
+    };
+    assert_eq!(folder.kinds(&agent("")), ["unknown-hole"]);
+    assert_eq!(folder.kinds(&agent("show id")), [""; 0]);
+}
+
+#[test]
+fn configs_are_values() {
+    let read = |name: &str, text: &str| {
+        let folder = Folder::new().with(name, text);
+        let body = format!("    candidate t agent=trae {{ model \"m\"; config \"{name}\"; secret K }}");
+        folder
+            .pipeline(&body)
+            .map(|manifest| manifest.pipeline.candidates[1].config.as_ref().unwrap().value.to_string())
+    };
+    let yaml = read("t.yaml", "b: 1 # note\na: {api_key: '{secret.K}', y: \"1\"}\n").unwrap();
+    let json = read("t.json", "{\"a\":{\"y\":\"1\",\"api_key\":\"{secret.K}\"},\"b\":1}").unwrap();
+    let toml = read("t.toml", "b = 1\n[a]\napi_key = \"{secret.K}\"\ny = \"1\"\n").unwrap();
+    assert_eq!(yaml, json);
+    assert_eq!(toml, json);
+    for (name, text, wanted) in [
+        ("t.json", "{\"a\":1,\"a\":2}", "duplicate-key"),
+        ("t.yaml", "a: {b: 1, b: 2}", "duplicate-key"),
+        ("t.toml", "a = 1\na = 2", "duplicate-key"),
+        ("t.json", "{", "bad-config"),
+        ("t.yaml", "a: [", "bad-config"),
+        ("t.ini", "", "unknown-ending"),
+        ("t.json", "{\"apiKey\":\"x\"}", "literal-secret"),
+        ("t.toml", "[x]\ndb-password = \"x\"", "literal-secret"),
+        ("t.json", "{\"a\":\"{secret.NONE}\"}", "unknown-secret"),
+    ] {
+        assert_eq!(kinds_of(read(name, text)), [wanted], "{text}");
+    }
+    for fine in ["{\"max_tokens\":\"8000\",\"api_key\":\"\",\"token\":3}", "{\"api_key\":\"${KEY}\"}"] {
+        assert!(read("t.json", fine).is_ok(), "{fine}");
+    }
+    let bomb = format!(
+        "a: &a [{}]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e]\ng: [*f,*f,*f,*f,*f,*f,*f,*f]\n",
+        "1,".repeat(60) + "1"
+    );
+    assert_eq!(kinds_of(read("t.yaml", &bomb)), ["bad-config"]);
+    assert_eq!(kinds_of(read("t.yaml", &"[".repeat(100_000))), ["bad-config"]);
+    assert_eq!(kinds_of(read("t.toml", &format!("a = {}", "[".repeat(100_000)))), ["bad-config"]);
+}
+
+fn kinds_of<T>(read: Result<T, flow::manifest::Flaws>) -> Vec<String> {
+    read.err().map(|flaws| flaws.flaws().iter().map(|flaw| flaw.kind().to_owned()).collect()).unwrap_or_default()
+}
+
+#[test]
+fn imports_are_idempotent_and_no_cycle() {
+    let folder = Folder::new()
+        .with("a.kdl", "flow 1\nimport \"./b.kdl\"\nagent a { run \"x\" }\n")
+        .with("b.kdl", "flow 1\nagent b { run \"x\" }\n")
+        .with("loop.kdl", "flow 1\nimport \"pool.kdl\"\n")
+        .with("pool.kdl", "flow 1\nimport \"loop.kdl\"\n")
+        .with("bare.kdl", "agent c { run \"x\" }\n")
+        .with("pipe.kdl", "flow 1\npipeline x {\n}\n");
+    let read = |imports: &str| {
+        let body = folder::COMMON;
+        folder.read(&format!("flow 1\nimport \"standard.kdl\" {imports}\npipeline p {{\n{body}\n}}\n"))
+    };
+    assert_eq!(read("\"a.kdl\" \"b.kdl\" \"tests/../a.kdl\"").unwrap().files.len(), 4);
+    assert_eq!(kinds(read("\"loop.kdl\"")), ["import-cycle"]);
+    assert_eq!(kinds(read("\"bare.kdl\"")), ["no-format"]);
+    assert_eq!(kinds(read("\"pipe.kdl\"")), ["imported-pipeline"]);
+    assert_eq!(kinds(read("\"tests\"")), ["missing-file"]);
+    assert_eq!(kinds(folder.read("flow 2\npipeline p {\n}\n"))[0], "out-of-range");
+}
+
+#[test]
+fn many_flaws_are_bounded() {
+    let rows = "x\n".repeat(5000);
+    let body = "    repo other \"x\" {\n        commits file=\"c.txt\"\n        tests dir=\"tests\" name=\"a\" { metric n better=lower kind=count }\n    }";
+    let flaws = Folder::new().with("c.txt", rows).pipeline(body).unwrap_err();
+    assert_eq!(flaws.flaws().len(), 100);
+    assert!(flaws.to_string().contains("5000 flaws"), "{flaws}");
+}
+
+#[test]
+fn a_file_that_is_not_there() {
+    let flaws = flow::manifest::read(std::path::Path::new("/nowhere/p.kdl")).unwrap_err();
+    assert_eq!(flaws.flaws()[0].message(), "/nowhere/p.kdl: there is no such file");
+}
