@@ -1,4 +1,5 @@
 //! What the reader makes of a good manifest, and that each rule of the grammar refuses what it should.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 #[path = "manifest/folder.rs"]
 mod folder;

@@ -1,4 +1,5 @@
 //! What a person sees of a flawed manifest: each flaw underlined, named, with what to do. Snapshots at 80 columns.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 #[path = "manifest/folder.rs"]
 mod folder;

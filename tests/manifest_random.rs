@@ -1,4 +1,5 @@
 //! No text makes the reader panic, hang or overflow its stack, and what it says can be rendered.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 #[path = "manifest/folder.rs"]
 mod folder;

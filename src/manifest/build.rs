@@ -10,7 +10,7 @@ use super::node::{Node, Value};
 use super::read::{Top, missing, read_file};
 use super::{
     Agent, Axis, Candidate, Config, Contract, Env, GivenFile, Lane, Metric, Pass, Pipeline, Repo, RepoSource,
-    SecretFrom, SecretSource, Slot, Spanned, Template, Tests, Tool, commits, config, shape,
+    SecretFrom, SecretSource, Slot, Spanned, Template, Tests, Tool, commits, config, types,
 };
 
 /// The largest axis file, in bytes.
@@ -271,7 +271,7 @@ fn slot(node: Node<'_>) -> Option<Slot> {
     if node.name() == "lane" || In::Slots.form(node.name()).is_none() {
         return None;
     }
-    let cores = node.prop("cores").and_then(Value::str).map(shape::parse_cores);
+    let cores = node.prop("cores").and_then(Value::str).map(types::parse_cores);
     let cores = cores.and_then(Result::ok).unwrap_or_default();
     Some(Slot { kind: Spanned { value: node.name().into(), place: node.place() }, name: node.text()?, cores })
 }

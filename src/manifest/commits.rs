@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 use super::flaw::{Draft, Report};
 use super::node::{Node, Value};
 use super::read::{missing, read_file};
-use super::shape::commit_flaw;
+use super::types::commit_flaw;
 use super::{Base, Commit, Place, Spanned, config};
 
 /// The largest table, in bytes.
@@ -267,15 +267,15 @@ fn from_row(mut row: BTreeMap<String, String>, place: Place, report: &Report) ->
         );
     };
     // A shortened id names the same commit.
-    if let Some(id) = row.remove("id") {
-        if id.len() < 7 || !human.starts_with(&id) {
-            contradicts("id", &id, &human);
-        }
+    if let Some(id) = row.remove("id")
+        && (id.len() < 7 || !human.starts_with(&id))
+    {
+        contradicts("id", &id, &human);
     }
-    if let Some(id8) = row.remove("id8") {
-        if human.get(..8) != Some(id8.as_str()) {
-            contradicts("id8", &id8, &human);
-        }
+    if let Some(id8) = row.remove("id8")
+        && human.get(..8) != Some(id8.as_str())
+    {
+        contradicts("id8", &id8, &human);
     }
     let base = match (row.remove("base"), row.remove("parent")) {
         (Some(_), Some(_)) => {

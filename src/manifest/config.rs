@@ -12,7 +12,7 @@ use super::Config;
 use super::flaw::{Draft, Report, nearest};
 use super::node::{Node, Value};
 use super::read::{missing, read_bytes};
-use super::shape::split_dotted;
+use super::types::split_dotted;
 
 /// The largest configuration, in bytes.
 const CONFIG_BYTES: u64 = 4 << 20;

@@ -7,16 +7,16 @@ use std::collections::BTreeSet;
 use super::flaw::{Draft, Report, list, suggest};
 use super::read::read_file;
 use super::template::BadTemplate;
-use super::{Agent, Body, Candidate, Env, InputFrom, Pipeline, Place, SecretSource, Spanned, Step, Template};
+use super::{Agent, Body, Env, InputFrom, Pipeline, Place, SecretSource, Spanned, Step, Template};
 
 /// The largest prompt, in bytes.
 const PROMPT_BYTES: u64 = 4 << 20;
 /// What is known of every commit.
 const COMMIT: &[&str] = &["commit.id", "commit.id8", "commit.base", "commit.subject"];
 /// What an adapter's argv may use beside the common names.
-const AGENT: &[&str] = &["args", "prompt", "config", "human-change", "model", "work", "flow"];
+pub(super) const AGENT: &[&str] = &["args", "prompt", "config", "human-change", "model", "work", "flow"];
 
-type Known = BTreeSet<String>;
+pub(super) type Known = BTreeSet<String>;
 
 /// Checks all templates of a pipeline.
 pub(super) fn all(pipeline: &Pipeline, report: &Report) {
@@ -93,7 +93,7 @@ pub(super) fn of_step(step: &Step) -> Vec<String> {
     templates.into_iter().flat_map(|template| template.holes().map(str::to_owned)).collect()
 }
 
-fn env_templates(env: &Env) -> impl Iterator<Item = &Spanned<Template>> {
+pub(super) fn env_templates(env: &Env) -> impl Iterator<Item = &Spanned<Template>> {
     env.set.iter().map(|(_, value)| value)
 }
 
@@ -114,14 +114,15 @@ pub(super) fn env_signature(env: &Env) -> Vec<String> {
     lines
 }
 
-struct Checker<'a> {
-    pipeline: &'a Pipeline,
-    report: &'a Report,
+/// Checks templates against what is known.
+pub(super) struct Checker<'a> {
+    pub(super) pipeline: &'a Pipeline,
+    pub(super) report: &'a Report,
     common: Known,
 }
 
 impl Checker<'_> {
-    fn template(&self, template: &Spanned<Template>, known: &Known) {
+    pub(super) fn template(&self, template: &Spanned<Template>, known: &Known) {
         for hole in template.value.holes() {
             self.hole(hole, template.place, known);
         }
@@ -155,7 +156,7 @@ impl Checker<'_> {
     }
 
     /// A column that is used must be there for every commit: an absent one is never read as "".
-    fn columns(&self, template: &Spanned<Template>, repo: Option<&str>) {
+    pub(super) fn columns(&self, template: &Spanned<Template>, repo: Option<&str>) {
         for column in template.value.holes().filter_map(|hole| hole.strip_prefix("commit.")) {
             let repos =
                 self.pipeline.repos.iter().filter(|other| repo.is_none_or(|name| other.name.value.as_str() == name));
@@ -204,7 +205,7 @@ impl Checker<'_> {
         }
     }
 
-    fn env(&self, env: &Env, known: &Known) {
+    pub(super) fn env(&self, env: &Env, known: &Known) {
         for template in env_templates(env) {
             self.template(template, known);
             self.columns(template, None);
@@ -229,134 +230,6 @@ impl Checker<'_> {
             }
         }
         self.env(&agent.env, plain);
-    }
-
-    fn candidate(&self, candidate: &Candidate, plain: &Known) {
-        let Some(agent) = self.pipeline.agents.get(&candidate.agent.value) else { return };
-        let name = &candidate.name.value;
-        let mut known = plain.clone();
-        known.extend(AGENT.iter().filter(|word| **word != "args").map(ToString::to_string));
-        known.extend(candidate.files.iter().map(|file| format!("file.{}", file.name.value)));
-        for arg in &candidate.args {
-            self.template(arg, &known);
-            self.columns(arg, None);
-        }
-        for file in &candidate.files {
-            self.template(&file.path, plain);
-            self.columns(&file.path, None);
-        }
-        self.env(&candidate.env, plain);
-        let templates = || {
-            agent
-                .run
-                .iter()
-                .chain(&candidate.args)
-                .map(|arg| &arg.value)
-                .chain(env_templates(&agent.env).map(|t| &t.value))
-        };
-        let used: BTreeSet<&str> = templates().flat_map(Template::holes).collect();
-        let unused = |what: &str, place: Place, help: String| {
-            self.report.add(
-                Draft::new("unused", place, format!("agent `{}` never uses {what}", agent.name.value))
-                    .label("would not reach the agent")
-                    .help(help),
-            );
-        };
-        for file in &candidate.files {
-            let hole = format!("file.{}", file.name.value);
-            if !used.contains(hole.as_str()) {
-                let files: Vec<&str> = used.iter().filter_map(|name| name.strip_prefix("file.")).collect();
-                unused(&format!("`{{{hole}}}`"), file.name.place, suggest(&file.name.value, files, "file"));
-            }
-        }
-        if let Some(config) = candidate.config.as_ref().filter(|_| !used.contains("config")) {
-            unused("`{config}`", config.file.place, "use \"{config}\" in its `run`, or leave the config out".into());
-        }
-        if let Some(first) = candidate.args.first().filter(|_| !used.contains("args")) {
-            unused("`{args}`", first.place, "use \"{args}\" in its `run`, or leave the args out".into());
-        }
-        let lacks = |hole: &str, there: bool, help: &str| {
-            if used.contains(hole) && !there {
-                self.report.add(
-                    Draft::new("missing-part", candidate.name.place, format!("`{name}` has no {hole}"))
-                        .label(format!("agent `{}` uses `{{{hole}}}`", agent.name.value))
-                        .help(help),
-                );
-            }
-        };
-        // One that could not be read has been reported.
-        let unread =
-            ["duplicate-key", "bad-config", "missing-file", "unknown-ending"].iter().any(|code| self.report.has(code));
-        lacks("config", unread || candidate.config.is_some(), "add `config \"file.yaml\"` to the candidate");
-        lacks("model", candidate.model.is_some(), "add `model \"…\"` to the candidate");
-        let prompts =
-            self.pipeline.steps.iter().any(|step| matches!(&step.body, Body::Agent(body) if body.prompt.is_some()));
-        lacks("prompt", prompts, "add `prompt file=\"…\"` to the agent step");
-        self.secrets(candidate, agent);
-    }
-
-    /// Secrets that a config asks for must be declared.
-    fn secrets(&self, candidate: &Candidate, agent: &Agent) {
-        let Some(config) = &candidate.config else { return };
-        let steps = self.pipeline.steps.iter().filter(|step| matches!(step.body, Body::Agent(_))).map(|step| &step.env);
-        let envs = steps.chain([&candidate.env, &agent.env]);
-        let known: BTreeSet<&str> = envs.flat_map(|env| &env.secret).map(|secret| secret.name.value.as_str()).collect();
-        let text = config.value.to_string();
-        let mut told: BTreeSet<&str> = BTreeSet::new();
-        for after in text.split("{secret.").skip(1) {
-            let Some((name, _)) = after.split_once('}') else { continue };
-            if !known.contains(name) && told.insert(name) {
-                self.report.add(
-                    Draft::new("unknown-secret", config.file.place, format!("the config asks for the secret `{name}`"))
-                        .label("not declared")
-                        .help(format!(
-                            "add `secret {name}` to the candidate; {}",
-                            suggest(name, known.iter().copied(), "secret")
-                        )),
-                );
-            }
-        }
-    }
-
-    /// Two candidates that are the same in all that their keys hold.
-    fn twins(&self) {
-        let steps = self.pipeline.steps.iter().filter(|step| matches!(step.body, Body::Agent(_)));
-        let named = steps.flat_map(of_step).any(|hole| hole == "candidate.name");
-        let mut seen: Vec<(String, &Candidate)> = Vec::new();
-        for candidate in &self.pipeline.candidates {
-            let Some(agent) = self.pipeline.agents.get(&candidate.agent.value) else { continue };
-            let mut parts: Vec<String> =
-                agent.run.iter().chain(&candidate.args).map(|arg| arg.value.to_string()).collect();
-            parts.extend(env_signature(&agent.env));
-            parts.extend(env_signature(&candidate.env));
-            parts.extend(
-                candidate
-                    .files
-                    .iter()
-                    .map(|file| format!("{} {}/{}", file.name.value, file.dir.display(), file.path.value)),
-            );
-            if named || parts.iter().any(|part| part.contains("{candidate.name}")) {
-                parts.push(candidate.name.value.to_string());
-            }
-            let text = |text: Option<&Spanned<String>>| text.map(|text| text.value.clone());
-            let config = candidate.config.as_ref().map(|config| config.value.to_string());
-            let sign =
-                format!("{parts:?} {:?} {:?} {config:?}", text(agent.version.as_ref()), text(candidate.model.as_ref()));
-            if let Some((_, first)) = seen.iter().find(|(other, _)| *other == sign) {
-                self.report.add(
-                    Draft::new(
-                        "twin",
-                        candidate.name.place,
-                        format!("`{}` is the same as `{}`", candidate.name.value, first.name.value),
-                    )
-                    .label("nothing that is keyed differs")
-                    .other(first.name.place, "the same as this")
-                    .help(format!("for a second draw write `samples 2` in `{}`", first.name.value)),
-                );
-            } else {
-                seen.push((sign, candidate));
-            }
-        }
     }
 
     fn step(&self, step: &Step) {

@@ -17,7 +17,9 @@ mod commits;
 mod config;
 pub mod flaw;
 mod forms;
+mod given;
 mod grammar;
+mod graph;
 mod holes;
 mod node;
 mod read;
@@ -26,6 +28,7 @@ mod shape;
 mod steps;
 mod syntax;
 pub mod template;
+mod types;
 
 pub use flaw::{Flaw, Flaws};
 pub use read::{read, read_text};

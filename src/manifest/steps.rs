@@ -8,7 +8,8 @@ use super::build::{env, exists, metrics, unique};
 use super::flaw::{Draft, Report, suggest};
 use super::grammar::In;
 use super::node::{Node, Value};
-use super::shape::{self, split_source};
+use super::shape;
+use super::types::split_source;
 use super::{
     AgentBody, Body, ClassifyBody, CommandBody, EnvironmentBody, Hold, Input, InputFrom, Kind, Output, PatchBody,
     Place, Protocol, Spanned, Step, TestBody,
