@@ -185,6 +185,8 @@ fn rules_of_steps() {
         ("step agent { show nothing }", "unknown-column"),
         ("step agent { set FLOW_X \"1\" }", "bad-variable"),
         ("step agent { set A \"1\"; pass A }", "duplicate-name"),
+        ("step agent { set HF_TOKEN \"{var.HF_TOKEN}\" }", "literal-secret"),
+        ("step agent { pass HF_TOKEN }", "passed-secret"),
         ("step agent { secret A file=\"x\" { command \"y\" } }", "two-sources"),
         ("step agent { each nope }", "unknown-axis"),
         ("axis commit \"1\"", "taken-name"),

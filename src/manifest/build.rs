@@ -232,6 +232,14 @@ pub(super) fn env<'a>(nodes: impl Iterator<Item = Node<'a>>, report: &Report) ->
             }
             "pass" => {
                 let hash = node.prop("hash").and_then(Value::flag).unwrap_or(true);
+                if hash && config::secret_name(&name.value) {
+                    // What is hashed stands in a key record, on disk and in what `why` prints.
+                    report.add(
+                        Draft::new("passed-secret", name.place, format!("`pass {}` would store a secret", name.value))
+                            .label("a secret, by its name")
+                            .help(format!("write `secret {0}`; or, if it is none, `pass {0} hash=#false`", name.value)),
+                    );
+                }
                 env.pass.push(Pass { name, hash });
             }
             _ => {

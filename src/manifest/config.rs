@@ -195,7 +195,7 @@ pub(super) fn literal_secret(name: &str, text: &str) -> Option<&'static str> {
         })
     };
     let text = text.trim();
-    if text.is_empty() || refers(text, "{secret.") || refers(text, "${") || refers(text, "{var.") {
+    if text.is_empty() || refers(text, "{secret.") || refers(text, "${") {
         return None;
     }
     let known = [
@@ -226,8 +226,12 @@ pub(super) fn literal_secret(name: &str, text: &str) -> Option<&'static str> {
     {
         return Some("what looks like a key");
     }
-    let last = last_word(name);
-    matches!(last.as_str(), "key" | "token" | "secret" | "password" | "apikey").then_some("a secret, by its name")
+    secret_name(name).then_some("a secret, by its name")
+}
+
+/// Whether a name is one of a secret: its last word says so.
+pub(super) fn secret_name(name: &str) -> bool {
+    matches!(last_word(name).as_str(), "key" | "token" | "secret" | "password" | "apikey")
 }
 
 /// The last word of `apiKey`, `api_key`, `API-KEY`.
