@@ -4,8 +4,10 @@
 //! environment. Each file imports only from the floors below its own; `tests/floors.rs` holds the table.
 
 pub mod attempt;
+pub mod class;
 pub mod digest;
 pub mod key;
 pub mod manifest;
 pub mod names;
 pub mod outcome;
+pub mod plan;

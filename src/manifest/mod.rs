@@ -259,6 +259,8 @@ pub struct Agent {
     pub env: Env,
     /// The marker of the lines of its stdout that hold usage as JSON.
     pub usage_lines: Option<Spanned<String>>,
+    /// A file within `{out}` that tells what the agent did: kept for people, redacted.
+    pub trajectory: Option<Spanned<String>>,
 }
 
 /// A thing held while a step runs.
