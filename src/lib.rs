@@ -6,5 +6,6 @@
 pub mod attempt;
 pub mod digest;
 pub mod key;
+pub mod measure;
 pub mod names;
 pub mod outcome;
