@@ -6,8 +6,10 @@
 pub mod attempt;
 pub mod class;
 pub mod digest;
+pub mod event;
 pub mod key;
 pub mod manifest;
+pub mod measure;
 pub mod names;
 pub mod outcome;
 pub mod plan;

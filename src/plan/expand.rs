@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::digest::Digest;
-use crate::manifest::{
-    Agent, Axis, Body, Contract, Env, InputFrom, Kind, Manifest, Metric, Pipeline, Spanned, Step, Template, Tests,
-};
+use crate::manifest::{Agent, Axis, Body, Env, InputFrom, Kind, Manifest, Pipeline, Spanned, Step, Template, Tests};
+use crate::measure::{self, Contract};
 use crate::names::{Axes, JobId, SlotKind};
 use crate::plan::binding::{Bound, bind};
 use crate::plan::graph::{Graph, upstream_of};
@@ -469,7 +468,7 @@ impl Expander<'_> {
             .find(|metrics| !metrics.is_empty())
             .cloned()
             .or_else(|| tests.map(|tests| tests.metrics.clone()).filter(|metrics| !metrics.is_empty()))
-            .unwrap_or_else(|| vec![default_metric(contract)]);
+            .unwrap_or_else(|| vec![contract.default_metric()]);
         let argv = self.argv(point, if body.run.is_empty() { &shape.run } else { &body.run }, missing);
         let tools = tools_in(&argv);
         self.want_tools(&tools, missing);
@@ -477,7 +476,7 @@ impl Expander<'_> {
             [tool] => Some(tool.name.value.clone()),
             _ => None,
         };
-        let timed = metrics.iter().any(|metric| !metric.count);
+        let timed = metrics.iter().any(|metric| metric.kind == measure::Kind::Time);
         let held = like.holds.first().or(decl.holds.first()).map(|hold| hold.kind.value.to_string());
         let device = match held.filter(|_| timed).and_then(|kind| self.facts.devices.get(&kind)) {
             Some(Ok(device)) => Some(device.clone()),
@@ -498,7 +497,7 @@ impl Expander<'_> {
             contract,
             argv,
             metrics,
-            protocol: shape.protocol.clone(),
+            protocol: shape.protocol,
             aa: body.aa,
             tool: only_tool,
             tools,
@@ -549,15 +548,6 @@ fn tests_for(pipeline: &Pipeline, repo: usize, commit: usize) -> Option<&Tests> 
     repo.tests.iter().find(|tests| {
         tests.only.is_empty() || tests.only.iter().any(|only| id.starts_with(&only.value) || only.value.starts_with(id))
     })
-}
-
-/// What a contract measures where the manifest names no metric.
-fn default_metric(contract: Contract) -> Metric {
-    let name = match contract {
-        Contract::Flow => "time_s",
-        Contract::Isobench => "avg_ms",
-    };
-    Metric { name: name.into(), higher_is_better: false, count: false, min_effect: 0.02, guard: false }
 }
 
 fn nobody() -> AgentAsk {

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::digest::Digest;
-use crate::manifest::{Base, Contract, Kind, Manifest, Metric, Place, Protocol, SecretFrom, Step, Template};
+use crate::manifest::{Base, Kind, Manifest, Place, SecretFrom, Step, Template};
+use crate::measure::{self, Contract, MetricSpec, Protocol};
 use crate::names::{Axes, JobId, SlotKind};
 
 pub mod binding;
@@ -266,7 +267,7 @@ pub struct TestAsk {
     /// Argv in place of interpreter and script.
     pub argv: Vec<Template>,
     /// The metrics, the first is primary.
-    pub metrics: Vec<Metric>,
+    pub metrics: Vec<MetricSpec>,
     /// Blocks and time.
     pub protocol: Protocol,
     /// Arm B is a second copy of the base.
@@ -287,7 +288,7 @@ impl TestAsk {
     /// Whether every metric is an exact count.
     #[must_use]
     pub fn counts_only(&self) -> bool {
-        self.metrics.iter().all(|metric| metric.count)
+        self.metrics.iter().all(|metric| metric.kind == measure::Kind::Count)
     }
 }
 

@@ -129,24 +129,19 @@ fn say(context: &Context, node: usize, ask: ClassifyAsk, ends: &dyn Ends) -> Res
         })
         .transpose()?;
     let analysis = result.as_ref().map(|result| measure::analyse(result, ask.judge_min_effect));
-    let verdict = class::classify(&ends_of(plan, node, ends, analysis.as_ref().map(|analysis| analysis.effect)));
+    let verdict = class::classify(&ends_of(plan, node, ends, analysis.as_ref().map(|analysis| effect(analysis.verdict))));
     let mut done = Done::succeeded();
     done.output("class", Value::text(verdict.class.name()));
     let mut marks = Vec::new();
     if same_as_human(plan, node, ends) {
         marks.push("SAME_AS_HUMAN".to_owned());
     }
-    if let Some(result) = &result {
-        marks.extend(result.marks());
-    }
-    if ask.judge_min_effect.is_some() && analysis.is_some() {
-        marks.push("POST_HOC".to_owned());
-    }
     if let Some(analysis) = analysis.filter(|_| verdict.class.usable() || verdict.class == Class::Mixed) {
+        marks.extend(analysis.marks);
         if let Some(speedup) = analysis.speedup {
             done.output("speedup", Value::text(format!("{speedup:.6}")));
         }
-        if let Some((low, high)) = analysis.interval {
+        if let Some([low, high]) = analysis.ci {
             done.output("interval", Value::List(vec![format!("{low:.6}"), format!("{high:.6}")]));
         }
         done.output("evidence", Value::text(analysis.text));
@@ -155,4 +150,14 @@ fn say(context: &Context, node: usize, ask: ClassifyAsk, ends: &dyn Ends) -> Res
         done.output("marks", Value::List(marks));
     }
     Ok(done)
+}
+
+fn effect(verdict: measure::Verdict) -> Effect {
+    match verdict {
+        measure::Verdict::Improvement => Effect::Improvement,
+        measure::Verdict::Neutral => Effect::Neutral,
+        measure::Verdict::Regression => Effect::Regression,
+        measure::Verdict::Mixed => Effect::Mixed,
+        measure::Verdict::Inconclusive { .. } => Effect::Inconclusive,
+    }
 }

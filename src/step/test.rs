@@ -12,7 +12,7 @@ use crate::attempt::LimitUse;
 use crate::digest::Digest;
 use crate::git;
 use crate::key::Value;
-use crate::measure::{self, Arm, Kind, ProcessEnd, Run, Sample, TestResult, Turn};
+use crate::measure::{self, Arm, Equal, Kind, ProcessEnd, Run, Sample, Turn};
 use crate::names::ObjectId;
 use crate::outcome::{Cause, Failure, Outcome};
 use crate::plan::{Ask, Role, TestAsk};
@@ -48,6 +48,7 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: &TestAsk) -> Draft<'a> {
     draft.push("metrics", Value::List(ask.metrics.iter().map(ToString::to_string).collect()));
     if compares(&draft, ask) && !ask.counts_only() {
         draft.text("profile", ask.protocol.profile.to_string());
+        draft.text("block", format!("{:?}", ask.protocol.shape).to_lowercase());
         draft.text("seed", ask.protocol.seed.to_string());
     }
     draft.record.push_some("device", ask.device.as_ref().map(Value::text));
@@ -267,19 +268,18 @@ impl Session<'_> {
 
     /// Compares results before any speed is believed, and stores the samples.
     fn conclude(&self, runs: Vec<Run>, done: &mut Done) -> Result<(), Failure> {
-        let of = |arm: Arm| -> Vec<Sample> {
-            runs.iter().filter(|run| run.turn.arm == arm).map(|run| run.sample.clone()).collect()
-        };
-        let (base, patched) = (of(Arm::Base), of(Arm::Patched));
         let reference = match self.inputs.has(&Role::Baseline) {
-            true => Some(self.inputs.text(&Role::Baseline, "reference")?).filter(|text| *text != measure::UNCHECKED),
+            true => Some(self.inputs.text(&Role::Baseline, "reference")?).filter(|text| *text != UNCHECKED),
             false => None,
         };
-        match measure::check(&base, &patched, reference, &self.ask.metrics) {
-            Ok(comparison) => {
-                let own = base.iter().find_map(|sample| sample.digest.clone());
-                done.output("reference", Value::text(own.unwrap_or_else(|| measure::UNCHECKED.to_owned())));
-                let result = TestResult::new(self.ask.contract, &self.ask.metrics, &self.ask.protocol, comparison, runs);
+        let ask = self.ask;
+        match measure::conclude(ask.contract, ask.protocol, &ask.metrics, Equal::Digest, runs, reference) {
+            Ok(mut result) => {
+                if ask.aa {
+                    result.notes.insert(measure::Note::SameTree);
+                }
+                let own = result.reference.clone().unwrap_or_else(|| UNCHECKED.to_owned());
+                done.output("reference", Value::text(own));
                 done.output("result", Value::Blob(self.context.put(&result.encode())?));
             }
             Err(failure) => {
@@ -291,6 +291,9 @@ impl Session<'_> {
         Ok(())
     }
 }
+
+/// What stands for the reference where a test reports no digest.
+const UNCHECKED: &str = "unchecked";
 
 /// A number nobody can guess, for the name of a result file.
 fn nonce() -> u64 {
