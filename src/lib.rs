@@ -7,6 +7,7 @@ pub mod attempt;
 pub mod class;
 pub mod digest;
 pub mod event;
+pub mod hostile;
 pub mod key;
 pub mod manifest;
 pub mod measure;

@@ -12,5 +12,11 @@ pub mod result;
 pub mod signature;
 pub mod stats;
 
+pub use compare::Equal;
+pub use contract::{Contract, ProcessEnd, Sample, read};
+pub use metric::{Kind, MetricSpec};
+pub use protocol::{Arm, Protocol, Turn, gate, schedule};
+pub use result::{Note, Run, TestResult, Verdict, analyse, conclude};
+
 #[cfg(test)]
 mod contract_tests;

@@ -364,3 +364,22 @@ pub fn point_name(axes: &Axes) -> String {
     parts.extend(axes.0.iter().filter(|(axis, _)| !known.contains(&axis.as_str())).map(|(_, value)| value.as_str()));
     parts.join("/")
 }
+
+/// What tells that a program is no longer what it was: device, inode, size and times of the file behind its links.
+#[must_use]
+pub fn tool_stat(path: &std::path::Path) -> String {
+    use std::os::unix::fs::MetadataExt;
+    match std::fs::metadata(path) {
+        Ok(meta) => format!(
+            "{}:{} {} {}.{:09} {}.{:09}",
+            meta.dev(),
+            meta.ino(),
+            meta.size(),
+            meta.mtime(),
+            meta.mtime_nsec(),
+            meta.ctime(),
+            meta.ctime_nsec()
+        ),
+        Err(_) => "gone".to_owned(),
+    }
+}

@@ -268,7 +268,7 @@ fn read(
 /// are taken out before its first byte is stored.
 fn keep_trajectory(context: &Context, place: &Place, name: &str, redactor: &Redactor, done: &mut Done) -> Result<(), Failure> {
     let path = place.dir.join("out").join(name);
-    match git::read_regular(&path, OUTPUT_LIMIT) {
+    match hostile::read_regular(&path, OUTPUT_LIMIT) {
         Ok(Some(bytes)) => {
             done.logs.insert("trajectory".into(), context.put(&redactor.clean(&bytes))?);
         }
@@ -281,7 +281,7 @@ fn keep_trajectory(context: &Context, place: &Place, name: &str, redactor: &Reda
 fn usage(ask: &AgentAsk, stdout: &Path) -> Usage {
     let unknown = |why: &str| Usage { unknown_because: Some(why.to_owned()), ..Usage::default() };
     let Some(marker) = &ask.usage_lines else { return unknown("the adapter says nothing of usage") };
-    let text = match git::read_regular(stdout, USAGE_READ) {
+    let text = match hostile::read_regular(stdout, USAGE_READ) {
         Ok(Some(bytes)) => String::from_utf8_lossy(&bytes).into_owned(),
         _ => return unknown("its output could not be read"),
     };
@@ -296,7 +296,7 @@ fn usage(ask: &AgentAsk, stdout: &Path) -> Usage {
 }
 
 fn last_line(path: &Path) -> Option<String> {
-    let bytes = git::read_regular(path, OUTPUT_LIMIT).ok()??;
+    let bytes = hostile::read_regular(path, OUTPUT_LIMIT).ok()??;
     let tail = &bytes[bytes.len().saturating_sub(8192)..];
     String::from_utf8_lossy(tail).lines().rev().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
 }

@@ -115,7 +115,7 @@ fn read(context: &Context, ask: &CommandAsk, place: &Place, end: &process::End) 
     }
     let out = place.dir.join("out");
     for (name, file) in &ask.outputs {
-        match git::read_regular(&out.join(file), LARGEST_BLOB) {
+        match hostile::read_regular(&out.join(file), LARGEST_BLOB) {
             Ok(Some(bytes)) => done.output(name, Value::Blob(context.put(&bytes)?)),
             Ok(None) => {
                 let evidence = format!("the output {name} ({file}) was not written");

@@ -248,7 +248,7 @@ impl Session<'_> {
         }
         tokio::task::block_in_place(|| {
             let (out, err) = (self.place.dir.join(format!("{label}.out")), self.place.dir.join(format!("{label}.err")));
-            let bytes = |path: &Path| git::read_regular(path, OUTPUT_LIMIT).ok().flatten();
+            let bytes = |path: &Path| hostile::read_regular(path, OUTPUT_LIMIT).ok().flatten();
             let (stdout, stderr) = (bytes(&out).unwrap_or_default(), bytes(&err).unwrap_or_default());
             let reported = bytes(&result);
             let ended = ProcessEnd {
