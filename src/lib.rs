@@ -8,3 +8,7 @@ pub mod digest;
 pub mod key;
 pub mod names;
 pub mod outcome;
+pub mod redact;
+pub mod slots;
+pub mod store;
+pub mod units;
