@@ -10,8 +10,9 @@ use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
@@ -130,7 +131,7 @@ impl SlotDir {
         let name = OsStr::new(&slot.0);
         let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
         // First without O_CREAT: in a sticky folder the kernel (protected_regular) refuses it on the files of others.
-        for _ in 0..16 {
+        for tries in 0..16 {
             let made = match openat(&self.dir, name, flags, Mode::empty()) {
                 Err(Errno::ENOENT) => {
                     openat(&self.dir, name, flags | OFlag::O_CREAT | OFlag::O_EXCL, Mode::from_bits_truncate(0o666))
@@ -140,8 +141,12 @@ impl SlotDir {
             };
             let (file, new) = match made {
                 Ok((fd, new)) => (File::from(fd), new),
-                // Somebody made it in between.
+                // Somebody made it in between, and may not yet have opened it to all users.
                 Err(Errno::EEXIST) => continue,
+                Err(Errno::EACCES) if tries < 15 => {
+                    std::thread::sleep(Duration::from_millis(1));
+                    continue;
+                }
                 Err(e) => return Err(refused(e)),
             };
             let meta = file.metadata().map_err(SlotError::io("look at", &path))?;
@@ -157,6 +162,25 @@ impl SlotDir {
         Err(refused(Errno::EEXIST))
     }
 
+    /// Locks a slot, or gives `None` if somebody has it.
+    fn lock_slot(&self, slot: &SlotName) -> Result<Option<File>, SlotError> {
+        let path = self.path.join(&slot.0);
+        for _ in 0..16 {
+            let file = self.open_slot(slot)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(e)) => return Err(SlotError::io("lock the slot", &path)(e)),
+            }
+            // Whoever clears the folder between the open and the lock leaves us with a file that nobody else will open.
+            let mine = file.metadata().map_err(SlotError::io("look at", &path))?;
+            if std::fs::symlink_metadata(&path).is_ok_and(|now| (now.dev(), now.ino()) == (mine.dev(), mine.ino())) {
+                return Ok(Some(file));
+            }
+        }
+        Err(SlotError::io("lock the slot", &path)(io::Error::other("it is removed again and again")))
+    }
+
     /// Takes all these slots or none: `None` if somebody has one of them. What was unclean stays so until `occupy`.
     ///
     /// # Errors
@@ -169,12 +193,7 @@ impl SlotDir {
         let mut lease = Lease { held: Vec::with_capacity(names.len()), unclean: Vec::new() };
         for slot in names {
             let path = self.path.join(&slot.0);
-            let file = self.open_slot(&slot)?;
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Ok(None),
-                Err(TryLockError::Error(e)) => return Err(SlotError::io("lock the slot", &path)(e)),
-            }
+            let Some(file) = self.lock_slot(&slot)? else { return Ok(None) };
             let mut text = Vec::new();
             (&file).take(MAX_HOLDER).read_to_end(&mut text).map_err(SlotError::io("read", &path))?;
             if !text.is_empty() {

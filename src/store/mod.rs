@@ -11,6 +11,7 @@ pub mod cas;
 pub mod files;
 pub mod index;
 mod index_cache;
+mod index_lookup;
 pub mod locks;
 pub mod records;
 #[cfg(test)]

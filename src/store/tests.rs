@@ -185,6 +185,9 @@ fn torn_and_damaged_lines_cost_only_themselves() {
     let (_dir, store) = store();
     let path = write_run(&store, "r1", 0..3);
     let whole = fs::read(&path).unwrap();
+    // In memory where that is possible: ext4 flushes a file that is cut and written again, thousands of times here.
+    let memory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let path = memory.path().join("r1.jsonl");
     // Every place at which a crash can cut.
     for cut in 0..whole.len() {
         fs::write(&path, &whole[..cut]).unwrap();
@@ -200,6 +203,7 @@ fn torn_and_damaged_lines_cost_only_themselves() {
     }
     // Every bit that can flip, one in each byte: at most two lines go (a lost line end joins two), none changes.
     let sound = read_records(&path).unwrap().lines;
+    assert_eq!(sound.len(), 6);
     for at in (0..whole.len()).step_by(3) {
         flip(&path, at);
         let records = read_records(&path).unwrap();
