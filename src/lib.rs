@@ -8,3 +8,4 @@ pub mod digest;
 pub mod key;
 pub mod names;
 pub mod outcome;
+pub mod process;
