@@ -11,8 +11,23 @@ use std::time::Duration;
 use crate::measure::{Contract, MetricSpec, Protocol};
 use crate::names::{CandidateName, RepoName, SlotKind, StepName};
 
+mod bind;
+mod build;
+mod check;
+mod commits;
+mod config;
+pub mod flaw;
+mod grammar;
+mod holes;
+mod node;
+mod read;
+mod shape;
+mod steps;
+mod syntax;
 pub mod template;
 
+pub use flaw::{Flaw, Flaws};
+pub use read::{read, read_text};
 pub use template::Template;
 
 /// A stretch of one of the manifest's files.

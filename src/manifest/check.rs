@@ -1,0 +1,474 @@
+//! Checks how the parts of a pipeline fit together, orders its steps and derives their axes.
+//!
+//! Everything here can be told from the manifest alone. Inputs are `bind`'s, holes in templates are `holes`'s.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::flaw::{Draft, Report, list, suggest};
+use super::{Body, Input, InputFrom, Kind, Metric, Pipeline, Place, Spanned, Step, bind, holes};
+use crate::names::StepName;
+
+/// Checks a pipeline and completes it: order, axes, inputs that `needs` alone says, what a gate takes over.
+pub(super) fn all(pipeline: &mut Pipeline, report: &Report) {
+    slots(pipeline, report);
+    candidates(pipeline, report);
+    let known = names(pipeline, report);
+    if pipeline.steps.is_empty() {
+        report.add(
+            Draft::new("no-steps", pipeline.name.place, "the pipeline has no steps")
+                .label("does nothing")
+                .help("import the standard ones, `import \"steps/standard.kdl\"`, or write `step NAME uses=KIND`"),
+        );
+    }
+    gates(pipeline, report);
+    if known && order(pipeline, report) {
+        implied(pipeline, report);
+        axes(pipeline, report);
+        bind::all(&pipeline.steps, report);
+    }
+    held(pipeline, report);
+    holes::all(pipeline, report);
+    // Only after the checks: an adapter that nobody uses is checked too.
+    let used: BTreeSet<String> = pipeline.candidates.iter().map(|candidate| candidate.agent.value.clone()).collect();
+    pipeline.agents.retain(|name, _| used.contains(name));
+}
+
+fn slots(pipeline: &Pipeline, report: &Report) {
+    let mut owners: BTreeMap<u32, &Spanned<String>> = BTreeMap::new();
+    for slot in &pipeline.slots {
+        let taken = slot.cores.iter().find_map(|core| owners.get(core).map(|owner| (core, *owner)));
+        if let Some((core, owner)) = taken {
+            report.add(
+                Draft::new("overlapping-cores", slot.name.place, format!("core {core} belongs to two slots"))
+                    .label("also here")
+                    .other(owner.place, "first here")
+                    .help(
+                        "give each slot cores of its own, so that what is measured on one does not disturb the other",
+                    ),
+            );
+        }
+        for core in &slot.cores {
+            owners.entry(*core).or_insert(&slot.name);
+        }
+    }
+    for lane in &pipeline.lanes {
+        if let Some(slot) = pipeline.slots.iter().find(|slot| slot.kind.value == lane.name.value) {
+            report.add(
+                Draft::new(
+                    "duplicate-name",
+                    lane.name.place,
+                    format!("`{}` is a kind of slot already", lane.name.value),
+                )
+                .label("again here")
+                .other(slot.kind.place, "first here")
+                .help("rename the lane"),
+            );
+        }
+    }
+    let mut capacity: BTreeMap<&str, u32> = BTreeMap::new();
+    for slot in &pipeline.slots {
+        *capacity.entry(slot.kind.value.as_str()).or_default() += 1;
+    }
+    capacity.extend(pipeline.lanes.iter().map(|lane| (lane.name.value.as_str(), lane.width)));
+    for step in &pipeline.steps {
+        for hold in &step.holds {
+            let kind = hold.kind.value.as_str();
+            let Some(&there) = capacity.get(kind) else {
+                let help = if capacity.is_empty() {
+                    format!("declare it in the pipeline: slots {{ {kind} \"0\" }}")
+                } else {
+                    suggest(kind, capacity.keys().copied(), "slot")
+                };
+                report.add(
+                    Draft::new("unknown-slot", hold.kind.place, format!("no slot of kind `{kind}` is declared"))
+                        .label("not in `slots`")
+                        .help(help),
+                );
+                continue;
+            };
+            let count = hold.count.value.fill(|_| Err::<String, ()>(())).ok().and_then(|n| n.parse::<u32>().ok());
+            if let Some(count) = count.filter(|&count| count > there) {
+                report.add(
+                    Draft::new(
+                        "too-few-slots",
+                        hold.count.place,
+                        format!("`{}` holds {count} of {there}", step.name.value),
+                    )
+                    .label(format!("only {there} of `{kind}` declared"))
+                    .help("hold fewer, or declare more in `slots`"),
+                );
+            }
+        }
+    }
+}
+
+fn candidates(pipeline: &Pipeline, report: &Report) {
+    for candidate in &pipeline.candidates {
+        if !pipeline.agents.contains_key(&candidate.agent.value) {
+            let help = if pipeline.agents.is_empty() {
+                format!("import its file, such as `import \"agents/{}.kdl\"`", candidate.agent.value)
+            } else {
+                suggest(&candidate.agent.value, pipeline.agents.keys().map(String::as_str), "agent")
+            };
+            report.add(
+                Draft::new(
+                    "unknown-agent",
+                    candidate.agent.place,
+                    format!("there is no agent `{}`", candidate.agent.value),
+                )
+                .label("not declared")
+                .help(help),
+            );
+        }
+    }
+}
+
+/// Reports unknown steps and axes; says whether there were none.
+fn names(pipeline: &Pipeline, report: &Report) -> bool {
+    let steps: Vec<&str> = pipeline.steps.iter().map(|step| step.name.value.as_str()).collect();
+    let mut known = true;
+    for step in &pipeline.steps {
+        for (target, relation) in edges(step) {
+            if !steps.contains(&target.value.as_str()) {
+                known = false;
+                report.add(
+                    Draft::new("unknown-step", target.place, format!("there is no step `{}`", target.value))
+                        .label(format!("`{}` {relation} it", step.name.value))
+                        .help(suggest(target.value.as_str(), steps.iter().copied(), "step")),
+                );
+            }
+        }
+        let axes = || pipeline.axes.iter().map(|axis| axis.name.value.as_str()).chain(["commit", "candidate"]);
+        for each in &step.each {
+            if !axes().any(|axis| axis == each.value) {
+                report.add(
+                    Draft::new("unknown-axis", each.place, format!("there is no axis `{}`", each.value))
+                        .label("not declared")
+                        .help(suggest(&each.value, axes(), "axis")),
+                );
+            }
+        }
+    }
+    known
+}
+
+/// The steps that a step refers to, and how.
+fn edges(step: &Step) -> Vec<(&Spanned<StepName>, &'static str)> {
+    let mut edges: Vec<(&Spanned<StepName>, &'static str)> = step.needs.iter().map(|name| (name, "needs")).collect();
+    edges.extend(step.after.iter().map(|name| (name, "runs after")));
+    match &step.body {
+        Body::Test(test) => edges.extend(test.against.iter().map(|name| (name, "is held against"))),
+        Body::Command(command) => edges.extend(command.inputs.iter().filter_map(|input| match &input.from {
+            InputFrom::Output { step, .. } => Some((step, "reads")),
+            InputFrom::File(..) => None,
+        })),
+        _ => {}
+    }
+    edges
+}
+
+/// What a gate takes from the step that is held against it.
+fn gates(pipeline: &mut Pipeline, report: &Report) {
+    for i in 0..pipeline.steps.len() {
+        let Some(step) = pipeline.steps.get(i).cloned() else { continue };
+        let Body::Test(measured) = &step.body else { continue };
+        let Some(against) = &measured.against else { continue };
+        let Some(gate) = pipeline.steps.iter_mut().find(|other| other.name.value == against.value) else { continue };
+        if gate.name.value == step.name.value {
+            continue;
+        }
+        let Body::Test(body) = &mut gate.body else {
+            report.add(
+                Draft::new("wrong-gate", against.place, format!("`{}` is no test", against.value))
+                    .label(format!("uses `{}`", gate.kind().word()))
+                    .help("`against` names the test of the base tree"),
+            );
+            continue;
+        };
+        let drift = |what: &str, place: Place| {
+            report.add(
+                Draft::new(
+                    "drift",
+                    place,
+                    format!("`{}` and `{}` differ in their {what}", against.value, step.name.value),
+                )
+                .label(format!("of `{}`", against.value))
+                .other(against.place, format!("`{}` is held against it here", step.name.value))
+                .help(format!("say it in `{}` alone: the gate takes it over", step.name.value)),
+            );
+        };
+        let holds = |step: &Step| -> Vec<String> {
+            step.holds.iter().map(|hold| format!("{}={}", hold.kind.value, hold.count.value)).collect()
+        };
+        if let Some(first) = gate.holds.first() {
+            if holds_of(&gate.holds) != holds(&step) {
+                drift("slots", first.kind.place);
+            }
+        } else {
+            gate.holds.clone_from(&step.holds);
+        }
+        if body.metrics.is_empty() {
+            body.metrics.clone_from(&measured.metrics);
+        } else if body.metrics != measured.metrics {
+            drift("metrics", gate.name.place);
+        }
+        let argv = |run: &[Spanned<super::Template>]| run.iter().map(|arg| arg.value.clone()).collect::<Vec<_>>();
+        if let Some(first) = body.run.first() {
+            if argv(&body.run) != argv(&measured.run) {
+                drift("argv", first.place);
+            }
+        } else {
+            body.run.clone_from(&measured.run);
+        }
+        let empty = gate.env.set.is_empty() && gate.env.pass.is_empty() && gate.env.secret.is_empty();
+        if empty {
+            gate.env.clone_from(&step.env);
+        } else if holes::env_signature(&gate.env) != holes::env_signature(&step.env) {
+            drift("environment", gate.name.place);
+        }
+    }
+}
+
+fn holds_of(holds: &[super::Hold]) -> Vec<String> {
+    holds.iter().map(|hold| format!("{}={}", hold.kind.value, hold.count.value)).collect()
+}
+
+/// Sorts the steps, each after what it refers to, else as declared. Reports cycles and says whether there were none.
+fn order(pipeline: &mut Pipeline, report: &Report) -> bool {
+    let index: BTreeMap<StepName, usize> =
+        pipeline.steps.iter().enumerate().map(|(i, step)| (step.name.value.clone(), i)).collect();
+    let graph: Vec<Vec<(usize, Place)>> = pipeline
+        .steps
+        .iter()
+        .map(|step| {
+            edges(step).into_iter().filter_map(|(name, _)| Some((*index.get(&name.value)?, name.place))).collect()
+        })
+        .collect();
+    let mut sorted: Vec<usize> = Vec::new();
+    let mut placed: BTreeSet<usize> = BTreeSet::new();
+    while sorted.len() < graph.len() {
+        let ready = |i: &usize| {
+            !placed.contains(i) && graph.get(*i).is_some_and(|edges| edges.iter().all(|(to, _)| placed.contains(to)))
+        };
+        let Some(next) = (0..graph.len()).find(ready) else { break };
+        sorted.push(next);
+        placed.insert(next);
+    }
+    if sorted.len() < graph.len() {
+        cycles(pipeline, &graph, &placed, report);
+        return false;
+    }
+    let mut steps: Vec<Option<Step>> = std::mem::take(&mut pipeline.steps).into_iter().map(Some).collect();
+    pipeline.steps = sorted.into_iter().filter_map(|i| steps.get_mut(i)?.take()).collect();
+    true
+}
+
+/// Reports each cycle among the steps that could not be placed, once.
+fn cycles(pipeline: &Pipeline, graph: &[Vec<(usize, Place)>], placed: &BTreeSet<usize>, report: &Report) {
+    let mut told: BTreeSet<usize> = placed.clone();
+    for start in 0..graph.len() {
+        if told.contains(&start) {
+            continue;
+        }
+        // Every step left refers to a step left, so walking on must come back to one seen.
+        let mut path: Vec<(usize, Place)> = Vec::new();
+        let mut at = start;
+        loop {
+            if let Some(first) = path.iter().position(|(i, _)| *i == at) {
+                let cycle = path.get(first..).unwrap_or_default();
+                let name = |i: usize| pipeline.steps.get(i).map_or("", |step| step.name.value.as_str());
+                let mut names: Vec<&str> = cycle.iter().map(|(i, _)| name(*i)).collect();
+                names.push(name(at));
+                if let Some((_, place)) = cycle.last() {
+                    report.add(
+                        Draft::new("cycle", *place, format!("these steps wait for each other: {}", names.join(" -> ")))
+                            .label("closes the cycle")
+                            .help("leave one of these `needs`, `after` or `against` out"),
+                    );
+                }
+                break;
+            }
+            let next = graph.get(at).and_then(|edges| edges.iter().find(|(to, _)| !placed.contains(to)));
+            let Some((to, place)) = next else { break };
+            path.push((at, *place));
+            at = *to;
+            if told.contains(&at) {
+                break;
+            }
+        }
+        told.extend(path.iter().map(|(i, _)| *i));
+    }
+}
+
+/// A bare `needs s` of a command with one output is the input `s`; an input from a step needs that step.
+fn implied(pipeline: &mut Pipeline, report: &Report) {
+    let outputs: BTreeMap<StepName, Vec<String>> = pipeline
+        .steps
+        .iter()
+        .filter_map(|step| match &step.body {
+            Body::Command(command) => {
+                let names = command.outputs.iter().map(|output| output.name.value.clone()).collect();
+                Some((step.name.value.clone(), names))
+            }
+            _ => None,
+        })
+        .collect();
+    for step in &mut pipeline.steps {
+        let Body::Command(command) = &mut step.body else { continue };
+        let mut read: Vec<Spanned<StepName>> = Vec::new();
+        for input in &command.inputs {
+            let InputFrom::Output { step: from, output } = &input.from else { continue };
+            read.push(from.clone());
+            let names = outputs.get(&from.value).map(Vec::as_slice).unwrap_or_default();
+            if !names.iter().any(|name| name == output) {
+                report.add(
+                    Draft::new("unknown-output", from.place, format!("step `{}` has no output `{output}`", from.value))
+                        .label("not one of its outputs")
+                        .help(suggest(output, names.iter().map(String::as_str), "output of a command")),
+                );
+            }
+        }
+        for need in &step.needs {
+            // Steps that are no commands are `bind`'s to refuse.
+            let Some(names) = outputs.get(&need.value) else { continue };
+            if read.iter().any(|from| from.value == need.value) {
+                continue;
+            }
+            let name = need.value.as_str();
+            match names.as_slice() {
+                [one] if command.inputs.iter().any(|input| input.name.value == name) => report.add(
+                    Draft::new("ambiguous-input", need.place, format!("`{{in.{name}}}` would be two things"))
+                        .label(format!("output `{one}` of the step, and an input of that name"))
+                        .help(format!("write `input other from={name}.{one}`")),
+                ),
+                [one] => command.inputs.push(Input {
+                    name: Spanned { value: name.to_owned(), place: need.place },
+                    from: InputFrom::Output { step: need.clone(), output: one.clone() },
+                }),
+                [] => report.add(
+                    Draft::new("no-output", need.place, format!("step `{name}` has no output to read"))
+                        .label("nothing to need")
+                        .help("for order alone write `after`"),
+                ),
+                several => report.add(
+                    Draft::new("ambiguous-input", need.place, format!("which output of `{name}` is needed?"))
+                        .label(format!("it has {}", list(several.iter().map(String::as_str))))
+                        .help(format!("say it: input x from={name}.{}", several.first().map_or("", String::as_str))),
+                ),
+            }
+        }
+        for from in read {
+            if !step.needs.iter().any(|need| need.value == from.value) {
+                step.needs.push(from);
+            }
+        }
+    }
+}
+
+/// Derives the axes of the steps, which are in order.
+fn axes(pipeline: &mut Pipeline, report: &Report) {
+    let own: Vec<String> = pipeline.axes.iter().map(|axis| axis.name.value.clone()).collect();
+    let mut derived: BTreeMap<StepName, BTreeSet<String>> = BTreeMap::new();
+    for step in &pipeline.steps {
+        let mut set: BTreeSet<String> = BTreeSet::new();
+        let mut words: Vec<String> = holes::of_step(step);
+        words.extend(step.each.iter().map(|each| each.value.clone()));
+        words.push(match step.kind() {
+            Kind::Checkout | Kind::Test | Kind::Patch | Kind::Classify => "commit".into(),
+            Kind::Agent => "candidate".into(),
+            Kind::Environment | Kind::Command => String::new(),
+        });
+        if step.kind() == Kind::Agent {
+            words.push("commit".into());
+        }
+        for word in words {
+            let head = word.split('.').next().unwrap_or_default();
+            match head {
+                "commit" | "repo" => set.extend(["repo".into(), "commit".into()]),
+                "candidate" | "sample" => set.extend(["candidate".into(), "sample".into()]),
+                axis if own.iter().any(|own| own == axis) => drop(set.insert(axis.to_owned())),
+                _ => {}
+            }
+        }
+        for need in &step.needs {
+            set.extend(derived.get(&need.value).into_iter().flatten().cloned());
+        }
+        derived.insert(step.name.value.clone(), set);
+    }
+    let order = ["repo", "commit", "candidate", "sample"].map(str::to_owned);
+    let order: Vec<String> = order.into_iter().chain(own).collect();
+    for step in &mut pipeline.steps {
+        let set = derived.get(&step.name.value).cloned().unwrap_or_default();
+        for (target, relation) in edges(step) {
+            let more = derived.get(&target.value).into_iter().flatten();
+            let more: Vec<&str> = more.filter(|axis| !set.contains(*axis)).map(String::as_str).collect();
+            if !more.is_empty() {
+                let (name, other) = (&step.name.value, &target.value);
+                report.add(
+                    Draft::new(
+                        "fewer-axes",
+                        target.place,
+                        format!("`{name}` {relation} `{other}`, which has more axes"),
+                    )
+                    .label(format!("there is one for each {}, but only one `{name}`", more.join(" and ")))
+                    .help(format!("let `{name}` go over them too: each {}", more.first().copied().unwrap_or("NAME"))),
+                );
+            }
+        }
+        step.axes = order.iter().filter(|axis| set.contains(*axis)).cloned().collect();
+    }
+    let lacks = |axis: &str, there: bool, what: &str, help: &str| {
+        let first = pipeline.steps.iter().find(|step| step.axes.iter().any(|has| has == axis));
+        if let Some(step) = first.filter(|_| !there) {
+            report.add(
+                Draft::new("no-values", step.name.place, format!("the pipeline has no {what}"))
+                    .label(format!("goes over each {axis}"))
+                    .help(help),
+            );
+        }
+    };
+    lacks("commit", !pipeline.repos.is_empty(), "`repo`", "add one: repo NAME \"url or path\" { commits … }");
+    lacks("candidate", !pipeline.candidates.is_empty(), "`candidate`", "add one: candidate nop agent=nop");
+}
+
+/// A test that measures time must hold a slot.
+fn held(pipeline: &Pipeline, report: &Report) {
+    let timed = |metrics: &[Metric]| metrics.is_empty() || metrics.iter().any(|metric| !metric.count);
+    let tests = || pipeline.repos.iter().flat_map(|repo| &repo.tests);
+    let gates: BTreeSet<&StepName> = pipeline
+        .steps
+        .iter()
+        .filter_map(|step| match &step.body {
+            Body::Test(test) => test.against.as_ref().map(|against| &against.value),
+            _ => None,
+        })
+        .collect();
+    for step in &pipeline.steps {
+        let Body::Test(test) = &step.body else { continue };
+        let measures =
+            if test.metrics.is_empty() { tests().any(|tests| timed(&tests.metrics)) } else { timed(&test.metrics) };
+        let slot = |kind: &str| pipeline.slots.iter().any(|slot| slot.kind.value.as_str() == kind);
+        let holds = step.holds.iter().any(|hold| slot(hold.kind.value.as_str()));
+        // A gate takes its slots from the step that names it: one flaw is enough.
+        if measures && !holds && !gates.contains(&step.name.value) {
+            let kind = pipeline.slots.first().map_or("cpu", |slot| slot.kind.value.as_str());
+            let declare = if pipeline.slots.is_empty() { "declare `slots { cpu \"a\" }` and add" } else { "add" };
+            let name = &step.name.value;
+            report.add(
+                Draft::new("unheld-time", step.name.place, format!("`{name}` measures time and holds no slot"))
+                    .label("would run beside anything")
+                    .help(format!("{declare} `step {name} {{ holds {kind}=1 }}` to the pipeline")),
+            );
+        }
+        if test.run.is_empty() {
+            for repo in pipeline.repos.iter().filter(|repo| repo.tests.is_empty()) {
+                report.add(
+                    Draft::new("no-tests", repo.name.place, format!("`{}` has no `tests`", repo.name.value))
+                        .label(format!("step `{}` has nothing to run", step.name.value))
+                        .help("add one: tests dir=\"tests\" name=\"{commit.id8}.py\""),
+                );
+            }
+            break;
+        }
+    }
+}

@@ -1,0 +1,449 @@
+//! Checks the holes of templates: each name must be one that is known where the template stands.
+//!
+//! Fills nothing: values belong to the plan and the run.
+
+use std::collections::BTreeSet;
+
+use super::flaw::{Draft, Report, list, suggest};
+use super::read::read_file;
+use super::template::BadTemplate;
+use super::{Agent, Body, Candidate, Env, InputFrom, Pipeline, Place, SecretSource, Spanned, Step, Template};
+
+/// The largest prompt, in bytes.
+const PROMPT_BYTES: u64 = 4 << 20;
+/// What is known of every commit.
+const COMMIT: &[&str] = &["commit.id", "commit.id8", "commit.base", "commit.subject"];
+/// What an adapter's argv may use beside the common names.
+const AGENT: &[&str] = &["args", "prompt", "config", "human-change", "model", "work", "flow"];
+
+type Known = BTreeSet<String>;
+
+/// Checks all templates of a pipeline.
+pub(super) fn all(pipeline: &Pipeline, report: &Report) {
+    let checker = Checker { pipeline, report, common: common(pipeline) };
+    for repo in &pipeline.repos {
+        let columns = repo.commits.iter().flat_map(|commit| commit.columns.keys());
+        let mut known: Known = COMMIT.iter().map(ToString::to_string).chain(["repo.name".to_owned()]).collect();
+        known.extend(columns.map(|column| format!("commit.{column}")));
+        for tests in &repo.tests {
+            checker.template(&tests.name, &known);
+            checker.columns(&tests.name, Some(repo.name.value.as_str()));
+            checker.only(repo, &tests.only);
+        }
+    }
+    for tool in &pipeline.tools {
+        checker.template(&tool.path, &Known::new());
+        let known: Known = ["prefix".to_owned()].into();
+        for probe in &tool.probes {
+            for value in &probe.value {
+                checker.template(&Spanned { value: value.clone(), place: probe.place }, &known);
+            }
+        }
+        tool.watch.iter().for_each(|path| checker.template(path, &known));
+    }
+    // An axis would make one agent many; it is taken by steps.
+    let axes: BTreeSet<&str> = pipeline.axes.iter().map(|axis| axis.name.value.as_str()).collect();
+    let mut plain = checker.common.clone();
+    plain.retain(|name| !axes.contains(name.as_str()));
+    for agent in pipeline.agents.values() {
+        checker.agent(agent, &plain);
+    }
+    for candidate in &pipeline.candidates {
+        checker.candidate(candidate, &plain);
+    }
+    checker.twins();
+    for step in &pipeline.steps {
+        checker.step(step);
+    }
+}
+
+fn common(pipeline: &Pipeline) -> Known {
+    let mut known: Known = COMMIT.iter().map(ToString::to_string).collect();
+    known.extend(["repo.name", "candidate.name", "candidate.model", "sample"].map(str::to_owned));
+    known.extend(pipeline.tools.iter().map(|tool| format!("tool.{}", tool.name.value)));
+    known.extend(pipeline.axes.iter().map(|axis| axis.name.value.clone()));
+    for commit in pipeline.repos.iter().flat_map(|repo| &repo.commits) {
+        known.extend(commit.columns.keys().map(|column| format!("commit.{column}")));
+    }
+    known
+}
+
+/// The names in the holes of a step's own templates.
+pub(super) fn of_step(step: &Step) -> Vec<String> {
+    let mut templates: Vec<&Template> = env_templates(&step.env).map(|template| &template.value).collect();
+    templates.extend(step.holds.iter().map(|hold| &hold.count.value));
+    match &step.body {
+        Body::Agent(agent) => templates.extend(agent.prompt.iter().map(|(path, _)| &path.value)),
+        Body::Test(test) => templates.extend(test.run.iter().map(|arg| &arg.value)),
+        Body::Command(command) => {
+            templates.extend(command.run.iter().map(|arg| &arg.value));
+            templates.extend(command.outputs.iter().filter_map(|output| Some(&output.publish.as_ref()?.0.value)));
+            templates.extend(command.inputs.iter().filter_map(|input| match &input.from {
+                InputFrom::File(path, _) => Some(&path.value),
+                InputFrom::Output { .. } => None,
+            }));
+        }
+        _ => {}
+    }
+    templates.into_iter().flat_map(|template| template.holes().map(str::to_owned)).collect()
+}
+
+fn env_templates(env: &Env) -> impl Iterator<Item = &Spanned<Template>> {
+    env.set.iter().map(|(_, value)| value)
+}
+
+/// An environment without its places.
+pub(super) fn env_signature(env: &Env) -> Vec<String> {
+    let mut lines: Vec<String> =
+        env.set.iter().map(|(name, value)| format!("set {}={}", name.value, value.value)).collect();
+    lines.extend(env.pass.iter().map(|pass| format!("pass {} {}", pass.name.value, pass.hash)));
+    lines.extend(env.secret.iter().map(|secret| {
+        let from = match &secret.source {
+            SecretSource::Variable => String::new(),
+            SecretSource::File(path) => path.display().to_string(),
+            SecretSource::Command(argv) => argv.join("\0"),
+        };
+        format!("secret {} {from}", secret.name.value)
+    }));
+    lines.sort();
+    lines
+}
+
+struct Checker<'a> {
+    pipeline: &'a Pipeline,
+    report: &'a Report,
+    common: Known,
+}
+
+impl Checker<'_> {
+    fn template(&self, template: &Spanned<Template>, known: &Known) {
+        for hole in template.value.holes() {
+            self.hole(hole, template.place, known);
+        }
+    }
+
+    fn hole(&self, hole: &str, place: Place, known: &Known) {
+        if known.contains(hole) || hole.strip_prefix("var.").is_some_and(|name| !name.is_empty()) {
+            return;
+        }
+        let help = if let Some(column) = hole.strip_prefix("commit.") {
+            let names: Vec<&str> = known.iter().filter_map(|name| name.strip_prefix("commit.")).collect();
+            suggest(column, names, "name after `commit.`")
+        } else if known.is_empty() {
+            "only `{var.NAME}`, a variable of flow's own environment, may stand here".into()
+        } else {
+            suggest(hole, known.iter().map(String::as_str), "name")
+        };
+        self.report.add(
+            Draft::new("unknown-hole", place, format!("`{{{hole}}}` is not known here"))
+                .label("unknown name in braces")
+                .help(format!("{help}; a plain brace is written `{{{{`")),
+        );
+    }
+
+    /// A column that is used must be there for every commit: an absent one is never read as "".
+    fn columns(&self, template: &Spanned<Template>, repo: Option<&str>) {
+        for column in template.value.holes().filter_map(|hole| hole.strip_prefix("commit.")) {
+            let repos =
+                self.pipeline.repos.iter().filter(|other| repo.is_none_or(|name| other.name.value.as_str() == name));
+            let commits: Vec<_> = repos.flat_map(|repo| &repo.commits).collect();
+            let lacking: Vec<_> = commits.iter().filter(|commit| !commit.columns.contains_key(column)).collect();
+            let builtin = COMMIT.iter().any(|name| name.strip_prefix("commit.") == Some(column));
+            // A column that no commit has is an unknown name.
+            if builtin || lacking.len() == commits.len() {
+                continue;
+            }
+            if let Some(first) = lacking.first() {
+                self.report.add(
+                    Draft::new(
+                        "missing-column",
+                        template.place,
+                        format!("{} of {} commits have no `{column}`", lacking.len(), commits.len()),
+                    )
+                    .label("used here")
+                    .help(format!(
+                        "give it for each, first for {}: {}",
+                        first.id.value,
+                        self.report.position(first.id.place)
+                    )),
+                );
+            }
+        }
+    }
+
+    fn only(&self, repo: &super::Repo, only: &[Spanned<String>]) {
+        for id in only {
+            let listed = repo
+                .commits
+                .iter()
+                .any(|commit| commit.id.value.starts_with(&id.value) || id.value.starts_with(&commit.id.value));
+            if !listed && !repo.commits.is_empty() {
+                self.report.add(
+                    Draft::new(
+                        "unknown-commit",
+                        id.place,
+                        format!("`{}` has no commit `{}`", repo.name.value, id.value),
+                    )
+                    .label("not listed in `commits`")
+                    .help("mend the id, or list the commit"),
+                );
+            }
+        }
+    }
+
+    fn env(&self, env: &Env, known: &Known) {
+        for template in env_templates(env) {
+            self.template(template, known);
+            self.columns(template, None);
+        }
+    }
+
+    fn agent(&self, agent: &Agent, plain: &Known) {
+        let mut known = plain.clone();
+        known.extend(AGENT.iter().map(ToString::to_string));
+        // Any file may be named: a candidate that does not give it has none.
+        let files = agent.run.iter().flat_map(|arg| arg.value.holes()).filter(|hole| hole.starts_with("file."));
+        known.extend(files.map(str::to_owned));
+        for arg in &agent.run {
+            self.template(arg, &known);
+            self.columns(arg, None);
+            if arg.value.holes().any(|hole| hole == "args") && arg.value.sole_hole().is_none() {
+                self.report.add(
+                    Draft::new("args-within", arg.place, "`{args}` stands for several arguments")
+                        .label("must be an argument of its own")
+                        .help("write \"{args}\" as one argument"),
+                );
+            }
+        }
+        self.env(&agent.env, plain);
+    }
+
+    fn candidate(&self, candidate: &Candidate, plain: &Known) {
+        let Some(agent) = self.pipeline.agents.get(&candidate.agent.value) else { return };
+        let name = &candidate.name.value;
+        let mut known = plain.clone();
+        known.extend(AGENT.iter().filter(|word| **word != "args").map(ToString::to_string));
+        known.extend(candidate.files.iter().map(|file| format!("file.{}", file.name.value)));
+        for arg in &candidate.args {
+            self.template(arg, &known);
+            self.columns(arg, None);
+        }
+        for file in &candidate.files {
+            self.template(&file.path, plain);
+            self.columns(&file.path, None);
+        }
+        self.env(&candidate.env, plain);
+        let templates = || {
+            agent
+                .run
+                .iter()
+                .chain(&candidate.args)
+                .map(|arg| &arg.value)
+                .chain(env_templates(&agent.env).map(|t| &t.value))
+        };
+        let used: BTreeSet<&str> = templates().flat_map(Template::holes).collect();
+        let unused = |what: &str, place: Place, help: String| {
+            self.report.add(
+                Draft::new("unused", place, format!("agent `{}` never uses {what}", agent.name.value))
+                    .label("would not reach the agent")
+                    .help(help),
+            );
+        };
+        for file in &candidate.files {
+            let hole = format!("file.{}", file.name.value);
+            if !used.contains(hole.as_str()) {
+                let files: Vec<&str> = used.iter().filter_map(|name| name.strip_prefix("file.")).collect();
+                unused(&format!("`{{{hole}}}`"), file.name.place, suggest(&file.name.value, files, "file"));
+            }
+        }
+        if let Some(config) = candidate.config.as_ref().filter(|_| !used.contains("config")) {
+            unused("`{config}`", config.file.place, "use \"{config}\" in its `run`, or leave the config out".into());
+        }
+        if let Some(first) = candidate.args.first().filter(|_| !used.contains("args")) {
+            unused("`{args}`", first.place, "use \"{args}\" in its `run`, or leave the args out".into());
+        }
+        let lacks = |hole: &str, there: bool, help: &str| {
+            if used.contains(hole) && !there {
+                self.report.add(
+                    Draft::new("missing-part", candidate.name.place, format!("`{name}` has no {hole}"))
+                        .label(format!("agent `{}` uses `{{{hole}}}`", agent.name.value))
+                        .help(help),
+                );
+            }
+        };
+        lacks("config", candidate.config.is_some(), "add `config \"file.yaml\"` to the candidate");
+        lacks("model", candidate.model.is_some(), "add `model \"…\"` to the candidate");
+        let prompts =
+            self.pipeline.steps.iter().any(|step| matches!(&step.body, Body::Agent(body) if body.prompt.is_some()));
+        lacks("prompt", prompts, "add `prompt file=\"…\"` to the agent step");
+        self.secrets(candidate, agent);
+    }
+
+    /// Secrets that a config asks for must be declared.
+    fn secrets(&self, candidate: &Candidate, agent: &Agent) {
+        let Some(config) = &candidate.config else { return };
+        let steps = self.pipeline.steps.iter().filter(|step| matches!(step.body, Body::Agent(_))).map(|step| &step.env);
+        let envs = steps.chain([&candidate.env, &agent.env]);
+        let known: BTreeSet<&str> = envs.flat_map(|env| &env.secret).map(|secret| secret.name.value.as_str()).collect();
+        let text = config.value.to_string();
+        let mut told: BTreeSet<&str> = BTreeSet::new();
+        for after in text.split("{secret.").skip(1) {
+            let Some((name, _)) = after.split_once('}') else { continue };
+            if !known.contains(name) && told.insert(name) {
+                self.report.add(
+                    Draft::new("unknown-secret", config.file.place, format!("the config asks for the secret `{name}`"))
+                        .label("not declared")
+                        .help(format!(
+                            "add `secret {name}` to the candidate; {}",
+                            suggest(name, known.iter().copied(), "secret")
+                        )),
+                );
+            }
+        }
+    }
+
+    /// Two candidates that are the same in all that their keys hold.
+    fn twins(&self) {
+        let steps = self.pipeline.steps.iter().filter(|step| matches!(step.body, Body::Agent(_)));
+        let named = steps.flat_map(of_step).any(|hole| hole == "candidate.name");
+        let mut seen: Vec<(String, &Candidate)> = Vec::new();
+        for candidate in &self.pipeline.candidates {
+            let Some(agent) = self.pipeline.agents.get(&candidate.agent.value) else { continue };
+            let mut parts: Vec<String> =
+                agent.run.iter().chain(&candidate.args).map(|arg| arg.value.to_string()).collect();
+            parts.extend(env_signature(&agent.env));
+            parts.extend(env_signature(&candidate.env));
+            parts.extend(
+                candidate
+                    .files
+                    .iter()
+                    .map(|file| format!("{} {}/{}", file.name.value, file.dir.display(), file.path.value)),
+            );
+            if named || parts.iter().any(|part| part.contains("{candidate.name}")) {
+                parts.push(candidate.name.value.to_string());
+            }
+            let text = |text: Option<&Spanned<String>>| text.map(|text| text.value.clone());
+            let config = candidate.config.as_ref().map(|config| config.value.to_string());
+            let sign =
+                format!("{parts:?} {:?} {:?} {config:?}", text(agent.version.as_ref()), text(candidate.model.as_ref()));
+            if let Some((_, first)) = seen.iter().find(|(other, _)| *other == sign) {
+                self.report.add(
+                    Draft::new(
+                        "twin",
+                        candidate.name.place,
+                        format!("`{}` is the same as `{}`", candidate.name.value, first.name.value),
+                    )
+                    .label("nothing that is keyed differs")
+                    .other(first.name.place, "the same as this")
+                    .help(format!("for a second draw write `samples 2` in `{}`", first.name.value)),
+                );
+            } else {
+                seen.push((sign, candidate));
+            }
+        }
+    }
+
+    fn step(&self, step: &Step) {
+        self.env(&step.env, &self.common);
+        for hold in &step.holds {
+            self.template(&hold.count, &self.common);
+            self.columns(&hold.count, None);
+        }
+        let mut known = self.common.clone();
+        match &step.body {
+            Body::Test(test) => {
+                known.extend(["script", "interpreter", "result"].map(str::to_owned));
+                test.run.iter().for_each(|arg| self.template(arg, &known));
+                test.run.iter().for_each(|arg| self.columns(arg, None));
+            }
+            Body::Command(command) => {
+                known.extend(command.inputs.iter().map(|input| format!("in.{}", input.name.value)));
+                known.extend(command.outputs.iter().map(|output| format!("out.{}", output.name.value)));
+                command.run.iter().for_each(|arg| self.template(arg, &known));
+                let files = command.inputs.iter().filter_map(|input| match &input.from {
+                    InputFrom::File(path, _) => Some(path),
+                    InputFrom::Output { .. } => None,
+                });
+                let published = command.outputs.iter().filter_map(|output| Some(&output.publish.as_ref()?.0));
+                files.chain(published).for_each(|path| self.template(path, &self.common));
+            }
+            Body::Agent(body) => {
+                for show in &body.show {
+                    let column = format!("commit.{}", show.value);
+                    if !self.common.contains(&column) {
+                        let names: Vec<&str> =
+                            self.common.iter().filter_map(|name| name.strip_prefix("commit.")).collect();
+                        self.report.add(
+                            Draft::new(
+                                "unknown-column",
+                                show.place,
+                                format!("no commit has a column `{}`", show.value),
+                            )
+                            .label("unknown column")
+                            .help(suggest(&show.value, names, "column")),
+                        );
+                    }
+                }
+                if let Some((path, dir)) = &body.prompt {
+                    self.template(path, &self.common);
+                    self.columns(path, None);
+                    self.prompt(path, &dir.join(path.value.to_string()), &body.show);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The text of a prompt that is named without holes.
+    fn prompt(&self, path: &Spanned<Template>, full: &std::path::Path, show: &[Spanned<String>]) {
+        if path.value.holes().next().is_some() {
+            return;
+        }
+        // A missing file has been reported where the path was read.
+        let Ok(text) = read_file(full, PROMPT_BYTES) else { return };
+        let file = self.report.add_file(full.to_owned(), path.value.to_string(), text.as_str().into());
+        let place = |at: usize, len: usize| Place { file, offset: at, len };
+        let find = |name: &str| text.find(&format!("{{{name}}}")).unwrap_or(0);
+        let template = match Template::parse(&text) {
+            Ok(template) => template,
+            Err(error) => {
+                let at = match &error {
+                    BadTemplate::Open(at) | BadTemplate::Close(at) => place(*at, 1),
+                    BadTemplate::Name(name) => place(find(name), name.len() + 2),
+                };
+                self.report.add(
+                    Draft::new("bad-template", at, error.to_string())
+                        .label("a prompt is a template")
+                        .help("write `{{` and `}}` for braces in the text"),
+                );
+                return;
+            }
+        };
+        let mut known: Known = ["repo.name", "candidate.name", "candidate.model"].map(str::to_owned).into();
+        known.extend(show.iter().map(|column| format!("commit.{}", column.value)));
+        let mut told: BTreeSet<&str> = BTreeSet::new();
+        for hole in template.holes().filter(|hole| !known.contains(*hole)) {
+            if !told.insert(hole) {
+                continue;
+            }
+            let help = match hole.strip_prefix("commit.") {
+                Some(column) => {
+                    format!("a commit's columns reach a prompt only if shown: add `show {column}` to the agent step")
+                }
+                None => format!(
+                    "a prompt knows {}; a plain brace is written `{{{{`",
+                    list(known.iter().map(String::as_str))
+                ),
+            };
+            self.report.add(
+                Draft::new(
+                    "unknown-hole",
+                    place(find(hole), hole.len() + 2),
+                    format!("`{{{hole}}}` is not known in a prompt"),
+                )
+                .label("unknown name in braces")
+                .help(help),
+            );
+        }
+    }
+}

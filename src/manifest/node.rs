@@ -1,0 +1,264 @@
+//! Small typed helpers over `KdlNode`: arguments, properties, children, places.
+//!
+//! Getters are silent: they give `None` for what is not of the asked type, because `shape` has already reported it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use kdl::{KdlEntry, KdlNode, KdlValue};
+use miette::SourceSpan;
+
+use super::{Place, Spanned, Template};
+
+/// The file that a node stands in.
+#[derive(Debug)]
+pub(super) struct Scope {
+    /// Index into the manifest's files.
+    pub(super) file: usize,
+    /// Its folder, absolute: relative paths are relative to it.
+    pub(super) dir: PathBuf,
+}
+
+impl Scope {
+    /// The place of a span.
+    pub(super) fn place(&self, span: SourceSpan) -> Place {
+        Place { file: self.file, offset: span.offset(), len: span.len() }
+    }
+
+    /// A path of the file made absolute.
+    pub(super) fn path(&self, text: &str) -> PathBuf {
+        clean(&self.dir.join(text))
+    }
+}
+
+/// A path without `.` and, as far as the text alone tells, without `..`.
+pub(super) fn clean(path: &Path) -> PathBuf {
+    use std::path::Component;
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if matches!(out.components().next_back(), Some(Component::Normal(_))) => {
+                out.pop();
+            }
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+/// A node and the file it stands in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Node<'a> {
+    /// The node.
+    pub(super) raw: &'a KdlNode,
+    /// Its file.
+    pub(super) scope: &'a Scope,
+}
+
+impl<'a> Node<'a> {
+    /// Its name.
+    pub(super) fn name(self) -> &'a str {
+        self.raw.name().value()
+    }
+
+    /// Where its name is.
+    pub(super) fn place(self) -> Place {
+        self.scope.place(self.raw.name().span())
+    }
+
+    /// Its arguments and properties, in order.
+    pub(super) fn entries(self) -> impl Iterator<Item = Value<'a>> {
+        self.raw.entries().iter().map(move |entry| Value { entry, scope: self.scope })
+    }
+
+    /// Its arguments.
+    pub(super) fn args(self) -> impl Iterator<Item = Value<'a>> {
+        self.entries().filter(|value| value.entry.name().is_none())
+    }
+
+    /// Its n-th argument.
+    pub(super) fn arg(self, n: usize) -> Option<Value<'a>> {
+        self.args().nth(n)
+    }
+
+    /// A property.
+    pub(super) fn prop(self, name: &str) -> Option<Value<'a>> {
+        self.entries().find(|value| value.key() == Some(name))
+    }
+
+    /// Its children.
+    pub(super) fn children(self) -> impl Iterator<Item = Node<'a>> {
+        let nodes = self.raw.children().map_or(&[][..], |document| document.nodes());
+        nodes.iter().map(move |raw| Node { raw, scope: self.scope })
+    }
+
+    /// Its children of one name.
+    pub(super) fn all(self, name: &'a str) -> impl Iterator<Item = Node<'a>> {
+        self.children().filter(move |child| child.name() == name)
+    }
+
+    /// Its first child of a name.
+    pub(super) fn child(self, name: &str) -> Option<Node<'a>> {
+        self.children().find(|child| child.name() == name)
+    }
+
+    /// Its first argument as a text.
+    pub(super) fn text(self) -> Option<Spanned<String>> {
+        self.arg(0)?.text()
+    }
+
+    /// Its arguments as texts.
+    pub(super) fn texts(self) -> Vec<Spanned<String>> {
+        self.args().filter_map(Value::text).collect()
+    }
+
+    /// Its arguments as templates.
+    pub(super) fn templates(self) -> Vec<Spanned<Template>> {
+        self.args().filter_map(Value::template).collect()
+    }
+}
+
+/// An argument or a property, and the file it stands in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Value<'a> {
+    /// The entry.
+    pub(super) entry: &'a KdlEntry,
+    /// Its file.
+    pub(super) scope: &'a Scope,
+}
+
+impl<'a> Value<'a> {
+    /// The name if it is a property.
+    pub(super) fn key(self) -> Option<&'a str> {
+        self.entry.name().map(kdl::KdlIdentifier::value)
+    }
+
+    /// The value.
+    pub(super) fn raw(self) -> &'a KdlValue {
+        self.entry.value()
+    }
+
+    /// The value as it is written.
+    pub(super) fn written(self) -> String {
+        self.entry.format().map_or_else(|| self.raw().to_string(), |format| format.value_repr.clone())
+    }
+
+    /// Where it is; a property with its name.
+    pub(super) fn place(self) -> Place {
+        self.scope.place(self.entry.span())
+    }
+
+    fn spanned<T>(self, value: T) -> Spanned<T> {
+        Spanned { value, place: self.place() }
+    }
+
+    /// A text.
+    pub(super) fn str(self) -> Option<&'a str> {
+        self.raw().as_string()
+    }
+
+    /// A text and its place.
+    pub(super) fn text(self) -> Option<Spanned<String>> {
+        Some(self.spanned(self.str()?.to_owned()))
+    }
+
+    /// A template and its place.
+    pub(super) fn template(self) -> Option<Spanned<Template>> {
+        Some(self.spanned(Template::parse(self.str()?).ok()?))
+    }
+
+    /// A path made absolute, and its place.
+    pub(super) fn path(self) -> Option<Spanned<PathBuf>> {
+        Some(self.spanned(self.scope.path(self.str()?)))
+    }
+
+    /// A whole number.
+    pub(super) fn whole<T: TryFrom<i128>>(self) -> Option<T> {
+        T::try_from(self.raw().as_integer()?).ok()
+    }
+
+    /// A flag.
+    pub(super) fn flag(self) -> Option<bool> {
+        self.raw().as_bool()
+    }
+
+    /// A length of time.
+    pub(super) fn span(self) -> Option<Spanned<Duration>> {
+        Some(self.spanned(parse_span(self.str()?).ok()?))
+    }
+
+    /// A size in bytes.
+    pub(super) fn size(self) -> Option<Spanned<u64>> {
+        Some(self.spanned(parse_size(self.str()?).ok()?))
+    }
+
+    /// A percentage as a fraction.
+    pub(super) fn percent(self) -> Option<Spanned<f64>> {
+        Some(self.spanned(parse_percent(self.str()?).ok()?))
+    }
+}
+
+/// Reads `"10m"`, `"1h30m"`.
+pub(super) fn parse_span(text: &str) -> Result<Duration, String> {
+    let bad = || format!("`{text}` is no length of time such as \"90s\", \"10m\" or \"2h\"");
+    let mut total = 0.0_f64;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (number, unit, after) = number_and_unit(rest).ok_or_else(bad)?;
+        let factor = match unit {
+            "ms" => 0.001,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            "d" => 86400.0,
+            _ => return Err(bad()),
+        };
+        total += number * factor;
+        rest = after;
+    }
+    if text.is_empty() || total <= 0.0 || total > 366.0 * 86400.0 {
+        return Err(bad());
+    }
+    Ok(Duration::from_secs_f64(total))
+}
+
+/// Reads `"2MiB"`.
+pub(super) fn parse_size(text: &str) -> Result<u64, String> {
+    let bad = || format!("`{text}` is no size such as \"500kB\", \"2MiB\" or \"1GiB\"");
+    let (number, unit, rest) = number_and_unit(text).ok_or_else(bad)?;
+    let factor = match unit {
+        "B" => 1.0,
+        "kB" => 1e3,
+        "MB" => 1e6,
+        "GB" => 1e9,
+        "KiB" => 1024.0,
+        "MiB" => 1024.0 * 1024.0,
+        "GiB" => 1024.0 * 1024.0 * 1024.0,
+        _ => return Err(bad()),
+    };
+    let bytes = number * factor;
+    if !rest.is_empty() || !(1.0..=1e15).contains(&bytes) {
+        return Err(bad());
+    }
+    // In range, see above.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    Ok(bytes as u64)
+}
+
+/// Reads `"2%"` as 0.02.
+pub(super) fn parse_percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').and_then(|digits| digits.parse::<f64>().ok());
+    match number {
+        Some(n) if (0.0..=1000.0).contains(&n) => Ok(n / 100.0),
+        _ => Err(format!("`{text}` is no percentage such as \"2%\"")),
+    }
+}
+
+fn number_and_unit(text: &str) -> Option<(f64, &str, &str)> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+    let (number, rest) = text.split_at(digits);
+    let end = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+    let (unit, rest) = rest.split_at(end);
+    Some((number.parse().ok()?, unit, rest))
+}

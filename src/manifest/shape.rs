@@ -1,0 +1,482 @@
+//! Checks nodes against the grammar: names, arguments, properties, types, repetitions.
+//!
+//! Reports everything that is wrong and goes on. It knows nothing of what the nodes mean together.
+
+use kdl::KdlValue;
+
+use super::flaw::{Draft, Report, list, nearest, suggest};
+use super::grammar::{Arg, FORMS, Form, In, LATER, Many, Ty};
+use super::node::{Node, Value, parse_percent, parse_size, parse_span};
+use super::{Place, Template};
+use crate::names::check_name;
+
+/// Checks nodes that stand beside each other, and all below them. A step's children are not entered: what they may be
+/// depends on its kind.
+pub(super) fn check<'a>(nodes: impl Iterator<Item = Node<'a>>, at: In, report: &Report) {
+    let mut seen: Vec<Node<'a>> = Vec::new();
+    for node in nodes {
+        let Some(form) = at.form(node.name()) else {
+            unknown_node(node, at, report);
+            continue;
+        };
+        if !form.repeat {
+            if let Some(first) = seen.iter().find(|other| other.name() == form.name) {
+                report.add(
+                    Draft::new("repeated-node", node.place(), format!("`{}` stands here twice", form.name))
+                        .label("again here")
+                        .other(first.place(), "first here")
+                        .help(format!("keep one `{}`: {}", form.name, form.example)),
+                );
+                continue;
+            }
+            seen.push(node);
+        }
+        one(node, form, report);
+    }
+}
+
+/// Checks one node whose form is known.
+pub(super) fn one(node: Node<'_>, form: &'static Form, report: &Report) {
+    if let Some(ty) = node.raw.ty() {
+        annotation(node.scope.place(ty.span()), ty.value(), report);
+    }
+    for value in node.entries() {
+        if let Some(ty) = value.entry.ty() {
+            annotation(value.place(), ty.value(), report);
+        }
+    }
+    arguments(node, form, report);
+    properties(node, form, report);
+    if form.inner == In::AnyStep {
+        return;
+    }
+    if form.inner == In::Nowhere {
+        if let Some(child) = node.children().next() {
+            report.add(
+                Draft::new("no-children", child.place(), format!("`{}` has no children", form.name))
+                    .label("not allowed here")
+                    .help(format!("it is written: {}", form.example)),
+            );
+        }
+        return;
+    }
+    check(node.children(), form.inner, report);
+    for name in form.must {
+        if node.child(name).is_none() {
+            let example = form.inner.form(name).map_or("", |form| form.example);
+            report.add(
+                Draft::new("missing-node", node.place(), format!("`{}` has no `{name}`", form.name))
+                    .label(format!("needs a `{name}`"))
+                    .help(format!("add one, such as: {example}")),
+            );
+        }
+    }
+}
+
+fn annotation(place: Place, ty: &str, report: &Report) {
+    report.add(
+        Draft::new("annotation", place, format!("nothing takes the annotation `({ty})` here"))
+            .label("annotated")
+            .help(format!("leave `({ty})` out")),
+    );
+}
+
+fn unknown_node(node: Node<'_>, at: In, report: &Report) {
+    let name = node.name();
+    let here: Vec<&str> = at.forms().map(|form| form.name).collect();
+    let elsewhere: Vec<&Form> = FORMS.iter().filter(|form| form.name == name).collect();
+    let help = if let Some(near) = nearest(name, here.iter().copied()).filter(|_| elsewhere.is_empty()) {
+        format!("did you mean `{near}`?")
+    } else if let Some(form) = elsewhere.first() {
+        let mut places: Vec<String> = form.within.iter().map(|at| at.words()).collect();
+        if places.len() > 3 {
+            places.truncate(3);
+            places.push("…".into());
+        }
+        format!("`{name}` stands {}", places.join(", "))
+    } else if LATER.contains(&name) {
+        format!("this version of flow does not read `{name}` yet; leave it out")
+    } else if here.is_empty() {
+        "nothing may stand here".into()
+    } else {
+        format!("what may stand {}: {}", at.words(), list(here.iter().copied()))
+    };
+    report.add(
+        Draft::new("unknown-node", node.place(), format!("there is no `{name}` {}", at.words()))
+            .label("unknown node")
+            .help(help),
+    );
+}
+
+fn arguments(node: Node<'_>, form: &'static Form, report: &Report) {
+    let values: Vec<Value<'_>> = node.args().collect();
+    let needed = form.args.iter().filter(|arg| matches!(arg.many, Many::One | Many::Some)).count();
+    if values.len() < needed {
+        let missing: Vec<&str> = form.args.iter().skip(values.len()).take(needed - values.len()).map(what).collect();
+        report.add(
+            Draft::new(
+                "missing-argument",
+                node.place(),
+                format!("`{}` lacks its {}", form.name, missing.join(" and ")),
+            )
+            .label("incomplete")
+            .help(format!("it is written: {}", form.example)),
+        );
+    }
+    for (n, value) in values.iter().enumerate() {
+        let open = |arg: &&Arg| matches!(arg.many, Many::Some | Many::Any);
+        match form.args.get(n).or_else(|| form.args.last().filter(open)) {
+            Some(arg) => typed(*value, arg.ty, &format!("the {} of `{}`", arg.what, form.name), form, report),
+            None => {
+                report.add(
+                    Draft::new("extra-argument", value.place(), format!("`{}` takes no argument here", form.name))
+                        .label("one too many")
+                        .help(format!("it is written: {}", form.example)),
+                );
+                break;
+            }
+        }
+    }
+}
+
+fn what(arg: &Arg) -> &'static str {
+    arg.what
+}
+
+fn properties(node: Node<'_>, form: &'static Form, report: &Report) {
+    let mut seen: Vec<Value<'_>> = Vec::new();
+    for value in node.entries() {
+        let Some(key) = value.key() else { continue };
+        if let Some(first) = seen.iter().find(|other| other.key() == Some(key)) {
+            report.add(
+                Draft::new("repeated-property", value.place(), format!("`{key}` is given twice"))
+                    .label("again here")
+                    .other(first.place(), "first here")
+                    .help("keep one of the two"),
+            );
+            continue;
+        }
+        seen.push(value);
+        if let Some(prop) = form.props.iter().find(|prop| prop.name == key) {
+            typed(value, prop.ty, &format!("`{key}` of `{}`", form.name), form, report);
+        } else if let Some(ty) = form.open.filter(|_| !LATER.contains(&key)) {
+            if check_name(key).is_err() {
+                let help = comparison(key).unwrap_or_else(|| format!("it is written: {}", form.example));
+                report.add(Draft::new("bad-name", value.place(), format!("`{key}` is no name")).help(help));
+            }
+            typed(value, ty, &format!("`{key}` of `{}`", form.name), form, report);
+        } else {
+            let names = || form.props.iter().map(|prop| prop.name);
+            let help = if let Some(near) = nearest(key, names()) {
+                format!("did you mean `{near}`?")
+            } else if LATER.contains(&key) {
+                format!("this version of flow does not read `{key}` yet; leave it out")
+            } else if let Some(help) = comparison(key) {
+                help
+            } else if form.inner.form(key).is_some() {
+                format!("`{key}` is a node of its own: write it in braces, `{} … {{ {key} … }}`", form.name)
+            } else if form.props.is_empty() {
+                format!("it has no properties; it is written: {}", form.example)
+            } else {
+                format!("it has {}", list(names()))
+            };
+            report.add(
+                Draft::new("unknown-property", value.place(), format!("`{}` has no property `{key}`", form.name))
+                    .label("unknown property")
+                    .help(help),
+            );
+        }
+    }
+    for prop in form.props.iter().filter(|prop| prop.must && node.prop(prop.name).is_none()) {
+        report.add(
+            Draft::new("missing-property", node.place(), format!("`{}` lacks `{}=`", form.name, prop.name))
+                .label("incomplete")
+                .help(format!("add {}={}", prop.name, hint(prop.ty))),
+        );
+    }
+    if let (Some(_), None) = (form.open, node.entries().next()) {
+        report.add(
+            Draft::new("missing-property", node.place(), format!("`{}` says nothing", form.name))
+                .label("incomplete")
+                .help(format!("it is written: {}", form.example)),
+        );
+    }
+}
+
+fn comparison(key: &str) -> Option<String> {
+    key.starts_with(['<', '>', '!']).then(|| "a comparison is read as a property; put it in quotes".into())
+}
+
+fn hint(ty: Ty) -> String {
+    match ty {
+        Ty::Word(words) => words.join(" or "),
+        Ty::Whole(low, _) => low.max(1).to_string(),
+        Ty::Percent => "\"2%\"".into(),
+        Ty::Span => "\"10m\"".into(),
+        Ty::Name => "NAME".into(),
+        _ => "\"…\"".into(),
+    }
+}
+
+/// Checks a value against a type.
+fn typed(value: Value<'_>, ty: Ty, subject: &str, form: &Form, report: &Report) {
+    let wrong = |help: Option<String>| {
+        let found = match value.raw() {
+            KdlValue::String(_) => "a text",
+            KdlValue::Integer(_) | KdlValue::Float(_) => "a number",
+            KdlValue::Bool(_) => "a flag",
+            KdlValue::Null => "`#null`",
+        };
+        let code = if ty == Ty::Commit { "commit-as-number" } else { "wrong-type" };
+        let code = if matches!(value.raw(), KdlValue::Integer(_) | KdlValue::Float(_)) { code } else { "wrong-type" };
+        report.add(
+            Draft::new(code, value.place(), format!("{subject} must be {}", ty.words()))
+                .label(format!("this is {found}"))
+                .help(help.unwrap_or_else(|| format!("it is written: {}", form.example))),
+        );
+    };
+    let bad = |code: &'static str, message: String, help: Option<String>| {
+        report.add(
+            Draft::new(code, value.place(), message)
+                .label(format!("not {}", ty.words()))
+                .help(help.unwrap_or_else(|| format!("it is written: {}", form.example))),
+        );
+    };
+    if ty == Ty::Scalar {
+        return;
+    }
+    if let Ty::Whole(low, high) = ty {
+        match value.raw() {
+            KdlValue::Integer(n) if (low..=high).contains(n) => {}
+            KdlValue::Integer(n) => bad("out-of-range", format!("{subject} is {n}, not {}", ty.words()), None),
+            KdlValue::String(text) if text.parse::<i128>().is_ok() => {
+                wrong(Some(format!("write it without quotes: {text}")));
+            }
+            KdlValue::String(text) if text.contains('{') => {
+                wrong(Some("a number is written out here; holes are for texts".into()));
+            }
+            _ => wrong(None),
+        }
+        return;
+    }
+    if ty == Ty::Flag {
+        if value.flag().is_none() {
+            wrong(Some(match value.str() {
+                Some(word @ ("true" | "false")) => format!("write #{word}, without quotes"),
+                _ => "write #true or #false".into(),
+            }));
+        }
+        return;
+    }
+    if ty == Ty::Count {
+        if let KdlValue::Integer(n) = value.raw() {
+            if !(1..=1000).contains(n) {
+                bad("out-of-range", format!("{subject} is {n}, not a number from 1 to 1000"), None);
+            }
+            return;
+        }
+    }
+    let Some(text) = value.str() else {
+        let quoted = format!("\"{}\"", value.written());
+        wrong(match (ty, value.raw()) {
+            (Ty::Commit, KdlValue::Integer(_) | KdlValue::Float(_)) => {
+                Some(format!("KDL reads digits as a number and loses zeros: put the id in quotes, {quoted}"))
+            }
+            (_, KdlValue::Integer(_) | KdlValue::Float(_)) => Some(format!("put it in quotes: {quoted}")),
+            _ => None,
+        });
+        return;
+    };
+    let written = value.written();
+    if written.len() > 1 && written.starts_with('\'') && written.ends_with('\'') {
+        report.add(
+            Draft::new("single-quotes", value.place(), "single quotes are part of the word in KDL")
+                .label("the quotes would be kept")
+                .help(format!("use double quotes: \"{}\"", written.trim_matches('\''))),
+        );
+        return;
+    }
+    let name_help = |error: &crate::names::BadName| {
+        report.add(
+            Draft::new("bad-name", value.place(), error.to_string())
+                .label("not a name")
+                .help("rename it, for example with `-` in place of other characters"),
+        );
+    };
+    match ty {
+        Ty::Name => {
+            if let Err(error) = check_name(text) {
+                name_help(&error);
+            }
+        }
+        Ty::HoleName => match check_name(text) {
+            Err(error) => name_help(&error),
+            Ok(()) if text.contains(['+', '@', '.']) && form.name != "tool" || text.contains(['+', '@']) => bad(
+                "bad-name",
+                format!("`{text}` is used in braces, where `+`, `@` and `.` cannot stand"),
+                Some("rename it with letters, digits, `-` and `_`".into()),
+            ),
+            Ok(()) => {}
+        },
+        Ty::Variable => variable(value, text, report),
+        Ty::Template => {
+            if let Err(error) = Template::parse(text) {
+                bad("bad-template", error.to_string(), Some("a hole is a name in braces: \"{commit.id8}\"".into()));
+            } else if text.contains('\0') {
+                bad("bad-text", format!("{subject} holds a NUL"), None);
+            }
+        }
+        Ty::Text | Ty::Path => {
+            if text.is_empty() {
+                bad("bad-text", format!("{subject} is empty"), None);
+            } else if text.contains('\0') {
+                bad("bad-text", format!("{subject} holds a NUL"), None);
+            }
+        }
+        Ty::Commit => {
+            if let Some((message, help)) = commit_flaw(text) {
+                bad("bad-commit", message, Some(help));
+            }
+        }
+        Ty::Span => {
+            if let Err(message) = parse_span(text) {
+                bad("bad-unit", message, None);
+            }
+        }
+        Ty::Size => {
+            if let Err(message) = parse_size(text) {
+                bad("bad-unit", message, None);
+            }
+        }
+        Ty::Percent => {
+            if let Err(message) = parse_percent(text) {
+                bad("bad-unit", message, None);
+            }
+        }
+        Ty::Word(words) => {
+            if !words.contains(&text) {
+                let help = match (form.name, text) {
+                    ("equal", "script" | "close" | "score") => {
+                        "this version of flow compares by `equal digest` only".into()
+                    }
+                    _ => suggest(text, words.iter().copied(), "word"),
+                };
+                bad("unknown-word", format!("{subject} cannot be `{text}`"), Some(help));
+            }
+        }
+        Ty::Glob => {
+            if text.starts_with('!') {
+                bad("bad-glob", format!("`{text}` negates, which is not supported"), None);
+            } else if let Err(error) = globset::Glob::new(text) {
+                bad("bad-glob", error.to_string(), None);
+            }
+        }
+        Ty::Cores => {
+            if let Err(message) = parse_cores(text) {
+                bad("bad-cores", message, None);
+            }
+        }
+        Ty::Count => match Template::parse(text) {
+            Err(error) => bad("bad-template", error.to_string(), None),
+            Ok(template) if template.holes().next().is_none() => {
+                wrong(text.parse::<u32>().ok().map(|n| format!("write it without quotes: {n}")));
+            }
+            Ok(_) => {}
+        },
+        Ty::Dotted => {
+            if split_dotted(text).is_none() {
+                bad("bad-path", format!("`{text}` is no dotted path"), None);
+            }
+        }
+        Ty::Source => {
+            if split_source(text).is_none() {
+                bad("bad-source", format!("`{text}` is not `step.output`"), None);
+            }
+        }
+        Ty::Scalar | Ty::Whole(..) | Ty::Flag => {}
+    }
+}
+
+/// What is wrong with a commit id, and what to do.
+pub(super) fn commit_flaw(text: &str) -> Option<(String, String)> {
+    if (8..=40).contains(&text.len()) && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+        return None;
+    }
+    let help = if text.bytes().all(|b| b.is_ascii_hexdigit()) && text.len() < 8 {
+        "give at least 8 digits, better all 40".into()
+    } else if text.bytes().all(|b| b.is_ascii_hexdigit()) && text.len() <= 40 {
+        format!("write it in lower case: {}", text.to_lowercase())
+    } else {
+        "branches, tags and `HEAD~1` move: name the commit itself, `git rev-parse` tells it".into()
+    };
+    let shown: String = text.chars().take(60).collect();
+    Some((format!("`{shown}` is no commit id: 8 to 40 lower-case hex digits"), help))
+}
+
+fn variable(value: Value<'_>, text: &str, report: &Report) {
+    let plain = !text.is_empty()
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && !text.starts_with(|c: char| c.is_ascii_digit());
+    let draft = |message: String| Draft::new("bad-variable", value.place(), message);
+    if !plain {
+        report.add(
+            draft(format!("`{text}` is no name of a variable"))
+                .label("letters, digits and `_`")
+                .help("a name such as HF_HOME"),
+        );
+    } else if text.starts_with("FLOW_") || matches!(text, "CUDA_VISIBLE_DEVICES" | "CUDA_DEVICE_ORDER") {
+        report.add(
+            draft(format!("flow sets `{text}` itself"))
+                .label("reserved")
+                .help("leave it out; a GPU is chosen by `holds`"),
+        );
+    }
+}
+
+/// Reads `0-3,8`.
+pub(super) fn parse_cores(text: &str) -> Result<Vec<u32>, String> {
+    let bad = || format!("`{text}` is no list of cores such as \"0-3,8\"");
+    let mut cores = Vec::new();
+    for part in text.split(',') {
+        let (low, high) = part.split_once('-').unwrap_or((part, part));
+        let (low, high) = (low.trim().parse::<u32>(), high.trim().parse::<u32>());
+        let (Ok(low), Ok(high)) = (low, high) else { return Err(bad()) };
+        if low > high || high > 65_535 {
+            return Err(bad());
+        }
+        for core in low..=high {
+            if cores.contains(&core) {
+                return Err(format!("core {core} stands in \"{text}\" twice"));
+            }
+            cores.push(core);
+        }
+    }
+    Ok(cores)
+}
+
+/// Splits `a.'b.c'.d`.
+pub(super) fn split_dotted(text: &str) -> Option<Vec<String>> {
+    let mut segments = Vec::new();
+    let mut rest = text;
+    loop {
+        let (segment, after) = if let Some(quoted) = rest.strip_prefix('\'') {
+            quoted.split_once('\'')?
+        } else {
+            rest.split_at(rest.find('.').unwrap_or(rest.len()))
+        };
+        if segment.is_empty() {
+            return None;
+        }
+        segments.push(segment.to_owned());
+        if after.is_empty() {
+            return Some(segments);
+        }
+        rest = after.strip_prefix('.')?;
+    }
+}
+
+/// Splits `step.output`; the output is what follows the last dot.
+pub(super) fn split_source(text: &str) -> Option<(&str, &str)> {
+    let (step, output) = text.rsplit_once('.')?;
+    (check_name(step).is_ok() && check_name(output).is_ok()).then_some((step, output))
+}
