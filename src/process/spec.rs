@@ -84,6 +84,9 @@ pub struct Spec {
     /// Descriptors for the child.
     #[serde(default)]
     pub extra: Vec<Extra>,
+    /// The cores that the child and all it starts may use; empty for any.
+    #[serde(default)]
+    pub cores: Vec<u32>,
 }
 
 impl Spec {

@@ -64,7 +64,10 @@ pub fn decide(plan: &Plan, node: usize, ends: &dyn Ends, store: &Store, index: &
         Keyed::Lacking => return Decision::Lacking,
     };
     let key = record.key();
-    let attempts = index.attempts(&key);
+    let attempts = match index.attempts(&key) {
+        Ok(attempts) => attempts,
+        Err(error) => return Decision::Over(End::Open(error.to_string())),
+    };
     let today = limits(plan, node);
     let mut raised = Vec::new();
     for ended in attempts.iter().filter(|ended| ended.outcome.settles()) {

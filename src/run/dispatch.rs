@@ -18,9 +18,10 @@ use crate::names::{AttemptId, RunId};
 use crate::outcome::{Cause, Failure, Outcome};
 use crate::plan::{Ask, Plan};
 use crate::run::decide::{ATTEMPTS, Decision, decide};
-use crate::run::execute::{Adoptable, Work, execute};
+use crate::run::execute::{Left, Work, execute};
 use crate::run::journal::Journal;
-use crate::run::leases::{Granted, Leases};
+use crate::run::leases::{Granted, Leases, Taken};
+use crate::run::recover::interrupted;
 use crate::run::state::{By, State, States};
 use crate::run::writer::{Writer, Written};
 use crate::step::{Context, Done, End, Ends, SomeEnds, Stop, classify, command};
@@ -113,6 +114,7 @@ pub struct Dispatcher {
     broken: Option<String>,
     fresh: Vec<usize>,
     jobs_told: Vec<bool>,
+    commit_ranks: Vec<usize>,
 }
 
 /// The order in which ready actions go: commits in the plan's order, within one the longest way to its end first.
@@ -160,6 +162,7 @@ impl Dispatcher {
         let writer = Writer::start(records, done);
         let actions = context.plan.nodes.len();
         let jobs = context.plan.jobs.len();
+        let commit_ranks = commit_ranks(&context.plan);
         Self {
             context,
             run,
@@ -186,6 +189,7 @@ impl Dispatcher {
             broken: None,
             fresh: Vec::new(),
             jobs_told: vec![false; jobs],
+            commit_ranks,
         }
     }
 
@@ -226,7 +230,7 @@ impl Dispatcher {
             if self.is_over() {
                 break;
             }
-            let ask_again = !(self.contended.is_empty() && self.aside.is_empty()) && self.draining.is_none();
+            let ask_again = !self.contended.is_empty() && self.draining.is_none();
             let grace = self.draining.map(|since| self.options.drain.saturating_sub(since.elapsed()));
             tokio::select! {
                 Some(result) = results.recv() => self.finish(result),
@@ -341,12 +345,7 @@ impl Dispatcher {
     }
 
     fn rank(&self, node: usize) -> Rank {
-        let plan = self.plan();
-        let commit = plan.nodes[node].point.commit.map_or(0, |(repo, commit)| repo << 32 | commit);
-        let first = plan.nodes[..node].iter().rposition(|other| {
-            other.point.commit.map_or(0, |(repo, commit)| repo << 32 | commit) != commit
-        });
-        Rank { commit: first.map_or(0, |index| index + 1), height: plan.nodes[node].height, node }
+        Rank { commit: self.commit_ranks[node], height: self.plan().nodes[node].height, node }
     }
 
     fn served(&mut self, node: usize, ended: Arc<Ended>, by: By, marks: Vec<String>) {
@@ -442,21 +441,35 @@ impl Dispatcher {
             }
             _ => {}
         }
-        let granted = match self.leases.take(&self.context.plan, node) {
-            Ok(Some(granted)) => granted,
-            Ok(None) => {
-                self.aside.push(node);
-                return;
+        let left = match Left::find(&self.context.store, &self.index, &key) {
+            Ok(left) => left,
+            Err(error) => return self.break_off(error.to_string()),
+        };
+        let attempt = match &left.finished {
+            Some(finished) => finished.attempt.clone(),
+            None => {
+                self.attempts += 1;
+                AttemptId::new(format!("{}-{}", self.run, self.attempts))
+            }
+        };
+        let granted = match self.leases.take(&self.context.plan, node, &attempt) {
+            Ok(Taken::Granted(granted)) => granted,
+            Ok(Taken::Here) => return self.aside.push(node),
+            Ok(Taken::Elsewhere) => {
+                self.states.set(node, State::Contended);
+                return self.contended.push(node);
             }
             Err(error) => return self.break_off(error),
         };
-        self.spawn(node, key, lock, granted, finished);
+        self.spawn(node, key, attempt, left, lock, granted, finished);
     }
 
     fn spawn(
         &mut self,
         node: usize,
         key: ActionKey,
+        attempt: AttemptId,
+        left: Left,
         lock: KeyLock,
         granted: Granted,
         finished: &mpsc::UnboundedSender<Finished>,
@@ -466,14 +479,12 @@ impl Dispatcher {
         if let Err(error) = self.context.store.cas.put_as(&key.0, &record.encode()) {
             return self.break_off(error.to_string());
         }
-        let adoptable = Adoptable::find(&self.context, &self.index, &key);
-        let (attempt, adopts) = match &adoptable {
-            Some(left) => (left.attempt.clone(), Some(left.run.clone())),
-            None => {
-                self.attempts += 1;
-                (AttemptId::new(format!("{}-{}", self.run, self.attempts)), None)
-            }
-        };
+        for started in &left.dead {
+            let end = interrupted(started, &self.run);
+            self.index.add(Arc::new(end.clone()));
+            self.write(Line::Ended(end), Token::Nothing);
+        }
+        let adopts = left.finished.as_ref().map(|finished| finished.run.clone());
         self.states.set(node, State::Running);
         let plan = self.context.plan.clone();
         let step = plan.step(node).name.value.to_string();
@@ -521,7 +532,7 @@ impl Dispatcher {
             node,
             attempt: attempt.clone(),
             ends,
-            adoptable,
+            left,
             locks: granted.descriptors(&lock),
             slots: granted.pairs(),
             cores: self.leases.cores(&granted),
@@ -585,6 +596,7 @@ impl Dispatcher {
         });
         self.leases.give_back(granted);
         self.ready.extend(std::mem::take(&mut self.aside).into_iter().map(|node| self.rank(node)).collect::<Vec<_>>());
+        self.index.add(ended.clone());
         let settles = ended.outcome.settles();
         let event = if settles {
             settled_event(&plan, node, &ended, By::Executed, Vec::new())
@@ -673,8 +685,7 @@ impl Dispatcher {
     }
 
     fn ask_again(&mut self) {
-        let waiting: Vec<usize> = self.contended.drain(..).chain(self.aside.drain(..)).collect();
-        for node in waiting {
+        for node in std::mem::take(&mut self.contended) {
             self.states.set(node, State::Ready);
             let rank = self.rank(node);
             self.ready.push(rank);
@@ -741,6 +752,12 @@ impl Dispatcher {
         self.tell(finished.clone());
         Report { finished, exit }
     }
+}
+
+/// The place of each action's commit in the plan's order.
+fn commit_ranks(plan: &Plan) -> Vec<usize> {
+    let mut first: HashMap<Option<(usize, usize)>, usize> = HashMap::new();
+    plan.nodes.iter().enumerate().map(|(index, node)| *first.entry(node.point.commit).or_insert(index)).collect()
 }
 
 fn settled_event(plan: &Plan, node: usize, ended: &Ended, by: By, marks: Vec<String>) -> Event {

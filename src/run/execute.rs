@@ -16,7 +16,7 @@ use crate::process::{self, Exit};
 use crate::step::{
     Context, Done, End, Ends, Inputs, Place, SomeEnds, Stop, agent, checkout, classify, command, environment, patch, test,
 };
-use crate::store::{Index, RunLock, Store};
+use crate::store::{Index, RunLock, Store, StoreError};
 
 /// How long orphans of an attempt may take to die.
 const ORPHANS: Duration = Duration::from_secs(20);
@@ -49,7 +49,7 @@ pub struct Left {
     /// An agent that had finished, and how.
     pub finished: Option<Finished>,
     /// Attempts without an end.
-    pub dead: Vec<Arc<Started>>,
+    pub dead: Vec<Started>,
 }
 
 /// An attempt whose process ended though its run did not live to say so.
@@ -63,10 +63,12 @@ pub struct Finished {
 
 impl Left {
     /// Looks for what is left of an action whose lock the caller holds: nobody else works on it.
-    #[must_use]
-    pub fn find(store: &Store, index: &Index, key: &ActionKey) -> Self {
+    ///
+    /// # Errors
+    /// If the records cannot be read.
+    pub fn find(store: &Store, index: &Index, key: &ActionKey) -> Result<Self, StoreError> {
         let mut left = Self::default();
-        for started in index.open_attempts(key) {
+        for started in index.unfinished()?.into_iter().filter(|started| started.key == *key) {
             match finished_agent(store, &started) {
                 Some(end) if left.finished.is_none() => {
                     left.finished = Some(Finished { attempt: started.attempt.clone(), run: started.run.clone(), end });
@@ -74,7 +76,7 @@ impl Left {
                 _ => left.dead.push(started),
             }
         }
-        left
+        Ok(left)
     }
 }
 
@@ -100,7 +102,7 @@ pub fn place_of(store: &Store, attempt: &AttemptId) -> PathBuf {
 pub async fn execute(work: Work) -> Done {
     let Work { context, node, attempt, ends, left, locks, slots, cores, stop } = work;
     for started in &left.dead {
-        if let Err(error) = process::kill_marked(started.attempt.as_str(), ORPHANS) {
+        if let Err(error) = process::kill_marked(started.attempt.as_str(), ORPHANS, true) {
             return Done::failed(Failure::new(Cause::HarnessFault, &error.to_string()));
         }
         discard(&context.store, &place_of(&context.store, &started.attempt));
@@ -159,7 +161,9 @@ fn open_up(dir: &Path, depth: u32) {
 }
 
 /// Whether the run of an attempt is alive.
-#[must_use]
-pub fn alive(store: &Store, run: &RunId) -> bool {
+///
+/// # Errors
+/// If the system does not say.
+pub fn alive(store: &Store, run: &RunId) -> Result<bool, StoreError> {
     RunLock::is_alive(&store.root, run)
 }

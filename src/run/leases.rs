@@ -2,12 +2,12 @@
 //! within the run.
 
 use std::os::fd::{AsRawFd, RawFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::names::AttemptId;
 use crate::plan::Plan;
 use crate::process;
-use crate::slots::{Holder, Lease, SlotDir};
+use crate::slots::{Holder, Lease, SlotDir, SlotName};
 use crate::store::KeyLock;
 
 /// How long orphans of a slot's last holder may take to die.
@@ -18,7 +18,7 @@ struct Slot {
     name: String,
     cores: Vec<u32>,
     /// What is locked on the host.
-    locks: Vec<String>,
+    locks: Vec<SlotName>,
     busy: bool,
 }
 
@@ -31,7 +31,7 @@ struct Lane {
 /// The slots and lanes of a manifest.
 pub struct Leases {
     dir: Option<SlotDir>,
-    store: String,
+    store: PathBuf,
     slots: Vec<Slot>,
     lanes: Vec<Lane>,
 }
@@ -98,25 +98,22 @@ impl Leases {
                 // Two manifests that call one device by two names must still meet: cores are locked one by one, a GPU by
                 // what its driver calls it.
                 let device = plan.facts.devices.get(&format!("{kind}/{name}")).and_then(|fact| fact.as_ref().ok());
-                let locks = match (slot.cores.as_slice(), device) {
-                    ([], Some(uuid)) => vec![format!("{kind}-{uuid}")],
-                    ([], None) => vec![format!("{kind}-{name}")],
-                    (cores, _) => {
-                        let own = device.map(|uuid| format!("{kind}-{uuid}")).filter(|_| kind == "gpu");
-                        let own = own.or((kind != "cpu").then(|| format!("{kind}-{name}")));
-                        cores.iter().map(|core| format!("core-{core}")).chain(own).collect()
-                    }
-                };
-                Slot { kind, name, cores: slot.cores.clone(), locks, busy: false }
+                let mut ids: Vec<(&str, String)> = slot.cores.iter().map(|core| ("core", core.to_string())).collect();
+                if kind != "cpu" || ids.is_empty() {
+                    ids.push((&kind, device.unwrap_or(&name).clone()));
+                }
+                let locks: Result<Vec<SlotName>, _> = ids.iter().map(|(kind, id)| SlotName::new(kind, id)).collect();
+                let locks = locks.map_err(|error| error.to_string())?;
+                Ok(Slot { kind: kind.clone(), name, cores: slot.cores.clone(), locks, busy: false })
             })
-            .collect();
+            .collect::<Result<_, String>>()?;
         let lanes = pipeline
             .lanes
             .iter()
             .map(|lane| Lane { kind: lane.name.value.to_string(), width: lane.width, used: 0 })
             .collect();
         let dir = if slots.is_empty() { None } else { Some(SlotDir::open(dir).map_err(|error| error.to_string())?) };
-        Ok(Self { dir, store: store.display().to_string(), slots, lanes })
+        Ok(Self { dir, store: store.to_owned(), slots, lanes })
     }
 
     /// Takes what an action holds, all or nothing.
@@ -167,13 +164,15 @@ impl Leases {
 
     fn lease(&self, chosen: &[usize], attempt: &AttemptId) -> Result<Option<Lease>, String> {
         let Some(dir) = &self.dir else { return Ok(None) };
-        let locks: Vec<String> = chosen.iter().flat_map(|slot| self.slots[*slot].locks.clone()).collect();
-        let holder = Holder { attempt: attempt.clone(), pid: std::process::id(), store: self.store.clone() };
-        let Some(lease) = dir.try_lease(&locks, &holder).map_err(|error| error.to_string())? else { return Ok(None) };
-        for left in lease.unclean() {
+        let locks: Vec<SlotName> = chosen.iter().flat_map(|slot| self.slots[*slot].locks.clone()).collect();
+        let Some(mut lease) = dir.try_lease(&locks).map_err(|error| error.to_string())? else { return Ok(None) };
+        for left in lease.unclean.iter().filter_map(|left| left.holder.as_ref()) {
             // Its supervisor died before it could end its processes: they may still be on the device.
-            process::kill_marked(left.attempt.as_str(), ORPHANS).map_err(|error| error.to_string())?;
+            process::kill_marked(left.attempt.as_str(), ORPHANS, true).map_err(|error| error.to_string())?;
         }
+        let place = self.store.join("tmp/places").join(attempt.as_str());
+        let holder = Holder { attempt: attempt.clone(), pid: std::process::id(), store: self.store.clone(), place };
+        lease.occupy(&holder).map_err(|error| error.to_string())?;
         Ok(Some(lease))
     }
 
@@ -212,7 +211,8 @@ impl Leases {
             self.lanes[lane].used -= count;
         }
         if let Some(lease) = granted.lease {
-            lease.release();
+            // The locks are given up even if a slot's text cannot be cleared; the next holder then looks for orphans once.
+            let _ = lease.release();
         }
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::digest::Digest;
 use crate::git::{self, Mirror, Source};
 use crate::key::Value;
-use crate::manifest::{Body, Manifest, Pipeline, Place, RepoSource, Template, Tool};
+use crate::manifest::{Body, Kind, Manifest, Pipeline, Place, RepoSource, Template, Tool};
 use crate::names::SlotKind;
 use crate::plan::expand::{expand, protected, set_heights};
 use crate::plan::{CheckoutAsk, CommitFact, Facts, Intake, Missing, Plan, ToolFact, tool_stat};
@@ -68,7 +68,7 @@ pub async fn prepare(manifest: Arc<Manifest>, machine: &Machine, store: &Store, 
     facts.commits = tokio::task::block_in_place(|| commits(pipeline, &sources, store, index, wishes, &mut notices));
     let mut intake = Intake::default();
     let mut plan = tokio::task::block_in_place(|| expand(manifest.clone(), facts, &mut intake));
-    let typical = typical_seconds(&plan, index);
+    let typical = typical_seconds(&plan);
     set_heights(&mut plan, &|node| typical[node]);
     Prepared { plan, intake, sources, notices }
 }
@@ -83,18 +83,14 @@ fn sources(pipeline: &Pipeline, local: &BTreeMap<String, PathBuf>) -> Vec<Source
     pipeline.repos.iter().map(source).collect()
 }
 
-/// What an action of each kind took at the middle of its past attempts, in seconds; a guess where there is none.
-fn typical_seconds(plan: &Plan, index: &Index) -> Vec<f64> {
-    let mut known: BTreeMap<&'static str, f64> = BTreeMap::new();
-    for kind in crate::manifest::Kind::ALL {
-        let guess = match kind.word() {
-            "agent" => 600.0,
-            "test" => 60.0,
-            _ => 0.1,
-        };
-        known.insert(kind.word(), index.typical_seconds(kind.word()).unwrap_or(guess));
-    }
-    (0..plan.nodes.len()).map(|node| known[plan.kind(node).word()]).collect()
+/// What an action of each kind may take, in seconds: only their proportions matter, for what goes first.
+fn typical_seconds(plan: &Plan) -> Vec<f64> {
+    let guess = |kind: Kind| match kind {
+        Kind::Agent => 600.0,
+        Kind::Test => 60.0,
+        _ => 0.1,
+    };
+    (0..plan.nodes.len()).map(|node| guess(plan.kind(node))).collect()
 }
 
 fn commits(
@@ -140,7 +136,8 @@ fn commits(
 /// What an earlier run resolved: no repository needs to be opened for it.
 fn recorded(ask: &CheckoutAsk, index: &Index) -> Option<CommitFact> {
     let key = checkout::record(ask).key();
-    let settled = index.attempts(&key).iter().find(|ended| ended.outcome.settles())?;
+    let attempts = index.attempts(&key).ok()?;
+    let settled = attempts.iter().find(|ended| ended.outcome.settles())?;
     let text = |name: &str| settled.outputs.get(name).and_then(Value::as_text).map(str::to_owned);
     Some(CommitFact { human: text("human")?, base: text("base")?, subject: text("subject")? })
 }

@@ -34,8 +34,8 @@ pub struct Recovered {
 /// If the records cannot be written.
 pub fn recover(store: &Store, index: &Index, run: &RunId, records: &RecordWriter) -> Result<Recovered, StoreError> {
     let mut recovered = Recovered::default();
-    for started in index.all_open_attempts() {
-        if alive(store, &started.run) {
+    for started in index.unfinished()? {
+        if alive(store, &started.run)? {
             continue;
         }
         // A supervisor that is still ending its processes holds the key: wait for it rather than race it.
@@ -60,7 +60,7 @@ pub fn recover(store: &Store, index: &Index, run: &RunId, records: &RecordWriter
         drop(lock);
     }
     records.commit()?;
-    sweep(store, index, run);
+    sweep(store, index, run)?;
     Ok(recovered)
 }
 
@@ -88,18 +88,19 @@ pub fn interrupted(started: &Started, run: &RunId) -> Ended {
 }
 
 /// Removes places that no living run and no adoption needs.
-fn sweep(store: &Store, index: &Index, run: &RunId) {
-    let open: Vec<AttemptId> = index.all_open_attempts().iter().map(|started| started.attempt.clone()).collect();
-    let Ok(places) = std::fs::read_dir(store.places()) else { return };
+fn sweep(store: &Store, index: &Index, run: &RunId) -> Result<(), StoreError> {
+    let open: Vec<AttemptId> = index.unfinished()?.iter().map(|started| started.attempt.clone()).collect();
+    let Ok(places) = std::fs::read_dir(store.places()) else { return Ok(()) };
     for place in places.flatten() {
         let name = place.file_name().to_string_lossy().into_owned();
         let Some((owner, _)) = name.rsplit_once('-') else { continue };
         let owner = RunId::new(owner);
         let needed = open.iter().any(|attempt| attempt.as_str() == name);
-        if owner != *run && !needed && !alive(store, &owner) {
+        if owner != *run && !needed && !alive(store, &owner)? {
             // An in-process step or a plain command has no line of its own in the records, but its orphans have the mark.
             let _ = process::kill_marked(&name, SUPERVISOR, true);
             discard(store, Path::new(&place.path()));
         }
     }
+    Ok(())
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::attempt::{LimitUse, Usage};
 use crate::git::{self, TakeError, TakeLimits};
+use crate::hostile;
 use crate::key::Value;
 use crate::names::ObjectId;
 use crate::outcome::{Cause, Failure, Outcome};
@@ -113,7 +114,7 @@ fn prepare(
     place: &Place,
     secrets: &[Secret],
     private: &Private,
-) -> Result<Vec<std::ffi::OsString>, Failure> {
+) -> Result<Vec<String>, Failure> {
     let checkout = |error: git::GitError| Failure::new(Cause::CheckoutFailed, &error.to_string());
     let mirror = context.mirror(repo)?;
     let work = context.folder(place, "work")?;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::attempt::LimitUse;
-use crate::git;
+use crate::hostile;
 use crate::key::Value;
 use crate::outcome::{Cause, Failure, Outcome};
 use crate::plan::{CommandAsk, Role};
@@ -67,7 +67,7 @@ async fn attempt(context: &Context, ask: &CommandAsk, inputs: &Inputs, place: &P
     tokio::task::block_in_place(|| read(context, ask, place, &end))
 }
 
-fn prepare(context: &Context, ask: &CommandAsk, inputs: &Inputs, place: &Place) -> Result<Vec<std::ffi::OsString>, Failure> {
+fn prepare(context: &Context, ask: &CommandAsk, inputs: &Inputs, place: &Place) -> Result<Vec<String>, Failure> {
     let dir = context.folder(place, "in")?;
     let out = context.folder(place, "out")?;
     let give = |name: &str, digest| {

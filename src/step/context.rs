@@ -1,7 +1,6 @@
 //! What every step works with: the plan, the store, the machine, a place of its own, and processes under a supervisor.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -163,7 +162,7 @@ impl Done {
 /// A process to run under a supervisor.
 pub struct Command<'a> {
     /// Its argv.
-    pub argv: Vec<OsString>,
+    pub argv: Vec<String>,
     /// Variables beyond the base: hashed and unhashed.
     pub env: &'a EnvAsk,
     /// Variables of flow's making.
@@ -287,12 +286,8 @@ impl Context {
         Ok(secrets)
     }
 
-    /// Runs a process under a supervisor of its own and waits for its end. Its streams are captured, bounded and redacted
-    /// into `<label>.out` and `<label>.err` of the place.
-    ///
-    /// # Errors
-    /// If no supervisor can be started, or it was killed.
-    pub async fn supervised(&self, place: &Place, command: Command<'_>) -> Result<process::End, Failure> {
+    /// A child's environment: a fixed base, the slots it holds, and what the manifest gives it. Never flow's own.
+    fn environment(&self, place: &Place, command: &Command<'_>) -> Result<Vec<(String, String)>, Failure> {
         let home = self.folder(place, "home")?;
         let tmp = self.folder(place, "tmp")?;
         let path = self.machine.variables.get("PATH").cloned().unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
@@ -315,31 +310,82 @@ impl Context {
         for (name, value) in command.env.unhashed.iter().chain(&command.env.hashed) {
             put(name, value.clone());
         }
-        for (name, value) in command.extra {
-            put(&name, value);
+        for (name, value) in &command.extra {
+            put(name, value.clone());
         }
+        Ok(env.into_iter().collect())
+    }
+
+    /// Runs a process without a supervisor, in a process group of its own: for cheap commands that hold nothing.
+    ///
+    /// # Errors
+    /// If flow cannot do its own part.
+    pub async fn plain(&self, place: &Place, command: Command<'_>) -> Result<process::End, Failure> {
+        let env = self.environment(place, &command)?;
         let file = |end: &str| place.dir.join(format!("{}.{end}", command.label));
-        let spec = Spec {
-            argv: command.argv,
-            env: env.into_iter().collect(),
-            secrets: command.secrets.to_vec(),
+        let plain = process::Plain {
+            env,
             attempt: place.attempt.as_str().to_owned(),
-            cwd: command.cwd,
+            stdin: None,
             stdout: file("out"),
             stderr: file("err"),
-            end: file("end.json"),
-            output_limit: command.limit,
             timeout: command.timeout,
+            output_limit: command.limit,
+            argv: command.argv,
+            cwd: command.cwd,
+        };
+        let mut stop = place.stop.clone();
+        let mut running = std::pin::pin!(process::spawn_plain(plain));
+        loop {
+            tokio::select! {
+                end = &mut running => return checked(end),
+                changed = stop.changed() => {
+                    if changed.is_err() || *stop.borrow_and_update() != Stop::No {
+                        // Dropping the future kills the group.
+                        return Err(Failure::new(Cause::Interrupted, "stopped before its end"));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Runs a process under a supervisor of its own and waits for its end. Its streams are captured, bounded and redacted
+    /// into `<label>.out` and `<label>.err` of the place.
+    ///
+    /// # Errors
+    /// If no supervisor can be started, or it was killed.
+    pub async fn supervised(&self, place: &Place, command: Command<'_>) -> Result<process::End, Failure> {
+        let env = self.environment(place, &command)?;
+        let file = |end: &str| place.dir.join(format!("{}.{end}", command.label));
+        let secrets = command.secrets.iter().map(|secret| process::Secret {
+            name: secret.name().to_owned(),
+            value: String::from_utf8_lossy(secret.expose()).into_owned(),
+        });
+        let spec = Spec {
+            argv: command.argv,
+            env,
+            secrets: secrets.collect(),
+            attempt: place.attempt.as_str().to_owned(),
+            cwd: command.cwd,
+            stdin: None,
+            stdout: file("out"),
+            stderr: file("err"),
+            output_limit: command.limit,
+            kill_over_limit: false,
+            timeout_ms: command.timeout.map(millis),
+            grace_ms: Spec::GRACE_MS,
+            end: file("end.json"),
+            inherit: Vec::new(),
+            extra: Vec::new(),
             cores: place.cores.clone(),
         };
         let fault = |error: String| Failure::new(Cause::HarnessFault, &format!("supervisor: {error}"));
-        let mut child = Supervised::start(&self.machine.flow, spec, &place.locks)
-            .await
-            .map_err(|error| fault(error.to_string()))?;
+        let mut child =
+            Supervised::start(&self.machine.flow, spec, &place.locks).map_err(|error| fault(error.to_string()))?;
         let mut stop = place.stop.clone();
         loop {
             tokio::select! {
-                end = child.wait() => return end.map_err(|error| fault(error.to_string())),
+                end = child.wait() => return end.map_err(|error| fault(error.to_string())).and_then(checked),
                 changed = stop.changed() => {
                     let level = *stop.borrow_and_update();
                     match (changed, level) {
@@ -348,7 +394,7 @@ impl Context {
                         (_, Stop::No) => {}
                     }
                     if changed.is_err() {
-                        return child.wait().await.map_err(|error| fault(error.to_string()));
+                        return child.wait().await.map_err(|error| fault(error.to_string())).and_then(checked);
                     }
                 }
             }
@@ -372,7 +418,7 @@ impl Context {
     ///
     /// # Errors
     /// If a name is not known.
-    pub fn fill(&self, argv: &[Template], places: &dyn Fn(&str) -> Option<String>) -> Result<Vec<OsString>, Failure> {
+    pub fn fill(&self, argv: &[Template], places: &dyn Fn(&str) -> Option<String>) -> Result<Vec<String>, Failure> {
         let value = |name: &str| {
             if let Some(tool) = name.strip_prefix("tool.")
                 && let Some(Ok(fact)) = self.plan.facts.tools.get(tool)
@@ -384,7 +430,7 @@ impl Context {
             }
             places(name).ok_or_else(|| fault(&format!("`{{{name}}}` stands for nothing here")))
         };
-        argv.iter().map(|template| template.fill(value).map(OsString::from)).collect()
+        argv.iter().map(|template| template.fill(value)).collect()
     }
 
     /// The tools whose stat is no longer what it was when the plan was made.
@@ -398,6 +444,18 @@ impl Context {
             _ => None,
         })
     }
+}
+
+/// An end that flow itself spoilt, by a full disk say, is no end of the process.
+fn checked(end: process::End) -> Result<process::End, Failure> {
+    match &end.fault {
+        Some(why) => Err(fault(why)),
+        None => Ok(end),
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What the end of a supervised process means where only exit 0 is good; `None` for exit 0.

@@ -4,13 +4,13 @@
 //! Scripts come from the manifest, never from the tested tree. Results are read from a private file whose name is made after
 //! the patch was frozen, or from stdout where the contract says so.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::attempt::LimitUse;
 use crate::digest::Digest;
 use crate::git;
+use crate::hostile;
 use crate::key::Value;
 use crate::measure::{self, Arm, Equal, Kind, ProcessEnd, Run, Sample, Turn};
 use crate::names::ObjectId;
@@ -194,7 +194,7 @@ impl Session<'_> {
         Ok(self.context.folder(self.place, "script")?.join(name))
     }
 
-    fn argv(&self, result: &Path) -> Result<Vec<OsString>, Failure> {
+    fn argv(&self, result: &Path) -> Result<Vec<String>, Failure> {
         let script = self.script()?;
         let tool = self.ask.tool.as_ref().and_then(|tool| self.context.plan.facts.tools.get(tool));
         let interpreter = match tool {
@@ -202,7 +202,7 @@ impl Session<'_> {
             _ => None,
         };
         if self.ask.argv.is_empty() {
-            return Ok(interpreter.map(OsString::from).into_iter().chain([script.into()]).collect());
+            return Ok(interpreter.into_iter().chain([script]).map(|path| path.display().to_string()).collect());
         }
         let places = |name: &str| match name {
             "script" => Some(script.display().to_string()),

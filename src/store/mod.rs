@@ -19,6 +19,7 @@ mod tests;
 
 pub use cas::Cas;
 pub use index::Index;
+pub use files::{read_bounded, write_durable};
 pub use locks::{KeyLock, KeyLocks, RunLock};
 pub use records::{RecordWriter, Records, read_records};
 
@@ -151,6 +152,37 @@ impl Store {
         std::fs::remove_file(&probe).map_err(refused)?;
         let locks = KeyLocks::open(root)?;
         Ok(Self { root: root.to_owned(), cas: Arc::new(Cas::open(root)), locks })
+    }
+
+    /// Where bare mirrors of repositories lie.
+    #[must_use]
+    pub fn mirrors(&self) -> PathBuf {
+        self.root.join("mirrors")
+    }
+
+    /// Where sealed packs lie, one a base tree. Derived.
+    #[must_use]
+    pub fn packs(&self) -> PathBuf {
+        self.root.join("index/packs")
+    }
+
+    /// Where inflated git blobs lie, so that a tree is written faster the second time. Derived.
+    #[must_use]
+    pub fn inflated(&self) -> PathBuf {
+        self.root.join("index/inflated")
+    }
+
+    /// Where attempts work.
+    #[must_use]
+    pub fn places(&self) -> PathBuf {
+        self.root.join("tmp/places")
+    }
+
+    /// What a folder within `tmp` is renamed to before it is removed.
+    #[must_use]
+    pub fn trash(&self, dir: &Path) -> PathBuf {
+        let name = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        files::temp_path(&self.root, &format!("trash-{name}"))
     }
 }
 
