@@ -136,6 +136,7 @@ impl Store {
     /// If it cannot be made or written.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         let refused = |source: io::Error| StoreError::ReadOnly { path: root.to_owned(), source };
+        let new = !root.join("records/v1").is_dir();
         for folder in FOLDERS {
             std::fs::create_dir_all(root.join(folder)).map_err(refused)?;
         }
@@ -144,6 +145,13 @@ impl Store {
                 && error.kind() != io::ErrorKind::AlreadyExists
             {
                 return Err(refused(error));
+            }
+        }
+        if new {
+            // What is synced within them later is worth nothing if their own names are lost.
+            let above = root.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            for folder in [above, root, &root.join("cas"), &root.join("records")] {
+                files::sync_dir(folder)?;
             }
         }
         // Folders may be there and yet refuse: said now, not after an hour of an agent's work.
