@@ -5,8 +5,10 @@
 
 pub mod attempt;
 pub mod class;
+pub mod cli;
 pub mod digest;
 pub mod event;
+pub mod git;
 pub mod hostile;
 pub mod key;
 pub mod manifest;
@@ -16,8 +18,11 @@ pub mod outcome;
 pub mod plan;
 pub mod process;
 pub mod redact;
+pub mod report;
 pub mod run;
 pub mod slots;
 pub mod step;
 pub mod store;
+pub mod text;
 pub mod units;
+pub mod why;

@@ -1,4 +1,4 @@
-//! The program `flow`: for now only what it re-executes itself for.
+//! The program `flow`: a supervisor where flow has started itself as one, else the command line.
 
 use std::process::ExitCode;
 
@@ -7,5 +7,5 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|verb| verb == "supervise") {
         return flow::process::supervise_main();
     }
-    ExitCode::SUCCESS
+    flow::cli::main()
 }

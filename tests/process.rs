@@ -71,6 +71,7 @@ impl Place {
             end: self.path("end.json"),
             inherit: vec![],
             extra: vec![],
+            cores: vec![],
         }
     }
 

@@ -469,6 +469,14 @@ pub(super) const FORMS: &[Form] = &[
         ..NODE
     },
     Form {
+        name: "trajectory",
+        within: &[In::Agent],
+        args: &[one("file", Ty::Text)],
+        meaning: "A file that the agent writes into `{out}` and that tells what it did: kept for people, without secrets.",
+        example: "trajectory \"trajectory.json\"",
+        ..NODE
+    },
+    Form {
         name: "run",
         within: &[In::Agent, TEST, COMMAND],
         args: &[some("argument", Ty::Template)],

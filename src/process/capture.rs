@@ -8,68 +8,31 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::spec::Secret;
+use crate::redact::{self, Redactor};
 
-/// Something that output passes through before its first byte is written.
-pub trait Filter {
+/// What takes the secrets out of one stream before its first byte is written.
+pub(super) struct Filter(Option<Redactor>);
+
+impl Filter {
+    /// A filter for these secrets.
+    pub(super) fn new(secrets: &[Secret]) -> Self {
+        let secrets: Vec<redact::Secret> =
+            secrets.iter().map(|s| redact::Secret::new(s.name.clone(), s.value.clone().into_bytes())).collect();
+        Self(Some(Redactor::new(&secrets)))
+    }
+
     /// Takes the next piece; what may be written is appended to `out`. A piece may end in the middle of a secret.
-    fn push(&mut self, chunk: &[u8], out: &mut Vec<u8>);
-    /// The stream is over: appends what was held back.
-    fn finish(&mut self, out: &mut Vec<u8>);
-}
-
-/// Replaces each secret's exact value by `[secret NAME]`.
-pub struct Substrings {
-    /// Value and replacement, longest value first, so that a secret which begins with another is replaced whole.
-    secrets: Vec<(Vec<u8>, Vec<u8>)>,
-    held: Vec<u8>,
-}
-
-impl Substrings {
-    /// A filter for these secrets. Empty values are no secrets.
-    #[must_use]
-    pub fn new(secrets: &[Secret]) -> Self {
-        let mut secrets: Vec<_> = secrets
-            .iter()
-            .filter(|s| !s.value.is_empty())
-            .map(|s| (s.value.clone().into_bytes(), format!("[secret {}]", s.name).into_bytes()))
-            .collect();
-        secrets.sort_by_key(|(value, _)| std::cmp::Reverse(value.len()));
-        Self { secrets, held: Vec::new() }
-    }
-
-    /// Moves what is decided from `held` to `out`; at the end of the stream, everything.
-    fn advance(&mut self, out: &mut Vec<u8>, over: bool) {
-        let held = std::mem::take(&mut self.held);
-        let mut at = 0;
-        while let Some(rest) = held.get(at..).filter(|rest| !rest.is_empty()) {
-            // A longer secret that the rest may still become comes before a shorter one that it already is.
-            if !over && self.secrets.iter().any(|(value, _)| value.len() > rest.len() && value.starts_with(rest)) {
-                break;
-            }
-            if let Some((value, by)) = self.secrets.iter().find(|(value, _)| rest.starts_with(value)) {
-                out.extend_from_slice(by);
-                at += value.len();
-            } else {
-                out.push(rest[0]);
-                at += 1;
-            }
-        }
-        self.held = held[at..].to_vec();
-    }
-}
-
-impl Filter for Substrings {
     fn push(&mut self, chunk: &[u8], out: &mut Vec<u8>) {
-        if self.secrets.is_empty() {
-            out.extend_from_slice(chunk);
-        } else {
-            self.held.extend_from_slice(chunk);
-            self.advance(out, false);
+        if let Some(redactor) = &mut self.0 {
+            redactor.push(chunk, out);
         }
     }
 
+    /// The stream is over: appends what was held back.
     fn finish(&mut self, out: &mut Vec<u8>) {
-        self.advance(out, true);
+        if let Some(redactor) = self.0.take() {
+            redactor.finish(out);
+        }
     }
 }
 
@@ -77,7 +40,7 @@ impl Filter for Substrings {
 pub(super) struct Capture {
     path: PathBuf,
     file: File,
-    filter: Option<Box<dyn Filter>>,
+    filter: Option<Filter>,
     limit: u64,
     passed: Vec<u8>,
     /// Bytes that the child wrote.
@@ -92,7 +55,7 @@ pub(super) struct Capture {
 
 impl Capture {
     /// Makes the file empty. Without a filter the bytes go as they are.
-    pub(super) fn create(path: &Path, limit: u64, filter: Option<Box<dyn Filter>>) -> Result<Self, String> {
+    pub(super) fn create(path: &Path, limit: u64, filter: Option<Filter>) -> Result<Self, String> {
         let file = File::create(path).map_err(|e| format!("cannot write {}: {e}", path.display()))?;
         let path = path.to_owned();
         Ok(Self { path, file, filter, limit, passed: Vec::new(), seen: 0, kept: 0, truncated: false, fault: None })

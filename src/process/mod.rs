@@ -9,6 +9,7 @@
 //! slot; a lock is a descriptor to it. What it cannot reach: processes that another daemon starts on a child's behalf (a
 //! container of dockerd, a job of cron), since these are nobody's descendants.
 
+mod answer;
 mod capture;
 mod client;
 mod end;
@@ -19,11 +20,11 @@ mod spec;
 mod supervisor;
 mod table;
 
-pub use capture::{Filter, Substrings};
+pub use answer::answer;
 pub use client::{SuperviseError, Supervised};
 pub use end::{By, End, Exit, read_end};
 pub use launch::{ATTEMPT_MARK, SUPERVISOR_MARK};
 pub use orphans::{OrphanError, Pid, kill_marked, marked};
 pub use plain::{Plain, spawn_plain};
 pub use spec::{Extra, Secret, Source, Spec};
-pub use supervisor::{MakeFilter, supervise, supervise_main};
+pub use supervisor::supervise_main;

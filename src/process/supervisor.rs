@@ -15,13 +15,14 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use super::capture::{Capture, Filter, Substrings};
+use super::capture::{Capture, Filter};
 use super::end::{By, End, Exit};
 use super::launch::{ATTEMPT_MARK, Launch, POLITE, launch};
-use super::spec::{Secret, Source, Spec};
+use super::spec::{Source, Spec};
 use super::table;
 
 /// How long SIGKILL may take before the end is told with `survivors`.
@@ -29,20 +30,11 @@ const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// How long the output is read after the last descendant's death, should a stranger hold the pipe and write on and on.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
-/// What makes the filter of one stream from the attempt's secrets. Called twice, and only if there are secrets.
-pub type MakeFilter<'a> = &'a dyn Fn(&[Secret]) -> Box<dyn Filter>;
-
-/// The whole of `flow supervise`, with the plain filter.
-#[must_use]
-pub fn supervise_main() -> ExitCode {
-    supervise(&|secrets| Box::new(Substrings::new(secrets)))
-}
-
 /// The whole of `flow supervise`: reads the spec from descriptor 0, runs it, and answers on descriptor 1.
 ///
 /// The code says whether the supervisor did its part, not how the child ended: 0 after an end was told, 2 if there was no spec.
 #[must_use]
-pub fn supervise(make_filter: MakeFilter<'_>) -> ExitCode {
+pub fn supervise_main() -> ExitCode {
     // SAFETY: at the start of a process these two are its own, and nothing else in it uses them; nobody answers by printing.
     let (control, answer) = unsafe { (File::from_raw_fd(0), File::from_raw_fd(1)) };
     stand_apart();
@@ -51,7 +43,7 @@ pub fn supervise(make_filter: MakeFilter<'_>) -> ExitCode {
         close_on_exec(*lock);
     }
 
-    match Supervisor::start(&spec, control, make_filter) {
+    match Supervisor::start(&spec, control) {
         Err(end) => tell(*end, &spec, answer),
         Ok(mut supervisor) => {
             let end = supervisor.run();
@@ -148,15 +140,38 @@ struct Supervisor<'a> {
     started: Instant,
 }
 
+/// The cores this process had, to go back to.
+struct Cores(Option<CpuSet>);
+
+impl Cores {
+    /// Takes only some cores; none named, or none that this machine has, changes nothing.
+    fn narrow(cores: &[u32]) -> Self {
+        let us = Pid::from_raw(0);
+        let mut wanted = CpuSet::new();
+        let any = cores.iter().filter(|core| wanted.set(**core as usize).is_ok()).count() > 0;
+        let before = sched_getaffinity(us).ok().filter(|_| any);
+        Self(before.filter(|_| sched_setaffinity(us, &wanted).is_ok()))
+    }
+}
+
+impl Drop for Cores {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            // At worst the supervisor goes on where its child runs.
+            let _ = sched_setaffinity(Pid::from_raw(0), before);
+        }
+    }
+}
+
 impl<'a> Supervisor<'a> {
     /// Opens all that the child needs, and starts it.
-    fn start(spec: &'a Spec, control: File, make_filter: MakeFilter<'_>) -> Result<Self, Box<End>> {
+    fn start(spec: &'a Spec, control: File) -> Result<Self, Box<End>> {
         let not = |why: String| Box::new(End::not_started(&spec.attempt, why));
         let faulty = |why: String| Box::new(End { fault: Some(why.clone()), ..End::not_started(&spec.attempt, why) });
 
         let input = spec.stdin.as_deref().unwrap_or("/dev/null".as_ref());
         let input = File::open(input).map_err(|e| not(format!("cannot read {}: {e}", input.display())))?;
-        let filter = || (!spec.secrets.is_empty()).then(|| make_filter(&spec.secrets));
+        let filter = || (!spec.secrets.is_empty()).then(|| Filter::new(&spec.secrets));
         let capture = |path| Capture::create(path, spec.output_limit, filter()).map_err(faulty);
         let (stdout, stderr) = (capture(&spec.stdout)?, capture(&spec.stderr)?);
         let no_pipe = |e: nix::Error| faulty(format!("cannot make a pipe: {e}"));
@@ -186,6 +201,8 @@ impl<'a> Supervisor<'a> {
         let mut env = spec.env.clone();
         env.extend(spec.secrets.iter().map(|s| (s.name.clone(), s.value.clone())));
         env.push((ATTEMPT_MARK.to_owned(), spec.attempt.clone()));
+        // The child inherits these cores; what captures its output goes back to where it was, so as not to be measured with it.
+        let own = Cores::narrow(&spec.cores);
         let (started_at, started) = (Timestamp::now(), Instant::now());
         let leader = launch(&Launch {
             argv: &spec.argv,
@@ -200,6 +217,7 @@ impl<'a> Supervisor<'a> {
             ignores_polite: false,
         })
         .map_err(|e| not(e.to_string()))?;
+        drop(own);
         for one in &spec.extra {
             // The child has its copy; a reader at the other end must see its end when the child is gone.
             if let Source::Fd(fd) = one.source {

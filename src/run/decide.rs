@@ -77,7 +77,8 @@ pub fn decide(plan: &Plan, node: usize, ends: &dyn Ends, store: &Store, index: &
         }
     }
     let unsettled = || attempts.iter().filter(|ended| !ended.outcome.settles());
-    let counted = unsettled().filter(|ended| ended.outcome.failure().is_some_and(|failure| failure.cause.counts())).count();
+    let counted =
+        unsettled().filter(|ended| ended.outcome.failure().is_some_and(|failure| failure.cause.counts())).count();
     let counted = u32::try_from(counted).unwrap_or(u32::MAX);
     let cap = plan.step(node).attempts.as_ref().map_or(ATTEMPTS, |attempts| attempts.value);
     if counted >= cap

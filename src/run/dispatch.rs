@@ -130,11 +130,7 @@ impl Eq for Rank {}
 impl Ord for Rank {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         // The greatest comes out first.
-        other
-            .commit
-            .cmp(&self.commit)
-            .then(self.height.total_cmp(&other.height))
-            .then(other.node.cmp(&self.node))
+        other.commit.cmp(&self.commit).then(self.height.total_cmp(&other.height)).then(other.node.cmp(&self.node))
     }
 }
 
@@ -399,7 +395,8 @@ impl Dispatcher {
             return;
         }
         let Some(job) = self.plan().jobs.iter().position(|job| job.classify == Some(node)) else { return };
-        let class = self.states.end(node).settled().and_then(|ended| ended.outputs.get("class").and_then(Value::as_text));
+        let class =
+            self.states.end(node).settled().and_then(|ended| ended.outputs.get("class").and_then(Value::as_text));
         if let (Some(class), false) = (class.map(str::to_owned), self.jobs_told[job]) {
             self.jobs_told[job] = true;
             let job = self.plan().jobs[job].id.clone();
@@ -728,8 +725,7 @@ impl Dispatcher {
                 }
                 None => {
                     let unsettled = |node: &usize| {
-                        self.options.wanted[*node]
-                            && matches!(self.states.end(*node), End::Pending | End::Open(_))
+                        self.options.wanted[*node] && matches!(self.states.end(*node), End::Pending | End::Open(_))
                     };
                     if job.nodes.iter().any(|node| unsettled(node)) {
                         open += 1;

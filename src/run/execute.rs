@@ -14,7 +14,8 @@ use crate::outcome::{Cause, Failure};
 use crate::plan::Ask;
 use crate::process::{self, Exit};
 use crate::step::{
-    Context, Done, End, Ends, Inputs, Place, SomeEnds, Stop, agent, checkout, classify, command, environment, patch, test,
+    Context, Done, End, Ends, Inputs, Place, SomeEnds, Stop, agent, checkout, classify, command, environment, patch,
+    test,
 };
 use crate::store::{Index, RunLock, Store, StoreError};
 
@@ -111,7 +112,7 @@ pub async fn execute(work: Work) -> Done {
     let inputs = inputs(&context, node, &ends);
     let plan = context.plan.clone();
     let repo = plan.nodes[node].point.commit.map_or(0, |(repo, _)| repo);
-    let blocking = |done: &(dyn Fn() -> Done)| tokio::task::block_in_place(done);
+    let blocking = |done: &dyn Fn() -> Done| tokio::task::block_in_place(done);
     let done = match (&plan.nodes[node].ask, &left.finished) {
         (Ask::Checkout(ask), _) => blocking(&|| checkout::run(&context, repo, ask)),
         (Ask::Environment(tool), _) => environment::run(&context, tool.as_deref()),

@@ -59,3 +59,41 @@ pub fn read(root: &Path, run: &RunId) -> Vec<Told> {
         }
     }
 }
+
+/// What of a plan readers of a run need: its manifest, and its wanted actions by number.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub struct PlanFile {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The manifest's absolute path.
+    pub manifest: PathBuf,
+    /// How many actions of each step are wanted, in the order of the steps.
+    pub steps: Vec<(String, usize)>,
+    /// The jobs, with the full ids of their commits.
+    pub jobs: Vec<(crate::names::JobId, crate::names::Axes)>,
+}
+
+/// Keeps what readers need of a run's plan. Derived: without it they say less.
+pub fn write_plan(root: &Path, run: &RunId, plan: &crate::plan::Plan, manifest: &Path, wanted: &[bool]) {
+    let steps = plan.manifest.pipeline.steps.iter().enumerate().map(|(index, step)| {
+        let count = (0..plan.nodes.len()).filter(|node| wanted[*node] && plan.nodes[*node].step == index).count();
+        (step.name.value.to_string(), count)
+    });
+    let file = PlanFile {
+        pipeline: plan.manifest.pipeline.name.value.clone(),
+        manifest: std::path::absolute(manifest).unwrap_or_else(|_| manifest.to_owned()),
+        steps: steps.collect(),
+        jobs: plan.jobs.iter().map(|job| (job.id.clone(), job.axes.clone())).collect(),
+    };
+    if let Ok(bytes) = serde_json::to_vec(&file) {
+        let _ = std::fs::write(root.join("runs").join(run.as_str()).join("plan.json"), bytes);
+    }
+}
+
+/// Reads what was kept of a run's plan.
+#[must_use]
+pub fn read_plan(root: &Path, run: &RunId) -> Option<PlanFile> {
+    let path = root.join("runs").join(run.as_str()).join("plan.json");
+    let bytes = crate::hostile::read_regular(&path, 256 * 1024 * 1024).ok()??;
+    serde_json::from_slice(&bytes).ok()
+}

@@ -49,7 +49,13 @@ pub struct Wishes {
 }
 
 /// Makes the plan of a manifest on this machine.
-pub async fn prepare(manifest: Arc<Manifest>, machine: &Machine, store: &Store, index: &Index, wishes: &Wishes) -> Prepared {
+pub async fn prepare(
+    manifest: Arc<Manifest>,
+    machine: &Machine,
+    store: &Store,
+    index: &Index,
+    wishes: &Wishes,
+) -> Prepared {
     let pipeline = &manifest.pipeline;
     let sources = sources(pipeline, &wishes.repos);
     let mut notices: Vec<String> = manifest.notices.iter().map(|notice| notice.value.clone()).collect();
@@ -142,7 +148,13 @@ fn recorded(ask: &CheckoutAsk, index: &Index) -> Option<CommitFact> {
     Some(CommitFact { human: text("human")?, base: text("base")?, subject: text("subject")? })
 }
 
-fn open(source: &Source, place: &Place, store: &Store, wishes: &Wishes, notices: &mut Vec<String>) -> Result<Mirror, Missing> {
+fn open(
+    source: &Source,
+    place: &Place,
+    store: &Store,
+    wishes: &Wishes,
+    notices: &mut Vec<String>,
+) -> Result<Mirror, Missing> {
     let name = match source {
         Source::Url(url) => url.clone(),
         Source::Local(path) | Source::Stream(path) => path.display().to_string(),
@@ -216,12 +228,8 @@ impl Memory {
 }
 
 async fn probe(tool: &Tool, facts: &Facts, machine: &Machine, memory: &mut Memory) -> Result<ToolFact, Missing> {
-    let missing = |what: String, hint: &str| Missing {
-        what,
-        hint: hint.to_owned(),
-        place: Some(tool.path.place),
-        fatal: true,
-    };
+    let missing =
+        |what: String, hint: &str| Missing { what, hint: hint.to_owned(), place: Some(tool.path.place), fatal: true };
     let fill = |template: &Template, prefix: Option<&Path>| {
         template.fill(|name| match (name, name.strip_prefix("var."), prefix) {
             ("prefix", _, Some(prefix)) => Ok(prefix.display().to_string()),
@@ -232,8 +240,9 @@ async fn probe(tool: &Tool, facts: &Facts, machine: &Machine, memory: &mut Memor
         })
     };
     let written = fill(&tool.path.value, None)?;
-    let path = find(&written, &tool.dir, machine)
-        .ok_or_else(|| missing(format!("the program `{written}` is not there"), "install it, or correct the tool's path"))?;
+    let path = find(&written, &tool.dir, machine).ok_or_else(|| {
+        missing(format!("the program `{written}` is not there"), "install it, or correct the tool's path")
+    })?;
     let stat = tool_stat(&path);
     let prefix = path.parent().and_then(Path::parent);
     let mut watched = String::new();
@@ -267,8 +276,9 @@ async fn probe(tool: &Tool, facts: &Facts, machine: &Machine, memory: &mut Memor
         let digest = match memory.known.get(&question) {
             Some(known) => known.clone(),
             None => {
-                let digest = Digest::of_file(&path)
-                    .map_err(|error| missing(format!("{} cannot be read: {error}", path.display()), "make it readable"))?;
+                let digest = Digest::of_file(&path).map_err(|error| {
+                    missing(format!("{} cannot be read: {error}", path.display()), "make it readable")
+                })?;
                 memory.known.insert(question, digest.hex());
                 memory.changed = true;
                 digest.hex()
@@ -318,11 +328,7 @@ async fn devices(pipeline: &Pipeline, machine: &Machine) -> BTreeMap<String, Res
     let kinds: BTreeSet<&SlotKind> = pipeline.slots.iter().map(|slot| &slot.kind.value).collect();
     let mut devices = BTreeMap::new();
     for kind in kinds.into_iter().filter(|_| timed) {
-        let fact = if kind.as_str() == "gpu" {
-            gpus(pipeline, machine, &mut devices).await
-        } else {
-            Ok(processor())
-        };
+        let fact = if kind.as_str() == "gpu" { gpus(pipeline, machine, &mut devices).await } else { Ok(processor()) };
         devices.insert(kind.to_string(), fact);
     }
     devices
@@ -358,7 +364,10 @@ async fn gpus(
     }
     match models.len() {
         1 => Ok(models.into_iter().collect()),
-        _ => Err(missing(format!("the GPUs of `slots` are of different models: {}", models.into_iter().collect::<Vec<_>>().join(", ")))),
+        _ => Err(missing(format!(
+            "the GPUs of `slots` are of different models: {}",
+            models.into_iter().collect::<Vec<_>>().join(", ")
+        ))),
     }
 }
 
@@ -367,4 +376,3 @@ fn processor() -> String {
     let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     model.map_or_else(|| "unknown processor".to_owned(), |(_, name)| name.trim().to_owned())
 }
-

@@ -54,7 +54,14 @@ pub async fn run(context: &Context, repo: usize, ask: &AgentAsk, inputs: &Inputs
 }
 
 /// Reads what an agent of a run that died had finished: its process ended by itself, and its supervisor wrote how.
-pub async fn adopt(context: &Context, repo: usize, ask: &AgentAsk, inputs: &Inputs, place: &Place, end: &process::End) -> Done {
+pub async fn adopt(
+    context: &Context,
+    repo: usize,
+    ask: &AgentAsk,
+    inputs: &Inputs,
+    place: &Place,
+    end: &process::End,
+) -> Done {
     let secrets = match context.secrets(&ask.env.secrets).await {
         Ok(secrets) => secrets,
         Err(failure) => return Done::failed(failure),
@@ -65,7 +72,13 @@ pub async fn adopt(context: &Context, repo: usize, ask: &AgentAsk, inputs: &Inpu
     }
 }
 
-async fn attempt(context: &Context, repo: usize, ask: &AgentAsk, inputs: &Inputs, place: &Place) -> Result<Done, Failure> {
+async fn attempt(
+    context: &Context,
+    repo: usize,
+    ask: &AgentAsk,
+    inputs: &Inputs,
+    place: &Place,
+) -> Result<Done, Failure> {
     let secrets = context.secrets(&ask.env.secrets).await?;
     if let Some(failure) = context.changed_tool(&ask.tools) {
         return Err(failure);
@@ -173,7 +186,8 @@ fn place_config(
             let hole = format!("{{secret.{}}}", secret.name());
             text = text.replace(&hole, &String::from_utf8_lossy(secret.expose()));
         }
-        let root = context.machine.variables.get("XDG_RUNTIME_DIR").map_or_else(|| PathBuf::from("/dev/shm"), PathBuf::from);
+        let root =
+            context.machine.variables.get("XDG_RUNTIME_DIR").map_or_else(|| PathBuf::from("/dev/shm"), PathBuf::from);
         dir = root.join(format!("flow-{}", place.attempt));
         std::fs::create_dir_all(&dir).map_err(|error| fault(&format!("{}: {error}", dir.display())))?;
         let _ = private.0.set(dir.clone());
@@ -233,14 +247,7 @@ fn read(
     let mirror = context.mirror(repo)?;
     let base = ObjectId::new(inputs.text(&Role::Checkout, "tree")?);
     let refuse = |bytes: &[u8]| redactor.found_in(bytes).is_some();
-    let taken = git::take(
-        &mirror,
-        &base,
-        &place.dir.join("work"),
-        &context.blobs(),
-        &TakeLimits::default(),
-        &refuse,
-    );
+    let taken = git::take(&mirror, &base, &place.dir.join("work"), &context.blobs(), &TakeLimits::default(), &refuse);
     match taken {
         Ok(taken) => {
             done.output("tree", Value::text(taken.tree.as_str()));
@@ -255,7 +262,9 @@ fn read(
             let (cause, what) = match &error {
                 TakeError::Secret { path } => (Cause::HoldsSecret, format!("the value of a secret is in {path}")),
                 TakeError::TooMuch { .. } => (Cause::OverLimit, error.to_string()),
-                TakeError::Git(_) | TakeError::Io { .. } => (Cause::HarnessFault, error.to_string()),
+                TakeError::Git(_) | TakeError::Io { .. } | TakeError::Blobs { .. } => {
+                    (Cause::HarnessFault, error.to_string())
+                }
                 _ => (Cause::BadTree, error.to_string()),
             };
             let what = String::from_utf8_lossy(&redactor.clean(what.as_bytes())).into_owned();
@@ -267,7 +276,13 @@ fn read(
 
 /// Keeps the file that tells what the agent did. It is the agent's: a link is not followed, its size is bounded, and secrets
 /// are taken out before its first byte is stored.
-fn keep_trajectory(context: &Context, place: &Place, name: &str, redactor: &Redactor, done: &mut Done) -> Result<(), Failure> {
+fn keep_trajectory(
+    context: &Context,
+    place: &Place,
+    name: &str,
+    redactor: &Redactor,
+    done: &mut Done,
+) -> Result<(), Failure> {
     let path = place.dir.join("out").join(name);
     match hostile::read_regular(&path, OUTPUT_LIMIT) {
         Ok(Some(bytes)) => {

@@ -1,5 +1,6 @@
 //! The `checkout` step: resolves a human commit and its base. Nothing is written until somebody needs files.
 
+use crate::git::{GitError, TakeLimits};
 use crate::key::{KeyRecord, Value};
 use crate::manifest::Base;
 use crate::outcome::{Cause, Failure};
@@ -35,15 +36,22 @@ pub fn run(context: &Context, repo: usize, ask: &CheckoutAsk) -> Done {
 
 fn resolve(context: &Context, repo: usize, ask: &CheckoutAsk) -> Result<Done, Failure> {
     let mirror = context.mirror(repo)?;
-    let failed = |error: crate::git::GitError| {
-        let cause = if error.is_missing() { Cause::CommitMissing } else { Cause::CheckoutFailed };
+    let failed = |error: GitError| {
+        let cause =
+            if matches!(error, GitError::Missing { .. }) { Cause::CommitMissing } else { Cause::CheckoutFailed };
         Failure::new(cause, &error.to_string())
     };
     let resolved = mirror.resolve(&ask.human, &context.base_rule(&ask.base)).map_err(failed)?;
-    let whole = crate::git::changes_between(&mirror, &resolved.base_tree, &resolved.human_tree, &context.blobs())
-        .map_err(failed)?;
+    let whole = crate::git::changes_between(
+        &mirror,
+        &resolved.base_tree,
+        &resolved.human_tree,
+        &context.blobs(),
+        &TakeLimits::default(),
+    )
+    .map_err(failed)?;
     let protect = context.globs(&ask.protect)?;
-    let (change, dropped) = whole.without(|path| protect.is_match(path));
+    let (change, dropped) = whole.changes.without(&|path| protect.is_match(path.as_path()));
     let human_tree = crate::git::tree_id(&mirror, &resolved.base_tree, &change).map_err(failed)?;
     let mut done = Done::succeeded();
     done.output("human", Value::text(resolved.human.as_str()));
@@ -52,6 +60,9 @@ fn resolve(context: &Context, repo: usize, ask: &CheckoutAsk) -> Result<Done, Fa
     done.output("subject", Value::text(&resolved.subject));
     done.output("human tree", Value::text(human_tree.as_str()));
     done.output("human change", Value::Blob(context.put(&change.encode())?));
+    for path in &whole.submodules {
+        done.notes.push(format!("a submodule, not in the human change: {path}"));
+    }
     for path in dropped {
         done.notes.push(format!("protected, not in the human change: {path}"));
     }

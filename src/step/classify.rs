@@ -129,7 +129,8 @@ fn say(context: &Context, node: usize, ask: ClassifyAsk, ends: &dyn Ends) -> Res
         })
         .transpose()?;
     let analysis = result.as_ref().map(|result| measure::analyse(result, ask.judge_min_effect));
-    let verdict = class::classify(&ends_of(plan, node, ends, analysis.as_ref().map(|analysis| effect(analysis.verdict))));
+    let verdict =
+        class::classify(&ends_of(plan, node, ends, analysis.as_ref().map(|analysis| effect(analysis.verdict))));
     let mut done = Done::succeeded();
     done.output("class", Value::text(verdict.class.name()));
     let mut marks = Vec::new();

@@ -134,7 +134,11 @@ fn read(context: &Context, ask: &CommandAsk, place: &Place, end: &process::End) 
 ///
 /// # Errors
 /// If one cannot be written.
-pub fn publish(context: &Context, ask: &CommandAsk, outputs: &std::collections::BTreeMap<String, Value>) -> Result<(), Failure> {
+pub fn publish(
+    context: &Context,
+    ask: &CommandAsk,
+    outputs: &std::collections::BTreeMap<String, Value>,
+) -> Result<(), Failure> {
     for (name, path) in &ask.publish {
         let Some(digest) = outputs.get(name).and_then(Value::as_blob) else { continue };
         if is_already(path, &digest) {
@@ -153,4 +157,3 @@ pub fn publish(context: &Context, ask: &CommandAsk, outputs: &std::collections::
 fn is_already(path: &Path, digest: &crate::digest::Digest) -> bool {
     crate::digest::Digest::of_file(path).is_ok_and(|there| there == *digest)
 }
-

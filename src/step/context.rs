@@ -274,11 +274,9 @@ impl Context {
                     .ok()
                     .flatten()
                     .ok_or_else(|| lacking(format!("cannot be read from {}", path.display())))?,
-                SecretSource::Command(argv) => {
-                    process::answer(argv, &self.machine.variables, Duration::from_secs(60))
-                        .await
-                        .map_err(|why| lacking(format!("was not given by `{}`: {why}", argv.join(" "))))?
-                }
+                SecretSource::Command(argv) => process::answer(argv, &self.machine.variables, Duration::from_secs(60))
+                    .await
+                    .map_err(|why| lacking(format!("was not given by `{}`: {why}", argv.join(" "))))?,
             };
             let value = value.strip_suffix(b"\n").map(<[u8]>::to_vec).unwrap_or(value);
             secrets.push(Secret::new(name, value));
@@ -388,10 +386,11 @@ impl Context {
                 end = child.wait() => return end.map_err(|error| fault(error.to_string())).and_then(checked),
                 changed = stop.changed() => {
                     let level = *stop.borrow_and_update();
-                    match (changed, level) {
-                        (Err(_), _) | (_, Stop::Now) => child.kill(),
-                        (_, Stop::Polite) => child.stop(),
-                        (_, Stop::No) => {}
+                    match level {
+                        _ if changed.is_err() => child.kill(),
+                        Stop::Now => child.kill(),
+                        Stop::Polite => child.stop(),
+                        Stop::No => {}
                     }
                     if changed.is_err() {
                         return child.wait().await.map_err(|error| fault(error.to_string())).and_then(checked);
@@ -468,8 +467,14 @@ pub fn failure_of(end: &process::End, crashed: Cause, timeout: Cause) -> Option<
         Exit::Signal(signal) => Failure::new(Cause::Killed, &format!("killed by signal {signal}, not by flow")),
         Exit::TimedOut { limit_ms } => Failure::new(
             timeout,
-            &format!("stopped after {seconds:.1} s, the limit is {:.1} s", Duration::from_millis(*limit_ms).as_secs_f64()),
+            &format!(
+                "stopped after {seconds:.1} s, the limit is {:.1} s",
+                Duration::from_millis(*limit_ms).as_secs_f64()
+            ),
         ),
+        Exit::OverLimit { limit_bytes } => {
+            Failure::new(Cause::OverLimit, &format!("more than {limit_bytes} bytes of output"))
+        }
         Exit::NotStarted { why } => Failure::new(Cause::NotStarted, why),
         Exit::Interrupted { .. } => Failure::new(Cause::Interrupted, "stopped before its end"),
     })

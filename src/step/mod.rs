@@ -20,7 +20,7 @@ pub mod environment;
 pub mod patch;
 pub mod test;
 
-pub use context::{Context, Done, Place, Stop};
+pub use context::{Context, Done, Inputs, Place, Stop};
 
 /// How an action stands, as those downstream see it.
 #[derive(Clone, Debug)]
@@ -161,14 +161,8 @@ pub fn draft(plan: &Plan, node: usize, ends: &dyn Ends) -> Keyed {
         return Keyed::Lacking;
     }
     let kind = plan.kind(node).word();
-    let new = |format| Draft {
-        plan,
-        node,
-        ends,
-        record: KeyRecord::new(kind, format),
-        waiting: Vec::new(),
-        never: None,
-    };
+    let new =
+        |format| Draft { plan, node, ends, record: KeyRecord::new(kind, format), waiting: Vec::new(), never: None };
     let draft = match &plan.nodes[node].ask {
         Ask::Checkout(ask) => return Keyed::Ready(checkout::record(ask)),
         Ask::Environment(tool) => environment::draft(new(environment::FORMAT), tool.as_deref()),

@@ -8,8 +8,8 @@ use crate::key::Value;
 use crate::names::ObjectId;
 use crate::outcome::{Cause, Failure};
 use crate::plan::{PatchAsk, Role};
-use crate::step::context::{Context, Done, Inputs};
 use crate::step::Draft;
+use crate::step::context::{Context, Done, Inputs};
 
 /// What the attempts of this kind mean.
 pub(super) const FORMAT: u16 = 1;
@@ -43,7 +43,7 @@ fn take(context: &Context, repo: usize, ask: &PatchAsk, inputs: &Inputs) -> Resu
     let base = ObjectId::new(inputs.text(&Role::Checkout, "tree")?);
     let whole = context.changes(inputs.blob(&Role::Agent, "changes")?)?;
     let ignore = context.globs(&ask.ignore)?;
-    let (changes, dropped) = whole.without(|path| ignore.is_match(path));
+    let (changes, dropped) = whole.without(&|path| ignore.is_match(path.as_path()));
     let mut done = Done::succeeded();
     for path in dropped {
         done.notes.push(format!("ignored: {path}"));
@@ -55,7 +55,8 @@ fn take(context: &Context, repo: usize, ask: &PatchAsk, inputs: &Inputs) -> Resu
         return refused(done, Cause::NoPatch, "the work tree is the base tree");
     }
     let protect = context.globs(&ask.protect)?;
-    let touched: Vec<String> = changes.paths().filter(|path| protect.is_match(path)).collect();
+    let touched: Vec<String> =
+        changes.paths().filter(|path| protect.is_match(path.as_path())).map(ToString::to_string).collect();
     let diff = git::diff(&mirror, &base, &changes, &context.blobs()).map_err(fault)?;
     let patch = context.put(&diff.bytes)?;
     done.logs.insert("patch".into(), patch);
@@ -81,4 +82,3 @@ fn take(context: &Context, repo: usize, ask: &PatchAsk, inputs: &Inputs) -> Resu
     done.output("size", Value::text(format!("{} files, +{added} -{removed}", diff.files.len())));
     Ok(done)
 }
-

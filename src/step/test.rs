@@ -61,7 +61,8 @@ fn compares(draft: &Draft<'_>, ask: &TestAsk) -> bool {
 
 /// Measures.
 pub async fn run(context: &Context, node: usize, inputs: &Inputs, place: &Place) -> Done {
-    let (Ask::Test(ask), Some((repo, _))) = (&context.plan.nodes[node].ask, context.plan.nodes[node].point.commit) else {
+    let (Ask::Test(ask), Some((repo, _))) = (&context.plan.nodes[node].ask, context.plan.nodes[node].point.commit)
+    else {
         return Done::failed(fault("a test step without a commit"));
     };
     let session = Session { context, ask, inputs, place, repo };
@@ -183,10 +184,13 @@ impl Session<'_> {
 
     /// The two trees' paths are equally long and alike, so that neither arm is favoured by its path.
     fn tree(&self, arm: Arm) -> Result<PathBuf, Failure> {
-        self.context.folder(self.place, match arm {
-            Arm::Base => "tree-a",
-            Arm::Patched => "tree-b",
-        })
+        self.context.folder(
+            self.place,
+            match arm {
+                Arm::Base => "tree-a",
+                Arm::Patched => "tree-b",
+            },
+        )
     }
 
     fn script(&self) -> Result<PathBuf, Failure> {

@@ -18,8 +18,8 @@ pub mod records;
 mod tests;
 
 pub use cas::Cas;
-pub use index::Index;
 pub use files::{read_bounded, write_durable};
+pub use index::Index;
 pub use locks::{KeyLock, KeyLocks, RunLock};
 pub use records::{RecordWriter, Records, read_records};
 
