@@ -15,6 +15,7 @@ use crate::outcome::Outcome;
 /// One line of a run's record file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "line", rename_all = "kebab-case")]
+#[expect(clippy::large_enum_variant, reason = "lines are built, written and dropped one at a time")]
 pub enum Line {
     /// An attempt began.
     Started(Started),

@@ -4,8 +4,25 @@
 //! environment. Each file imports only from the floors below its own; `tests/floors.rs` holds the table.
 
 pub mod attempt;
+pub mod class;
+pub mod cli;
 pub mod digest;
+pub mod event;
+pub mod git;
+pub mod hostile;
 pub mod key;
 pub mod manifest;
+pub mod measure;
 pub mod names;
 pub mod outcome;
+pub mod plan;
+pub mod process;
+pub mod redact;
+pub mod report;
+pub mod run;
+pub mod slots;
+pub mod step;
+pub mod store;
+pub mod text;
+pub mod units;
+pub mod why;

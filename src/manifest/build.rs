@@ -9,9 +9,11 @@ use super::grammar::In;
 use super::node::{Node, Value};
 use super::read::{Top, missing, read_file};
 use super::{
-    Agent, Axis, Candidate, Config, Contract, Env, GivenFile, Lane, Metric, Pass, Pipeline, Repo, RepoSource,
-    SecretFrom, SecretSource, Slot, Spanned, Template, Tests, Tool, commits, config, types,
+    Agent, Axis, Candidate, Config, Env, GivenFile, Lane, Pass, Pipeline, Repo, RepoSource, SecretFrom, SecretSource,
+    Slot, Spanned, Template, Tests, Tool, commits, config, types,
 };
+use crate::measure::metric::Better;
+use crate::measure::{Contract, Kind as MetricKind, MetricSpec};
 
 /// The largest axis file, in bytes.
 const AXIS_BYTES: u64 = 64 << 20;
@@ -123,8 +125,8 @@ fn tests(node: Node<'_>, report: &Report) -> Option<Tests> {
 }
 
 /// Builds metrics.
-pub(super) fn metrics<'a>(nodes: impl Iterator<Item = Node<'a>>, report: &Report) -> Vec<Metric> {
-    let mut metrics: Vec<Metric> = Vec::new();
+pub(super) fn metrics<'a>(nodes: impl Iterator<Item = Node<'a>>, report: &Report) -> Vec<MetricSpec> {
+    let mut metrics: Vec<MetricSpec> = Vec::new();
     for node in nodes {
         let Some(name) = node.text() else { continue };
         let guard = node.prop("guard").and_then(Value::flag).unwrap_or(false);
@@ -143,10 +145,12 @@ pub(super) fn metrics<'a>(nodes: impl Iterator<Item = Node<'a>>, report: &Report
                     .help("put the metric that the verdict is about first"),
             );
         }
-        metrics.push(Metric {
+        let better = node.prop("better").and_then(Value::str);
+        let kind = node.prop("kind").and_then(Value::str);
+        metrics.push(MetricSpec {
             name: name.value,
-            higher_is_better: node.prop("better").and_then(Value::str) == Some("higher"),
-            count: node.prop("kind").and_then(Value::str) == Some("count"),
+            better: if better == Some("higher") { Better::Higher } else { Better::Lower },
+            kind: if kind == Some("count") { MetricKind::Count } else { MetricKind::Time },
             min_effect: node.prop("min-effect").and_then(Value::percent).map_or(MIN_EFFECT, |percent| percent.value),
             guard,
         });
@@ -272,6 +276,7 @@ fn agent(node: Node<'_>, report: &Report) -> Option<Agent> {
         version: node.child("version").and_then(Node::text),
         env: env(node.children(), report),
         usage_lines: node.child("usage").and_then(|node| node.prop("lines")?.text()),
+        trajectory: node.child("trajectory").and_then(Node::text),
     })
 }
 

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::flaw::{Draft, Report, list, suggest};
 use super::graph::{axes, edges, order};
-use super::{Body, Input, InputFrom, Metric, Pipeline, Place, Spanned, Step, bind, holes};
+use super::{Body, Input, InputFrom, Pipeline, Place, Spanned, bind, holes, Step};
+use crate::measure::{Kind as MetricKind, MetricSpec};
 use crate::names::StepName;
 
 /// Checks a pipeline and completes it: order, axes, inputs that `needs` alone says, what a gate takes over.
@@ -287,7 +288,8 @@ fn implied(pipeline: &mut Pipeline, report: &Report) {
 
 /// A test that measures time must hold a slot.
 fn held(pipeline: &Pipeline, report: &Report) {
-    let timed = |metrics: &[Metric]| metrics.is_empty() || metrics.iter().any(|metric| !metric.count);
+    let timed =
+        |metrics: &[MetricSpec]| metrics.is_empty() || metrics.iter().any(|metric| metric.kind == MetricKind::Time);
     let tests = || pipeline.repos.iter().flat_map(|repo| &repo.tests);
     let gates: BTreeSet<&StepName> = pipeline
         .steps

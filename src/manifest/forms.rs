@@ -333,6 +333,14 @@ pub(super) const FORMS: &[Form] = &[
         ..NODE
     },
     Form {
+        name: "trajectory",
+        within: &[In::Agent],
+        args: &[one("file", Ty::Text)],
+        meaning: "A file that the agent writes into `{out}` and that tells what it did: kept for people, without secrets.",
+        example: "trajectory \"trajectory.json\"",
+        ..NODE
+    },
+    Form {
         name: "run",
         within: &[In::Agent, TEST, COMMAND],
         args: &[some("argument", Ty::Template)],
@@ -496,7 +504,7 @@ pub(super) const FORMS: &[Form] = &[
         name: "blocks",
         within: &[In::Protocol],
         props: &[must("max", Ty::Whole(1, 1000))],
-        meaning: "At most so many blocks; 5 if not said.",
+        meaning: "At most so many blocks; the profile's own number if not said.",
         example: "blocks max=12",
         ..NODE
     },

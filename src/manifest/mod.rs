@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::measure::{Contract, MetricSpec, Protocol};
 use crate::names::{CandidateName, RepoName, SlotKind, StepName};
 
 mod bind;
@@ -142,15 +143,6 @@ pub enum Base {
     Id(String),
 }
 
-/// How a test script reports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Contract {
-    /// JSON in `$FLOW_RESULT`.
-    Flow,
-    /// The last JSON line of stdout.
-    Isobench,
-}
-
 /// Where the test scripts of some commits are.
 #[derive(Clone, Debug)]
 pub struct Tests {
@@ -163,22 +155,7 @@ pub struct Tests {
     /// The commits these are for; all if empty.
     pub only: Vec<Spanned<String>>,
     /// The metrics, where the contract's default is not meant. The first is primary.
-    pub metrics: Vec<Metric>,
-}
-
-/// A metric that a test reports.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Metric {
-    /// Its name in the test's result.
-    pub name: String,
-    /// Whether more is better.
-    pub higher_is_better: bool,
-    /// Counted exactly, or a time.
-    pub count: bool,
-    /// The smallest relative effect that matters, as a fraction.
-    pub min_effect: f64,
-    /// It must not get worse, but does not count as a gain.
-    pub guard: bool,
+    pub metrics: Vec<MetricSpec>,
 }
 
 /// What is evaluated: an agent with a model and a configuration.
@@ -280,6 +257,8 @@ pub struct Agent {
     pub env: Env,
     /// The marker of the lines of its stdout that hold usage as JSON.
     pub usage_lines: Option<Spanned<String>>,
+    /// A file within `{out}` that tells what the agent did: kept for people, redacted.
+    pub trajectory: Option<Spanned<String>>,
 }
 
 /// A thing held while a step runs.
@@ -467,32 +446,13 @@ pub struct TestBody {
     /// The gate whose reference this step's results are compared with.
     pub against: Option<Spanned<StepName>>,
     /// Metrics that replace those of `tests`.
-    pub metrics: Vec<Metric>,
+    pub metrics: Vec<MetricSpec>,
     /// How many blocks and how long.
     pub protocol: Protocol,
     /// Arm B is a second copy of the base tree.
     pub aa: bool,
     /// Argv in place of `{interpreter} {script}`.
     pub run: Vec<Spanned<Template>>,
-}
-
-/// The protocol of a test step.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Protocol {
-    /// `screen`, `headline` or `fixed`.
-    pub profile: String,
-    /// At most so many blocks.
-    pub blocks_max: u32,
-    /// No new block after so long.
-    pub time_max: Option<Duration>,
-    /// Of the order of arms.
-    pub seed: u64,
-}
-
-impl Default for Protocol {
-    fn default() -> Self {
-        Self { profile: "screen".into(), blocks_max: 5, time_max: None, seed: 0 }
-    }
 }
 
 /// Judging stored samples anew.

@@ -9,6 +9,10 @@ use kdl::{KdlEntry, KdlNode, KdlValue};
 use miette::SourceSpan;
 
 use super::{Place, Spanned, Template};
+use crate::units::{BadUnit, Percent, Size, Span};
+
+/// A limit beyond this is a slip.
+const YEAR: Duration = Duration::from_secs(366 * 86_400);
 
 /// The file that a node stands in.
 #[derive(Debug)]
@@ -199,66 +203,25 @@ impl<'a> Value<'a> {
     }
 }
 
-/// Reads `"10m"`, `"1h30m"`.
+/// Reads `"10m"`, `"1h30m"`; nothing shorter than a millisecond and nothing longer than a year.
 pub(super) fn parse_span(text: &str) -> Result<Duration, String> {
-    let bad = || format!("`{text}` is no length of time such as \"90s\", \"10m\" or \"2h\"");
-    let mut total = 0.0_f64;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let (number, unit, after) = number_and_unit(rest).ok_or_else(bad)?;
-        let factor = match unit {
-            "ms" => 0.001,
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            "d" => 86400.0,
-            _ => return Err(bad()),
-        };
-        total += number * factor;
-        rest = after;
+    let Span(span) = text.parse().map_err(|error: BadUnit| error.to_string())?;
+    if span.as_millis() == 0 || span > YEAR {
+        return Err(format!("`{text}` is not between a millisecond and a year"));
     }
-    if text.is_empty() || total <= 0.0 || total > 366.0 * 86400.0 {
-        return Err(bad());
-    }
-    Ok(Duration::from_secs_f64(total))
+    Ok(span)
 }
 
 /// Reads `"2MiB"`.
 pub(super) fn parse_size(text: &str) -> Result<u64, String> {
-    let bad = || format!("`{text}` is no size such as \"500kB\", \"2MiB\" or \"1GiB\"");
-    let (number, unit, rest) = number_and_unit(text).ok_or_else(bad)?;
-    let factor = match unit {
-        "B" => 1.0,
-        "kB" => 1e3,
-        "MB" => 1e6,
-        "GB" => 1e9,
-        "KiB" => 1024.0,
-        "MiB" => 1024.0 * 1024.0,
-        "GiB" => 1024.0 * 1024.0 * 1024.0,
-        _ => return Err(bad()),
-    };
-    let bytes = number * factor;
-    if !rest.is_empty() || !(1.0..=1e15).contains(&bytes) {
-        return Err(bad());
+    match text.parse().map_err(|error: BadUnit| error.to_string())? {
+        Size(0) => Err("a size of nothing".to_owned()),
+        Size(bytes) => Ok(bytes),
     }
-    // In range, see above.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    Ok(bytes as u64)
 }
 
 /// Reads `"2%"` as 0.02.
 pub(super) fn parse_percent(text: &str) -> Result<f64, String> {
-    let number = text.strip_suffix('%').and_then(|digits| digits.parse::<f64>().ok());
-    match number {
-        Some(n) if (0.0..=1000.0).contains(&n) => Ok(n / 100.0),
-        _ => Err(format!("`{text}` is no percentage such as \"2%\"")),
-    }
-}
-
-fn number_and_unit(text: &str) -> Option<(f64, &str, &str)> {
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-    let (number, rest) = text.split_at(digits);
-    let end = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-    let (unit, rest) = rest.split_at(end);
-    Some((number.parse().ok()?, unit, rest))
+    let Percent(fraction) = text.parse().map_err(|error: BadUnit| error.to_string())?;
+    if fraction > 10.0 { Err(format!("`{text}` is more than 1000%")) } else { Ok(fraction) }
 }

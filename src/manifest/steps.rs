@@ -12,8 +12,10 @@ use super::shape;
 use super::types::split_source;
 use super::{
     AgentBody, Body, ClassifyBody, CommandBody, EnvironmentBody, Hold, Input, InputFrom, Kind, Output, PatchBody,
-    Place, Protocol, Spanned, Step, TestBody,
+    Place, Spanned, Step, TestBody,
 };
+use crate::measure::Protocol;
+use crate::measure::protocol::Profile;
 use crate::names::StepName;
 
 /// A step while its children are still nodes.
@@ -212,7 +214,7 @@ fn build(raw: &Raw<'_>, tools: &[Node<'_>], report: &Report) -> Option<Step> {
         Kind::Test => Body::Test(Box::new(TestBody {
             against: names(find("against")).into_iter().next(),
             metrics: metrics(all("metric"), report),
-            protocol: find("protocol").map(|node| protocol(*node)).unwrap_or_default(),
+            protocol: find("protocol").map_or_else(|| Protocol::new(Profile::Screen), |node| protocol(*node)),
             aa: find("aa").is_some(),
             run: find("run").map(|node| node.templates()).unwrap_or_default(),
         })),
@@ -296,13 +298,18 @@ fn environment(raw: &Raw<'_>, tools: &[Node<'_>], report: &Report) -> Environmen
 }
 
 fn protocol(node: Node<'_>) -> Protocol {
-    let default = Protocol::default();
+    let profile = node.text().and_then(|profile| profile.value.parse().ok()).unwrap_or(Profile::Screen);
+    let default = Protocol::new(profile);
     Protocol {
-        profile: node.text().map_or(default.profile, |profile| profile.value),
         blocks_max: node.child("blocks").and_then(|node| node.prop("max")?.whole()).unwrap_or(default.blocks_max),
-        time_max: node.child("time").and_then(|node| node.prop("max")?.span()).map(|span| span.value),
+        time_max_ms: node.child("time").and_then(|node| node.prop("max")?.span()).map(|span| millis(span.value)),
         seed: node.child("seed").and_then(|node| node.arg(0)?.whole()).unwrap_or(default.seed),
+        ..default
     }
+}
+
+fn millis(span: std::time::Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn holds(node: Node<'_>) -> Vec<Hold> {

@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+"""Work and result test for commit 31fa6e3c of shop.
+
+Target:   shop.catalog.find_many
+Workload: pick lists of 30 stock numbers out of 80 products, some of them unknown
+Counted:  readings of a product's `sku`
+
+Run it with the working directory set to a tree of shop, which need not be installed:
+
+    cd TREE && python3 .../tests/31fa6e3c.py
+
+The last line of standard output is one JSON object; if the environment variable
+FLOW_RESULT names a file, the same object is written there too.
+
+Exit codes: 0 measured; 3 shop was imported from elsewhere; 4 the target does not
+exist in this tree; 1 anything else (traceback on standard error, no JSON).
+"""
+import hashlib
+import importlib
+import json
+import os
+import random
+import sys
+
+PACKAGE = "shop"
+MODULE = "shop.catalog"
+NAME = "find_many"
+SEED = 1003
+ROUNDS = 3  # calls; every one gets an input of its own
+
+
+class Work:
+    """Counts what the function does with what it is given: the same on every machine and every Python."""
+
+    ops = 0
+
+
+class Product:
+    def __init__(self, number):
+        self.number = number
+
+    @property
+    def sku(self):
+        Work.ops += 1
+        return self.number
+
+
+def pick(rng, count):
+    """A number from 0 to count - 1. Of random's methods only random() promises the same numbers in every version."""
+    return int(rng.random() * count)
+
+
+def make_input(rng):
+    return [Product(pick(rng, 120)) for _ in range(80)], [pick(rng, 120) for _ in range(30)]
+
+
+def call(target, args):
+    return list(target(*args))
+
+
+def canonical(products):
+    return [product.number if product else None for product in products]
+
+
+# ---------------------------------------------------------------- the contract
+
+
+def emit(result, code):
+    line = json.dumps(result, sort_keys=True)
+    path = os.environ.get("FLOW_RESULT")
+    if path:
+        with open(path, "w", encoding="utf-8") as out:
+            out.write(line + "\n")
+    print(line, flush=True)
+    sys.exit(code)
+
+
+def resolve():
+    """The function to measure, out of the package in the working directory and no other."""
+    root = os.path.realpath(os.getcwd())
+    sys.path.insert(0, root)
+    package = importlib.import_module(PACKAGE)
+    where = os.path.realpath(getattr(package, "__file__", None) or "")
+    if not where.startswith(root + os.sep):
+        message = f"{PACKAGE} was imported from {where!r}, which is not under {root!r}"
+        print(message, file=sys.stderr)
+        emit({"error": "WRONG_PACKAGE", "message": message}, 3)
+    missing = {"error": "TARGET_NOT_RESOLVED", "target": f"{MODULE}.{NAME}"}
+    try:
+        module = importlib.import_module(MODULE)
+    except ModuleNotFoundError as err:
+        if err.name != MODULE:
+            raise  # the module is there, and something that it imports is not
+        emit(missing, 4)
+    if not hasattr(module, NAME):
+        emit(missing, 4)
+    return getattr(module, NAME)
+
+
+def digest(results):
+    plain = json.dumps(results, sort_keys=True, separators=(",", ":"))
+    return "sha256:" + hashlib.sha256(plain.encode()).hexdigest()
+
+
+def main():
+    target = resolve()
+    rng = random.Random(SEED)
+    ops, results = 0, []
+    for _ in range(ROUNDS):
+        args = make_input(rng)
+        before = Work.ops
+        result = call(target, args)
+        ops += Work.ops - before
+        results.append(canonical(result))
+    emit({"metrics": {"ops": ops}, "digest": digest(results)}, 0)
+
+
+if __name__ == "__main__":
+    main()

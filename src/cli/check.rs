@@ -1,0 +1,67 @@
+//! `flow check`: reads a manifest and reports every flaw in it. Needs no tool, no variable and no repository.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::cli::fault::Fault;
+use crate::cli::open;
+
+/// Arguments of `flow check`.
+#[derive(Debug, Args)]
+#[command(after_help = "Exit codes: 0 no flaw; 2 flaws, each underlined with a hint.")]
+pub struct CheckArgs {
+    /// The manifests
+    #[arg(required = true, value_name = "MANIFEST")]
+    manifests: Vec<PathBuf>,
+}
+
+/// Checks manifests, each on its own, and the names of all of them together.
+///
+/// # Errors
+/// Of the last manifest with flaws; those before it are printed.
+pub fn check(args: &CheckArgs) -> Result<ExitCode, Fault> {
+    let mut last = None;
+    let mut names: Vec<(String, PathBuf)> = Vec::new();
+    for path in &args.manifests {
+        match open::read(path) {
+            Ok(manifest) => {
+                let pipeline = &manifest.pipeline;
+                let commits: usize = pipeline.repos.iter().map(|repo| repo.commits.len()).sum();
+                println!(
+                    "{}: pipeline {}, {} commits, {} candidates, {} steps: no flaw",
+                    path.display(),
+                    pipeline.name.value,
+                    commits,
+                    pipeline.candidates.len(),
+                    pipeline.steps.len()
+                );
+                if let Some((_, other)) = names.iter().find(|(name, _)| *name == pipeline.name.value) {
+                    let same = std::fs::canonicalize(other).ok() == std::fs::canonicalize(path).ok();
+                    if !same {
+                        let message = format!(
+                            "{} and {} both hold a pipeline `{}`",
+                            other.display(),
+                            path.display(),
+                            pipeline.name.value
+                        );
+                        last.replace(Fault::hint(
+                            2,
+                            message,
+                            "a pipeline's name is its identity in budget, history and `why`: rename one",
+                        ))
+                        .map(|before| super::fault::report(&before));
+                    }
+                }
+                names.push((pipeline.name.value.clone(), path.clone()));
+            }
+            Err(fault) => {
+                if let Some(before) = last.replace(fault) {
+                    super::fault::report(&before);
+                }
+            }
+        }
+    }
+    last.map_or(Ok(ExitCode::SUCCESS), Err)
+}

@@ -1,0 +1,57 @@
+//! What ends a command badly: a message, a hint and an exit code, drawn by miette.
+
+use std::process::ExitCode;
+
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
+
+/// The end of a command that could not do its part.
+#[derive(Debug)]
+pub struct Fault {
+    code: u8,
+    report: Box<dyn Diagnostic + Send + Sync>,
+}
+
+#[derive(Debug, thiserror::Error, Diagnostic)]
+#[error("{message}")]
+struct Plain {
+    message: String,
+    #[help]
+    hint: Option<String>,
+}
+
+impl Fault {
+    /// With an exit code and a message.
+    pub fn new(code: u8, message: impl Into<String>) -> Self {
+        Self { code, report: Box::new(Plain { message: message.into(), hint: None }) }
+    }
+
+    /// With a hint that says what to do.
+    pub fn hint(code: u8, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { code, report: Box::new(Plain { message: message.into(), hint: Some(hint.into()) }) }
+    }
+
+    /// With a report that underlines.
+    pub fn drawn(code: u8, report: impl Diagnostic + Send + Sync + 'static) -> Self {
+        Self { code, report: Box::new(report) }
+    }
+}
+
+/// Draws a diagnostic for standard error: as wide as the terminal, in colour only on one.
+#[must_use]
+pub fn draw(report: &dyn Diagnostic) -> String {
+    use std::io::IsTerminal;
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let theme = if colour { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
+    let width = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(100);
+    let mut text = String::new();
+    match GraphicalReportHandler::new_themed(theme).with_width(width).render_report(&mut text, report) {
+        Ok(()) => text,
+        Err(_) => report.to_string(),
+    }
+}
+
+/// Prints a fault and gives its exit code.
+pub fn report(fault: &Fault) -> ExitCode {
+    eprint!("{}", draw(&*fault.report));
+    ExitCode::from(fault.code)
+}

@@ -1,0 +1,97 @@
+//! The command line: one file a verb. The only room that prints, reads the environment, and decides exit codes.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+pub mod act;
+pub mod check;
+pub mod fault;
+pub mod open;
+pub mod plan;
+pub mod progress;
+pub mod run;
+pub mod select;
+
+pub use fault::Fault;
+
+/// Evaluates coding agents on real performance commits, from one manifest, and never runs the same thing twice.
+#[derive(Debug, Parser)]
+#[command(name = "flow", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+#[command(after_help = "\
+Examples:
+  flow run pipelines/quickstart.kdl       run what has not been run
+  flow plan pipelines/quickstart.kdl      what would run, and why
+  flow why 9f47610d                       why each step of a commit was or was not run again
+  flow status                             the newest run, while it works or after
+  flow show JOB                           one job: class, evidence, attempts
+  flow log JOB STEP                       what a step printed
+
+Exit codes: 0 all jobs settled; 2 usage or manifest; 3 jobs left unsettled; 130 interrupted.")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run what has not been run
+    Run(run::RunArgs),
+    /// Say what would run, and why
+    Plan(plan::PlanArgs),
+    /// Read a manifest and report every flaw in it
+    Check(check::CheckArgs),
+    /// Play an agent of the `human`, `nop` or `scripted` adapter
+    #[command(hide = true, subcommand)]
+    Act(act::Act),
+}
+
+/// Where things are; understood by every verb.
+#[derive(Clone, Debug, Args)]
+pub struct Places {
+    /// The folder of the store [default: `cache` in the manifest's project]
+    #[arg(long, env = "FLOW_CACHE", value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+    /// Use a local clone in place of a repository of the manifest; in no key
+    #[arg(long = "repo", value_name = "NAME=PATH", value_parser = name_and_path)]
+    pub repos: Vec<(String, PathBuf)>,
+}
+
+fn name_and_path(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, path)) if !name.is_empty() && !path.is_empty() => Ok((name.to_owned(), path.into())),
+        _ => Err("write it as NAME=PATH".into()),
+    }
+}
+
+/// The whole program but for the supervisor.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A closed pipe is no error of ours.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fault::report(&Fault::new(3, format!("cannot start threads: {error}"))),
+    };
+    let result = runtime.block_on(async {
+        match cli.verb {
+            Verb::Run(args) => run::run(args).await,
+            Verb::Plan(args) => plan::plan(args).await,
+            Verb::Check(args) => check::check(&args),
+            Verb::Act(act) => act::act(act),
+        }
+    });
+    // Tasks that are still blocked in a read must not keep a finished program alive.
+    runtime.shutdown_background();
+    match result {
+        Ok(code) => code,
+        Err(fault) => fault::report(&fault),
+    }
+}

@@ -1,0 +1,174 @@
+//! What every verb begins with: the manifest read, the store opened, this machine looked at, the plan made.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use miette::{Diagnostic, NamedSource, SourceSpan};
+
+use crate::cli::Places;
+use crate::cli::fault::Fault;
+use crate::manifest::{self, Manifest};
+use crate::plan::{Missing, Plan};
+use crate::run::prepare::{Prepared, Wishes, prepare};
+use crate::step::context::Machine;
+use crate::store::{Index, Store};
+
+/// A manifest on this machine.
+pub struct Opened {
+    /// The store.
+    pub store: Arc<Store>,
+    /// What it knows.
+    pub index: Index,
+    /// This machine.
+    pub machine: Machine,
+    /// The plan and what it was made with.
+    pub prepared: Prepared,
+    /// The manifest's path as it was written.
+    pub path: PathBuf,
+}
+
+impl Opened {
+    /// Reads a manifest and plans it.
+    ///
+    /// # Errors
+    /// If the manifest has flaws or the store cannot be used.
+    pub async fn open(path: &Path, places: &Places, fetch: bool) -> Result<Self, Fault> {
+        let manifest = Arc::new(read(path)?);
+        let store = Arc::new(store(&store_root(path, places))?);
+        let index = Index::load(&store.root).map_err(|error| Fault::new(3, error.to_string()))?;
+        say_damage(&index);
+        let machine = machine()?;
+        let known: Vec<&str> = manifest.pipeline.repos.iter().map(|repo| repo.name.value.as_str()).collect();
+        if let Some((name, _)) = places.repos.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+            return Err(Fault::hint(
+                2,
+                format!("--repo {name}=…: the manifest has no repository `{name}`"),
+                format!("it has: {}", known.join(", ")),
+            ));
+        }
+        let mut repos = BTreeMap::new();
+        for (name, path) in &places.repos {
+            let full =
+                std::path::absolute(path).map_err(|error| Fault::new(2, format!("{}: {error}", path.display())))?;
+            repos.insert(name.clone(), full);
+        }
+        let wishes = Wishes { fetch, repos };
+        let prepared = prepare(manifest, &machine, &store, &index, &wishes).await;
+        for notice in &prepared.notices {
+            eprintln!("note: {notice}");
+        }
+        Ok(Self { store, index, machine, prepared, path: path.to_owned() })
+    }
+
+    /// The plan.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.prepared.plan
+    }
+}
+
+/// Reads a manifest.
+///
+/// # Errors
+/// Every flaw in it, in one report.
+pub fn read(path: &Path) -> Result<Manifest, Fault> {
+    manifest::read(path).map_err(|flaws| Fault::drawn(2, flaws))
+}
+
+/// The folder of the store: as said, else `cache` in the nearest folder at or above the manifest that holds `.git`, else beside
+/// the manifest.
+#[must_use]
+pub fn store_root(manifest: &Path, places: &Places) -> PathBuf {
+    if let Some(cache) = &places.cache {
+        return std::path::absolute(cache).unwrap_or_else(|_| cache.clone());
+    }
+    let full = std::path::absolute(manifest).unwrap_or_else(|_| manifest.to_owned());
+    let own = full.parent().unwrap_or(Path::new(".")).to_owned();
+    let project = full.ancestors().skip(1).find(|folder| folder.join(".git").exists()).unwrap_or(&own);
+    project.join("cache")
+}
+
+/// Opens a store.
+///
+/// # Errors
+/// If it cannot be made or written, with what to do.
+pub fn store(root: &Path) -> Result<Store, Fault> {
+    Store::open(root).map_err(|error| {
+        Fault::hint(3, error.to_string(), "make the folder writable, or name another with --cache DIR or FLOW_CACHE")
+    })
+}
+
+/// Says what of the store cannot be believed: each is a miss, never silent.
+pub fn say_damage(index: &Index) {
+    for damage in index.take_damage() {
+        eprintln!("warning: {damage}");
+    }
+}
+
+/// This machine.
+///
+/// # Errors
+/// If flow cannot find its own program.
+pub fn machine() -> Result<Machine, Fault> {
+    let flow = std::env::current_exe().map_err(|error| Fault::new(3, format!("flow cannot find itself: {error}")))?;
+    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+    let variables =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    Ok(Machine { flow, host, variables: variables.collect() })
+}
+
+/// What the machine lacks, each underlined where the manifest asks for it.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+#[error("{summary}")]
+#[diagnostic(code(flow::missing))]
+struct Lacks {
+    summary: String,
+    #[related]
+    each: Vec<Lacking>,
+}
+
+#[derive(Debug, thiserror::Error, Diagnostic)]
+#[error("{what}")]
+struct Lacking {
+    what: String,
+    #[help]
+    hint: String,
+    #[source_code]
+    source_code: NamedSource<Arc<str>>,
+    #[label("asked for here")]
+    place: Option<SourceSpan>,
+}
+
+/// How many lacking things are drawn: one broken path may be missed by hundreds of actions.
+const SHOWN: usize = 20;
+
+/// The fault that a run cannot start for what this machine lacks; `None` if it lacks nothing.
+#[must_use]
+pub fn lacks(manifest: &Manifest, missing: &[&Missing]) -> Option<Fault> {
+    let mut distinct: Vec<&Missing> = Vec::new();
+    for lacking in missing {
+        if !distinct.contains(lacking) {
+            distinct.push(lacking);
+        }
+    }
+    let first = distinct.first()?;
+    let more = distinct.len() - 1;
+    let summary = match more {
+        0 => format!("the run cannot start: {}", first.what),
+        _ => format!("the run cannot start: {}, and {more} more", first.what),
+    };
+    let each = distinct.iter().take(SHOWN).map(|lacking| {
+        let file = lacking.place.map_or(0, |place| place.file);
+        let source = manifest.files.get(file);
+        let name = source.map_or_else(String::new, |file| file.name.clone());
+        let text: Arc<str> = source.map_or_else(|| Arc::from(""), |file| file.text.clone());
+        Lacking {
+            what: lacking.what.clone(),
+            hint: lacking.hint.clone(),
+            source_code: NamedSource::new(name, text),
+            place: lacking.place.map(|place| (place.offset, place.len).into()),
+        }
+    });
+    Some(Fault::drawn(2, Lacks { summary, each: each.collect() }))
+}

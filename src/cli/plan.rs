@@ -1,0 +1,52 @@
+//! `flow plan`: what would run, and why. Executes nothing.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::cli::Places;
+use crate::cli::fault::Fault;
+use crate::cli::open::Opened;
+use crate::cli::select::{self, Selection};
+use crate::report::jobs;
+use crate::why::forecast::forecast;
+
+/// Arguments of `flow plan`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  flow plan pipelines/quickstart.kdl          what would run, grouped by why
+  flow plan m.kdl --commit 9f47610d --all     every action of one commit
+  flow plan m.kdl --json                      for programs")]
+pub struct PlanArgs {
+    /// The manifest
+    manifest: PathBuf,
+    #[command(flatten)]
+    places: Places,
+    #[command(flatten)]
+    selection: Selection,
+    /// List every action, also those that would be served
+    #[arg(long)]
+    all: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// Plans a manifest.
+///
+/// # Errors
+/// If it has flaws or the store cannot be used. What the machine lacks is said, and no error.
+pub async fn plan(args: PlanArgs) -> Result<ExitCode, Fault> {
+    let opened = Opened::open(&args.manifest, &args.places, false).await?;
+    let last_class = jobs::last_classes(opened.plan(), &opened.index);
+    let wanted = select::wanted(opened.plan(), &args.selection, &|job| last_class.get(&job).cloned())?;
+    let forecasts = forecast(opened.plan(), &opened.store, &opened.index, &wanted);
+    if args.json {
+        println!("{}", crate::why::render::plan_json(opened.plan(), &forecasts));
+    } else {
+        print!("{}", crate::why::render::plan_text(opened.plan(), &forecasts, args.all));
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,175 @@
+//! `flow run`: runs what has not been run, and prints the table.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use jiff::Timestamp;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::cli::Places;
+use crate::cli::fault::Fault;
+use crate::cli::open::{Opened, lacks};
+use crate::cli::progress;
+use crate::cli::select::{self, Selection};
+use crate::names::RunId;
+use crate::plan::Missing;
+use crate::report::{jobs, table};
+use crate::run::dispatch::{Dispatcher, Observer, Options, Order};
+use crate::run::journal::Journal;
+use crate::run::leases::Leases;
+use crate::run::recover::recover;
+use crate::step::Context;
+use crate::store::{Index, RecordWriter, RunLock};
+use crate::units::Span;
+
+/// Arguments of `flow run`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  flow run pipelines/quickstart.kdl                 everything that has not been run
+  flow run m.kdl --commit 9f47610d                  one commit
+  flow run m.kdl --only '*/careful/*' --until patch one candidate, and no tests
+  flow run m.kdl --class AGENT_TIMEOUT              jobs whose last class was this
+
+A run may be stopped at any instant, by Ctrl-C or by kill -9: the same command goes on where it was.")]
+pub struct RunArgs {
+    /// The manifest
+    manifest: PathBuf,
+    #[command(flatten)]
+    places: Places,
+    #[command(flatten)]
+    selection: Selection,
+    /// At most so many actions at once [default: the number of processors]
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
+    /// Try again what has used up its attempts, for jobs that match a glob
+    #[arg(long, value_name = "JOB-GLOB")]
+    retry: Vec<String>,
+    /// How long running actions may go on after Ctrl-C
+    #[arg(long, value_name = "SPAN", default_value = "90s")]
+    drain: Span,
+    /// Print each event as a line of JSON, and no table
+    #[arg(long)]
+    json: bool,
+    /// Do not show progress
+    #[arg(long, short)]
+    quiet: bool,
+    /// Where the locks of this machine's slots lie
+    #[arg(long, env = "FLOW_SLOTS", value_name = "DIR", default_value = "/tmp/flow-slots", hide = true)]
+    slots: PathBuf,
+}
+
+/// Runs a manifest.
+///
+/// # Errors
+/// If the manifest has flaws, the machine lacks something, or the store cannot be used: nothing was executed then.
+pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
+    let broken = |error: String| Fault::new(3, error);
+    let opened = Opened::open(&args.manifest, &args.places, true).await?;
+    let last_class = jobs::last_classes(opened.plan(), &opened.index);
+    let wanted = select::wanted(opened.plan(), &args.selection, &|job| last_class.get(&job).cloned())?;
+    let retry = select::globs(&args.retry)?;
+    let fatal: Vec<&Missing> = (0..opened.plan().nodes.len())
+        .filter(|node| wanted[*node])
+        .flat_map(|node| &opened.plan().nodes[node].missing)
+        .filter(|missing| missing.fatal)
+        .collect();
+    if let Some(fault) = lacks(&opened.plan().manifest, &fatal) {
+        return Err(fault);
+    }
+    let Opened { store, machine, prepared, path, .. } = opened;
+    for (_, bytes) in prepared.intake.blobs() {
+        store.cas.put(bytes).map_err(|error| broken(error.to_string()))?;
+    }
+    let run = new_run();
+    let _lock = RunLock::take(&store.root, &run).map_err(|error| broken(error.to_string()))?;
+    let records =
+        RecordWriter::create(&store.root, &run, store.cas.clone()).map_err(|error| broken(error.to_string()))?;
+    let mut index = Index::load(&store.root).map_err(|error| broken(error.to_string()))?;
+    let recovered = recover(&store, &index, &run, &records).map_err(|error| broken(error.to_string()))?;
+    if recovered.ended + recovered.finished > 0 {
+        eprintln!(
+            "note: an earlier run died: {} attempts of it were interrupted, {} agents had finished and are read now",
+            recovered.ended, recovered.finished
+        );
+        index = Index::load(&store.root).map_err(|error| broken(error.to_string()))?;
+    }
+    index.own(&run);
+    let retried: Vec<bool> = {
+        let mut retried = vec![false; prepared.plan.nodes.len()];
+        for job in prepared.plan.jobs.iter().filter(|job| retry.iter().any(|glob| glob.is_match(job.id.as_str()))) {
+            for node in &job.nodes {
+                retried[*node] = true;
+            }
+        }
+        retried
+    };
+    crate::run::journal::write_plan(&store.root, &run, &prepared.plan, &path, &wanted);
+    let leases = Leases::open(&prepared.plan, &args.slots, &store.root).map_err(broken)?;
+    let plan = Arc::new(prepared.plan);
+    let context = Arc::new(Context { plan: plan.clone(), store: store.clone(), machine, sources: prepared.sources });
+    let options = Options {
+        jobs: args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from)).max(1),
+        drain: args.drain.0,
+        wanted: wanted.clone(),
+        retry: retried,
+    };
+    let mut observers: Vec<Box<dyn Observer>> = Vec::new();
+    if args.json {
+        observers.push(Box::new(progress::Json));
+    } else if !args.quiet {
+        observers.push(progress::for_terminal(&plan, &wanted));
+    }
+    let journal = Journal::create(&store.root, &run);
+    let manifest = path.display().to_string();
+    let dispatcher =
+        Dispatcher::new(context, run.clone(), manifest, index, records, journal, leases, options, observers);
+    let report = dispatcher.run(orders()?).await;
+    for damage in store.cas.take_damage() {
+        eprintln!("warning: {damage}");
+    }
+    if !args.json {
+        let index = Index::load(&store.root).map_err(|error| broken(error.to_string()))?;
+        let results = jobs::results(&plan, &store, &index, &wanted);
+        print!("{}", table::results(&results));
+        print!("{}", table::summary(&results, Some(&report.finished)));
+        crate::cli::progress::next_steps(&results, &path);
+    }
+    Ok(ExitCode::from(u8::try_from(report.exit).unwrap_or(3)))
+}
+
+/// A new run: the time of its start and a number nobody else has.
+fn new_run() -> RunId {
+    use std::hash::{BuildHasher, Hasher};
+    let tail = std::collections::hash_map::RandomState::new().build_hasher().finish() & 0xffff;
+    RunId::new(format!("{}-{tail:04x}", Timestamp::now().strftime("%Y%m%dT%H%M%SZ")))
+}
+
+/// Signals as orders: the first of any kind drains, the second kills.
+fn orders() -> Result<mpsc::UnboundedReceiver<Order>, Fault> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let listen = |kind| signal(kind).map_err(|error| Fault::new(3, format!("cannot listen to signals: {error}")));
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut hangup = listen(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        let mut heard = 0;
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+                _ = hangup.recv() => {}
+            }
+            heard += 1;
+            if sender.send(if heard == 1 { Order::Drain } else { Order::Kill }).is_err() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    Ok(receiver)
+}

@@ -1,0 +1,108 @@
+//! Which jobs and steps a command is about.
+
+use clap::Args;
+use globset::Glob;
+
+use crate::class::Class;
+use crate::cli::fault::Fault;
+use crate::plan::Plan;
+use crate::plan::graph::upstream_of;
+
+/// Selection of jobs and steps.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Selection {
+    /// Only jobs that match a glob: `shop/*/careful/1`, `*/hasty/*`
+    #[arg(long, value_name = "JOB-GLOB")]
+    pub only: Vec<String>,
+    /// Only jobs of commits that begin so
+    #[arg(long, value_name = "ID")]
+    pub commit: Vec<String>,
+    /// Only jobs whose last class was this
+    #[arg(long, value_name = "CLASS")]
+    pub class: Vec<String>,
+    /// Nothing beyond this step
+    #[arg(long, value_name = "STEP")]
+    pub until: Option<String>,
+}
+
+/// The actions that are wanted, by number.
+///
+/// # Errors
+/// If a glob is none, or nothing is selected.
+pub fn wanted(
+    plan: &Plan,
+    selection: &Selection,
+    last_class: &dyn Fn(usize) -> Option<String>,
+) -> Result<Vec<bool>, Fault> {
+    let jobs = jobs(plan, selection, last_class)?;
+    let steps = &plan.manifest.pipeline.steps;
+    let mut nodes: Vec<usize> = jobs.iter().flat_map(|job| plan.jobs[*job].nodes.iter().copied()).collect();
+    if let Some(until) = &selection.until {
+        let Some(step) = steps.iter().position(|step| step.name.value.as_str() == until) else {
+            let names: Vec<&str> = steps.iter().map(|step| step.name.value.as_str()).collect();
+            return Err(Fault::hint(
+                2,
+                format!("there is no step `{until}`"),
+                format!("the steps are: {}", names.join(", ")),
+            ));
+        };
+        nodes.retain(|node| plan.nodes[*node].step == step);
+        nodes = upstream_of(&plan.nodes, &nodes);
+    }
+    let mut wanted = vec![false; plan.nodes.len()];
+    for node in nodes {
+        wanted[node] = true;
+    }
+    Ok(wanted)
+}
+
+/// The jobs that are selected.
+///
+/// # Errors
+/// If a glob is none, a class is unknown, or nothing is selected.
+pub fn jobs(
+    plan: &Plan,
+    selection: &Selection,
+    last_class: &dyn Fn(usize) -> Option<String>,
+) -> Result<Vec<usize>, Fault> {
+    let only = globs(&selection.only)?;
+    for class in &selection.class {
+        if !Class::ALL.iter().any(|known| known.name() == class) {
+            let near = Class::ALL.iter().min_by_key(|known| strsim::damerau_levenshtein(known.name(), class));
+            let hint = near.map_or_else(String::new, |near| format!("did you mean {near}?"));
+            return Err(Fault::hint(2, format!("there is no class `{class}`"), hint));
+        }
+    }
+    let selected = |index: &usize| {
+        let job = &plan.jobs[*index];
+        let by_glob = only.is_empty() || only.iter().any(|glob| glob.is_match(job.id.as_str()));
+        let commit = job.axes.get("commit");
+        let by_commit = selection.commit.is_empty()
+            || commit.is_some_and(|id| selection.commit.iter().any(|wanted| id.starts_with(wanted.as_str())));
+        let by_class = selection.class.is_empty()
+            || last_class(*index).is_some_and(|last| selection.class.iter().any(|class| *class == last));
+        by_glob && by_commit && by_class
+    };
+    let jobs: Vec<usize> = (0..plan.jobs.len()).filter(selected).collect();
+    let asked = !(selection.only.is_empty() && selection.commit.is_empty() && selection.class.is_empty());
+    if jobs.is_empty() && asked {
+        let example = plan.jobs.first().map_or("", |job| job.id.as_str());
+        return Err(Fault::hint(
+            2,
+            "no job is selected",
+            format!("there are {} jobs, such as {example}", plan.jobs.len()),
+        ));
+    }
+    Ok(jobs)
+}
+
+/// Compiles globs of jobs: a `*` does not cross a `/`.
+///
+/// # Errors
+/// If one is no glob.
+pub fn globs(texts: &[String]) -> Result<Vec<globset::GlobMatcher>, Fault> {
+    let compile = |text: &String| {
+        Glob::new(text).map(|glob| glob.compile_matcher()).map_err(|error| Fault::new(2, error.to_string()))
+    };
+    texts.iter().map(compile).collect()
+}

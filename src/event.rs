@@ -1,0 +1,177 @@
+//! Events: what a run tells. One enum; the journal, the progress on screen and `--json` are readers of it.
+//!
+//! Only the record files say what happened to an action. An event is news, never the truth.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::key::{ActionKey, Change};
+use crate::names::{AttemptId, Axes, JobId, RunId};
+
+/// An event and when it was.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Told {
+    /// What.
+    #[serde(flatten)]
+    pub event: Event,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Something that happened in a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// The plan is made and the run begins.
+    RunStarted {
+        /// The run.
+        run: RunId,
+        /// The pipeline's name.
+        pipeline: String,
+        /// The manifest's path.
+        manifest: String,
+        /// How many jobs.
+        jobs: usize,
+        /// How many actions.
+        actions: usize,
+    },
+    /// Something worth saying to a person.
+    Notice {
+        /// What.
+        text: String,
+    },
+    /// An attempt begins.
+    ActionStarted {
+        /// The action's number in the plan.
+        node: usize,
+        /// Its key.
+        key: ActionKey,
+        /// Its point.
+        axes: Axes,
+        /// Its step.
+        step: String,
+        /// The attempt.
+        attempt: AttemptId,
+        /// What it holds.
+        slots: Vec<String>,
+        /// Why it is executed.
+        why: Reason,
+    },
+    /// An action is settled; its record is durable.
+    ActionSettled {
+        /// The action's number in the plan.
+        node: usize,
+        /// Its key.
+        key: ActionKey,
+        /// Its point.
+        axes: Axes,
+        /// Its step.
+        step: String,
+        /// The attempt that speaks for it.
+        attempt: AttemptId,
+        /// Whether that attempt was there before.
+        cached: bool,
+        /// The action of this run that executed it, where two have one key.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        shared_with: Option<usize>,
+        /// `SUCCEEDED` or the cause.
+        outcome: String,
+        /// The line that shows a failure.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        evidence: Option<String>,
+        /// How long the attempt took.
+        wall_ms: u64,
+        /// Facts worth a warning, such as `OVER_LIMIT`.
+        #[serde(skip_serializing_if = "Vec::is_empty", default)]
+        marks: Vec<String>,
+    },
+    /// An attempt ended without settling its action.
+    AttemptFailed {
+        /// The action's number in the plan.
+        node: usize,
+        /// Its point.
+        axes: Axes,
+        /// Its step.
+        step: String,
+        /// The attempt.
+        attempt: AttemptId,
+        /// The cause.
+        outcome: String,
+        /// The line that shows it.
+        evidence: String,
+        /// Whether it is tried again in this run.
+        again: bool,
+    },
+    /// An action is over without an attempt that speaks for it.
+    ActionOver {
+        /// The action's number in the plan.
+        node: usize,
+        /// Its point.
+        axes: Axes,
+        /// Its step.
+        step: String,
+        /// `skipped`, `blocked` or `open`.
+        end: String,
+        /// Why.
+        because: String,
+    },
+    /// The class of a job is known.
+    JobSettled {
+        /// The job.
+        job: JobId,
+        /// Its class.
+        class: String,
+    },
+    /// Somebody asked the run to stop.
+    Draining {
+        /// What is still running.
+        running: usize,
+    },
+    /// The run is over.
+    RunFinished {
+        /// The run.
+        run: RunId,
+        /// How many jobs.
+        jobs: usize,
+        /// How many actions, by what became of them.
+        actions: Counts,
+        /// How many jobs of each class; those not settled are `NOT_RUN` or provisional and counted in `open`.
+        classes: std::collections::BTreeMap<String, usize>,
+        /// How many jobs are not settled.
+        open: usize,
+        /// The exit code.
+        exit: i32,
+    },
+}
+
+/// How many actions came to what. `total` is the sum of the five after it; `failed` is counted within `executed`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// All.
+    pub total: usize,
+    /// Executed in this run.
+    pub executed: usize,
+    /// Served by an attempt that was there, or by another action of this run with the same key.
+    pub cached: usize,
+    /// Served across versions.
+    pub reused: usize,
+    /// Not to be run.
+    pub skipped: usize,
+    /// Could not be run.
+    pub blocked: usize,
+    /// Executed and failed.
+    pub failed: usize,
+}
+
+/// Why an action is executed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reason {
+    /// `new`, `changed`, `retry`, `adopted`.
+    pub state: String,
+    /// The key of the nearest earlier record.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub nearest: Option<ActionKey>,
+    /// What differs from it, blame first.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub changes: Vec<Change>,
+}

@@ -1,0 +1,574 @@
+//! From manifest to plan: every step at every point of its axes, with its templates filled and its files taken.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::digest::Digest;
+use crate::manifest::{Agent, Axis, Body, Env, InputFrom, Kind, Manifest, Pipeline, Spanned, Step, Template, Tests};
+use crate::measure::{self, Contract};
+use crate::names::{Axes, JobId, SlotKind};
+use crate::plan::binding::{Bound, bind};
+use crate::plan::graph::{Graph, upstream_of};
+use crate::plan::scope::{Scope, tools_in};
+use crate::plan::{
+    AgentAsk, Ask, CheckoutAsk, ClassifyAsk, CommandAsk, EnvAsk, Facts, Intake, Job, Link, Missing, Node, PatchAsk,
+    Plan, Point, TestAsk, point_name,
+};
+
+/// Makes the plan. What the machine lacks is noted in the actions that need it.
+#[must_use]
+pub fn expand(manifest: Arc<Manifest>, facts: Facts, intake: &mut Intake) -> Plan {
+    let bound = bind(&manifest.pipeline);
+    let mut nodes = Vec::new();
+    {
+        let pipeline = &manifest.pipeline;
+        let mut expander =
+            Expander { manifest: &manifest, facts: &facts, bound: &bound, intake, places: HashMap::new() };
+        for (step, point) in ordered_points(pipeline) {
+            let index = nodes.len();
+            let node = expander.node(step, point);
+            expander.places.insert((node.step, node.point.clone()), index);
+            nodes.push(node);
+        }
+    }
+    let graph = Graph::of(&nodes);
+    let dependents = graph.as_ref().map_or_else(|| vec![Vec::new(); nodes.len()], Graph::dependents);
+    let jobs = if graph.is_some() { jobs(&manifest.pipeline, &nodes, &dependents) } else { Vec::new() };
+    let mut plan = Plan { manifest, facts, nodes, jobs, dependents };
+    set_heights(&mut plan, &|_| 1.0);
+    plan
+}
+
+/// Recomputes the critical path by expected durations in seconds.
+pub fn set_heights(plan: &mut Plan, seconds: &dyn Fn(usize) -> f64) {
+    if let Some(graph) = Graph::of(&plan.nodes) {
+        for (node, height) in plan.nodes.iter_mut().zip(graph.heights(seconds)) {
+            node.height = height;
+        }
+    }
+}
+
+/// Paths that no patch of this pipeline may touch: they do not belong to a human's change either.
+#[must_use]
+pub fn protected(pipeline: &Pipeline) -> Vec<String> {
+    let mut globs: Vec<String> = Vec::new();
+    for step in &pipeline.steps {
+        if let Body::Patch(patch) = &step.body {
+            for glob in &patch.protect {
+                if !globs.contains(&glob.value) {
+                    globs.push(glob.value.clone());
+                }
+            }
+        }
+    }
+    globs
+}
+
+/// Every step at every point: commits in an order that their ids shuffle, so that a run stopped half-way is an honest sample
+/// and a commit added to the list moves no other; all candidates of a commit together; each after what it needs.
+fn ordered_points(pipeline: &Pipeline) -> Vec<(usize, Point)> {
+    let mut commits: Vec<(Digest, usize, usize)> = Vec::new();
+    for (repo, decl) in pipeline.repos.iter().enumerate() {
+        for (index, commit) in decl.commits.iter().enumerate() {
+            let seed = format!("{} {}", pipeline.name.value, commit.id.value);
+            commits.push((Digest::of(seed.as_bytes()), repo, index));
+        }
+    }
+    commits.sort_unstable();
+    let rank: HashMap<(usize, usize), usize> =
+        commits.iter().enumerate().map(|(rank, (_, repo, index))| ((*repo, *index), rank + 1)).collect();
+    let mut points = Vec::new();
+    for (step, decl) in pipeline.steps.iter().enumerate() {
+        for point in points_of(pipeline, decl) {
+            points.push((step, point));
+        }
+    }
+    let rank_of = |point: &Point| point.commit.map_or(0, |commit| rank[&commit]);
+    // Fewer axes of the manifest's own first: a step never needs one of more axes.
+    points.sort_by_cached_key(|(step, point)| {
+        let shared = point.own.is_empty();
+        (!shared, rank_of(point), if shared { Vec::new() } else { point.own.clone() }, *step, point.clone())
+    });
+    if pipeline.axes.len() > 1 {
+        points.sort_by_key(|(step, _)| *step);
+    }
+    points
+}
+
+fn points_of(pipeline: &Pipeline, step: &Step) -> Vec<Point> {
+    let has = |axis: &str| step.axes.iter().any(|own| own == axis);
+    let mut points = vec![Point::default()];
+    if has("commit") || has("repo") {
+        points = pipeline
+            .repos
+            .iter()
+            .enumerate()
+            .flat_map(|(repo, decl)| (0..decl.commits.len()).map(move |commit| (repo, commit)))
+            .map(|commit| Point { commit: Some(commit), ..Point::default() })
+            .collect();
+    }
+    if has("candidate") {
+        let mut wider = Vec::new();
+        for point in points {
+            for (candidate, decl) in pipeline.candidates.iter().enumerate() {
+                for sample in 1..=decl.samples {
+                    wider.push(Point { candidate: Some(candidate), sample: Some(sample), ..point.clone() });
+                }
+            }
+        }
+        points = wider;
+    }
+    for (index, axis) in pipeline.axes.iter().enumerate().filter(|(_, axis)| has(&axis.name.value)) {
+        points = points
+            .into_iter()
+            .flat_map(|point| {
+                (0..axis.values.len()).map(move |value| {
+                    let mut wider = point.clone();
+                    wider.own.push((index, value));
+                    wider
+                })
+            })
+            .collect();
+    }
+    points
+}
+
+fn axes_of(pipeline: &Pipeline, point: &Point) -> Axes {
+    let mut axes = Axes::default();
+    let mut put = |axis: &str, value: String| axes.0.insert(axis.to_owned(), value);
+    if let Some((repo, commit)) = point.commit {
+        put("repo", pipeline.repos[repo].name.value.to_string());
+        put("commit", pipeline.repos[repo].commits[commit].id.value.clone());
+    }
+    if let Some(candidate) = point.candidate {
+        put("candidate", pipeline.candidates[candidate].name.value.to_string());
+    }
+    if let Some(sample) = point.sample {
+        put("sample", sample.to_string());
+    }
+    for (axis, value) in &point.own {
+        let Axis { name, values } = &pipeline.axes[*axis];
+        put(&name.value, values[*value].clone());
+    }
+    axes
+}
+
+fn jobs(pipeline: &Pipeline, nodes: &[Node], dependents: &[Vec<usize>]) -> Vec<Job> {
+    let classify = |node: usize| pipeline.steps[nodes[node].step].kind() == Kind::Classify;
+    let any_classify = pipeline.steps.iter().any(|step| step.kind() == Kind::Classify);
+    let mut by_point: BTreeMap<&Point, Vec<usize>> = BTreeMap::new();
+    for (index, node) in nodes.iter().enumerate() {
+        let ends = if any_classify { classify(index) } else { dependents[index].is_empty() };
+        if ends {
+            by_point.entry(&node.point).or_default().push(index);
+        }
+    }
+    let mut jobs: Vec<Job> = by_point
+        .into_values()
+        .map(|ends| {
+            let axes = nodes[ends[0]].axes.clone();
+            Job {
+                id: JobId::new(point_name(&axes)),
+                axes,
+                classify: ends.iter().copied().find(|node| classify(*node)),
+                nodes: upstream_of(nodes, &ends),
+            }
+        })
+        .collect();
+    jobs.sort_by_key(|job| job.nodes.last().copied());
+    jobs
+}
+
+struct Expander<'a> {
+    manifest: &'a Manifest,
+    facts: &'a Facts,
+    bound: &'a [Bound],
+    intake: &'a mut Intake,
+    places: HashMap<(usize, Point), usize>,
+}
+
+impl Expander<'_> {
+    fn node(&mut self, step: usize, point: Point) -> Node {
+        let decl = &self.manifest.pipeline.steps[step];
+        let mut missing = Vec::new();
+        let links = self.bound[step]
+            .links
+            .iter()
+            .filter_map(|(role, up)| Some(Link { role: role.clone(), node: self.at(*up, &point)? }))
+            .collect();
+        let gates = self.bound[step].gates.iter().filter_map(|up| self.at(*up, &point)).collect();
+        let ask = self.ask(step, decl, &point, &mut missing);
+        let like = self.bound[step].like.map_or(decl, |like| &self.manifest.pipeline.steps[like]);
+        let holds = self.holds(if decl.holds.is_empty() { like } else { decl }, &point, &mut missing);
+        let axes = axes_of(&self.manifest.pipeline, &point);
+        if let Some(Err(lacking)) = point.commit.and_then(|commit| self.facts.commits.get(&commit)) {
+            missing.push(lacking.clone());
+        }
+        missing.dedup();
+        Node { step, point, axes, links, gates, ask, holds, missing, height: 0.0 }
+    }
+
+    /// The action of an upstream step that belongs to a point.
+    fn at(&self, step: usize, point: &Point) -> Option<usize> {
+        let decl = &self.manifest.pipeline.steps[step];
+        let has = |axis: &str| decl.axes.iter().any(|own| own == axis);
+        let narrowed = Point {
+            commit: point.commit.filter(|_| has("commit") || has("repo")),
+            candidate: point.candidate.filter(|_| has("candidate")),
+            sample: point.sample.filter(|_| has("candidate")),
+            own: point
+                .own
+                .iter()
+                .copied()
+                .filter(|(axis, _)| has(&self.manifest.pipeline.axes[*axis].name.value))
+                .collect(),
+        };
+        self.places.get(&(step, narrowed)).copied()
+    }
+
+    fn holds(&self, decl: &Step, point: &Point, missing: &mut Vec<Missing>) -> Vec<(SlotKind, u32)> {
+        let scope = Scope { manifest: self.manifest, facts: self.facts, point };
+        let mut holds = Vec::new();
+        for hold in &decl.holds {
+            let pipeline = &self.manifest.pipeline;
+            let slots = pipeline.slots.iter().filter(|slot| slot.kind.value == hold.kind.value).count();
+            let lanes: u32 =
+                pipeline.lanes.iter().filter(|lane| lane.name.value == hold.kind.value).map(|lane| lane.width).sum();
+            let there = u32::try_from(slots).unwrap_or(u32::MAX).saturating_add(lanes);
+            let lacking = |what: String, hint: &str| Missing {
+                what,
+                hint: hint.into(),
+                place: Some(hold.count.place),
+                fatal: false,
+            };
+            match scope.text(&hold.count) {
+                Err(lack) => missing.push(lack),
+                Ok(text) => match text.trim().parse::<u32>() {
+                    Ok(count) if count <= there => {
+                        if count > 0 {
+                            holds.push((hold.kind.value.clone(), count));
+                        }
+                    }
+                    Ok(count) => missing.push(lacking(
+                        format!("{count} of {} are asked for and `slots` declares {there}", hold.kind.value),
+                        "declare more slots, or take the commit off the list",
+                    )),
+                    Err(_) => missing.push(lacking(
+                        format!("`{text}` is not a number of {}", hold.kind.value),
+                        "a count is a whole number",
+                    )),
+                },
+            }
+        }
+        holds
+    }
+
+    fn ask(&mut self, step: usize, decl: &Step, point: &Point, missing: &mut Vec<Missing>) -> Ask {
+        let pipeline = &self.manifest.pipeline;
+        match &decl.body {
+            Body::Checkout => {
+                let commit = point.commit.map(|(repo, commit)| &pipeline.repos[repo].commits[commit]);
+                Ask::Checkout(CheckoutAsk {
+                    human: commit.map(|commit| commit.id.value.clone()).unwrap_or_default(),
+                    base: commit.map_or(crate::manifest::Base::Parent(1), |commit| commit.base.clone()),
+                    protect: protected(pipeline),
+                })
+            }
+            Body::Environment(environment) => {
+                let tool = environment.tool.as_ref().map(|tool| tool.value.clone());
+                self.want_tools(tool.as_slice(), missing);
+                Ask::Environment(tool)
+            }
+            Body::Agent(_) => self.agent(decl, point, missing),
+            Body::Patch(patch) => Ask::Patch(PatchAsk {
+                protect: patch.protect.iter().map(|glob| glob.value.clone()).collect(),
+                ignore: patch.ignore.iter().map(|glob| glob.value.clone()).collect(),
+                limit: decl.limit.as_ref().map(|limit| limit.value),
+            }),
+            Body::Test(_) => self.test(step, decl, point, missing),
+            Body::Classify(classify) => Ask::Classify(ClassifyAsk {
+                judge_min_effect: classify.judge_min_effect.as_ref().map(|effect| effect.value),
+            }),
+            Body::Command(_) => self.command(decl, point, missing),
+        }
+    }
+
+    fn want_tools(&self, tools: &[String], missing: &mut Vec<Missing>) {
+        for tool in tools {
+            if let Some(Err(lacking)) = self.facts.tools.get(tool) {
+                missing.push(lacking.clone());
+            }
+        }
+    }
+
+    fn env(&self, point: &Point, envs: &[&Env], missing: &mut Vec<Missing>) -> EnvAsk {
+        let scope = Scope { manifest: self.manifest, facts: self.facts, point };
+        keep(scope.env(envs), missing).unwrap_or_default()
+    }
+
+    fn argv(&self, point: &Point, argv: &[Spanned<Template>], missing: &mut Vec<Missing>) -> Vec<Template> {
+        let scope = Scope { manifest: self.manifest, facts: self.facts, point };
+        argv.iter().filter_map(|template| keep(scope.fill(template), missing)).collect()
+    }
+
+    /// Takes a file whose path is a template; `None` if it is not there.
+    fn file(
+        &mut self,
+        path: &Spanned<Template>,
+        dir: &Path,
+        point: &Point,
+        missing: &mut Vec<Missing>,
+    ) -> Option<(PathBuf, Option<Digest>)> {
+        let scope = Scope { manifest: self.manifest, facts: self.facts, point };
+        let path_text = keep(scope.text(path), missing)?;
+        let full = dir.join(path_text);
+        match self.intake.file(&full) {
+            Ok(digest) => Some((full, digest)),
+            Err(error) => {
+                missing.push(Missing {
+                    what: format!("`{}` cannot be read: {error}", full.display()),
+                    hint: "make it a readable file".into(),
+                    place: Some(path.place),
+                    fatal: true,
+                });
+                None
+            }
+        }
+    }
+
+    /// The same for a file that has to be there.
+    fn needed_file(
+        &mut self,
+        path: &Spanned<Template>,
+        dir: &Path,
+        point: &Point,
+        missing: &mut Vec<Missing>,
+    ) -> Option<Digest> {
+        let (full, digest) = self.file(path, dir, point, missing)?;
+        if digest.is_none() {
+            missing.push(Missing {
+                what: format!("there is no file `{}`", full.display()),
+                hint: "write the file, or correct its path in the manifest".into(),
+                place: Some(path.place),
+                fatal: true,
+            });
+        }
+        digest
+    }
+
+    fn agent(&mut self, decl: &Step, point: &Point, missing: &mut Vec<Missing>) -> Ask {
+        let manifest = self.manifest;
+        let pipeline = &manifest.pipeline;
+        let (Some(candidate), Body::Agent(body)) =
+            (point.candidate.map(|index| &pipeline.candidates[index]), &decl.body)
+        else {
+            return Ask::Agent(Box::new(nobody()));
+        };
+        let adapter: Option<&Agent> = pipeline.agents.get(&candidate.agent.value);
+        let mut files = BTreeMap::new();
+        for given in &candidate.files {
+            let digest = if given.optional {
+                self.file(&given.path, &given.dir, point, missing).and_then(|(_, digest)| digest)
+            } else {
+                self.needed_file(&given.path, &given.dir, point, missing)
+            };
+            files.insert(given.name.value.clone(), digest);
+        }
+        let prompt = body.prompt.as_ref().and_then(|(path, dir)| {
+            let digest = self.needed_file(path, dir, point, missing)?;
+            self.rendered_prompt(digest, path, &body.show, point, missing)
+        });
+        let config = candidate.config.as_ref().map(|config| {
+            let value = serde_json::to_vec(&config.value).unwrap_or_default();
+            (self.intake.bytes(value), self.intake.bytes(config.bytes.to_vec()), config.file.value.clone())
+        });
+        let args = self.argv(point, &candidate.args, missing);
+        let mut argv = Vec::new();
+        for template in adapter.map(|adapter| adapter.run.as_slice()).unwrap_or_default() {
+            if template.value.sole_hole() == Some("args") {
+                argv.extend(args.iter().cloned());
+            } else {
+                argv.extend(self.argv(point, std::slice::from_ref(template), missing));
+            }
+        }
+        let tools = tools_in(&argv);
+        self.want_tools(&tools, missing);
+        let mut envs = vec![&decl.env, &candidate.env];
+        if let Some(adapter) = adapter {
+            envs.insert(0, &adapter.env);
+        }
+        Ask::Agent(Box::new(AgentAsk {
+            sample: point.sample.unwrap_or(1),
+            prompt,
+            config,
+            model: candidate.model.as_ref().map(|model| model.value.clone()),
+            human_change: argv.iter().any(|template| template.holes().any(|hole| hole == "human-change")),
+            argv,
+            files,
+            version: adapter.and_then(|adapter| adapter.version.as_ref()).map(|version| version.value.clone()),
+            env: self.env(point, &envs, missing),
+            tools,
+            timeout: decl.timeout.as_ref().map(|timeout| timeout.value),
+            limit: decl.limit.as_ref().map(|limit| limit.value),
+            usage_lines: adapter.and_then(|adapter| adapter.usage_lines.as_ref()).map(|marker| marker.value.clone()),
+            trajectory: adapter.and_then(|adapter| adapter.trajectory.as_ref()).map(|file| file.value.clone()),
+        }))
+    }
+
+    fn rendered_prompt(
+        &mut self,
+        digest: Digest,
+        path: &Spanned<Template>,
+        show: &[Spanned<String>],
+        point: &Point,
+        missing: &mut Vec<Missing>,
+    ) -> Option<Digest> {
+        let text = String::from_utf8_lossy(self.intake.get(&digest)?).into_owned();
+        let refuse = |what: String| Missing {
+            what,
+            hint: "correct the prompt's file".into(),
+            place: Some(path.place),
+            fatal: true,
+        };
+        let template = match Template::parse(&text) {
+            Ok(template) => Spanned { value: template, place: path.place },
+            Err(error) => {
+                missing.push(refuse(format!("the prompt `{}` is no template: {error}", path.value)));
+                return None;
+            }
+        };
+        let built_in = ["id", "id8", "base", "subject"];
+        for column in template.value.holes().filter_map(|hole| hole.strip_prefix("commit.")) {
+            if !built_in.contains(&column) && !show.iter().any(|shown| shown.value == column) {
+                missing.push(refuse(format!(
+                    "the prompt `{}` uses `{{commit.{column}}}`, which is not shown",
+                    path.value
+                )));
+            }
+        }
+        let scope = Scope { manifest: self.manifest, facts: self.facts, point };
+        let rendered = keep(scope.text(&template), missing)?;
+        Some(self.intake.bytes(rendered.into_bytes()))
+    }
+
+    fn test(&mut self, step: usize, decl: &Step, point: &Point, missing: &mut Vec<Missing>) -> Ask {
+        let manifest = self.manifest;
+        let pipeline = &manifest.pipeline;
+        let like = self.bound[step].like.map_or(decl, |like| &pipeline.steps[like]);
+        let (Body::Test(body), Body::Test(shape)) = (&decl.body, &like.body) else {
+            unreachable!("`against` names a test step, and this is one")
+        };
+        let tests = point.commit.and_then(|(repo, commit)| tests_for(pipeline, repo, commit));
+        let (script_path, script) =
+            tests.and_then(|tests| self.file(&tests.name, &tests.dir.value, point, missing)).unwrap_or_default();
+        let contract = tests.map_or(Contract::Flow, |tests| tests.contract);
+        let metrics = [&shape.metrics, &body.metrics]
+            .into_iter()
+            .find(|metrics| !metrics.is_empty())
+            .cloned()
+            .or_else(|| tests.map(|tests| tests.metrics.clone()).filter(|metrics| !metrics.is_empty()))
+            .unwrap_or_else(|| vec![contract.default_metric()]);
+        let argv = self.argv(point, if body.run.is_empty() { &shape.run } else { &body.run }, missing);
+        let tools = tools_in(&argv);
+        self.want_tools(&tools, missing);
+        let only_tool = match pipeline.tools.as_slice() {
+            [tool] => Some(tool.name.value.clone()),
+            _ => None,
+        };
+        let timed = metrics.iter().any(|metric| metric.kind == measure::Kind::Time);
+        let held = like.holds.first().or(decl.holds.first()).map(|hold| hold.kind.value.to_string());
+        let device = match held.filter(|_| timed).and_then(|kind| self.facts.devices.get(&kind)) {
+            Some(Ok(device)) => Some(device.clone()),
+            Some(Err(lacking)) => {
+                missing.push(lacking.clone());
+                None
+            }
+            None => None,
+        };
+        let env = if std::ptr::eq(like, decl) {
+            self.env(point, &[&decl.env], missing)
+        } else {
+            self.env(point, &[&like.env, &decl.env], missing)
+        };
+        Ask::Test(Box::new(TestAsk {
+            script,
+            script_path,
+            contract,
+            argv,
+            metrics,
+            protocol: shape.protocol,
+            aa: body.aa,
+            tool: only_tool,
+            tools,
+            env,
+            timeout: decl.timeout.as_ref().map(|timeout| timeout.value),
+            device,
+        }))
+    }
+
+    fn command(&mut self, decl: &Step, point: &Point, missing: &mut Vec<Missing>) -> Ask {
+        let Body::Command(body) = &decl.body else { unreachable!("asked for a command step") };
+        let mut files = BTreeMap::new();
+        for input in &body.inputs {
+            if let InputFrom::File(path, dir) = &input.from
+                && let Some(digest) = self.needed_file(path, dir, point, missing)
+            {
+                files.insert(input.name.value.clone(), digest);
+            }
+        }
+        let scope = Scope { manifest: self.manifest, facts: self.facts, point };
+        let mut publish = BTreeMap::new();
+        for output in &body.outputs {
+            if let Some((path, dir)) = &output.publish
+                && let Some(path) = keep(scope.text(path), missing)
+            {
+                publish.insert(output.name.value.clone(), dir.join(path));
+            }
+        }
+        let argv = self.argv(point, &body.run, missing);
+        let tools = tools_in(&argv);
+        self.want_tools(&tools, missing);
+        Ask::Command(Box::new(CommandAsk {
+            argv,
+            files,
+            outputs: body.outputs.iter().map(|output| (output.name.value.clone(), output.file.value.clone())).collect(),
+            publish,
+            tools,
+            env: self.env(point, &[&decl.env], missing),
+            timeout: decl.timeout.as_ref().map(|timeout| timeout.value),
+        }))
+    }
+}
+
+/// The tests of a commit: the first declaration whose `only` holds it, or that is for all.
+fn tests_for(pipeline: &Pipeline, repo: usize, commit: usize) -> Option<&Tests> {
+    let repo = &pipeline.repos[repo];
+    let id = &repo.commits[commit].id.value;
+    repo.tests.iter().find(|tests| {
+        tests.only.is_empty() || tests.only.iter().any(|only| id.starts_with(&only.value) || only.value.starts_with(id))
+    })
+}
+
+fn nobody() -> AgentAsk {
+    AgentAsk {
+        sample: 1,
+        prompt: None,
+        config: None,
+        model: None,
+        argv: Vec::new(),
+        files: BTreeMap::new(),
+        version: None,
+        human_change: false,
+        env: EnvAsk::default(),
+        tools: Vec::new(),
+        timeout: None,
+        limit: None,
+        usage_lines: None,
+        trajectory: None,
+    }
+}
+
+fn keep<T>(result: Result<T, Missing>, missing: &mut Vec<Missing>) -> Option<T> {
+    result.map_err(|lacking| missing.push(lacking)).ok()
+}

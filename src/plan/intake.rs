@@ -1,0 +1,69 @@
+//! Taking the files that a manifest names: each is read once when the plan is made, so that an edit during a run belongs to
+//! the next one.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use crate::digest::Digest;
+
+/// Files larger than this are refused: the manifest's files are scripts, prompts and patches.
+const LARGEST: u64 = 256 * 1024 * 1024;
+
+/// Everything that was read, by path and by digest.
+#[derive(Debug, Default)]
+pub struct Intake {
+    paths: BTreeMap<PathBuf, Option<Digest>>,
+    blobs: BTreeMap<Digest, Vec<u8>>,
+}
+
+impl Intake {
+    /// Takes the file at `path`; `None` if there is none.
+    ///
+    /// # Errors
+    /// If it is there but is no regular file, cannot be read, or is larger than 256 MiB.
+    pub fn file(&mut self, path: &Path) -> io::Result<Option<Digest>> {
+        if let Some(known) = self.paths.get(path) {
+            return Ok(*known);
+        }
+        let digest = match read(path) {
+            Ok(bytes) => Some(self.bytes(bytes)),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => None,
+            Err(error) => return Err(error),
+        };
+        self.paths.insert(path.to_owned(), digest);
+        Ok(digest)
+    }
+
+    /// Takes bytes that come from no file of their own: a rendered prompt.
+    pub fn bytes(&mut self, bytes: Vec<u8>) -> Digest {
+        let digest = Digest::of(&bytes);
+        self.blobs.insert(digest, bytes);
+        digest
+    }
+
+    /// What was taken.
+    #[must_use]
+    pub fn get(&self, digest: &Digest) -> Option<&[u8]> {
+        self.blobs.get(digest).map(Vec::as_slice)
+    }
+
+    /// All that was taken.
+    pub fn blobs(&self) -> impl Iterator<Item = (&Digest, &[u8])> {
+        self.blobs.iter().map(|(digest, bytes)| (digest, bytes.as_slice()))
+    }
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 256 MiB"));
+    }
+    Ok(bytes)
+}

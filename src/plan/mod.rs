@@ -1,0 +1,385 @@
+//! The plan: the manifest's steps made concrete for every point of their axes, bound to each other, in an order to run.
+//!
+//! An action here has no key yet: keys need the outputs of what runs upstream, which `step` and `run` know. Expanding reads
+//! the files that the manifest names (through an [`Intake`]) and nothing else of the machine.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::digest::Digest;
+use crate::manifest::{Base, Kind, Manifest, Place, SecretFrom, Step, Template};
+use crate::measure::{self, Contract, MetricSpec, Protocol};
+use crate::names::{Axes, JobId, SlotKind};
+
+pub mod binding;
+pub mod expand;
+pub mod graph;
+pub mod intake;
+pub mod scope;
+
+pub use intake::Intake;
+
+/// Something that the machine lacks: an unset variable, an absent tool, a commit that no repository here holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// What, as the object of a sentence: `the variable BENCH_PYTHON is not set`.
+    pub what: String,
+    /// What to do.
+    pub hint: String,
+    /// Where the manifest asks for it.
+    pub place: Option<Place>,
+    /// Whether a run must not start without it. A commit that asks for more slots than there are only blocks itself.
+    pub fatal: bool,
+}
+
+/// What a declared tool turned out to be.
+#[derive(Clone, Debug)]
+pub struct ToolFact {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What its probes answered, or the digest of its bytes: the ingredient.
+    pub identity: String,
+    /// Its stat, to tell whether it changed during an attempt.
+    pub stat: String,
+}
+
+/// What resolving a commit gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommitFact {
+    /// The human's commit, 40 digits.
+    pub human: String,
+    /// Its base.
+    pub base: String,
+    /// The first line of its message.
+    pub subject: String,
+}
+
+/// What is known of this machine when the plan is made.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// Variables of flow's own environment.
+    pub variables: BTreeMap<String, String>,
+    /// Tools by name.
+    pub tools: BTreeMap<String, Result<ToolFact, Missing>>,
+    /// Operating system and processor architecture.
+    pub platform: String,
+    /// What the slots of a kind are.
+    pub devices: BTreeMap<String, Result<String, Missing>>,
+    /// Commits by (index of repository, index of commit).
+    pub commits: BTreeMap<(usize, usize), Result<CommitFact, Missing>>,
+}
+
+/// A plan.
+#[derive(Debug)]
+pub struct Plan {
+    /// What it was made from.
+    pub manifest: Arc<Manifest>,
+    /// What was known.
+    pub facts: Facts,
+    /// The actions; each comes after all it is linked to.
+    pub nodes: Vec<Node>,
+    /// The jobs.
+    pub jobs: Vec<Job>,
+    /// For each action those that are linked to it or gated by it.
+    pub dependents: Vec<Vec<usize>>,
+}
+
+/// A job: one commit, candidate and sample, or one point of the manifest's own axes.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Its name.
+    pub id: JobId,
+    /// Its axes.
+    pub axes: Axes,
+    /// All its actions, upstream first.
+    pub nodes: Vec<usize>,
+    /// The one that says its class.
+    pub classify: Option<usize>,
+}
+
+/// An action, not yet keyed.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Index of its step in the pipeline.
+    pub step: usize,
+    /// Its point.
+    pub point: Point,
+    /// The same for people and records.
+    pub axes: Axes,
+    /// The actions whose outputs or ends it reads.
+    pub links: Vec<Link>,
+    /// The actions that must have ended well before it may be executed.
+    pub gates: Vec<usize>,
+    /// What it asks for.
+    pub ask: Ask,
+    /// Slots to hold.
+    pub holds: Vec<(SlotKind, u32)>,
+    /// What it lacks on this machine: it has no key then.
+    pub missing: Vec<Missing>,
+    /// How long the longest way from here to the end is, in expected seconds.
+    pub height: f64,
+}
+
+/// A point of the axes, as indices.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Point {
+    /// Repository and commit.
+    pub commit: Option<(usize, usize)>,
+    /// Candidate.
+    pub candidate: Option<usize>,
+    /// Sample, from 1.
+    pub sample: Option<u32>,
+    /// The manifest's own axes: index of axis and of value.
+    pub own: Vec<(usize, usize)>,
+}
+
+/// A binding to an action upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// As what.
+    pub role: Role,
+    /// Which.
+    pub node: usize,
+}
+
+/// As what an action reads another.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// The base tree.
+    Checkout,
+    /// The environment of the base tree.
+    Environment,
+    /// The environment of the patched tree.
+    Rebuilt,
+    /// The agent's work tree.
+    Agent,
+    /// The patch and the patched tree.
+    Patch,
+    /// The gate's reference result; for classify, the end of the test of the base.
+    Baseline,
+    /// For classify, the end of the test of the patched tree.
+    Patched,
+    /// A command's named input.
+    Named {
+        /// The input's name.
+        input: String,
+        /// The upstream's output.
+        output: String,
+    },
+}
+
+/// What an action asks for: everything of it that is known when the plan is made.
+#[derive(Clone, Debug)]
+pub enum Ask {
+    /// See [`CheckoutAsk`].
+    Checkout(CheckoutAsk),
+    /// The tool that is the interpreter.
+    Environment(Option<String>),
+    /// See [`AgentAsk`].
+    Agent(Box<AgentAsk>),
+    /// See [`PatchAsk`].
+    Patch(PatchAsk),
+    /// See [`TestAsk`].
+    Test(Box<TestAsk>),
+    /// See [`ClassifyAsk`].
+    Classify(ClassifyAsk),
+    /// See [`CommandAsk`].
+    Command(Box<CommandAsk>),
+}
+
+/// Resolve this commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckoutAsk {
+    /// The human's commit as written.
+    pub human: String,
+    /// Its base.
+    pub base: Base,
+    /// Paths that do not belong to the human's change.
+    pub protect: Vec<String>,
+}
+
+/// A child's environment with every template filled.
+#[derive(Clone, Debug, Default)]
+pub struct EnvAsk {
+    /// Hashed: set and passed.
+    pub hashed: BTreeMap<String, String>,
+    /// Passed on, in no key.
+    pub unhashed: BTreeMap<String, String>,
+    /// Read again at each attempt.
+    pub secrets: Vec<SecretFrom>,
+}
+
+/// Run this agent.
+#[derive(Clone, Debug)]
+pub struct AgentAsk {
+    /// The independent draw.
+    pub sample: u32,
+    /// The rendered prompt, as a blob, if the step has one.
+    pub prompt: Option<Digest>,
+    /// The config's parsed value as canonical JSON (the ingredient), and its bytes (for the agent).
+    pub config: Option<(Digest, Digest, PathBuf)>,
+    /// The model.
+    pub model: Option<String>,
+    /// The argv; holes that are left are places of the attempt.
+    pub argv: Vec<Template>,
+    /// Given files by role; `None` for an optional one that is not there.
+    pub files: BTreeMap<String, Option<Digest>>,
+    /// The adapter's version.
+    pub version: Option<String>,
+    /// Whether the argv uses the human's change.
+    pub human_change: bool,
+    /// Its environment.
+    pub env: EnvAsk,
+    /// Tools named in the argv.
+    pub tools: Vec<String>,
+    /// The time limit.
+    pub timeout: Option<Duration>,
+    /// Bytes of output kept of each stream.
+    pub limit: Option<u64>,
+    /// The marker of usage lines.
+    pub usage_lines: Option<String>,
+    /// A file in the attempt's `{out}` that tells what the agent did.
+    pub trajectory: Option<String>,
+}
+
+/// Take the patch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PatchAsk {
+    /// Paths that it may not touch.
+    pub protect: Vec<String>,
+    /// Paths that are dropped.
+    pub ignore: Vec<String>,
+    /// Its largest size in bytes.
+    pub limit: Option<u64>,
+}
+
+/// Measure.
+#[derive(Clone, Debug)]
+pub struct TestAsk {
+    /// The script; `None` if the commit has none.
+    pub script: Option<Digest>,
+    /// Where it was looked for, for messages.
+    pub script_path: PathBuf,
+    /// How it reports.
+    pub contract: Contract,
+    /// Argv in place of interpreter and script.
+    pub argv: Vec<Template>,
+    /// The metrics, the first is primary.
+    pub metrics: Vec<MetricSpec>,
+    /// Blocks and time.
+    pub protocol: Protocol,
+    /// Arm B is a second copy of the base.
+    pub aa: bool,
+    /// The interpreter's tool, where the step has no environment step: the only declared one.
+    pub tool: Option<String>,
+    /// Tools named in the argv.
+    pub tools: Vec<String>,
+    /// Environment of its processes.
+    pub env: EnvAsk,
+    /// The time limit of one process.
+    pub timeout: Option<Duration>,
+    /// What it is measured on, where that can matter.
+    pub device: Option<String>,
+}
+
+impl TestAsk {
+    /// Whether every metric is an exact count.
+    #[must_use]
+    pub fn counts_only(&self) -> bool {
+        self.metrics.iter().all(|metric| metric.kind == measure::Kind::Count)
+    }
+}
+
+/// Say the class.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ClassifyAsk {
+    /// Judge stored samples by another smallest effect.
+    pub judge_min_effect: Option<f64>,
+}
+
+/// Run the user's own command.
+#[derive(Clone, Debug)]
+pub struct CommandAsk {
+    /// The argv.
+    pub argv: Vec<Template>,
+    /// Files of the user's by input name.
+    pub files: BTreeMap<String, Digest>,
+    /// Output names and the files they are.
+    pub outputs: BTreeMap<String, String>,
+    /// Where copies go, by output name.
+    pub publish: BTreeMap<String, PathBuf>,
+    /// Tools named in the argv.
+    pub tools: Vec<String>,
+    /// Its environment.
+    pub env: EnvAsk,
+    /// The time limit.
+    pub timeout: Option<Duration>,
+}
+
+impl Plan {
+    /// The step of an action.
+    #[must_use]
+    pub fn step(&self, node: usize) -> &Step {
+        &self.manifest.pipeline.steps[self.nodes[node].step]
+    }
+
+    /// The kind of an action's step.
+    #[must_use]
+    pub fn kind(&self, node: usize) -> Kind {
+        self.step(node).kind()
+    }
+
+    /// The action that `node` reads as `role`.
+    #[must_use]
+    pub fn linked(&self, node: usize, role: &Role) -> Option<usize> {
+        self.nodes[node].links.iter().find(|link| link.role == *role).map(|link| link.node)
+    }
+
+    /// What a message calls an action: its step and its point.
+    #[must_use]
+    pub fn title(&self, node: usize) -> String {
+        let point = point_name(&self.nodes[node].axes);
+        let step = &self.step(node).name.value;
+        if point.is_empty() { step.to_string() } else { format!("{point} {step}") }
+    }
+
+    /// What a run must not start without.
+    pub fn fatal(&self) -> impl Iterator<Item = &Missing> {
+        self.nodes.iter().flat_map(|node| &node.missing).filter(|missing| missing.fatal)
+    }
+}
+
+/// The values of a point joined by `/`, the commit by its first eight digits.
+#[must_use]
+pub fn point_name(axes: &Axes) -> String {
+    let known = ["repo", "commit", "candidate", "sample"];
+    let mut parts: Vec<&str> = Vec::new();
+    for axis in known {
+        if let Some(value) = axes.get(axis) {
+            parts.push(if axis == "commit" { value.get(..8).unwrap_or(value) } else { value });
+        }
+    }
+    parts.extend(axes.0.iter().filter(|(axis, _)| !known.contains(&axis.as_str())).map(|(_, value)| value.as_str()));
+    parts.join("/")
+}
+
+/// What tells that a program is no longer what it was: device, inode, size and times of the file behind its links.
+#[must_use]
+pub fn tool_stat(path: &std::path::Path) -> String {
+    use std::os::unix::fs::MetadataExt;
+    match std::fs::metadata(path) {
+        Ok(meta) => format!(
+            "{}:{} {} {}.{:09} {}.{:09}",
+            meta.dev(),
+            meta.ino(),
+            meta.size(),
+            meta.mtime(),
+            meta.mtime_nsec(),
+            meta.ctime(),
+            meta.ctime_nsec()
+        ),
+        Err(_) => "gone".to_owned(),
+    }
+}

@@ -1,0 +1,30 @@
+//! Running other programs: under a supervisor that survives flow, or plainly in a process group of their own.
+//!
+//! An attempt that costs money, holds a slot or may leave daemons behind runs under a **supervisor**: flow re-executed with one
+//! thread, which captures and redacts the output, keeps the time limit, kills every descendant at the end, writes `end.json`
+//! and only then frees the locks it was given. It needs flow for nothing but the pipe between them: when that closes, flow is
+//! dead and the tree is killed. Cheap commands are started directly ([`spawn_plain`]).
+//!
+//! This room says how a process ended, never what that means for an action: `step` does. It knows no store, no manifest and no
+//! slot; a lock is a descriptor to it. What it cannot reach: processes that another daemon starts on a child's behalf (a
+//! container of dockerd, a job of cron), since these are nobody's descendants.
+
+mod answer;
+mod capture;
+mod client;
+mod end;
+mod launch;
+mod orphans;
+mod plain;
+mod spec;
+mod supervisor;
+mod table;
+
+pub use answer::answer;
+pub use client::{SuperviseError, Supervised};
+pub use end::{By, End, Exit, read_end};
+pub use launch::{ATTEMPT_MARK, SUPERVISOR_MARK};
+pub use orphans::{OrphanError, Pid, kill_marked, marked};
+pub use plain::{Plain, spawn_plain};
+pub use spec::{Extra, Secret, Source, Spec};
+pub use supervisor::supervise_main;

@@ -1,0 +1,145 @@
+//! Orphans: the processes of an attempt whose supervisor is gone, found by the mark in their environment, and killed.
+//!
+//! Finds what this user may look at; as root, everybody's. A process that has wiped its own environment and has no marked
+//! ancestor left cannot be found this way.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Read};
+use std::time::{Duration, Instant};
+
+use super::launch::{ATTEMPT_MARK, SUPERVISOR_MARK};
+use super::table::{self, Process};
+
+/// The id of a process.
+pub type Pid = i32;
+
+/// More environment than a process can be started with by default.
+const LONGEST: u64 = 8 << 20;
+
+/// Why orphans are not known to be dead.
+#[derive(Debug, thiserror::Error)]
+pub enum OrphanError {
+    /// The table of processes cannot be read.
+    #[error("cannot list the processes in {path}: {source}")]
+    Table {
+        /// Where it should be.
+        path: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Some do not die.
+    #[error("processes of attempt {attempt} do not die within {} ms of SIGKILL: {}", .limit.as_millis(), list(.pids))]
+    Alive {
+        /// The attempt.
+        attempt: String,
+        /// Who is left: look at `/proc/PID`.
+        pids: Vec<Pid>,
+        /// How long they had.
+        limit: Duration,
+    },
+}
+
+fn list(pids: &[Pid]) -> String {
+    pids.iter().map(|pid| format!("/proc/{pid}")).collect::<Vec<_>>().join(" ")
+}
+
+/// The living processes of an attempt: those whose environment says so and all that descend from them. Neither the caller, nor
+/// what only descends from the caller, nor the attempt's supervisor is among them.
+///
+/// # Errors
+/// `/proc` cannot be listed.
+pub fn marked(attempt: &str) -> Result<Vec<Pid>, OrphanError> {
+    Ok(find(attempt, false)?.iter().map(|p| p.pid).collect())
+}
+
+/// Kills what [`marked`] finds, again and again until nothing is left; with `include_supervisors` the attempt's supervisor too.
+/// Returns how many processes were killed. It blocks: at most `limit`, and hardly at all where there is nothing to kill.
+///
+/// # Errors
+/// `/proc` cannot be listed, or something is still alive after `limit`.
+pub fn kill_marked(attempt: &str, limit: Duration, include_supervisors: bool) -> Result<u32, OrphanError> {
+    let began = Instant::now();
+    let mut killed = HashSet::new();
+    let mut pause = Duration::from_micros(500);
+    loop {
+        let found = find(attempt, include_supervisors)?;
+        if found.is_empty() {
+            return Ok(u32::try_from(killed.len()).unwrap_or(u32::MAX));
+        }
+        for process in &found {
+            killed.insert((process.pid, process.start));
+            process.kill();
+        }
+        if began.elapsed() >= limit {
+            let pids = found.iter().map(|p| p.pid).collect();
+            return Err(OrphanError::Alive { attempt: attempt.to_owned(), pids, limit });
+        }
+        // Nobody tells us of the death of what is not our child.
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(5));
+    }
+}
+
+fn find(attempt: &str, supervisors: bool) -> Result<Vec<Process>, OrphanError> {
+    let table = table::scan().map_err(|source| OrphanError::Table { path: "/proc", source })?;
+    let me = Pid::try_from(std::process::id()).unwrap_or(0);
+    let mark = format!("{ATTEMPT_MARK}={attempt}").into_bytes();
+    let supervises = format!("{SUPERVISOR_MARK}={attempt}").into_bytes();
+    let mut found = Vec::new();
+    let mut spared = HashSet::new();
+    for process in table.iter().filter(|p| p.alive && p.pid != me) {
+        let environment = environment(process.pid);
+        let has = |mark: &[u8]| environment.split(|b| *b == 0).any(|variable| variable == mark);
+        if has(&supervises) && !supervisors {
+            spared.insert(process.pid);
+        } else if has(&mark) || has(&supervises) {
+            found.push(*process);
+        }
+    }
+    let roots: Vec<Pid> = found.iter().map(|p| p.pid).collect();
+    let below = table::descendants(&table, &roots, Some(me));
+    found.extend(below.into_iter().filter(|p| !spared.contains(&p.pid)));
+    Ok(found)
+}
+
+/// The environment a process was started with; empty if it may not be seen.
+fn environment(pid: Pid) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Ok(file) = File::open(format!("/proc/{pid}/environ")) {
+        // What was read before an error counts: the process is just ending.
+        let _ = file.take(LONGEST).read_to_end(&mut bytes);
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    fn sleeper(mark: &str) -> std::process::Child {
+        let mut child = Command::new("sh")
+            .args(["-c", "env -i sleep 600 & echo; wait"])
+            .env(ATTEMPT_MARK, mark)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
+        child
+    }
+
+    #[test]
+    fn the_mark_is_matched_exactly_and_descendants_count() {
+        let name = format!("orphan-test-{}", std::process::id());
+        let mut child = sleeper(&format!("{name}-17"));
+        assert!(marked(&name).unwrap().is_empty());
+        assert!(marked(&format!("{name}-1")).unwrap().is_empty());
+        assert_eq!(kill_marked(&name, Duration::from_secs(9), true).unwrap(), 0);
+        // The sleeper below has an empty environment.
+        assert_eq!(marked(&format!("{name}-17")).unwrap().len(), 2);
+        assert_eq!(kill_marked(&format!("{name}-17"), Duration::from_secs(9), false).unwrap(), 2);
+        assert!(!child.wait().unwrap().success());
+        assert!(marked(&format!("{name}-17")).unwrap().is_empty());
+    }
+}

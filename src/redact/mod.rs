@@ -1,0 +1,381 @@
+//! Secrets, and a filter that takes them out of streams before a byte is stored.
+//!
+//! Finds a value as it is and in the encodings in which programs commonly log it: JSON strings (once and twice escaped),
+//! percent-encoding, base64 at each alignment, hex. Does not find it compressed, encrypted, split over lines by a program or
+//! typed with changes. Where values come from is the caller's business.
+
+use std::fmt;
+use std::hint::black_box;
+use std::sync::Arc;
+
+mod spellings;
+
+/// Values shorter than this are likely to stand in innocent text.
+const SHORT: usize = 6;
+
+/// A named value that must not be stored, logged or shown. Has no `Display` and no `Serialize`.
+pub struct Secret {
+    name: String,
+    value: Vec<u8>,
+}
+
+impl Secret {
+    /// A secret. Line ends around the value are no part of it.
+    #[must_use]
+    pub fn new(name: impl Into<String>, mut value: Vec<u8>) -> Self {
+        while value.last().is_some_and(|c| matches!(c, b'\n' | b'\r')) {
+            value.pop();
+        }
+        Self { name: name.into(), value }
+    }
+
+    /// What it is called.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The value, for the one place that hands it to a child.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        &self.value
+    }
+
+    /// Whether it is so short that redacting it will mangle innocent text.
+    #[must_use]
+    pub fn too_short(&self) -> bool {
+        self.value.len() < SHORT
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secret({})", self.name)
+    }
+}
+
+fn wipe(bytes: &mut [u8]) {
+    bytes.fill(0);
+    // Keeps the optimiser from dropping a write that nobody reads: best effort, as copies elsewhere are out of reach.
+    black_box(bytes);
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        wipe(&mut self.value);
+    }
+}
+
+/// One text that gives a secret away.
+struct Form {
+    bytes: Vec<u8>,
+    /// Of `Forms::names`.
+    name: usize,
+    /// Too short to accuse a tree of.
+    short: bool,
+}
+
+impl Drop for Form {
+    fn drop(&mut self) {
+        wipe(&mut self.bytes);
+    }
+}
+
+#[derive(Default)]
+struct Forms {
+    names: Vec<String>,
+    short: Vec<String>,
+    /// Longest first, so that the first that matches covers most.
+    all: Vec<Form>,
+    longest: usize,
+    /// Indices into `all` by first byte.
+    by_first: Vec<Vec<u32>>,
+}
+
+enum Here {
+    /// No form begins at this byte.
+    Nothing,
+    /// The form of this index does.
+    Match(usize),
+    /// More bytes are needed to tell.
+    Undecided,
+}
+
+impl Forms {
+    fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
+        let mut forms = Self::default();
+        for secret in secrets {
+            let name = forms.names.len();
+            forms.names.push(secret.name.clone());
+            if secret.too_short() {
+                forms.short.push(secret.name.clone());
+            }
+            for bytes in spellings::spellings(secret) {
+                if !forms.all.iter().any(|f| f.bytes == bytes) {
+                    forms.all.push(Form { short: bytes.len() < SHORT, bytes, name });
+                }
+            }
+        }
+        forms.all.sort_by_key(|form| std::cmp::Reverse(form.bytes.len()));
+        forms.longest = forms.all.first().map_or(0, |f| f.bytes.len());
+        forms.by_first = vec![Vec::new(); 256];
+        for (i, form) in (0u32..).zip(&forms.all) {
+            forms.by_first[usize::from(form.bytes[0])].push(i);
+        }
+        forms
+    }
+
+    /// What begins at the front of `rest`, behind which nothing comes if `last`.
+    fn at(&self, rest: &[u8], last: bool) -> Here {
+        for &i in &self.by_first[usize::from(rest[0])] {
+            let form = &self.all[i as usize].bytes;
+            if rest.starts_with(form) {
+                return Here::Match(i as usize);
+            }
+            // A longer form may yet come: it has to be waited for, or the result would hang on where chunks end.
+            if !last && form.len() > rest.len() && form.starts_with(rest) {
+                return Here::Undecided;
+            }
+        }
+        Here::Nothing
+    }
+}
+
+/// Takes secrets out of one stream, across the borders of its chunks.
+pub struct Redactor {
+    forms: Arc<Forms>,
+    /// Bytes that may be the beginning of a secret.
+    held: Vec<u8>,
+    /// How many of the next bytes belong to a secret that was already announced.
+    cover: usize,
+}
+
+impl Redactor {
+    /// A filter for these secrets. Empty values are passed over.
+    pub fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
+        Self { forms: Arc::new(Forms::new(secrets)), held: Vec::new(), cover: 0 }
+    }
+
+    /// A filter for the same secrets and another stream.
+    #[must_use]
+    pub fn fresh(&self) -> Self {
+        Self { forms: Arc::clone(&self.forms), held: Vec::new(), cover: 0 }
+    }
+
+    /// The names of secrets so short that redacting them will mangle innocent text: worth a warning.
+    #[must_use]
+    pub fn too_short(&self) -> &[String] {
+        &self.forms.short
+    }
+
+    /// Filters a chunk. What may be the beginning of a secret is held back until more comes.
+    pub fn push(&mut self, chunk: &[u8], out: &mut Vec<u8>) {
+        if self.forms.all.is_empty() {
+            out.extend_from_slice(chunk);
+        } else if self.held.is_empty() {
+            let done = self.filter(chunk, false, out);
+            self.held.extend_from_slice(&chunk[done..]);
+        } else {
+            let mut held = std::mem::take(&mut self.held);
+            held.extend_from_slice(chunk);
+            let done = self.filter(&held, false, out);
+            wipe(&mut held[..done]);
+            held.drain(..done);
+            self.held = held;
+        }
+    }
+
+    /// Filters what was held back: the stream has ended.
+    pub fn finish(mut self, out: &mut Vec<u8>) {
+        let mut held = std::mem::take(&mut self.held);
+        self.filter(&held, true, out);
+        wipe(&mut held);
+    }
+
+    /// Filters a whole text at once; of a stream under way, nothing is touched.
+    #[must_use]
+    pub fn clean(&self, whole: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(whole.len());
+        let mut fresh = self.fresh();
+        fresh.push(whole, &mut out);
+        fresh.finish(&mut out);
+        out
+    }
+
+    /// The name of a secret that stands in `bytes`. Those too short to be told from innocent text do not count.
+    #[must_use]
+    pub fn found_in(&self, bytes: &[u8]) -> Option<&str> {
+        if self.forms.all.is_empty() {
+            return None;
+        }
+        (0..bytes.len()).find_map(|at| {
+            let candidates = &self.forms.by_first[usize::from(bytes[at])];
+            let hit = candidates.iter().map(|&i| &self.forms.all[i as usize]);
+            hit.filter(|f| !f.short).find(|f| bytes[at..].starts_with(&f.bytes)).map(|f| &*self.forms.names[f.name])
+        })
+    }
+
+    /// Writes out what can be decided of `bytes` and returns how many that were. Where matches overlap, all of what they
+    /// cover goes, under the first one's name.
+    fn filter(&mut self, bytes: &[u8], last: bool, out: &mut Vec<u8>) -> usize {
+        if self.forms.all.is_empty() {
+            return 0;
+        }
+        let mut plain = 0;
+        for at in 0..bytes.len() {
+            match self.forms.at(&bytes[at..], last) {
+                Here::Nothing => {}
+                Here::Undecided => {
+                    if self.cover == 0 {
+                        out.extend_from_slice(&bytes[plain..at]);
+                    }
+                    return at;
+                }
+                Here::Match(i) => {
+                    let form = &self.forms.all[i];
+                    if self.cover == 0 {
+                        out.extend_from_slice(&bytes[plain..at]);
+                        out.extend_from_slice(format!("[secret {}]", self.forms.names[form.name]).as_bytes());
+                    }
+                    self.cover = self.cover.max(form.bytes.len());
+                }
+            }
+            if self.cover > 0 {
+                self.cover -= 1;
+                plain = at + 1;
+            }
+        }
+        out.extend_from_slice(&bytes[plain..]);
+        bytes.len()
+    }
+}
+
+impl fmt::Debug for Redactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Redactor({:?})", self.forms.names)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn one(value: &str) -> Redactor {
+        Redactor::new(&[Secret::new("KEY", value.into())])
+    }
+
+    fn text(redactor: &Redactor, input: &str) -> String {
+        String::from_utf8(redactor.clean(input.as_bytes())).unwrap()
+    }
+
+    #[test]
+    fn encodings_are_found() {
+        let redactor = one("sk-é\"x/y z+1\n");
+        for form in [
+            "sk-é\"x/y z+1",
+            r#"sk-é\"x/y z+1"#,
+            r#"sk-\u00e9\"x/y z+1"#,
+            r#"sk-é\\\"x/y z+1"#,
+            r#"sk-é\"x\/y z+1"#,
+            "sk-%C3%A9%22x%2Fy%20z%2B1",
+            "sk-%c3%a9%22x%2fy%20z%2b1",
+            "sk-%C3%A9%22x/y+z%2B1",
+            "736b2dc3a922782f79207a2b31",
+        ] {
+            assert_eq!(text(&redactor, &format!("a{form}b")), "a[secret KEY]b", "{form}");
+            assert_eq!(redactor.found_in(form.as_bytes()), Some("KEY"));
+        }
+        assert_eq!(redactor.found_in(b"sk-"), None);
+    }
+
+    #[test]
+    fn base64_is_found_at_each_alignment() {
+        // python: base64.b64encode(prefix + b"hunter2-hunter2" + b"??")
+        let redactor = one("hunter2-hunter2");
+        for (encoded, left) in [
+            ("aHVudGVyMi1odW50ZXIyPz8=", "[secret KEY]Pz8="),
+            ("IWh1bnRlcjItaHVudGVyMj8/", "IW[secret KEY]j8/"),
+            ("ISFodW50ZXIyLWh1bnRlcjI/Pw==", "ISF[secret KEY]I/Pw=="),
+        ] {
+            assert_eq!(text(&redactor, encoded), left, "{encoded}");
+        }
+    }
+
+    #[test]
+    fn overlaps_leave_nothing_of_either() {
+        let redactor = Redactor::new(&[Secret::new("A", b"abcdef".to_vec()), Secret::new("B", b"defghi".to_vec())]);
+        assert_eq!(text(&redactor, "xabcdefghix"), "x[secret A]x");
+        assert_eq!(text(&redactor, "defghiabcdef"), "[secret B][secret A]");
+    }
+
+    #[test]
+    fn short_ones_are_redacted_but_accuse_nobody() {
+        let redactor = Redactor::new(&[Secret::new("PIN", b"12345".to_vec()), Secret::new("NONE", Vec::new())]);
+        assert_eq!(redactor.too_short(), ["PIN", "NONE"]);
+        assert_eq!(text(&redactor, "12345"), "[secret PIN]");
+        assert_eq!(redactor.found_in(b"12345"), None);
+        assert_eq!(format!("{:?}", Secret::new("PIN", b"12345".to_vec())), "Secret(PIN)");
+    }
+
+    #[test]
+    fn lines_of_a_key_are_found_alone() {
+        let line = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASC";
+        let redactor = one(&format!("-----BEGIN KEY-----\n{line}\n-----END KEY-----\n"));
+        assert_eq!(text(&redactor, &format!("  {line}")), "  [secret KEY]");
+    }
+
+    /// `cargo test --release --lib measure -- --ignored --nocapture`
+    #[test]
+    #[ignore = "measures; asserts nothing"]
+    fn measure_a_log() {
+        let names = ["A", "B", "C"];
+        let redactor =
+            Redactor::new(&names.map(|n| Secret::new(n, format!("sk-ant-{n}/9f8e7d6c5b4a39281706f5e4").into())));
+        let log = "2026-11-21T03:04:05Z INFO request sk-1234 finished: {\"tokens\": 1234, \"path\": \"/a/b\"}\n"
+            .repeat(200_000);
+        let clock = std::time::Instant::now();
+        let mut out = Vec::new();
+        let mut stream = redactor.fresh();
+        log.as_bytes().chunks(64 * 1024).for_each(|chunk| stream.push(chunk, &mut out));
+        stream.finish(&mut out);
+        eprintln!("redact {} MiB with {} forms: {:?}", log.len() >> 20, redactor.forms.all.len(), clock.elapsed());
+        let clock = std::time::Instant::now();
+        assert_eq!(redactor.found_in(log.as_bytes()), None);
+        eprintln!("search them: {:?}", clock.elapsed());
+    }
+
+    proptest! {
+        #[test]
+        fn splits_make_no_difference(
+            secrets in prop::collection::vec("[ab]{6,9}", 0..4),
+            pieces in prop::collection::vec("[abc]{0,7}|[abc]{30}", 0..20),
+            picks in prop::collection::vec(0usize..4, 0..20),
+        ) {
+            let named: Vec<_> =
+                (0..).zip(&secrets).map(|(i, v): (u32, _)| Secret::new(format!("K{i}"), v.clone().into())).collect();
+            let redactor = Redactor::new(&named);
+            let mut chunks = pieces;
+            for (i, pick) in picks.iter().enumerate() {
+                if let (Some(secret), true) = (secrets.get(*pick), i < chunks.len()) {
+                    let (head, tail) = secret.split_at(i % 6);
+                    chunks[i].push_str(head);
+                    chunks.insert(i + 1, tail.to_owned());
+                }
+            }
+            let whole = redactor.clean(chunks.concat().as_bytes());
+            let mut out = Vec::new();
+            let mut stream = redactor.fresh();
+            for chunk in &chunks {
+                stream.push(chunk.as_bytes(), &mut out);
+            }
+            stream.finish(&mut out);
+            prop_assert_eq!(&out, &whole);
+            prop_assert_eq!(redactor.found_in(&out), None);
+            if redactor.found_in(chunks.concat().as_bytes()).is_none() {
+                prop_assert_eq!(out, chunks.concat().into_bytes());
+            }
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! What is to become of an action: served, executed (and why), waited for, or left.
+//!
+//! One function for `run`, `plan` and `why`, so that what is announced, done and explained cannot differ.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::attempt::Ended;
+use crate::event::Reason;
+use crate::key::{ActionKey, Change, KeyRecord, Value};
+use crate::plan::{Ask, Plan};
+use crate::step::{End, Ends, Keyed, draft};
+use crate::store::{Index, Store};
+use crate::units::human_span;
+
+/// Attempts that count, over all runs, where the step says nothing.
+pub const ATTEMPTS: u32 = 3;
+
+/// What becomes of an action.
+#[derive(Clone, Debug)]
+pub enum Decision {
+    /// An attempt speaks for it.
+    Served {
+        /// The attempt.
+        ended: Arc<Ended>,
+        /// It used more than a limit that was lowered since.
+        over_limit: bool,
+    },
+    /// It is to be executed.
+    Execute {
+        /// Its key record.
+        record: KeyRecord,
+        /// Why it is not served.
+        reason: Reason,
+        /// How many attempts of it count already.
+        counted: u32,
+    },
+    /// Actions upstream have not ended.
+    Wait {
+        /// What of its key is known.
+        partial: KeyRecord,
+        /// The ingredients not known, and where they come from.
+        waiting: Vec<(String, usize)>,
+    },
+    /// It will not be executed; this is its end.
+    Over(End),
+    /// The machine lacks something.
+    Lacking,
+    /// Its attempts are used up.
+    Exhausted {
+        /// The last of them.
+        last: Arc<Ended>,
+        /// How many counted.
+        counted: u32,
+    },
+}
+
+/// Decides on one action.
+pub fn decide(plan: &Plan, node: usize, ends: &dyn Ends, store: &Store, index: &Index, retry: bool) -> Decision {
+    let record = match draft(plan, node, ends) {
+        Keyed::Ready(record) => record,
+        Keyed::Waiting { partial, waiting } => return Decision::Wait { partial, waiting },
+        Keyed::Never(end) => return Decision::Over(end),
+        Keyed::Lacking => return Decision::Lacking,
+    };
+    let key = record.key();
+    let attempts = match index.attempts(&key) {
+        Ok(attempts) => attempts,
+        Err(error) => return Decision::Over(End::Open(error.to_string())),
+    };
+    let today = limits(plan, node);
+    let mut raised = Vec::new();
+    for ended in attempts.iter().filter(|ended| ended.outcome.settles()) {
+        match serves(ended, &today) {
+            Serves::Yes { over_limit } => return Decision::Served { ended: ended.clone(), over_limit },
+            Serves::Raised(changes) => raised = changes,
+        }
+    }
+    let unsettled = || attempts.iter().filter(|ended| !ended.outcome.settles());
+    let counted =
+        unsettled().filter(|ended| ended.outcome.failure().is_some_and(|failure| failure.cause.counts())).count();
+    let counted = u32::try_from(counted).unwrap_or(u32::MAX);
+    let cap = plan.step(node).attempts.as_ref().map_or(ATTEMPTS, |attempts| attempts.value);
+    if counted >= cap
+        && !retry
+        && let Some(last) = unsettled().last()
+    {
+        return Decision::Exhausted { last: last.clone(), counted };
+    }
+    let reason = if !raised.is_empty() {
+        Reason { state: "changed".into(), nearest: Some(key), changes: raised }
+    } else if let Some(last) = unsettled().last() {
+        let change = Change {
+            ingredient: "attempt".into(),
+            old: Some(Value::text(format!("{} {}", last.attempt, last.outcome.word()))),
+            new: None,
+        };
+        Reason { state: "retry".into(), nearest: Some(key), changes: vec![change] }
+    } else {
+        reason_for(plan, node, &record, &[], store, index)
+    };
+    Decision::Execute { record, reason, counted }
+}
+
+/// Why a record has no attempt: the nearest stored record of the same kind and point, and what differs from it. Ingredients
+/// that are `waiting` are not compared.
+#[must_use]
+pub fn reason_for(
+    plan: &Plan,
+    node: usize,
+    record: &KeyRecord,
+    waiting: &[(String, usize)],
+    store: &Store,
+    index: &Index,
+) -> Reason {
+    let mut best: Option<(usize, ActionKey, Vec<Change>)> = None;
+    // Newest first, so that among equally near ones the newest wins.
+    for key in index.nearest_candidates(&record.kind, &plan.nodes[node].axes) {
+        let Ok(Some(bytes)) = store.cas.get(&key.0, 16 * 1024 * 1024) else { continue };
+        let Ok(old) = KeyRecord::decode(&bytes) else { continue };
+        let mut changes = record.changes_since(&old);
+        changes.retain(|change| !waiting.iter().any(|(role, _)| *role == change.ingredient));
+        if best.as_ref().is_none_or(|(count, ..)| changes.len() < *count) {
+            best = Some((changes.len(), key, changes));
+        }
+    }
+    match best {
+        None => Reason { state: "new".into(), nearest: None, changes: Vec::new() },
+        Some((_, key, changes)) => Reason { state: "changed".into(), nearest: Some(key), changes },
+    }
+}
+
+/// The limits that are in force today, by name, in milliseconds or bytes.
+fn limits(plan: &Plan, node: usize) -> BTreeMap<String, u64> {
+    let step = plan.step(node);
+    let mut today = BTreeMap::new();
+    if let Some(timeout) = &step.timeout {
+        today.insert("timeout".to_owned(), u64::try_from(timeout.value.as_millis()).unwrap_or(u64::MAX));
+    }
+    if let Some(limit) = &step.limit {
+        today.insert("limit".to_owned(), limit.value);
+    }
+    if let Ask::Patch(ask) = &plan.nodes[node].ask {
+        today.insert("limit".to_owned(), ask.limit.unwrap_or(crate::step::patch::LIMIT));
+    }
+    today
+}
+
+enum Serves {
+    Yes { over_limit: bool },
+    Raised(Vec<Change>),
+}
+
+/// An attempt serves unless a limit that it met is raised. One that used more than today's limit serves, and says so.
+fn serves(ended: &Ended, today: &BTreeMap<String, u64>) -> Serves {
+    let mut over_limit = false;
+    let mut raised = Vec::new();
+    for (name, limit) in &ended.limits {
+        let now = today.get(name).copied();
+        match now {
+            Some(now) if limit.met && now > limit.limit => raised.push(limit_change(name, limit.limit, Some(now))),
+            None if limit.met => raised.push(limit_change(name, limit.limit, None)),
+            Some(now) if limit.used.min(limit.limit) > now => over_limit = true,
+            _ => {}
+        }
+    }
+    if raised.is_empty() { Serves::Yes { over_limit } } else { Serves::Raised(raised) }
+}
+
+fn limit_change(name: &str, old: u64, new: Option<u64>) -> Change {
+    let say = |value: u64| {
+        if name == "timeout" {
+            Value::text(human_span(std::time::Duration::from_millis(value)))
+        } else {
+            Value::text(format!("{value} bytes"))
+        }
+    };
+    Change { ingredient: format!("limit {name}"), old: Some(say(old)), new: new.map(say) }
+}

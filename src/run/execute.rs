@@ -1,0 +1,170 @@
+//! The executor: does one action once, in a place of its own, and sweeps the place. Decides nothing.
+
+use std::os::fd::RawFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::attempt::Started;
+use crate::key::ActionKey;
+use crate::names::{AttemptId, RunId};
+use crate::outcome::{Cause, Failure};
+use crate::plan::Ask;
+use crate::process::{self, Exit};
+use crate::step::{
+    Context, Done, End, Ends, Inputs, Place, SomeEnds, Stop, agent, checkout, classify, command, environment, patch,
+    test,
+};
+use crate::store::{Index, RunLock, Store, StoreError};
+
+/// How long orphans of an attempt may take to die.
+const ORPHANS: Duration = Duration::from_secs(20);
+
+/// What one executor gets.
+pub struct Work {
+    /// What all share.
+    pub context: Arc<Context>,
+    /// The action.
+    pub node: usize,
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// How what it is linked to ended.
+    pub ends: SomeEnds,
+    /// What runs that died left of this action.
+    pub left: Left,
+    /// Descriptors for supervisors to hold on to.
+    pub locks: Vec<RawFd>,
+    /// Slots as (kind, name).
+    pub slots: Vec<(String, String)>,
+    /// Cores it may use.
+    pub cores: Vec<u32>,
+    /// Tells when to stop.
+    pub stop: watch::Receiver<Stop>,
+}
+
+/// What runs that died left of one action.
+#[derive(Default)]
+pub struct Left {
+    /// An agent that had finished, and how.
+    pub finished: Option<Finished>,
+    /// Attempts without an end.
+    pub dead: Vec<Started>,
+}
+
+/// An attempt whose process ended though its run did not live to say so.
+pub struct Finished {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// Its run.
+    pub run: RunId,
+    end: process::End,
+}
+
+impl Left {
+    /// Looks for what is left of an action whose lock the caller holds: nobody else works on it.
+    ///
+    /// # Errors
+    /// If the records cannot be read.
+    pub fn find(store: &Store, index: &Index, key: &ActionKey) -> Result<Self, StoreError> {
+        let mut left = Self::default();
+        for started in index.unfinished()?.into_iter().filter(|started| started.key == *key) {
+            match finished_agent(store, &started) {
+                Some(end) if left.finished.is_none() => {
+                    left.finished = Some(Finished { attempt: started.attempt.clone(), run: started.run.clone(), end });
+                }
+                _ => left.dead.push(started),
+            }
+        }
+        Ok(left)
+    }
+}
+
+/// How an agent ended by itself though its run had died. What was stopped did not end by itself.
+#[must_use]
+pub fn finished_agent(store: &Store, started: &Started) -> Option<process::End> {
+    if started.kind != "agent" {
+        return None;
+    }
+    let dir = place_of(store, &started.attempt);
+    let end = process::read_end(&dir.join("agent.end.json"))?;
+    let by_itself = !matches!(end.exit, Exit::Interrupted { .. } | Exit::NotStarted { .. });
+    (by_itself && dir.join("work").is_dir()).then_some(end)
+}
+
+/// Where an attempt works.
+#[must_use]
+pub fn place_of(store: &Store, attempt: &AttemptId) -> PathBuf {
+    store.places().join(attempt.as_str())
+}
+
+/// Does one action once.
+pub async fn execute(work: Work) -> Done {
+    let Work { context, node, attempt, ends, left, locks, slots, cores, stop } = work;
+    for started in &left.dead {
+        if let Err(error) = process::kill_marked(started.attempt.as_str(), ORPHANS, true) {
+            return Done::failed(Failure::new(Cause::HarnessFault, &error.to_string()));
+        }
+        discard(&context.store, &place_of(&context.store, &started.attempt));
+    }
+    let place = Place { dir: place_of(&context.store, &attempt), attempt, locks, slots, cores, stop };
+    let inputs = inputs(&context, node, &ends);
+    let plan = context.plan.clone();
+    let repo = plan.nodes[node].point.commit.map_or(0, |(repo, _)| repo);
+    let blocking = |done: &dyn Fn() -> Done| tokio::task::block_in_place(done);
+    let done = match (&plan.nodes[node].ask, &left.finished) {
+        (Ask::Checkout(ask), _) => blocking(&|| checkout::run(&context, repo, ask)),
+        (Ask::Environment(tool), _) => environment::run(&context, tool.as_deref()),
+        (Ask::Agent(ask), Some(left)) => agent::adopt(&context, repo, ask, &inputs, &place, &left.end).await,
+        (Ask::Agent(ask), None) => agent::run(&context, repo, ask, &inputs, &place).await,
+        (Ask::Patch(ask), _) => blocking(&|| patch::run(&context, repo, ask, &inputs)),
+        (Ask::Test(_), _) => test::run(&context, node, &inputs, &place).await,
+        (Ask::Classify(ask), _) => blocking(&|| classify::run(&context, node, *ask, &ends)),
+        (Ask::Command(ask), _) => command::run(&context, ask, &inputs, &place).await,
+    };
+    tokio::task::block_in_place(|| discard(&context.store, &place.dir));
+    done
+}
+
+fn inputs(context: &Context, node: usize, ends: &dyn Ends) -> Inputs {
+    let links = &context.plan.nodes[node].links;
+    let settled = links.iter().filter_map(|link| match ends.end(link.node) {
+        End::Settled(ended) => Some((link.role.clone(), ended.clone())),
+        _ => None,
+    });
+    Inputs(settled.collect())
+}
+
+/// Removes a place. It is renamed first, so that what is left after a kill is never taken for a place; what an agent made
+/// unreadable is made readable.
+pub fn discard(store: &Store, dir: &Path) {
+    if !dir.exists() {
+        return;
+    }
+    let trash = store.trash(dir);
+    let gone = if std::fs::rename(dir, &trash).is_ok() { trash } else { dir.to_owned() };
+    if std::fs::remove_dir_all(&gone).is_err() {
+        open_up(&gone, 0);
+        let _ = std::fs::remove_dir_all(&gone);
+    }
+}
+
+fn open_up(dir: &Path, depth: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    let _ = std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700));
+    let Ok(entries) = std::fs::read_dir(dir) else { return };
+    for entry in entries.flatten() {
+        if depth < 512 && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            open_up(&entry.path(), depth + 1);
+        }
+    }
+}
+
+/// Whether the run of an attempt is alive.
+///
+/// # Errors
+/// If the system does not say.
+pub fn alive(store: &Store, run: &RunId) -> Result<bool, StoreError> {
+    RunLock::is_alive(&store.root, run)
+}

@@ -1,0 +1,11 @@
+//! Running a plan: facts about the machine, decisions, the dispatcher with its executors, locks and slots, records and journal.
+
+pub mod decide;
+pub mod dispatch;
+pub mod execute;
+pub mod journal;
+pub mod leases;
+pub mod prepare;
+pub mod recover;
+pub mod state;
+pub mod writer;

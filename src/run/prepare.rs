@@ -1,0 +1,378 @@
+//! From a manifest to a plan on this machine: tools are probed, commits resolved, devices named, files taken.
+//!
+//! What is lacking is noted in the plan, not refused: `run` refuses, `plan` and `check` say so and go on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::digest::Digest;
+use crate::git::{self, Mirror, Source};
+use crate::key::Value;
+use crate::manifest::{Body, Kind, Manifest, Pipeline, Place, RepoSource, Template, Tool};
+use crate::names::SlotKind;
+use crate::plan::expand::{expand, protected, set_heights};
+use crate::plan::{CheckoutAsk, CommitFact, Facts, Intake, Missing, Plan, ToolFact, tool_stat};
+use crate::process::answer;
+use crate::step::checkout;
+use crate::step::context::Machine;
+use crate::store::{Index, Store};
+
+/// How long a probe may take.
+const PROBE: Duration = Duration::from_secs(60);
+/// How long fetching a repository may take.
+const FETCH: Duration = Duration::from_secs(2 * 3600);
+/// How many entries of a watched folder are looked at.
+const WATCHED: usize = 100_000;
+
+/// A plan and what it was made with.
+pub struct Prepared {
+    /// The plan.
+    pub plan: Plan,
+    /// The files it took.
+    pub intake: Intake,
+    /// Where each repository comes from.
+    pub sources: Vec<Source>,
+    /// Things worth saying.
+    pub notices: Vec<String>,
+}
+
+/// How a plan is to be made.
+#[derive(Clone, Debug, Default)]
+pub struct Wishes {
+    /// Fetch repositories that are not here.
+    pub fetch: bool,
+    /// Local clones to use in place of what the manifest names: in no key.
+    pub repos: BTreeMap<String, PathBuf>,
+}
+
+/// Makes the plan of a manifest on this machine.
+pub async fn prepare(
+    manifest: Arc<Manifest>,
+    machine: &Machine,
+    store: &Store,
+    index: &Index,
+    wishes: &Wishes,
+) -> Prepared {
+    let pipeline = &manifest.pipeline;
+    let sources = sources(pipeline, &wishes.repos);
+    let mut notices: Vec<String> = manifest.notices.iter().map(|notice| notice.value.clone()).collect();
+    let mut facts = Facts {
+        variables: machine.variables.clone(),
+        platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+        ..Facts::default()
+    };
+    let mut memory = Memory::load(store);
+    for tool in &pipeline.tools {
+        let fact = probe(tool, &facts, machine, &mut memory).await;
+        facts.tools.insert(tool.name.value.clone(), fact);
+    }
+    memory.save(store);
+    facts.devices = devices(pipeline, machine).await;
+    facts.commits = tokio::task::block_in_place(|| commits(pipeline, &sources, store, index, wishes, &mut notices));
+    let mut intake = Intake::default();
+    let mut plan = tokio::task::block_in_place(|| expand(manifest.clone(), facts, &mut intake));
+    let typical = typical_seconds(&plan);
+    set_heights(&mut plan, &|node| typical[node]);
+    Prepared { plan, intake, sources, notices }
+}
+
+fn sources(pipeline: &Pipeline, local: &BTreeMap<String, PathBuf>) -> Vec<Source> {
+    let source = |repo: &crate::manifest::Repo| match (local.get(repo.name.value.as_str()), &repo.source.value) {
+        (Some(path), _) => Source::Local(path.clone()),
+        (None, RepoSource::Url(url)) => Source::Url(url.clone()),
+        (None, RepoSource::Path(path)) if path.is_file() => Source::Stream(path.clone()),
+        (None, RepoSource::Path(path)) => Source::Local(path.clone()),
+    };
+    pipeline.repos.iter().map(source).collect()
+}
+
+/// What an action of each kind may take, in seconds: only their proportions matter, for what goes first.
+fn typical_seconds(plan: &Plan) -> Vec<f64> {
+    let guess = |kind: Kind| match kind {
+        Kind::Agent => 600.0,
+        Kind::Test => 60.0,
+        _ => 0.1,
+    };
+    (0..plan.nodes.len()).map(|node| guess(plan.kind(node))).collect()
+}
+
+fn commits(
+    pipeline: &Pipeline,
+    sources: &[Source],
+    store: &Store,
+    index: &Index,
+    wishes: &Wishes,
+    notices: &mut Vec<String>,
+) -> BTreeMap<(usize, usize), Result<CommitFact, Missing>> {
+    let protect = protected(pipeline);
+    let mut facts = BTreeMap::new();
+    for (repo_index, repo) in pipeline.repos.iter().enumerate() {
+        let mut mirror: Option<Result<Mirror, Missing>> = None;
+        let mut fresh = false;
+        for (commit_index, commit) in repo.commits.iter().enumerate() {
+            let ask =
+                CheckoutAsk { human: commit.id.value.clone(), base: commit.base.clone(), protect: protect.clone() };
+            if let Some(fact) = recorded(&ask, index) {
+                facts.insert((repo_index, commit_index), Ok(fact));
+                continue;
+            }
+            let source = &sources[repo_index];
+            let opened = mirror.get_or_insert_with(|| open(source, &repo.source.place, store, wishes, notices));
+            let mut fact = match opened {
+                Ok(mirror) => resolve(mirror, &ask, commit.id.place),
+                Err(missing) => Err(missing.clone()),
+            };
+            if fact.is_err() && wishes.fetch && !fresh && matches!(source, Source::Url(_)) && opened.is_ok() {
+                // The mirror may be older than the list.
+                fresh = true;
+                if let Ok(newer) = Mirror::prepare(&store.mirrors(), source, FETCH) {
+                    fact = resolve(&newer, &ask, commit.id.place);
+                    mirror = Some(Ok(newer));
+                }
+            }
+            facts.insert((repo_index, commit_index), fact);
+        }
+    }
+    facts
+}
+
+/// What an earlier run resolved: no repository needs to be opened for it.
+fn recorded(ask: &CheckoutAsk, index: &Index) -> Option<CommitFact> {
+    let key = checkout::record(ask).key();
+    let attempts = index.attempts(&key).ok()?;
+    let settled = attempts.iter().find(|ended| ended.outcome.settles())?;
+    let text = |name: &str| settled.outputs.get(name).and_then(Value::as_text).map(str::to_owned);
+    Some(CommitFact { human: text("human")?, base: text("base")?, subject: text("subject")? })
+}
+
+fn open(
+    source: &Source,
+    place: &Place,
+    store: &Store,
+    wishes: &Wishes,
+    notices: &mut Vec<String>,
+) -> Result<Mirror, Missing> {
+    let name = match source {
+        Source::Url(url) => url.clone(),
+        Source::Local(path) | Source::Stream(path) => path.display().to_string(),
+    };
+    let missing = |what: String| Missing {
+        what,
+        hint: "correct the repository's place, or give a local clone with --repo NAME=PATH".into(),
+        place: Some(*place),
+        fatal: true,
+    };
+    match Mirror::open(&store.mirrors(), source) {
+        Ok(Some(mirror)) => Ok(mirror),
+        // A stream costs a second and no network: a plan may make its mirror too.
+        Ok(None) if wishes.fetch || matches!(source, Source::Stream(_)) => {
+            if matches!(source, Source::Url(_)) {
+                notices.push(format!("fetched {name}"));
+            }
+            Mirror::prepare(&store.mirrors(), source, FETCH)
+                .map_err(|error| missing(format!("the repository {name} cannot be had: {error}")))
+        }
+        Ok(None) => Err(missing(format!("the repository {name} is not fetched yet; `flow run` fetches it"))),
+        Err(error) => Err(missing(format!("the repository {name} cannot be read: {error}"))),
+    }
+}
+
+fn resolve(mirror: &Mirror, ask: &CheckoutAsk, place: Place) -> Result<CommitFact, Missing> {
+    let base = match &ask.base {
+        crate::manifest::Base::Parent(n) => git::BaseRule::Parent(*n),
+        crate::manifest::Base::Id(id) => git::BaseRule::Commit(id.clone()),
+    };
+    match mirror.resolve(&ask.human, &base) {
+        Ok(resolved) => Ok(CommitFact {
+            human: resolved.human.as_str().to_owned(),
+            base: resolved.base.as_str().to_owned(),
+            subject: resolved.subject,
+        }),
+        Err(error) => Err(Missing {
+            what: error.to_string(),
+            hint: "correct the commit's id, fetch it into the repository, or take it off the list".into(),
+            place: Some(place),
+            fatal: true,
+        }),
+    }
+}
+
+/// What probes answered, by what they were asked and the stat of whom.
+struct Memory {
+    known: BTreeMap<String, String>,
+    changed: bool,
+}
+
+impl Memory {
+    fn path(store: &Store) -> PathBuf {
+        store.root.join("index").join("probes.json")
+    }
+
+    fn load(store: &Store) -> Self {
+        let bytes = crate::hostile::read_regular(&Self::path(store), 64 * 1024 * 1024).ok().flatten();
+        let known = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        Self { known, changed: false }
+    }
+
+    /// Derived: if it cannot be written, probes are asked again next time.
+    fn save(&self, store: &Store) {
+        if self.changed
+            && let Ok(bytes) = serde_json::to_vec(&self.known)
+        {
+            let _ = crate::store::write_durable(&Self::path(store), &bytes);
+        }
+    }
+}
+
+async fn probe(tool: &Tool, facts: &Facts, machine: &Machine, memory: &mut Memory) -> Result<ToolFact, Missing> {
+    let missing =
+        |what: String, hint: &str| Missing { what, hint: hint.to_owned(), place: Some(tool.path.place), fatal: true };
+    let fill = |template: &Template, prefix: Option<&Path>| {
+        template.fill(|name| match (name, name.strip_prefix("var."), prefix) {
+            ("prefix", _, Some(prefix)) => Ok(prefix.display().to_string()),
+            (_, Some(variable), _) => facts.variables.get(variable).cloned().ok_or_else(|| {
+                missing(format!("the variable {variable} is not set"), &format!("export {variable}=… first"))
+            }),
+            _ => Err(missing(format!("`{{{name}}}` means nothing in a tool"), "only `{var.NAME}` and `{prefix}` do")),
+        })
+    };
+    let written = fill(&tool.path.value, None)?;
+    let path = find(&written, &tool.dir, machine).ok_or_else(|| {
+        missing(format!("the program `{written}` is not there"), "install it, or correct the tool's path")
+    })?;
+    let stat = tool_stat(&path);
+    let prefix = path.parent().and_then(Path::parent);
+    let mut watched = String::new();
+    for watch in &tool.watch {
+        let folder = fill(&watch.value, prefix)?;
+        watched.push_str(&newest_within(Path::new(&folder)));
+    }
+    let mut identity = Vec::new();
+    for probe in &tool.probes {
+        let arguments: Vec<String> =
+            probe.value.iter().map(|argument| fill(argument, prefix)).collect::<Result<_, _>>()?;
+        let question = format!("{}\n{stat}\n{watched}\n{}", path.display(), arguments.join("\u{1f}"));
+        let question = Digest::of(question.as_bytes()).hex();
+        let text = match memory.known.get(&question) {
+            Some(text) => text.clone(),
+            None => {
+                let argv: Vec<String> = std::iter::once(path.display().to_string()).chain(arguments.clone()).collect();
+                let bytes = answer(&argv, &machine.variables, PROBE).await.map_err(|why| {
+                    missing(format!("the probe `{} {}` failed: {why}", written, arguments.join(" ")), "run it by hand")
+                })?;
+                let text = String::from_utf8_lossy(&bytes).trim_end().to_owned();
+                memory.known.insert(question, text.clone());
+                memory.changed = true;
+                text
+            }
+        };
+        identity.push(text);
+    }
+    if tool.probes.is_empty() {
+        let question = Digest::of(format!("{}\n{stat}\nbytes", path.display()).as_bytes()).hex();
+        let digest = match memory.known.get(&question) {
+            Some(known) => known.clone(),
+            None => {
+                let digest = Digest::of_file(&path).map_err(|error| {
+                    missing(format!("{} cannot be read: {error}", path.display()), "make it readable")
+                })?;
+                memory.known.insert(question, digest.hex());
+                memory.changed = true;
+                digest.hex()
+            }
+        };
+        identity.push(format!("sha256:{digest}"));
+    }
+    Ok(ToolFact { path, identity: identity.join("\n"), stat })
+}
+
+/// Where a program is: a path against the file that says it, a bare name in `PATH`.
+fn find(written: &str, dir: &Path, machine: &Machine) -> Option<PathBuf> {
+    if written.contains('/') {
+        let path = dir.join(written);
+        return path.is_file().then_some(path);
+    }
+    let path = machine.variables.get("PATH")?;
+    let executable = |path: &PathBuf| path.metadata().is_ok_and(|meta| meta.is_file() && meta.mode() & 0o111 != 0);
+    std::env::split_paths(path).map(|folder| folder.join(written)).find(executable)
+}
+
+/// The newest change below a folder, and how many entries there are: changes when something in it changes.
+fn newest_within(folder: &Path) -> String {
+    let mut newest = 0;
+    let mut seen = 0;
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+        for entry in entries.flatten() {
+            seen += 1;
+            if seen > WATCHED {
+                return format!("{newest} more than {WATCHED}");
+            }
+            let Ok(meta) = entry.metadata() else { continue };
+            newest = newest.max(meta.ctime() * 1_000_000_000 + meta.ctime_nsec());
+            if meta.is_dir() {
+                folders.push(entry.path());
+            }
+        }
+    }
+    format!("{newest} {seen}")
+}
+
+/// What the slots are, one text a kind (the device that steps are keyed by) and one a GPU slot (its lock's name).
+async fn devices(pipeline: &Pipeline, machine: &Machine) -> BTreeMap<String, Result<String, Missing>> {
+    let timed = pipeline.steps.iter().any(|step| matches!(step.body, Body::Test(_)));
+    let kinds: BTreeSet<&SlotKind> = pipeline.slots.iter().map(|slot| &slot.kind.value).collect();
+    let mut devices = BTreeMap::new();
+    for kind in kinds.into_iter().filter(|_| timed) {
+        let fact = if kind.as_str() == "gpu" { gpus(pipeline, machine, &mut devices).await } else { Ok(processor()) };
+        devices.insert(kind.to_string(), fact);
+    }
+    devices
+}
+
+async fn gpus(
+    pipeline: &Pipeline,
+    machine: &Machine,
+    devices: &mut BTreeMap<String, Result<String, Missing>>,
+) -> Result<String, Missing> {
+    let first = pipeline.slots.iter().find(|slot| slot.kind.value.as_str() == "gpu");
+    let missing = |what: String| Missing {
+        what,
+        hint: "run on a machine with the devices that `slots` declares, or correct `slots`".into(),
+        place: first.map(|slot| slot.name.place),
+        fatal: true,
+    };
+    let argv = ["nvidia-smi", "--query-gpu=index,uuid,name", "--format=csv,noheader"].map(str::to_owned);
+    let bytes = answer(&argv, &machine.variables, PROBE)
+        .await
+        .map_err(|why| missing(format!("no GPU answers: nvidia-smi: {why}")))?;
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split(", ").map(str::trim).collect()).collect();
+    let mut models = BTreeSet::new();
+    for slot in pipeline.slots.iter().filter(|slot| slot.kind.value.as_str() == "gpu") {
+        let name = slot.name.value.as_str();
+        let row = rows.iter().find(|row| row.first() == Some(&name) || row.get(1) == Some(&name));
+        let Some([_, uuid, model]) = row.map(Vec::as_slice) else {
+            return Err(missing(format!("there is no GPU {name} on this machine")));
+        };
+        models.insert((*model).to_owned());
+        devices.insert(format!("gpu/{name}"), Ok((*uuid).to_owned()));
+    }
+    match models.len() {
+        1 => Ok(models.into_iter().collect()),
+        _ => Err(missing(format!(
+            "the GPUs of `slots` are of different models: {}",
+            models.into_iter().collect::<Vec<_>>().join(", ")
+        ))),
+    }
+}
+
+fn processor() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    model.map_or_else(|| "unknown processor".to_owned(), |(_, name)| name.trim().to_owned())
+}

@@ -1,0 +1,106 @@
+//! What runs that died left behind: their orphans are killed, their attempts get an end, their places are swept.
+//!
+//! An agent that had finished by itself is left as it is: the action that needs it adopts it. Asks nothing, of nobody.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use crate::attempt::{Ended, Line, Started};
+use crate::names::{AttemptId, RunId};
+use crate::outcome::{Cause, Failure, Outcome};
+use crate::process;
+use crate::run::execute::{alive, discard, finished_agent, place_of};
+use crate::store::{Index, RecordWriter, Store, StoreError};
+
+/// How long a supervisor that outlived its flow may take to end its processes.
+const SUPERVISOR: Duration = Duration::from_secs(30);
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// Attempts that got their end.
+    pub ended: usize,
+    /// Agents that had finished and wait to be adopted.
+    pub finished: usize,
+    /// Processes killed.
+    pub killed: u32,
+}
+
+/// Cleans up after runs that died. The caller's own run is alive.
+///
+/// # Errors
+/// If the records cannot be written.
+pub fn recover(store: &Store, index: &Index, run: &RunId, records: &RecordWriter) -> Result<Recovered, StoreError> {
+    let mut recovered = Recovered::default();
+    for started in index.unfinished()? {
+        if alive(store, &started.run)? {
+            continue;
+        }
+        // A supervisor that is still ending its processes holds the key: wait for it rather than race it.
+        let began = Instant::now();
+        let lock = loop {
+            match store.locks.try_lock(&started.key)? {
+                Some(lock) => break Some(lock),
+                None if began.elapsed() > SUPERVISOR => break None,
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
+        };
+        // Somebody else has it: another run executes this very action and does the cleaning.
+        let Some(lock) = lock else { continue };
+        if finished_agent(store, &started).is_some() {
+            recovered.finished += 1;
+            continue;
+        }
+        recovered.killed += process::kill_marked(started.attempt.as_str(), SUPERVISOR, true).unwrap_or(0);
+        records.append(&Line::Ended(interrupted(&started, run)))?;
+        recovered.ended += 1;
+        discard(store, &place_of(store, &started.attempt));
+        drop(lock);
+    }
+    records.commit()?;
+    sweep(store, index, run)?;
+    Ok(recovered)
+}
+
+/// The end of an attempt whose run died: nobody's fault, and not counted.
+#[must_use]
+pub fn interrupted(started: &Started, run: &RunId) -> Ended {
+    Ended {
+        attempt: started.attempt.clone(),
+        run: run.clone(),
+        adopts: Some(started.run.clone()),
+        key: started.key,
+        kind: started.kind.clone(),
+        step: started.step.clone(),
+        axes: started.axes.clone(),
+        at: Timestamp::now(),
+        wall_ms: 0,
+        outcome: Outcome::Failed(Failure::new(Cause::Interrupted, "its run died before it ended")),
+        outputs: std::collections::BTreeMap::new(),
+        logs: std::collections::BTreeMap::new(),
+        limits: std::collections::BTreeMap::new(),
+        notes: Vec::new(),
+        usage: None,
+        slots: started.slots.clone(),
+    }
+}
+
+/// Removes places that no living run and no adoption needs.
+fn sweep(store: &Store, index: &Index, run: &RunId) -> Result<(), StoreError> {
+    let open: Vec<AttemptId> = index.unfinished()?.iter().map(|started| started.attempt.clone()).collect();
+    let Ok(places) = std::fs::read_dir(store.places()) else { return Ok(()) };
+    for place in places.flatten() {
+        let name = place.file_name().to_string_lossy().into_owned();
+        let Some((owner, _)) = name.rsplit_once('-') else { continue };
+        let owner = RunId::new(owner);
+        let needed = open.iter().any(|attempt| attempt.as_str() == name);
+        if owner != *run && !needed && !alive(store, &owner)? {
+            // An in-process step or a plain command has no line of its own in the records, but its orphans have the mark.
+            let _ = process::kill_marked(&name, SUPERVISOR, true);
+            discard(store, Path::new(&place.path()));
+        }
+    }
+    Ok(())
+}

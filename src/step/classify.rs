@@ -1,0 +1,164 @@
+//! The `classify` step: a pure function of how every step upstream ended, by kind and role.
+//!
+//! Its key holds those ends and nothing else, so that a changed rule classifies everything anew in seconds.
+
+use crate::class::{self, Class, Effect, StepEnd, Verdict};
+use crate::key::Value;
+use crate::measure::{self, TestResult};
+use crate::outcome::{Cause, Failure};
+use crate::plan::{ClassifyAsk, Plan, Role};
+use crate::step::context::{Context, Done};
+use crate::step::{Draft, End, Ends};
+
+/// What the attempts of this kind mean.
+pub(super) const FORMAT: u16 = 1;
+
+/// The roles whose ends count, and their words in the key.
+const ROLES: [(Role, &str); 7] = [
+    (Role::Checkout, "end of checkout"),
+    (Role::Environment, "end of the base's environment"),
+    (Role::Baseline, "end of baseline"),
+    (Role::Agent, "end of agent"),
+    (Role::Patch, "end of patch"),
+    (Role::Rebuilt, "end of the patched tree's environment"),
+    (Role::Patched, "end of patched"),
+];
+
+pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: ClassifyAsk) -> Draft<'a> {
+    for (role, name) in &ROLES {
+        let Some(up) = draft.plan.linked(draft.node, role) else { continue };
+        match draft.ends.end(up) {
+            End::Pending => draft.waiting.push(((*name).to_owned(), up)),
+            End::Open(_) => draft.stop(End::Open(format!("waits for {}", draft.plan.title(up)))),
+            End::Skipped(cause) => draft.text(name, format!("skipped {cause}")),
+            End::Blocked { .. } => draft.text(name, "not run"),
+            End::Settled(ended) => {
+                let mut word = ended.outcome.word().to_lowercase();
+                if let Some(arm) = ended.outputs.get("failed arm").and_then(Value::as_text) {
+                    word.push_str(&format!(" in the {arm} tree"));
+                }
+                draft.text(name, word);
+                if *role == Role::Patched
+                    && let Some(result) = ended.outputs.get("result")
+                {
+                    draft.push("result", result.clone());
+                }
+            }
+        }
+    }
+    if same_as_human(draft.plan, draft.node, draft.ends) {
+        draft.text("patch", "the human's");
+    }
+    draft.text("rules", class::RULES.to_string());
+    if let Some(effect) = ask.judge_min_effect {
+        draft.text("judge", format!("min-effect {effect}"));
+    }
+    draft
+}
+
+/// Whether the patched tree is what the human's change makes of the base.
+fn same_as_human(plan: &Plan, node: usize, ends: &dyn Ends) -> bool {
+    let output = |role: &Role, name: &str| {
+        let up = plan.linked(node, role)?;
+        ends.end(up).settled()?.outputs.get(name)?.as_text().map(str::to_owned)
+    };
+    let patched = output(&Role::Patch, "tree");
+    patched.is_some() && patched == output(&Role::Checkout, "human tree")
+}
+
+/// How one upstream action ended, in the words of the rules.
+fn step_end(plan: &Plan, node: usize, role: &Role, ends: &dyn Ends) -> StepEnd {
+    let Some(up) = plan.linked(node, role) else { return StepEnd::Absent };
+    match ends.end(up) {
+        End::Pending | End::Open(_) => StepEnd::Open,
+        End::Skipped(cause) => StepEnd::Skipped(*cause),
+        End::Blocked { .. } => StepEnd::Blocked,
+        End::Settled(ended) => match ended.outcome.failure() {
+            None => StepEnd::Succeeded,
+            Some(failure) => StepEnd::Failed {
+                cause: failure.cause,
+                base_arm: ended.outputs.get("failed arm").and_then(Value::as_text) == Some("base"),
+            },
+        },
+    }
+}
+
+/// The ends that the rules read.
+fn ends_of(plan: &Plan, node: usize, ends: &dyn Ends, effect: Option<Effect>) -> class::Ends {
+    let end = |role: &Role| step_end(plan, node, role, ends);
+    let environment = match (end(&Role::Environment), end(&Role::Rebuilt)) {
+        (base @ (StepEnd::Failed { .. } | StepEnd::Open), _) => base,
+        (_, rebuilt @ (StepEnd::Failed { .. } | StepEnd::Open)) => rebuilt,
+        (base, _) => base,
+    };
+    class::Ends {
+        checkout: end(&Role::Checkout),
+        environment,
+        baseline: end(&Role::Baseline),
+        agent: end(&Role::Agent),
+        patch: end(&Role::Patch),
+        patched: end(&Role::Patched),
+        effect,
+    }
+}
+
+/// The class that can be said while something upstream is open; never a settled one.
+#[must_use]
+pub fn provisional(plan: &Plan, node: usize, ends: &dyn Ends) -> Verdict {
+    Verdict { open: true, ..class::classify(&ends_of(plan, node, ends, None)) }
+}
+
+/// Says the class; blocking, for it reads the stored result.
+pub fn run(context: &Context, node: usize, ask: ClassifyAsk, ends: &dyn Ends) -> Done {
+    match say(context, node, ask, ends) {
+        Ok(done) => done,
+        Err(failure) => Done::failed(failure),
+    }
+}
+
+fn say(context: &Context, node: usize, ask: ClassifyAsk, ends: &dyn Ends) -> Result<Done, Failure> {
+    let plan = &context.plan;
+    let result = plan
+        .linked(node, &Role::Patched)
+        .and_then(|up| ends.end(up).settled())
+        .and_then(|ended| ended.outputs.get("result"))
+        .and_then(Value::as_blob)
+        .map(|digest| {
+            let bytes = context.get(&digest)?;
+            TestResult::decode(&bytes).map_err(|error| Failure::new(Cause::HarnessFault, &error.to_string()))
+        })
+        .transpose()?;
+    let analysis = result.as_ref().map(|result| measure::analyse(result, ask.judge_min_effect));
+    let verdict =
+        class::classify(&ends_of(plan, node, ends, analysis.as_ref().map(|analysis| effect(analysis.verdict))));
+    let mut done = Done::succeeded();
+    done.output("class", Value::text(verdict.class.name()));
+    let mut marks = Vec::new();
+    if same_as_human(plan, node, ends) {
+        marks.push("SAME_AS_HUMAN".to_owned());
+    }
+    if let Some(analysis) = analysis.filter(|_| verdict.class.usable() || verdict.class == Class::Mixed) {
+        marks.extend(analysis.marks);
+        if let Some(speedup) = analysis.speedup {
+            done.output("speedup", Value::text(format!("{speedup:.6}")));
+        }
+        if let Some([low, high]) = analysis.ci {
+            done.output("interval", Value::List(vec![format!("{low:.6}"), format!("{high:.6}")]));
+        }
+        done.output("evidence", Value::text(analysis.text));
+    }
+    if !marks.is_empty() {
+        done.output("marks", Value::List(marks));
+    }
+    Ok(done)
+}
+
+fn effect(verdict: measure::Verdict) -> Effect {
+    match verdict {
+        measure::Verdict::Improvement => Effect::Improvement,
+        measure::Verdict::Neutral => Effect::Neutral,
+        measure::Verdict::Regression => Effect::Regression,
+        measure::Verdict::Mixed => Effect::Mixed,
+        measure::Verdict::Inconclusive { .. } => Effect::Inconclusive,
+    }
+}

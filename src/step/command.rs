@@ -1,0 +1,159 @@
+//! The `command` step: the user's own program with declared input and output files. Argv, never a shell.
+
+use std::path::Path;
+
+use crate::attempt::LimitUse;
+use crate::hostile;
+use crate::key::Value;
+use crate::outcome::{Cause, Failure, Outcome};
+use crate::plan::{CommandAsk, Role};
+use crate::process;
+use crate::step::Draft;
+use crate::step::context::{Command, Context, Done, Inputs, LARGEST_BLOB, OUTPUT_LIMIT, Place, failure_of, fault};
+
+/// What the attempts of this kind mean.
+pub(super) const FORMAT: u16 = 1;
+
+pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: &CommandAsk) -> Draft<'a> {
+    draft.push("argv", Value::List(ask.argv.iter().map(ToString::to_string).collect()));
+    draft.env(&ask.env);
+    for (name, digest) in &ask.files {
+        draft.push(&format!("in {name}"), Value::Blob(*digest));
+    }
+    let roles: Vec<Role> = draft.plan.nodes[draft.node].links.iter().map(|link| link.role.clone()).collect();
+    for role in roles {
+        if let Role::Named { input, output } = &role {
+            draft.input(&format!("in {input}"), &role, output);
+        }
+    }
+    draft.push("outputs", Value::List(ask.outputs.iter().map(|(name, file)| format!("{name} {file}")).collect()));
+    let facts = &draft.plan.facts;
+    draft.tools(facts, &ask.tools);
+    draft
+}
+
+/// Runs the command.
+pub async fn run(context: &Context, ask: &CommandAsk, inputs: &Inputs, place: &Place) -> Done {
+    match attempt(context, ask, inputs, place).await {
+        Ok(done) => done,
+        Err(failure) => Done::failed(failure),
+    }
+}
+
+async fn attempt(context: &Context, ask: &CommandAsk, inputs: &Inputs, place: &Place) -> Result<Done, Failure> {
+    if let Some(failure) = context.changed_tool(&ask.tools) {
+        return Err(failure);
+    }
+    let secrets = context.secrets(&ask.env.secrets).await?;
+    let argv = tokio::task::block_in_place(|| prepare(context, ask, inputs, place))?;
+    let command = Command {
+        argv,
+        env: &ask.env,
+        extra: Vec::new(),
+        secrets: &secrets,
+        cwd: place.dir.join("out"),
+        label: "command".into(),
+        timeout: ask.timeout,
+        limit: OUTPUT_LIMIT,
+    };
+    let end = if place.slots.is_empty() && secrets.is_empty() {
+        context.plain(place, command).await?
+    } else {
+        context.supervised(place, command).await?
+    };
+    if let Some(failure) = context.changed_tool(&ask.tools) {
+        return Err(failure);
+    }
+    tokio::task::block_in_place(|| read(context, ask, place, &end))
+}
+
+fn prepare(context: &Context, ask: &CommandAsk, inputs: &Inputs, place: &Place) -> Result<Vec<String>, Failure> {
+    let dir = context.folder(place, "in")?;
+    let out = context.folder(place, "out")?;
+    let give = |name: &str, digest| {
+        let path = dir.join(name);
+        match context.store.cas.copy_to(&digest, &path) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(fault(&format!("blob {digest} is gone from the store"))),
+            Err(error) => Err(fault(&error.to_string())),
+        }
+    };
+    for (name, digest) in &ask.files {
+        give(name, *digest)?;
+    }
+    for (role, _) in &inputs.0 {
+        if let Role::Named { input, output } = role {
+            give(input, inputs.blob(role, output)?)?;
+        }
+    }
+    let places = |name: &str| {
+        if let Some(input) = name.strip_prefix("in.") {
+            return Some(dir.join(input).display().to_string());
+        }
+        let output = name.strip_prefix("out.")?;
+        ask.outputs.get(output).map(|file| out.join(file).display().to_string())
+    };
+    context.fill(&ask.argv, &places)
+}
+
+fn read(context: &Context, ask: &CommandAsk, place: &Place, end: &process::End) -> Result<Done, Failure> {
+    let mut done = Done::succeeded();
+    for (name, file) in [("stdout", "command.out"), ("stderr", "command.err")] {
+        if let Some(digest) = context.keep(&place.dir.join(file))? {
+            done.logs.insert(name.into(), digest);
+        }
+    }
+    if let Some(timeout) = ask.timeout {
+        let limit = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        let met = matches!(end.exit, process::Exit::TimedOut { .. });
+        done.limits.insert("timeout".into(), LimitUse { limit, used: end.wall_ms, met });
+    }
+    if let Some(failure) = failure_of(end, Cause::CommandFailed, Cause::TestTimeout) {
+        let log = done.logs.get("stderr").copied();
+        done.outcome = Outcome::Failed(failure.log(log));
+        return Ok(done);
+    }
+    let out = place.dir.join("out");
+    for (name, file) in &ask.outputs {
+        match hostile::read_regular(&out.join(file), LARGEST_BLOB) {
+            Ok(Some(bytes)) => done.output(name, Value::Blob(context.put(&bytes)?)),
+            Ok(None) => {
+                let evidence = format!("the output {name} ({file}) was not written");
+                done.outcome = Outcome::Failed(Failure::new(Cause::OutputMissing, &evidence));
+            }
+            Err(error) => {
+                let evidence = format!("the output {name} ({file}): {error}");
+                done.outcome = Outcome::Failed(Failure::new(Cause::OutputMissing, &evidence));
+            }
+        }
+    }
+    Ok(done)
+}
+
+/// Puts copies of a served or executed command's outputs where the user wants them, if they are not there already.
+///
+/// # Errors
+/// If one cannot be written.
+pub fn publish(
+    context: &Context,
+    ask: &CommandAsk,
+    outputs: &std::collections::BTreeMap<String, Value>,
+) -> Result<(), Failure> {
+    for (name, path) in &ask.publish {
+        let Some(digest) = outputs.get(name).and_then(Value::as_blob) else { continue };
+        if is_already(path, &digest) {
+            continue;
+        }
+        let failed = |error: std::io::Error| fault(&format!("{}: {error}", path.display()));
+        if let Some(dir) = path.parent() {
+            std::fs::create_dir_all(dir).map_err(failed)?;
+        }
+        let bytes = context.get(&digest)?;
+        crate::store::write_durable(path, &bytes).map_err(|error| fault(&error.to_string()))?;
+    }
+    Ok(())
+}
+
+fn is_already(path: &Path, digest: &crate::digest::Digest) -> bool {
+    crate::digest::Digest::of_file(path).is_ok_and(|there| there == *digest)
+}

@@ -1,0 +1,181 @@
+//! One file per kind of step: which ingredients its key has, and how it is done once.
+//!
+//! A step here knows nothing of scheduling, of slots or of other steps: it gets the ends of what it is linked to, and a place
+//! to work in. `draft` turns an action into its key record as far as its inputs are known.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::attempt::Ended;
+use crate::key::{KeyRecord, Value};
+use crate::outcome::Cause;
+use crate::plan::{Ask, EnvAsk, Facts, Plan, Role};
+
+pub mod agent;
+pub mod checkout;
+pub mod classify;
+pub mod command;
+pub mod context;
+pub mod environment;
+pub mod patch;
+pub mod test;
+
+pub use context::{Context, Done, Inputs, Place, Stop};
+
+/// How an action stands, as those downstream see it.
+#[derive(Clone, Debug)]
+pub enum End {
+    /// It has not ended.
+    Pending,
+    /// An attempt speaks for it.
+    Settled(Arc<Ended>),
+    /// It is not to be run, for a cause that lies in the manifest.
+    Skipped(Cause),
+    /// It cannot be run because this action upstream left nothing to read, or closed its gate.
+    Blocked {
+        /// The action that is to blame.
+        by: usize,
+    },
+    /// It ended in this run without being settled, and why.
+    Open(String),
+}
+
+impl End {
+    /// Whether it is over for this run.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        !matches!(self, Self::Pending)
+    }
+
+    /// The attempt, if it is settled.
+    #[must_use]
+    pub fn settled(&self) -> Option<&Arc<Ended>> {
+        match self {
+            Self::Settled(ended) => Some(ended),
+            _ => None,
+        }
+    }
+}
+
+/// How actions ended, by their number in the plan.
+pub trait Ends {
+    /// The end of an action.
+    fn end(&self, node: usize) -> &End;
+}
+
+impl Ends for Vec<End> {
+    fn end(&self, node: usize) -> &End {
+        self.get(node).unwrap_or(&End::Pending)
+    }
+}
+
+/// The ends of a few actions, for a task of its own.
+#[derive(Clone, Debug, Default)]
+pub struct SomeEnds(pub BTreeMap<usize, End>);
+
+impl Ends for SomeEnds {
+    fn end(&self, node: usize) -> &End {
+        self.0.get(&node).unwrap_or(&End::Pending)
+    }
+}
+
+/// The key record of an action, as far as it can be said.
+#[derive(Clone, Debug)]
+pub enum Keyed {
+    /// All of it.
+    Ready(KeyRecord),
+    /// Some inputs have not ended: the record without the ingredients `waiting` names, and the actions waited for.
+    Waiting {
+        /// What is known.
+        partial: KeyRecord,
+        /// Role of the ingredient and the action it comes from.
+        waiting: Vec<(String, usize)>,
+    },
+    /// Never in this run: the end it has instead.
+    Never(End),
+    /// The machine lacks something that the key needs.
+    Lacking,
+}
+
+/// Builds a key record from an action's inputs.
+pub struct Draft<'a> {
+    plan: &'a Plan,
+    node: usize,
+    ends: &'a dyn Ends,
+    record: KeyRecord,
+    waiting: Vec<(String, usize)>,
+    never: Option<End>,
+}
+
+impl Draft<'_> {
+    fn push(&mut self, role: &str, value: Value) {
+        self.record.push(role, value);
+    }
+
+    fn text(&mut self, role: &str, text: impl Into<String>) {
+        self.push(role, Value::text(text));
+    }
+
+    /// The output `output` of the action that is linked as `link`, as ingredient `role`. Nothing where there is no such link.
+    fn input(&mut self, role: &str, link: &Role, output: &str) {
+        let Some(up) = self.plan.linked(self.node, link) else { return };
+        match self.ends.end(up) {
+            End::Pending => self.waiting.push((role.to_owned(), up)),
+            End::Settled(ended) => match ended.outputs.get(output) {
+                Some(value) => self.record.push(role, value.clone()),
+                None => self.stop(End::Blocked { by: up }),
+            },
+            End::Skipped(_) => self.stop(End::Blocked { by: up }),
+            End::Blocked { by } => self.stop(End::Blocked { by: *by }),
+            End::Open(_) => self.stop(End::Open(format!("waits for {}", self.plan.title(up)))),
+        }
+    }
+
+    fn stop(&mut self, end: End) {
+        // What is open may still change; what is blocked will not, so it is the stronger word.
+        let stronger = matches!((&self.never, &end), (None, _) | (Some(End::Open(_)), End::Blocked { .. }));
+        if stronger {
+            self.never = Some(end);
+        }
+    }
+
+    fn env(&mut self, env: &EnvAsk) {
+        for (name, value) in &env.hashed {
+            self.text(&format!("env {name}"), value);
+        }
+    }
+
+    fn tools(&mut self, facts: &Facts, tools: &[String]) {
+        for tool in tools {
+            if let Some(Ok(fact)) = facts.tools.get(tool) {
+                self.text(&format!("tool {tool}"), &fact.identity);
+            }
+        }
+    }
+}
+
+/// The key record of an action, given how the actions before it ended.
+#[must_use]
+pub fn draft(plan: &Plan, node: usize, ends: &dyn Ends) -> Keyed {
+    if !plan.nodes[node].missing.is_empty() {
+        return Keyed::Lacking;
+    }
+    let kind = plan.kind(node).word();
+    let new =
+        |format| Draft { plan, node, ends, record: KeyRecord::new(kind, format), waiting: Vec::new(), never: None };
+    let draft = match &plan.nodes[node].ask {
+        Ask::Checkout(ask) => return Keyed::Ready(checkout::record(ask)),
+        Ask::Environment(tool) => environment::draft(new(environment::FORMAT), tool.as_deref()),
+        Ask::Agent(ask) => agent::draft(new(agent::FORMAT), ask),
+        Ask::Patch(ask) => patch::draft(new(patch::FORMAT), ask),
+        Ask::Test(ask) => test::draft(new(test::FORMAT), ask),
+        Ask::Classify(ask) => classify::draft(new(classify::FORMAT), *ask),
+        Ask::Command(ask) => command::draft(new(command::FORMAT), ask),
+    };
+    match draft {
+        Draft { never: Some(end @ End::Blocked { .. } | end @ End::Skipped(_)), .. } => Keyed::Never(end),
+        Draft { record, waiting, .. } if !waiting.is_empty() => Keyed::Waiting { partial: record, waiting },
+        Draft { never: Some(end), .. } => Keyed::Never(end),
+        Draft { record, .. } => Keyed::Ready(record),
+    }
+}

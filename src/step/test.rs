@@ -1,0 +1,306 @@
+//! The `test` step: runs a script in fresh processes, base and patched tree in turn on one leased slot, compares results
+//! before speed, and keeps the samples. What they mean is said by `classify`.
+//!
+//! Scripts come from the manifest, never from the tested tree. Results are read from a private file whose name is made after
+//! the patch was frozen, or from stdout where the contract says so.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::attempt::LimitUse;
+use crate::digest::Digest;
+use crate::git;
+use crate::hostile;
+use crate::key::Value;
+use crate::measure::{self, Arm, Equal, Kind, ProcessEnd, Run, Sample, Turn};
+use crate::names::ObjectId;
+use crate::outcome::{Cause, Failure, Outcome};
+use crate::plan::{Ask, Role, TestAsk};
+use crate::process::{self, Exit};
+use crate::step::context::{Command, Context, Done, Inputs, OUTPUT_LIMIT, Place, fault};
+use crate::step::{Draft, End};
+
+/// What the attempts of this kind mean.
+pub(super) const FORMAT: u16 = 1;
+
+pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: &TestAsk) -> Draft<'a> {
+    match ask.script {
+        Some(script) => draft.push("script", Value::Blob(script)),
+        None if ask.argv.is_empty() => draft.stop(End::Skipped(Cause::NoTestScript)),
+        None => {}
+    }
+    draft.text("contract", ask.contract.to_string());
+    if !ask.argv.is_empty() {
+        draft.push("argv", Value::List(ask.argv.iter().map(ToString::to_string).collect()));
+    }
+    draft.env(&ask.env);
+    let facts = &draft.plan.facts;
+    draft.tools(facts, &ask.tools);
+    draft.input("base tree", &Role::Checkout, "tree");
+    if ask.aa {
+        draft.text("arms", "base and base");
+    } else {
+        draft.input("tree", &Role::Patch, "tree");
+    }
+    draft.input("base build", &Role::Environment, "identity");
+    draft.input("build", &Role::Rebuilt, "identity");
+    draft.input("reference", &Role::Baseline, "reference");
+    draft.push("metrics", Value::List(ask.metrics.iter().map(ToString::to_string).collect()));
+    if compares(&draft, ask) && !ask.counts_only() {
+        draft.text("profile", ask.protocol.profile.to_string());
+        draft.text("block", format!("{:?}", ask.protocol.shape).to_lowercase());
+        draft.text("seed", ask.protocol.seed.to_string());
+    }
+    draft.record.push_some("device", ask.device.as_ref().map(Value::text));
+    draft
+}
+
+fn compares(draft: &Draft<'_>, ask: &TestAsk) -> bool {
+    ask.aa || draft.plan.linked(draft.node, &Role::Patch).is_some()
+}
+
+/// Measures.
+pub async fn run(context: &Context, node: usize, inputs: &Inputs, place: &Place) -> Done {
+    let (Ask::Test(ask), Some((repo, _))) = (&context.plan.nodes[node].ask, context.plan.nodes[node].point.commit)
+    else {
+        return Done::failed(fault("a test step without a commit"));
+    };
+    let session = Session { context, ask, inputs, place, repo };
+    match session.measure().await {
+        Ok(done) => done,
+        Err(failure) => Done::failed(failure),
+    }
+}
+
+struct Session<'a> {
+    context: &'a Context,
+    ask: &'a TestAsk,
+    inputs: &'a Inputs,
+    place: &'a Place,
+    repo: usize,
+}
+
+/// What one process gave.
+struct Ran {
+    run: Result<Sample, Failure>,
+    end: process::End,
+    logs: [(&'static str, Option<Digest>); 2],
+}
+
+impl Session<'_> {
+    fn compares(&self) -> bool {
+        self.ask.aa || self.inputs.has(&Role::Patch)
+    }
+
+    fn schedule(&self) -> Vec<Turn> {
+        if !self.compares() {
+            return measure::gate();
+        }
+        let kind = if self.ask.counts_only() { Kind::Count } else { Kind::Time };
+        measure::schedule(&self.ask.protocol, kind)
+    }
+
+    async fn measure(&self) -> Result<Done, Failure> {
+        let tools: Vec<String> = self.ask.tools.iter().chain(&self.ask.tool).cloned().collect();
+        if let Some(failure) = self.context.changed_tool(&tools) {
+            return Err(failure);
+        }
+        tokio::task::block_in_place(|| self.materialise())?;
+        let secrets = self.context.secrets(&self.ask.env.secrets).await?;
+        let mut done = Done::succeeded();
+        let mut runs: Vec<Run> = Vec::new();
+        let mut longest = 0;
+        let started = Instant::now();
+        let mut last_block_began = (0, Duration::ZERO);
+        for (number, turn) in self.schedule().into_iter().enumerate() {
+            if turn.block != last_block_began.0 {
+                let block_took = started.elapsed().saturating_sub(last_block_began.1);
+                if self.time_is_up(started.elapsed(), block_took) {
+                    done.notes.push(format!("stopped after {} blocks: the time limit was reached", turn.block));
+                    break;
+                }
+                last_block_began = (turn.block, started.elapsed());
+            }
+            let ran = self.once(number, turn.arm, &secrets).await?;
+            longest = longest.max(ran.end.wall_ms);
+            for (name, log) in ran.logs {
+                if let Some(log) = log {
+                    done.logs.insert(format!("{} {name}", turn.arm), log);
+                }
+            }
+            match ran.run {
+                Ok(sample) => runs.push(Run { turn, sample }),
+                Err(failure) => {
+                    let log = done.logs.get(&format!("{} stderr", turn.arm)).copied();
+                    done.output("failed arm", Value::text(turn.arm.to_string()));
+                    done.outcome = Outcome::Failed(failure.log(log));
+                    break;
+                }
+            }
+        }
+        if let Some(failure) = self.context.changed_tool(&tools) {
+            return Err(failure);
+        }
+        if let Some(timeout) = self.ask.timeout {
+            let limit = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+            let met = done.outcome.failure().is_some_and(|failure| failure.cause == Cause::TestTimeout);
+            done.limits.insert("timeout".into(), LimitUse { limit, used: longest, met });
+        }
+        if done.outcome.failure().is_none() {
+            self.conclude(runs, &mut done)?;
+        }
+        Ok(done)
+    }
+
+    fn time_is_up(&self, elapsed: Duration, block: Duration) -> bool {
+        self.ask.protocol.time_max_ms.is_some_and(|max| elapsed + block > Duration::from_millis(max))
+    }
+
+    fn materialise(&self) -> Result<(), Failure> {
+        let failed = |error: git::GitError| Failure::new(Cause::CheckoutFailed, &error.to_string());
+        let mirror = self.context.mirror(self.repo)?;
+        let base = ObjectId::new(self.inputs.text(&Role::Checkout, "tree")?);
+        let none = git::Changes::default();
+        let patched = if self.inputs.has(&Role::Patch) && !self.ask.aa {
+            self.context.changes(self.inputs.blob(&Role::Patch, "changes")?)?
+        } else {
+            git::Changes::default()
+        };
+        let blobs = self.context.blobs();
+        let cache = self.context.store.inflated();
+        let arms: &[(Arm, &git::Changes)] =
+            if self.compares() { &[(Arm::Base, &none), (Arm::Patched, &patched)] } else { &[(Arm::Base, &none)] };
+        for (arm, changes) in arms {
+            let dir = self.tree(*arm)?;
+            git::write_tree(&mirror, &base, changes, &blobs, &dir, Some(&cache)).map_err(failed)?;
+        }
+        if let Some(script) = self.ask.script {
+            let path = self.script()?;
+            let bytes = self.context.get(&script)?;
+            std::fs::write(&path, bytes).map_err(|error| fault(&format!("{}: {error}", path.display())))?;
+        }
+        Ok(())
+    }
+
+    /// The two trees' paths are equally long and alike, so that neither arm is favoured by its path.
+    fn tree(&self, arm: Arm) -> Result<PathBuf, Failure> {
+        self.context.folder(
+            self.place,
+            match arm {
+                Arm::Base => "tree-a",
+                Arm::Patched => "tree-b",
+            },
+        )
+    }
+
+    fn script(&self) -> Result<PathBuf, Failure> {
+        let name = self.ask.script_path.file_name().map_or_else(|| "test".into(), std::ffi::OsStr::to_os_string);
+        Ok(self.context.folder(self.place, "script")?.join(name))
+    }
+
+    fn argv(&self, result: &Path) -> Result<Vec<String>, Failure> {
+        let script = self.script()?;
+        let tool = self.ask.tool.as_ref().and_then(|tool| self.context.plan.facts.tools.get(tool));
+        let interpreter = match tool {
+            Some(Ok(fact)) => Some(fact.path.clone()),
+            _ => None,
+        };
+        if self.ask.argv.is_empty() {
+            return Ok(interpreter.into_iter().chain([script]).map(|path| path.display().to_string()).collect());
+        }
+        let places = |name: &str| match name {
+            "script" => Some(script.display().to_string()),
+            "result" => Some(result.display().to_string()),
+            "interpreter" => interpreter.as_ref().map(|path| path.display().to_string()),
+            _ => None,
+        };
+        self.context.fill(&self.ask.argv, &places)
+    }
+
+    async fn once(&self, number: usize, arm: Arm, secrets: &[crate::redact::Secret]) -> Result<Ran, Failure> {
+        let results = self.context.folder(self.place, "results")?;
+        let result = results.join(format!("{number}-{:016x}.json", nonce()));
+        let label = format!("run-{number}");
+        for private in ["home", "tmp"] {
+            // Nothing that one process caches may reach the next: each starts with an empty home and an empty tmp.
+            let dir = self.place.dir.join(private);
+            if dir.exists() {
+                std::fs::remove_dir_all(&dir).map_err(|error| fault(&format!("{}: {error}", dir.display())))?;
+            }
+        }
+        let end = self
+            .context
+            .supervised(
+                self.place,
+                Command {
+                    argv: self.argv(&result)?,
+                    env: &self.ask.env,
+                    extra: vec![("FLOW_RESULT".into(), result.display().to_string())],
+                    secrets,
+                    cwd: self.tree(arm)?,
+                    label: label.clone(),
+                    timeout: self.ask.timeout,
+                    limit: OUTPUT_LIMIT,
+                },
+            )
+            .await?;
+        if let Exit::Interrupted { .. } = end.exit {
+            return Err(Failure::new(Cause::Interrupted, "stopped before its end"));
+        }
+        if let Exit::NotStarted { why } = &end.exit {
+            return Err(Failure::new(Cause::NotStarted, why));
+        }
+        tokio::task::block_in_place(|| {
+            let (out, err) = (self.place.dir.join(format!("{label}.out")), self.place.dir.join(format!("{label}.err")));
+            let bytes = |path: &Path| hostile::read_regular(path, OUTPUT_LIMIT).ok().flatten();
+            let (stdout, stderr) = (bytes(&out).unwrap_or_default(), bytes(&err).unwrap_or_default());
+            let reported = bytes(&result);
+            let ended = ProcessEnd {
+                exit: if let Exit::Code(code) = end.exit { Some(code) } else { None },
+                signal: if let Exit::Signal(signal) = end.exit { Some(signal) } else { None },
+                timed_out: matches!(end.exit, Exit::TimedOut { .. }),
+                wall_ms: end.wall_ms,
+                stdout: &stdout,
+                stderr: &stderr,
+                result: reported.as_deref(),
+            };
+            let run = measure::read(self.ask.contract, &ended, &self.ask.metrics);
+            let logs = [("stdout", self.context.keep(&out)?), ("stderr", self.context.keep(&err)?)];
+            Ok(Ran { run, end, logs })
+        })
+    }
+
+    /// Compares results before any speed is believed, and stores the samples.
+    fn conclude(&self, runs: Vec<Run>, done: &mut Done) -> Result<(), Failure> {
+        let reference = match self.inputs.has(&Role::Baseline) {
+            true => Some(self.inputs.text(&Role::Baseline, "reference")?).filter(|text| *text != UNCHECKED),
+            false => None,
+        };
+        let ask = self.ask;
+        match measure::conclude(ask.contract, ask.protocol, &ask.metrics, Equal::Digest, runs, reference) {
+            Ok(mut result) => {
+                if ask.aa {
+                    result.notes.insert(measure::Note::SameTree);
+                }
+                let own = result.reference.clone().unwrap_or_else(|| UNCHECKED.to_owned());
+                done.output("reference", Value::text(own));
+                done.output("result", Value::Blob(self.context.put(&result.encode())?));
+            }
+            Err(failure) => {
+                let arm = if failure.cause == Cause::WrongResult { Arm::Patched } else { Arm::Base };
+                done.output("failed arm", Value::text(arm.to_string()));
+                done.outcome = Outcome::Failed(failure);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What stands for the reference where a test reports no digest.
+const UNCHECKED: &str = "unchecked";
+
+/// A number nobody can guess, for the name of a result file.
+fn nonce() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
