@@ -1,5 +1,7 @@
 //! What a supervised process leaves behind: its end, and nothing else. Real processes, under the built program.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsRawFd, RawFd};
@@ -68,6 +70,7 @@ impl Place {
             kill_over_limit: false,
             timeout_ms: None,
             grace_ms: Spec::GRACE_MS,
+            cgroup: false,
             end: self.path("end.json"),
             inherit: vec![],
             extra: vec![],
@@ -385,6 +388,29 @@ async fn a_lost_supervisor_takes_its_child_along_and_the_mark_finds_the_rest() {
         other => panic!("{other:?}"),
     }
     assert!(!alive(daemon));
+}
+
+#[tokio::test]
+async fn a_control_group_finds_even_what_wiped_its_environment() {
+    let place = Place::new("cgroup");
+    let end = run(Spec { cgroup: true, ..place.sh("cat /proc/self/cgroup; setsid sleep 600 & exit 6") }).await;
+    assert_eq!(end.exit, Exit::Code(6));
+    let name = format!("/flow-{}", place.attempt);
+    if !place.read("stdout").contains(&name) {
+        eprintln!("no control group can be made here: the rest is not tested");
+        return;
+    }
+    let mut wiped = place.spec(&["env", "-i", "PATH=/usr/bin:/bin", "python3", "-c", DAEMON, "daemon", "stay"]);
+    wiped.cgroup = true;
+    let mut supervised = start(wiped);
+    let daemon = place.pid("daemon");
+    std::fs::remove_file(place.path("end.json")).unwrap();
+    kill9(supervised.pid());
+    assert!(matches!(supervised.wait().await, Err(SuperviseError::Lost { killed: 1 | 2, .. })));
+    assert!(!alive(daemon));
+    // Both groups are gone; a second one of this name can be made.
+    run(Spec { cgroup: true, ..place.sh("cat /proc/self/cgroup") }).await;
+    assert!(place.read("stdout").contains(&name));
 }
 
 #[tokio::test]

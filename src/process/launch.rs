@@ -54,6 +54,8 @@ pub(super) struct Launch<'a> {
     pub(super) session: bool,
     /// Killed when the thread that starts it ends.
     pub(super) dies_with_us: bool,
+    /// Where it writes `0` to enter a control group.
+    pub(super) door: Option<BorrowedFd<'a>>,
     /// Ignores the polite signals from its first instruction on.
     pub(super) ignores_polite: bool,
 }
@@ -71,6 +73,8 @@ struct Child {
     session: bool,
     dies_with_us: bool,
     ignores_polite: bool,
+    /// -1 for none.
+    door: RawFd,
     parent: libc::pid_t,
     failed: Step,
     errno: c_int,
@@ -120,6 +124,7 @@ pub(super) fn launch(launch: &Launch<'_>) -> Result<libc::pid_t, LaunchError> {
         session: launch.session,
         dies_with_us: launch.dies_with_us,
         ignores_polite: launch.ignores_polite,
+        door: launch.door.map_or(-1, |door| door.as_raw_fd()),
         parent: libc::pid_t::try_from(std::process::id()).unwrap_or(0),
         failed: Step::Prepare,
         errno: 0,
@@ -214,6 +219,10 @@ extern "C" fn begin(child: *mut c_void) -> c_int {
                 libc::_exit(127);
             }
         }
+        if child.door >= 0 {
+            // Refused means no group, as where none can be made.
+            libc::write(child.door, c"0".as_ptr().cast(), 1);
+        }
         if libc::chdir(child.cwd) != 0 {
             return child.fail(Step::Enter);
         }
@@ -280,6 +289,7 @@ mod tests {
             extra,
             session: true,
             dies_with_us: true,
+            door: None,
             ignores_polite: false,
         })
         .map_err(|e| e.to_string())?;

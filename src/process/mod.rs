@@ -10,6 +10,7 @@
 //! container of dockerd, a job of cron), since these are nobody's descendants.
 
 mod capture;
+mod cgroup;
 mod client;
 mod end;
 mod launch;
@@ -17,7 +18,9 @@ mod orphans;
 mod plain;
 mod spec;
 mod supervisor;
+mod system;
 mod table;
+mod tree;
 
 pub use capture::{Filter, Substrings};
 pub use client::{SuperviseError, Supervised};

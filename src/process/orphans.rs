@@ -1,13 +1,14 @@
 //! Orphans: the processes of an attempt whose supervisor is gone, found by the mark in their environment, and killed.
 //!
 //! Finds what this user may look at; as root, everybody's. A process that has wiped its own environment and has no marked
-//! ancestor left cannot be found this way.
+//! ancestor left is found by the attempt's control group, where there is one, and otherwise not.
 
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
+use super::cgroup::Cgroup;
 use super::launch::{ATTEMPT_MARK, SUPERVISOR_MARK};
 use super::table::{self, Process};
 
@@ -44,13 +45,13 @@ fn list(pids: &[Pid]) -> String {
     pids.iter().map(|pid| format!("/proc/{pid}")).collect::<Vec<_>>().join(" ")
 }
 
-/// The living processes of an attempt: those whose environment says so and all that descend from them. Neither the caller, nor
+/// The living processes of an attempt: those whose environment or control group says so and all that descend from them. Neither the caller, nor
 /// what only descends from the caller, nor the attempt's supervisor is among them.
 ///
 /// # Errors
 /// `/proc` cannot be listed.
 pub fn marked(attempt: &str) -> Result<Vec<Pid>, OrphanError> {
-    Ok(find(attempt, false)?.iter().map(|p| p.pid).collect())
+    Ok(find(attempt, Cgroup::find(attempt).as_ref(), false)?.iter().map(|p| p.pid).collect())
 }
 
 /// Kills what [`marked`] finds, again and again until nothing is left; with `include_supervisors` the attempt's supervisor too.
@@ -60,17 +61,20 @@ pub fn marked(attempt: &str) -> Result<Vec<Pid>, OrphanError> {
 /// `/proc` cannot be listed, or something is still alive after `limit`.
 pub fn kill_marked(attempt: &str, limit: Duration, include_supervisors: bool) -> Result<u32, OrphanError> {
     let began = Instant::now();
+    let group = Cgroup::find(attempt);
     let mut killed = HashSet::new();
     let mut pause = Duration::from_micros(500);
     loop {
-        let found = find(attempt, include_supervisors)?;
+        let found = find(attempt, group.as_ref(), include_supervisors)?;
         if found.is_empty() {
+            group.as_ref().inspect(|group| group.remove());
             return Ok(u32::try_from(killed.len()).unwrap_or(u32::MAX));
         }
         for process in &found {
             killed.insert((process.pid, process.start));
             process.kill();
         }
+        group.as_ref().inspect(|group| group.kill());
         if began.elapsed() >= limit {
             let pids = found.iter().map(|p| p.pid).collect();
             return Err(OrphanError::Alive { attempt: attempt.to_owned(), pids, limit });
@@ -81,14 +85,19 @@ pub fn kill_marked(attempt: &str, limit: Duration, include_supervisors: bool) ->
     }
 }
 
-fn find(attempt: &str, supervisors: bool) -> Result<Vec<Process>, OrphanError> {
+fn find(attempt: &str, group: Option<&Cgroup>, supervisors: bool) -> Result<Vec<Process>, OrphanError> {
     let table = table::scan().map_err(|source| OrphanError::Table { path: "/proc", source })?;
     let me = Pid::try_from(std::process::id()).unwrap_or(0);
     let mark = format!("{ATTEMPT_MARK}={attempt}").into_bytes();
     let supervises = format!("{SUPERVISOR_MARK}={attempt}").into_bytes();
     let mut found = Vec::new();
     let mut spared = HashSet::new();
+    let members: HashSet<Pid> = group.map(Cgroup::members).unwrap_or_default().into_iter().collect();
     for process in table.iter().filter(|p| p.alive && p.pid != me) {
+        if members.contains(&process.pid) {
+            found.push(*process);
+            continue;
+        }
         let environment = environment(process.pid);
         let has = |mark: &[u8]| environment.split(|b| *b == 0).any(|variable| variable == mark);
         if has(&supervises) && !supervisors {
