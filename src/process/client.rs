@@ -112,7 +112,7 @@ impl Supervised {
             session: true,
             dies_with_us: false,
             door: None,
-            ignores_polite: true,
+            as_supervisor: true,
         })
         .map_err(io::Error::other)?;
         let started = Self {

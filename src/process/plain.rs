@@ -226,7 +226,7 @@ fn start(plain: &Plain) -> Result<Started, Fail> {
         session: false,
         dies_with_us: true,
         door: None,
-        ignores_polite: false,
+        as_supervisor: false,
     })
     .map_err(|e| Fail { why: e.to_string(), ours: false })?;
     Ok(Started { group: Group { pid, reaped: false }, at, began })

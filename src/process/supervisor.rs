@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::capture::{Filter, Substrings};
 use super::end::End;
-use super::launch::POLITE;
+use super::launch::IGNORED;
 use super::spec::{Secret, Spec};
 use super::system::close_on_exec;
 use super::tree::Tree;
@@ -67,7 +67,7 @@ fn stand_apart() {
     // SAFETY: sets dispositions and blocks a signal, before there is any thread or child. SIGCHLD may have been inherited as
     // ignored, which would make the kernel forget our children's ends.
     unsafe {
-        for signal in POLITE.into_iter().chain([libc::SIGPIPE]) {
+        for signal in IGNORED {
             libc::signal(signal, libc::SIG_IGN);
         }
         libc::signal(libc::SIGCHLD, libc::SIG_DFL);

@@ -122,7 +122,7 @@ impl<'a> Tree<'a> {
             session: true,
             dies_with_us: true,
             door: door.as_ref().map(AsFd::as_fd),
-            ignores_polite: false,
+            as_supervisor: false,
         })
         .map_err(|e| {
             group.as_ref().inspect(|group| group.remove());
