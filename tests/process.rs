@@ -501,8 +501,10 @@ async fn a_plain_command_takes_its_group_along() {
 #[tokio::test]
 #[ignore = "started by plain_commands_die_with_flow"]
 async fn runs_a_plain_command_for_ever() {
-    let place = Place { dir: tempfile::tempdir().unwrap(), attempt: "plain-forever".into() };
     let pid = std::env::var("PLAIN_PID_FILE").unwrap();
+    // Within the other's folder, which is still there to be removed when this process is not.
+    let dir = tempfile::tempdir_in(Path::new(&pid).parent().unwrap()).unwrap();
+    let place = Place { dir, attempt: "plain-forever".into() };
     // A runtime thread may end; only the process must count.
     spawn_plain(place.plain(&format!("echo $$ > {pid}.new; mv {pid}.new {pid}; exec sleep 600"))).await;
 }
