@@ -5,6 +5,7 @@
 
 pub mod attempt;
 pub mod digest;
+pub mod git;
 pub mod key;
 pub mod names;
 pub mod outcome;
