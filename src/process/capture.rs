@@ -124,7 +124,7 @@ mod tests {
         let text = b"x ababc-long y abab, aba, abababc-long";
         let whole = "x [secret B] y [secret A], aba, [secret A]abc-long";
         for size in 1..=text.len() {
-            let mut filter = Substrings::new(&secrets());
+            let mut filter = Filter::new(&secrets());
             let mut out = Vec::new();
             text.chunks(size).for_each(|piece| filter.push(piece, &mut out));
             filter.finish(&mut out);

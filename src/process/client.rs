@@ -16,6 +16,7 @@ use super::end::{End, read_end};
 use super::launch::{Launch, SUPERVISOR_MARK, launch};
 use super::orphans::{OrphanError, kill_marked};
 use super::spec::{Source, Spec};
+use super::system::wait_for;
 
 /// How long the orphans of a lost supervisor may take to die.
 const ORPHAN_LIMIT: Duration = Duration::from_secs(10);
@@ -110,7 +111,8 @@ impl Supervised {
             extra: &extra,
             session: true,
             dies_with_us: false,
-            ignores_polite: true,
+            door: None,
+            as_supervisor: true,
         })
         .map_err(io::Error::other)?;
         let started = Self {
@@ -217,19 +219,6 @@ impl Drop for Supervised {
             // The life line closes with our fields, after this. The thread only spares us a zombie; without one it is init's
             // when flow ends.
             let _ = std::thread::Builder::new().stack_size(64 * 1024).spawn(move || wait_for(pid));
-        }
-    }
-}
-
-/// The status of a child, when it has ended.
-pub(super) fn wait_for(pid: libc::pid_t) -> Option<libc::c_int> {
-    let mut status = 0;
-    loop {
-        // SAFETY: writes to a local.
-        match unsafe { libc::waitpid(pid, &raw mut status, 0) } {
-            done if done == pid => return Some(status),
-            _ if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
-            _ => return None,
         }
     }
 }

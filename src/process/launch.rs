@@ -16,8 +16,9 @@ pub const ATTEMPT_MARK: &str = "FLOW_ATTEMPT";
 /// The variable that marks the supervisor of an attempt.
 pub const SUPERVISOR_MARK: &str = "FLOW_SUPERVISES";
 
-/// What supervisors ignore: the signals by which a person or the system ends flow.
-pub(super) const POLITE: [c_int; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
+/// What supervisors ignore: the signals by which a person or the system ends flow, and that of a pipe without a reader, which
+/// flow's death makes of theirs.
+pub(super) const IGNORED: [c_int; 5] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGPIPE];
 
 /// Why a process did not start.
 #[derive(Debug, thiserror::Error)]
@@ -54,8 +55,10 @@ pub(super) struct Launch<'a> {
     pub(super) session: bool,
     /// Killed when the thread that starts it ends.
     pub(super) dies_with_us: bool,
-    /// Ignores the polite signals from its first instruction on.
-    pub(super) ignores_polite: bool,
+    /// Where it writes `0` to enter a control group.
+    pub(super) door: Option<BorrowedFd<'a>>,
+    /// Ignores what supervisors ignore, from its first instruction on.
+    pub(super) as_supervisor: bool,
 }
 
 /// What the child needs between clone and exec, all made before.
@@ -70,7 +73,9 @@ struct Child {
     above: RawFd,
     session: bool,
     dies_with_us: bool,
-    ignores_polite: bool,
+    as_supervisor: bool,
+    /// -1 for none.
+    door: RawFd,
     parent: libc::pid_t,
     failed: Step,
     errno: c_int,
@@ -119,7 +124,8 @@ pub(super) fn launch(launch: &Launch<'_>) -> Result<libc::pid_t, LaunchError> {
         above,
         session: launch.session,
         dies_with_us: launch.dies_with_us,
-        ignores_polite: launch.ignores_polite,
+        as_supervisor: launch.as_supervisor,
+        door: launch.door.map_or(-1, |door| door.as_raw_fd()),
         parent: libc::pid_t::try_from(std::process::id()).unwrap_or(0),
         failed: Step::Prepare,
         errno: 0,
@@ -199,7 +205,7 @@ extern "C" fn begin(child: *mut c_void) -> c_int {
     unsafe {
         let child = &mut *child.cast::<Child>();
         for signal in 1..=libc::SIGRTMAX() {
-            let ignore = child.ignores_polite && POLITE.contains(&signal);
+            let ignore = child.as_supervisor && IGNORED.contains(&signal);
             libc::signal(signal, if ignore { libc::SIG_IGN } else { libc::SIG_DFL });
         }
         if child.session {
@@ -213,6 +219,10 @@ extern "C" fn begin(child: *mut c_void) -> c_int {
             if libc::getppid() != child.parent {
                 libc::_exit(127);
             }
+        }
+        if child.door >= 0 {
+            // Refused means no group, as where none can be made.
+            libc::write(child.door, c"0".as_ptr().cast(), 1);
         }
         if libc::chdir(child.cwd) != 0 {
             return child.fail(Step::Enter);
@@ -280,7 +290,8 @@ mod tests {
             extra,
             session: true,
             dies_with_us: true,
-            ignores_polite: false,
+            door: None,
+            as_supervisor: false,
         })
         .map_err(|e| e.to_string())?;
         let mut status = 0;

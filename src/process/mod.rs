@@ -11,6 +11,7 @@
 
 mod answer;
 mod capture;
+mod cgroup;
 mod client;
 mod end;
 mod launch;
@@ -18,7 +19,9 @@ mod orphans;
 mod plain;
 mod spec;
 mod supervisor;
+mod system;
 mod table;
+mod tree;
 
 pub use answer::answer;
 pub use client::{SuperviseError, Supervised};

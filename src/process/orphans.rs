@@ -1,13 +1,16 @@
 //! Orphans: the processes of an attempt whose supervisor is gone, found by the mark in their environment, and killed.
 //!
 //! Finds what this user may look at; as root, everybody's. A process that has wiped its own environment and has no marked
-//! ancestor left cannot be found this way.
+//! ancestor left is found by the attempt's control group, where there is one, and otherwise not.
 
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use super::cgroup::Cgroup;
 use super::launch::{ATTEMPT_MARK, SUPERVISOR_MARK};
 use super::table::{self, Process};
 
@@ -44,35 +47,53 @@ fn list(pids: &[Pid]) -> String {
     pids.iter().map(|pid| format!("/proc/{pid}")).collect::<Vec<_>>().join(" ")
 }
 
-/// The living processes of an attempt: those whose environment says so and all that descend from them. Neither the caller, nor
+/// The living processes of an attempt: those whose environment or control group says so and all that descend from them. Neither the caller, nor
 /// what only descends from the caller, nor the attempt's supervisor is among them.
 ///
 /// # Errors
 /// `/proc` cannot be listed.
 pub fn marked(attempt: &str) -> Result<Vec<Pid>, OrphanError> {
-    Ok(find(attempt, false)?.iter().map(|p| p.pid).collect())
+    Ok(find(attempt, Cgroup::find(attempt).as_ref(), false)?.0.iter().map(|p| p.pid).collect())
 }
 
 /// Kills what [`marked`] finds, again and again until nothing is left; with `include_supervisors` the attempt's supervisor too.
 /// Returns how many processes were killed. It blocks: at most `limit`, and hardly at all where there is nothing to kill.
 ///
+/// A process that is just ending has lost its mark before it lets go of its devices. So this also waits for every process of
+/// this user that was ending when it began: it may be one of them.
+///
 /// # Errors
 /// `/proc` cannot be listed, or something is still alive after `limit`.
 pub fn kill_marked(attempt: &str, limit: Duration, include_supervisors: bool) -> Result<u32, OrphanError> {
     let began = Instant::now();
+    let group = Cgroup::find(attempt);
     let mut killed = HashSet::new();
+    // Those that we wait for.
+    let mut going: Vec<Process> = Vec::new();
+    let mut first = true;
     let mut pause = Duration::from_micros(500);
     loop {
-        let found = find(attempt, include_supervisors)?;
-        if found.is_empty() {
-            return Ok(u32::try_from(killed.len()).unwrap_or(u32::MAX));
+        let (found, ending) = find(attempt, group.as_ref(), include_supervisors)?;
+        // Later on an ending one counts only if there were marked ones, whose child it may be: on a busy machine there always
+        // is some process that ends.
+        if first || !found.is_empty() {
+            going.extend(ending);
         }
+        first = false;
         for process in &found {
-            killed.insert((process.pid, process.start));
+            if killed.insert((process.pid, process.start)) {
+                going.push(*process);
+            }
             process.kill();
         }
+        group.as_ref().inspect(|group| group.kill());
+        going.retain(Process::still_alive);
+        if found.is_empty() && going.is_empty() {
+            group.as_ref().inspect(|group| group.remove());
+            return Ok(u32::try_from(killed.len()).unwrap_or(u32::MAX));
+        }
         if began.elapsed() >= limit {
-            let pids = found.iter().map(|p| p.pid).collect();
+            let pids = going.iter().map(|p| p.pid).collect();
             return Err(OrphanError::Alive { attempt: attempt.to_owned(), pids, limit });
         }
         // Nobody tells us of the death of what is not our child.
@@ -81,41 +102,66 @@ pub fn kill_marked(attempt: &str, limit: Duration, include_supervisors: bool) ->
     }
 }
 
-fn find(attempt: &str, supervisors: bool) -> Result<Vec<Process>, OrphanError> {
+/// The attempt's processes; and those that are ending and may have been.
+fn find(attempt: &str, group: Option<&Cgroup>, supervisors: bool) -> Result<(Vec<Process>, Vec<Process>), OrphanError> {
     let table = table::scan().map_err(|source| OrphanError::Table { path: "/proc", source })?;
     let me = Pid::try_from(std::process::id()).unwrap_or(0);
     let mark = format!("{ATTEMPT_MARK}={attempt}").into_bytes();
     let supervises = format!("{SUPERVISOR_MARK}={attempt}").into_bytes();
     let mut found = Vec::new();
+    let mut ending = Vec::new();
     let mut spared = HashSet::new();
+    let members: HashSet<Pid> = group.map(Cgroup::members).unwrap_or_default().into_iter().collect();
     for process in table.iter().filter(|p| p.alive && p.pid != me) {
+        if members.contains(&process.pid) {
+            found.push(*process);
+            continue;
+        }
         let environment = environment(process.pid);
         let has = |mark: &[u8]| environment.split(|b| *b == 0).any(|variable| variable == mark);
         if has(&supervises) && !supervisors {
             spared.insert(process.pid);
         } else if has(&mark) || has(&supervises) {
             found.push(*process);
+        } else if process.exiting && environment.is_empty() && is_ours(process.pid) {
+            ending.push(*process);
         }
     }
     let roots: Vec<Pid> = found.iter().map(|p| p.pid).collect();
     let below = table::descendants(&table, &roots, Some(me));
     found.extend(below.into_iter().filter(|p| !spared.contains(&p.pid)));
-    Ok(found)
+    Ok((found, ending))
+}
+
+/// Whether we could have started it.
+fn is_ours(pid: Pid) -> bool {
+    let me = nix::unistd::geteuid();
+    me.is_root() || std::fs::metadata(format!("/proc/{pid}")).is_ok_and(|m| m.uid() == me.as_raw())
 }
 
 /// The environment a process was started with; empty if it may not be seen.
 fn environment(pid: Pid) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    if let Ok(file) = File::open(format!("/proc/{pid}/environ")) {
-        // What was read before an error counts: the process is just ending.
-        let _ = file.take(LONGEST).read_to_end(&mut bytes);
+    let read = |path: PathBuf| {
+        let mut bytes = Vec::new();
+        if let Ok(file) = File::open(path) {
+            // What was read before an error counts: the process is just ending.
+            let _ = file.take(LONGEST).read_to_end(&mut bytes);
+        }
+        bytes
+    };
+    let bytes = read(format!("/proc/{pid}/environ").into());
+    if !bytes.is_empty() {
+        return bytes;
     }
-    bytes
+    // Its first thread may have ended before the others.
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    threads.map(|thread| read(thread.path().join("environ"))).find(|bytes| !bytes.is_empty()).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::process::ExitStatusExt;
     use std::process::{Command, Stdio};
 
     fn sleeper(mark: &str) -> std::process::Child {
@@ -139,7 +185,33 @@ mod tests {
         // The sleeper below has an empty environment.
         assert_eq!(marked(&format!("{name}-17")).unwrap().len(), 2);
         assert_eq!(kill_marked(&format!("{name}-17"), Duration::from_secs(9), false).unwrap(), 2);
-        assert!(!child.wait().unwrap().success());
+        assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
         assert!(marked(&format!("{name}-17")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_process_whose_first_thread_has_ended_is_found() {
+        let name = format!("headless-test-{}", std::process::id());
+        let script = "
+import ctypes, threading, time
+def rest():
+    print(flush=True)
+    time.sleep(600)
+threading.Thread(target=rest).start()
+ctypes.CDLL(None).pthread_exit(None)
+";
+        let mut child = Command::new("python3")
+            .args(["-c", script])
+            .env(ATTEMPT_MARK, &name)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
+        let stat = format!("/proc/{}/stat", child.id());
+        while !std::fs::read_to_string(&stat).unwrap().contains(") Z ") {
+            std::thread::yield_now();
+        }
+        assert_eq!(kill_marked(&name, Duration::from_secs(9), false).unwrap(), 1);
+        assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
     }
 }

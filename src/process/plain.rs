@@ -16,10 +16,9 @@ use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-use super::client::wait_for;
 use super::end::{End, Exit};
 use super::launch::{ATTEMPT_MARK, Launch, launch};
-use super::supervisor::{exit_of, millis, usage};
+use super::system::{exit_of, millis, usage, wait_for};
 
 /// A plain command.
 #[derive(Clone, Debug)]
@@ -226,7 +225,8 @@ fn start(plain: &Plain) -> Result<Started, Fail> {
         extra: &[],
         session: false,
         dies_with_us: true,
-        ignores_polite: false,
+        door: None,
+        as_supervisor: false,
     })
     .map_err(|e| Fail { why: e.to_string(), ours: false })?;
     Ok(Started { group: Group { pid, reaped: false }, at, began })

@@ -7,6 +7,9 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 
+/// The kernel's flag of a thread that has begun to end.
+const PF_EXITING: u32 = 4;
+
 /// One process, as `/proc/PID/stat` has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Process {
@@ -15,8 +18,11 @@ pub(super) struct Process {
     pub(super) group: i32,
     /// When it started, in ticks since boot: with the id, unique.
     pub(super) start: u64,
-    /// Whether it still runs: a zombie does not, it only waits for its parent.
+    /// Whether it still has something of its own, such as open devices. A zombie has not, it only waits for its parent; unless
+    /// just its first thread is one.
     pub(super) alive: bool,
+    /// Whether it is about to end. Its memory, and with it its environment, goes early on that way; its devices go later.
+    pub(super) exiting: bool,
 }
 
 impl Process {
@@ -35,9 +41,17 @@ impl Process {
         let state = fields.next()?;
         let parent = fields.next()?.parse().ok()?;
         let group = fields.next()?.parse().ok()?;
-        // The start is field 22 of the line, the state was field 3.
-        let start = fields.nth(16)?.parse().ok()?;
-        Some(Self { pid, parent, group, start, alive: !matches!(state, "Z" | "X" | "x") })
+        // Counted as proc(5) does, the state was field 3: flags are 9, threads 20, the start 22.
+        let flags: u32 = fields.nth(3)?.parse().ok()?;
+        let threads: u32 = fields.nth(10)?.parse().ok()?;
+        let start = fields.nth(1)?.parse().ok()?;
+        let alive = !matches!(state, "Z" | "X" | "x") || threads > 1;
+        Some(Self { pid, parent, group, start, alive, exiting: flags & PF_EXITING != 0 })
+    }
+
+    /// Whether this very process is still alive.
+    pub(super) fn still_alive(&self) -> bool {
+        Self::read(self.pid).is_some_and(|now| now.start == self.start && now.alive)
     }
 
     /// Sends SIGKILL to this very process; nothing happens if it has gone and its id is another's now.
@@ -101,15 +115,20 @@ mod tests {
 
     #[test]
     fn names_with_brackets_do_not_confuse() {
-        let line = b"7 (a) b (c)) S 3 5 5 0 -1 4 0 0 0 0 0 0 0 0 20 0 1 0 4242 1 2 3";
+        let line = b"7 (a) b (c)) S 3 5 5 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 4242 1 2 3";
         let process = Process::parse(7, line).unwrap();
-        assert_eq!(process, Process { pid: 7, parent: 3, group: 5, start: 4242, alive: true });
+        assert_eq!(process, Process { pid: 7, parent: 3, group: 5, start: 4242, alive: true, exiting: false });
+        let line = |threads| format!("7 (a) Z 3 5 5 0 -1 4194308 0 0 0 0 0 0 0 0 20 0 {threads} 0 4242 1 2 3");
+        for (threads, alive) in [(1, false), (2, true)] {
+            let process = Process::parse(7, line(threads).as_bytes()).unwrap();
+            assert!(process.alive == alive && process.exiting);
+        }
         assert!(Process::parse(7, b"7 (a) S 3").is_none());
     }
 
     #[test]
     fn descendants_are_transitive_and_spare_the_exception() {
-        let p = |pid, parent, alive| Process { pid, parent, group: 1, start: 0, alive };
+        let p = |pid, parent, alive| Process { pid, parent, group: 1, start: 0, alive, exiting: false };
         let table = [p(2, 1, true), p(3, 2, false), p(4, 3, true), p(5, 2, true), p(6, 5, true), p(7, 1, true)];
         let mut pids: Vec<_> = descendants(&table, &[2], Some(5)).iter().map(|p| p.pid).collect();
         pids.sort_unstable();

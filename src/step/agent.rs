@@ -97,6 +97,7 @@ async fn attempt(
                 label: "agent".into(),
                 timeout: ask.timeout,
                 limit: ask.limit.unwrap_or(OUTPUT_LIMIT),
+                group: true,
             },
         )
         .await?;

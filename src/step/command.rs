@@ -55,6 +55,7 @@ async fn attempt(context: &Context, ask: &CommandAsk, inputs: &Inputs, place: &P
         label: "command".into(),
         timeout: ask.timeout,
         limit: OUTPUT_LIMIT,
+        group: false,
     };
     let end = if place.slots.is_empty() && secrets.is_empty() {
         context.plain(place, command).await?

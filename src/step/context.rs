@@ -177,6 +177,8 @@ pub struct Command<'a> {
     pub timeout: Option<Duration>,
     /// Bytes kept of each stream.
     pub limit: u64,
+    /// Whether to hold its processes in a cgroup where one can be had. Not what is measured: the move costs time.
+    pub group: bool,
 }
 
 impl Context {
@@ -373,6 +375,7 @@ impl Context {
             timeout_ms: command.timeout.map(millis),
             grace_ms: Spec::GRACE_MS,
             end: file("end.json"),
+            cgroup: command.group,
             inherit: Vec::new(),
             extra: Vec::new(),
             cores: place.cores.clone(),

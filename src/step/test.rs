@@ -241,6 +241,7 @@ impl Session<'_> {
                     label: label.clone(),
                     timeout: self.ask.timeout,
                     limit: OUTPUT_LIMIT,
+                    group: false,
                 },
             )
             .await?;
