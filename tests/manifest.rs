@@ -296,3 +296,12 @@ fn a_file_that_is_not_there() {
     let flaws = flow::manifest::read(std::path::Path::new("/nowhere/p.kdl")).unwrap_err();
     assert_eq!(flaws.flaws()[0].message(), "/nowhere/p.kdl: there is no such file");
 }
+
+#[test]
+fn the_quickstart_has_no_flaw() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/quickstart.kdl");
+    let manifest = flow::manifest::read(&path).unwrap();
+    assert_eq!(manifest.pipeline.repos[0].commits.len(), 12);
+    assert_eq!(manifest.pipeline.steps.len(), 8);
+    assert!(manifest.notices.is_empty());
+}

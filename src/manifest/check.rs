@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::flaw::{Draft, Report, list, suggest};
 use super::graph::{axes, edges, order};
-use super::{Body, Input, InputFrom, Pipeline, Place, Spanned, bind, holes, Step};
+use super::{Body, Input, InputFrom, Pipeline, Place, Spanned, Step, bind, holes};
 use crate::measure::{Kind as MetricKind, MetricSpec};
 use crate::names::StepName;
 
