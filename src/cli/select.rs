@@ -79,8 +79,8 @@ pub fn jobs(
         let commit = job.axes.get("commit");
         let by_commit = selection.commit.is_empty()
             || commit.is_some_and(|id| selection.commit.iter().any(|wanted| id.starts_with(wanted.as_str())));
-        let by_class = selection.class.is_empty()
-            || last_class(*index).is_some_and(|last| selection.class.iter().any(|class| *class == last));
+        let by_class =
+            selection.class.is_empty() || last_class(*index).is_some_and(|last| selection.class.contains(&last));
         by_glob && by_commit && by_class
     };
     let jobs: Vec<usize> = (0..plan.jobs.len()).filter(selected).collect();

@@ -83,13 +83,13 @@ pub fn decide(plan: &Plan, node: usize, ends: &dyn Ends, store: &Store, index: &
     let cap = plan.step(node).attempts.as_ref().map_or(ATTEMPTS, |attempts| attempts.value);
     if counted >= cap
         && !retry
-        && let Some(last) = unsettled().last()
+        && let Some(last) = unsettled().next_back()
     {
         return Decision::Exhausted { last: last.clone(), counted };
     }
     let reason = if !raised.is_empty() {
         Reason { state: "changed".into(), nearest: Some(key), changes: raised }
-    } else if let Some(last) = unsettled().last() {
+    } else if let Some(last) = unsettled().next_back() {
         let change = Change {
             ingredient: "attempt".into(),
             old: Some(Value::text(format!("{} {}", last.attempt, last.outcome.word()))),

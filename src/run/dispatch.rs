@@ -727,7 +727,7 @@ impl Dispatcher {
                     let unsettled = |node: &usize| {
                         self.options.wanted[*node] && matches!(self.states.end(*node), End::Pending | End::Open(_))
                     };
-                    if job.nodes.iter().any(|node| unsettled(node)) {
+                    if job.nodes.iter().any(unsettled) {
                         open += 1;
                     }
                 }
