@@ -96,17 +96,20 @@ pub fn diff(mirror: &Mirror, base: &ObjectId, changes: &Changes, blobs: &dyn Blo
     find.renames(true).rename_limit(400);
     diff.find_similar(Some(&mut find)).map_err(of)?;
 
-    let mut bytes = Vec::new();
-    let mut files: Vec<FileStat> = Vec::new();
+    let mut parts: Vec<(FileStat, Vec<u8>)> = Vec::new();
     let print = diff.print(DiffFormat::Patch, |delta, _, line| {
-        match line.origin() {
-            'F' => files.push(stat_of(&delta)),
-            mark @ ('+' | '-' | ' ') => {
+        let mark = line.origin();
+        if mark == 'F' {
+            parts.push((stat_of(&delta), Vec::new()));
+        }
+        let Some((file, bytes)) = parts.last_mut() else { return true };
+        match mark {
+            // Of a binary file that was only renamed libgit2 prints an empty patch, which `git apply` refuses.
+            'B' if delta.old_file().id() == delta.new_file().id() => return true,
+            '+' | '-' | ' ' => {
                 bytes.push(mark as u8);
-                if let Some(file) = files.last_mut() {
-                    file.added += u64::from(mark == '+');
-                    file.removed += u64::from(mark == '-');
-                }
+                file.added += u64::from(mark == '+');
+                file.removed += u64::from(mark == '-');
             }
             _ => {}
         }
@@ -114,7 +117,14 @@ pub fn diff(mirror: &Mirror, base: &ObjectId, changes: &Changes, blobs: &dyn Blo
         true
     });
     print.map_err(of)?;
-    Ok(Diff { bytes, files })
+    // A file that became a link is one removed and one new: `git apply` wants them in this order, libgit2 gives either.
+    parts.sort_by_key(|(file, _)| file.status != FileStatus::Deleted);
+    let mut made = Diff::default();
+    for (file, bytes) in parts {
+        made.bytes.extend_from_slice(&bytes);
+        made.files.push(file);
+    }
+    Ok(made)
 }
 
 fn stat_of(delta: &git2::DiffDelta<'_>) -> FileStat {

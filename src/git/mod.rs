@@ -13,6 +13,7 @@ mod ignore;
 mod merge;
 mod mirror;
 mod objects;
+mod patch_text;
 mod path;
 mod program;
 mod resolve;

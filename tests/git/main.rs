@@ -1,6 +1,6 @@
 //! What flow does with repositories, against real ones made with the `git` program.
 
-#![allow(missing_docs, unreachable_pub)]
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod bytes;
 mod mirrors;

@@ -83,11 +83,13 @@ fn a_patch_of_plain_diff_is_as_good() {
     let w = world();
     let dir = w.tree("t");
     let plain = "--- a/a.txt\t2024-01-01 00:00:00\n+++ b/a.txt\t2024-01-02 00:00:00\n@@ -1,3 +1,3 @@\n one\n-two\n+-- deux\n three\n\
+        --- a/run.sh\n+++ b/run.sh\n@@ -1,2 +1,2 @@\n #!/bin/sh\n-echo\n+true\n\
         --- /dev/null\n+++ b/new/f\n@@ -0,0 +1,2 @@\n+x\n+y\n--- a/sub/x\n+++ /dev/null\n@@ -1 +0,0 @@\n-x\n";
     apply_to_dir(plain.as_bytes(), &dir).unwrap();
     assert_eq!(fs::read_to_string(dir.join("a.txt")).unwrap(), LINES.replace("two", "-- deux"));
     assert_eq!(fs::read_to_string(dir.join("new/f")).unwrap(), "x\ny\n");
     assert!(!dir.join("sub/x").exists());
+    assert_eq!(dir.join("run.sh").metadata().unwrap().permissions().mode() & 0o777, 0o755);
 }
 
 #[test]

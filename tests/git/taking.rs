@@ -358,7 +358,7 @@ fn perform(dir: &Path, deed: &Deed) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 8, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_deeds_make_the_round_trip(deeds in prop::collection::vec(any_deed(), 1..10)) {
