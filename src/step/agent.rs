@@ -91,7 +91,7 @@ async fn attempt(
             Command {
                 argv,
                 env: &ask.env,
-                extra: Vec::new(),
+                extra: committer(),
                 secrets: &secrets,
                 cwd: place.dir.join("work"),
                 label: "agent".into(),
@@ -106,6 +106,13 @@ async fn attempt(
         return Err(failure);
     }
     tokio::task::block_in_place(|| read(context, repo, ask, inputs, place, &secrets, &end))
+}
+
+/// Who an agent's commits are by: the sealed repository has no user, and git refuses to commit without one.
+fn committer() -> Vec<(String, String)> {
+    let names = ["GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME"].map(|name| (name.to_owned(), "agent".to_owned()));
+    let mails = ["GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL"].map(|name| (name.to_owned(), "agent@localhost".to_owned()));
+    names.into_iter().chain(mails).collect()
 }
 
 /// A private copy of a config with secrets in it, outside the store, removed when the attempt is over.
