@@ -30,6 +30,9 @@ use crate::store::{Index, KeyLock, RecordWriter};
 /// How often a key or a slot that somebody else holds is asked for again.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
 
+/// How many lines may wait to become durable before nothing more is begun: what a kill would make this run do again.
+const BACKLOG: usize = 32;
+
 /// What a person may tell a run while it works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
@@ -406,7 +409,7 @@ impl Dispatcher {
 
     /// Starts what is ready, as far as there is room, slots and keys.
     fn start_ready(&mut self, finished: &mpsc::UnboundedSender<Finished>) {
-        while self.states.running() < self.options.jobs {
+        while self.states.running() < self.options.jobs && self.unwritten < BACKLOG {
             let Some(Rank { node, .. }) = self.ready.pop() else { break };
             self.start(node, finished);
             self.settle_fresh();
