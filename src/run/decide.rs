@@ -69,10 +69,13 @@ pub fn decide(plan: &Plan, node: usize, ends: &dyn Ends, store: &Store, index: &
         Err(error) => return Decision::Over(End::Open(error.to_string())),
     };
     let today = limits(plan, node);
-    let mut raised = Vec::new();
+    let (mut raised, mut gone) = (Vec::new(), Vec::new());
     for ended in attempts.iter().filter(|ended| ended.outcome.settles()) {
         match serves(ended, &today) {
-            Serves::Yes { over_limit } => return Decision::Served { ended: ended.clone(), over_limit },
+            Serves::Yes { over_limit } => match lost(ended, store) {
+                None => return Decision::Served { ended: ended.clone(), over_limit },
+                Some(change) => gone.push(change),
+            },
             Serves::Raised(changes) => raised = changes,
         }
     }
@@ -144,6 +147,13 @@ fn limits(plan: &Plan, node: usize) -> BTreeMap<String, u64> {
         today.insert("limit".to_owned(), ask.limit.unwrap_or(crate::step::patch::LIMIT));
     }
     today
+}
+
+/// The first output of an attempt that the store has no longer: such an attempt serves nobody.
+fn lost(ended: &Ended, store: &Store) -> Option<Change> {
+    let (name, value) =
+        ended.outputs.iter().find(|(_, value)| value.as_blob().is_some_and(|blob| !store.cas.has(&blob)))?;
+    Some(Change { ingredient: format!("stored output {name}"), old: Some(value.clone()), new: None })
 }
 
 enum Serves {
