@@ -18,7 +18,7 @@ use crate::cli::select::{self, Selection};
 use crate::names::RunId;
 use crate::plan::Missing;
 use crate::report::{jobs, table};
-use crate::run::dispatch::{Dispatcher, Observer, Options, Order};
+use crate::run::dispatch::{Dispatcher, Observer, Options, Order, Parts};
 use crate::run::journal::Journal;
 use crate::run::leases::Leases;
 use crate::run::recover::recover;
@@ -126,8 +126,17 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
     }
     let journal = Journal::create(&store.root, &run);
     let manifest = path.display().to_string();
-    let dispatcher =
-        Dispatcher::new(context, run.clone(), manifest, index, records, journal, leases, options, observers);
+    let dispatcher = Dispatcher::new(Parts {
+        context,
+        run: run.clone(),
+        manifest,
+        index,
+        records,
+        journal,
+        leases,
+        options,
+        observers,
+    });
     let report = dispatcher.run(orders()?).await;
     for damage in store.cas.take_damage() {
         eprintln!("warning: {damage}");

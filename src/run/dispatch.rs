@@ -57,6 +57,28 @@ pub struct Options {
     pub retry: Vec<bool>,
 }
 
+/// What a run is made of.
+pub struct Parts {
+    /// The plan, the store and this machine.
+    pub context: Arc<Context>,
+    /// The run's name.
+    pub run: RunId,
+    /// The manifest's path as it was written.
+    pub manifest: String,
+    /// What the store knows.
+    pub index: Index,
+    /// Where this run writes its attempts.
+    pub records: RecordWriter,
+    /// Where this run writes its events.
+    pub journal: Journal,
+    /// The slots of this machine.
+    pub leases: Leases,
+    /// How it is to go.
+    pub options: Options,
+    /// Who watches.
+    pub observers: Vec<Box<dyn Observer>>,
+}
+
 /// How a run ended.
 #[derive(Debug)]
 pub struct Report {
@@ -74,6 +96,15 @@ enum Token {
     Ended { event: Box<Event>, lock: Option<KeyLock> },
     /// Nothing.
     Nothing,
+}
+
+/// What an action has that may be executed: its attempt and all it holds.
+struct Granting {
+    key: ActionKey,
+    attempt: AttemptId,
+    left: Left,
+    lock: KeyLock,
+    granted: Granted,
 }
 
 /// What an executor sends back.
@@ -143,17 +174,8 @@ impl PartialOrd for Rank {
 impl Dispatcher {
     /// Makes a dispatcher for a plan whose files are in the store.
     #[must_use]
-    pub fn new(
-        context: Arc<Context>,
-        run: RunId,
-        manifest: String,
-        index: Index,
-        records: RecordWriter,
-        journal: Journal,
-        leases: Leases,
-        options: Options,
-        observers: Vec<Box<dyn Observer>>,
-    ) -> Self {
+    pub fn new(parts: Parts) -> Self {
+        let Parts { context, run, manifest, index, records, journal, leases, options, observers } = parts;
         let (done, written) = mpsc::unbounded_channel();
         let writer = Writer::start(records, done);
         let actions = context.plan.nodes.len();
@@ -458,19 +480,11 @@ impl Dispatcher {
             }
             Err(error) => return self.break_off(error),
         };
-        self.spawn(node, key, attempt, left, lock, granted, finished);
+        self.spawn(node, Granting { key, attempt, left, lock, granted }, finished);
     }
 
-    fn spawn(
-        &mut self,
-        node: usize,
-        key: ActionKey,
-        attempt: AttemptId,
-        left: Left,
-        lock: KeyLock,
-        granted: Granted,
-        finished: &mpsc::UnboundedSender<Finished>,
-    ) {
+    fn spawn(&mut self, node: usize, granting: Granting, finished: &mpsc::UnboundedSender<Finished>) {
+        let Granting { key, attempt, left, lock, granted } = granting;
         let Some((record, reason)) = self.records.get(&node).cloned() else { return };
         // The record is a blob under its key, so that `why` can always show old and new.
         if let Err(error) = self.context.store.cas.put_as(&key.0, &record.encode()) {
