@@ -27,8 +27,7 @@ const LONGEST: usize = 500;
 /// Files that may be longer, and why.
 const LONG: &[(&str, &str)] = &[
     ("manifest/forms.rs", "one table: every node of the manifest, from which the manual is written"),
-    ("manifest/mod.rs", "the list of what a manifest may hold, with its words"),
-    ("plan/expand.rs", "one function a kind of step"),
+    ("manifest/mod.rs", "what a manifest holds: types and no code"),
     ("run/dispatch.rs", "one state machine, whose states move in one place"),
     ("step/context.rs", "what all steps share"),
 ];
