@@ -85,7 +85,8 @@ pub fn main() -> ExitCode {
             Verb::Run(args) => run::run(args).await,
             Verb::Plan(args) => plan::plan(args).await,
             Verb::Check(args) => check::check(&args),
-            Verb::Act(act) => act::act(act),
+            // What an agent prints last is the evidence of its failure.
+            Verb::Act(act) => Ok(act::act(act).unwrap_or_else(|fault| fault::report_plainly(&fault))),
         }
     });
     // Tasks that are still blocked in a read must not keep a finished program alive.

@@ -74,10 +74,12 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
     let last_class = jobs::last_classes(opened.plan(), &opened.index);
     let wanted = select::wanted(opened.plan(), &args.selection, &|job| last_class.get(&job).cloned())?;
     let retry = select::globs(&args.retry)?;
+    let secrets = opened.lacking_secrets(&wanted);
     let fatal: Vec<&Missing> = (0..opened.plan().nodes.len())
         .filter(|node| wanted[*node])
         .flat_map(|node| &opened.plan().nodes[node].missing)
         .filter(|missing| missing.fatal)
+        .chain(&secrets)
         .collect();
     if let Some(fault) = lacks(&opened.plan().manifest, &fatal) {
         return Err(fault);
@@ -91,7 +93,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
     let records =
         RecordWriter::create(&store.root, &run, store.cas.clone()).map_err(|error| broken(error.to_string()))?;
     let mut index = Index::load(&store.root).map_err(|error| broken(error.to_string()))?;
-    let recovered = recover(&store, &index, &run, &records).map_err(|error| broken(error.to_string()))?;
+    let recovered = recover(&store, &machine, &index, &run, &records).map_err(|error| broken(error.to_string()))?;
     if recovered.ended + recovered.finished > 0 {
         eprintln!(
             "note: an earlier run died: {} attempts of it were interrupted, {} agents had finished and are read now",
