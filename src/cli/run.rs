@@ -93,7 +93,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
     let records =
         RecordWriter::create(&store.root, &run, store.cas.clone()).map_err(|error| broken(error.to_string()))?;
     let mut index = Index::load(&store.root).map_err(|error| broken(error.to_string()))?;
-    let recovered = recover(&store, &machine, &index, &run, &records).map_err(|error| broken(error.to_string()))?;
+    let recovered = recover(&store, &machine, &mut index, &run, &records).map_err(|error| broken(error.to_string()))?;
     if recovered.ended + recovered.finished > 0 {
         eprintln!(
             "note: an earlier run died: {} attempts of it were interrupted, {} agents had finished and are read now",

@@ -14,11 +14,11 @@ use crate::attempt::{Ended, Line, Started};
 use crate::event::{Event, Reason, Told};
 use crate::key::{ActionKey, KeyRecord, Value};
 use crate::manifest::Kind;
-use crate::names::{AttemptId, RunId};
+use crate::names::{AttemptId, RunId, SlotKind};
 use crate::outcome::{Cause, Failure, Outcome};
 use crate::plan::{Ask, Plan};
 use crate::run::decide::{ATTEMPTS, Again, Decision, decide_again};
-use crate::run::execute::{Left, Work, execute};
+use crate::run::execute::{Left, Work, caught, execute};
 use crate::run::journal::Journal;
 use crate::run::leases::{Granted, Leases, Taken};
 use crate::run::recover::interrupted;
@@ -97,6 +97,8 @@ enum Token {
     Go(oneshot::Sender<Result<(), String>>),
     /// An ended line: the action may be told as settled, and its key let go.
     Ended { event: Box<Event>, lock: Option<KeyLock> },
+    /// What was recorded before is durable: this may be told.
+    Tell(Box<Event>),
     /// Nothing.
     Nothing,
 }
@@ -130,7 +132,8 @@ pub struct Dispatcher {
     options: Options,
     states: States,
     ready: BinaryHeap<Rank>,
-    aside: Vec<usize>,
+    /// Actions that wait for slots or lanes of this run, each with what it lacks.
+    aside: Vec<(usize, SlotKind)>,
     contended: Vec<usize>,
     records: HashMap<usize, (KeyRecord, Reason)>,
     owners: HashMap<ActionKey, usize>,
@@ -140,6 +143,8 @@ pub struct Dispatcher {
     writer: Option<Writer<Token>>,
     written: mpsc::UnboundedReceiver<Written<Token>>,
     unwritten: usize,
+    /// Whether the thread that writes is there.
+    writes: bool,
     attempts: u32,
     observers: Vec<Box<dyn Observer>>,
     journal: Journal,
@@ -202,6 +207,7 @@ impl Dispatcher {
             writer: Some(writer),
             written,
             unwritten: 0,
+            writes: true,
             attempts: 0,
             observers,
             journal,
@@ -255,7 +261,10 @@ impl Dispatcher {
             let grace = self.draining.map(|since| self.options.drain.saturating_sub(since.elapsed()));
             tokio::select! {
                 Some(result) = results.recv() => self.finish(result),
-                Some(written) = self.written.recv() => self.durable(written),
+                written = self.written.recv(), if self.writes => match written {
+                    Some(written) => self.durable(written),
+                    None => self.cannot_write(),
+                },
                 Some(order) = orders.recv() => self.obey(order),
                 () = tokio::time::sleep(ASK_AGAIN), if ask_again => self.ask_again(),
                 () = tokio::time::sleep(grace.unwrap_or_default()), if grace.is_some() && *self.stop.borrow() == Stop::No => {
@@ -293,6 +302,10 @@ impl Dispatcher {
             &self.index,
             self.options.again[node],
         );
+        self.act_on(node, decision);
+    }
+
+    fn act_on(&mut self, node: usize, decision: Decision) {
         match decision {
             Decision::Wait { .. } => {}
             Decision::Over(end) => self.over(node, end),
@@ -376,10 +389,21 @@ impl Dispatcher {
     }
 
     fn served(&mut self, node: usize, ended: Arc<Ended>, by: By, marks: Vec<String>) {
+        // Another action's attempt may have published elsewhere, and what was published may be gone.
+        if let Ask::Command(ask) = &self.context.plan.nodes[node].ask
+            && ended.outcome.failure().is_none()
+            && let Err(failure) = command::publish(&self.context, ask, &ended.outputs)
+        {
+            return self.over(node, End::Open(format!("cannot publish: {}", failure.evidence.as_str())));
+        }
         let event = settled_event(self.plan(), node, &ended, by, marks);
         self.states.set(node, State::Over { end: End::Settled(ended), by });
         self.fresh.push(node);
-        self.tell(event);
+        match by {
+            // The other's line may not be durable yet.
+            By::Shared(_) => self.write(None, Token::Tell(Box::new(event))),
+            _ => self.tell(event),
+        }
     }
 
     fn over(&mut self, node: usize, end: End) {
@@ -431,7 +455,11 @@ impl Dispatcher {
         if let (Some(class), false) = (class.map(str::to_owned), self.jobs_told[job]) {
             self.jobs_told[job] = true;
             let job = self.plan().jobs[job].id.clone();
-            self.tell(Event::JobSettled { job, class });
+            let event = Event::JobSettled { job, class };
+            match self.states.get(node) {
+                State::Over { by: By::Cached, .. } => self.tell(event),
+                _ => self.write(None, Token::Tell(Box::new(event))),
+            }
         }
     }
 
@@ -439,9 +467,21 @@ impl Dispatcher {
     fn start_ready(&mut self, finished: &mpsc::UnboundedSender<Finished>) {
         while self.states.running() < self.options.jobs && self.unwritten < BACKLOG {
             let Some(Rank { node, .. }) = self.ready.pop() else { break };
-            self.start(node, finished);
+            match self.reserved(node) {
+                Some(kind) => self.aside.push((node, kind)),
+                None => self.start(node, finished),
+            }
             self.settle_fresh();
         }
+    }
+
+    /// What an action wants that is kept for one that goes before it and needs more of it than is free now: otherwise narrow
+    /// ones would take each slot as it comes free, and the wide one would be the last of all.
+    fn reserved(&self, node: usize) -> Option<SlotKind> {
+        let rank = self.rank(node);
+        let holds = &self.plan().nodes[node].holds;
+        let before = self.aside.iter().filter(|(other, _)| self.rank(*other) > rank);
+        before.map(|(_, kind)| kind).find(|kind| holds.iter().any(|(own, _)| own == *kind)).cloned()
     }
 
     fn start(&mut self, node: usize, finished: &mpsc::UnboundedSender<Finished>) {
@@ -461,15 +501,18 @@ impl Dispatcher {
         }
         let again = self.options.again[node];
         match decide_again(&self.context.plan, node, &self.states, &self.context.store, &self.index, again) {
-            Decision::Served { ended, .. } => return self.served(node, ended, By::Cached, Vec::new()),
             Decision::Execute { reason, .. } => {
                 if let Some((_, known)) = self.records.get_mut(&node) {
                     *known = reason;
                 }
             }
-            _ => {}
+            // Served by another run's attempt, or its attempts were used up there.
+            other => {
+                self.records.remove(&node);
+                return self.act_on(node, other);
+            }
         }
-        let left = match Left::find(&self.context.store, &self.index, &key) {
+        let left = match Left::find(&self.context.store, &self.index, &key, &self.run) {
             Ok(left) => left,
             Err(error) => return self.break_off(error.to_string()),
         };
@@ -482,7 +525,7 @@ impl Dispatcher {
         };
         let granted = match self.leases.take(&self.context.plan, node, &attempt) {
             Ok(Taken::Granted(granted)) => granted,
-            Ok(Taken::Here) => return self.aside.push(node),
+            Ok(Taken::Here(kind)) => return self.aside.push((node, kind)),
             Ok(Taken::Elsewhere) => {
                 self.states.set(node, State::Contended);
                 return self.contended.push(node);
@@ -502,7 +545,7 @@ impl Dispatcher {
         for started in &left.dead {
             let end = interrupted(started, &self.run);
             self.index.add(Arc::new(end.clone()));
-            self.write(Line::Ended(end), Token::Nothing);
+            self.write(Some(Line::Ended(end)), Token::Nothing);
         }
         let adopts = left.finished.as_ref().map(|finished| finished.run.clone());
         self.states.set(node, State::Running);
@@ -538,9 +581,9 @@ impl Dispatcher {
             if durable_first {
                 let (sender, receiver) = oneshot::channel();
                 go = Some(receiver);
-                self.write(started, Token::Go(sender));
+                self.write(Some(started), Token::Go(sender));
             } else if supervised {
-                self.write(started, Token::Nothing);
+                self.write(Some(started), Token::Nothing);
             }
         }
         let mut ends = SomeEnds::default();
@@ -571,15 +614,16 @@ impl Dispatcher {
             }
             let done = match refused {
                 Some(why) => Done::failed(Failure::new(Cause::HarnessFault, &why)),
-                None => execute(work).await,
+                None => caught(execute(work)).await,
             };
             // The dispatcher outlives every executor: it waits until none is running.
             let _ = finished.send(Finished { node, attempt, adopts, done, wall: began.elapsed(), granted, lock });
         });
     }
 
-    fn write(&mut self, line: Line, token: Token) {
-        if let Some(writer) = &self.writer {
+    /// Queues a line, or only what is to happen once those before it are durable.
+    fn write(&mut self, line: Option<Line>, token: Token) {
+        if let (Some(writer), true) = (&self.writer, self.writes) {
             self.unwritten += 1;
             writer.send(line, token);
         }
@@ -615,7 +659,8 @@ impl Dispatcher {
             slots: granted.names(),
         });
         self.leases.give_back(granted);
-        self.ready.extend(std::mem::take(&mut self.aside).into_iter().map(|node| self.rank(node)).collect::<Vec<_>>());
+        self.ready
+            .extend(std::mem::take(&mut self.aside).into_iter().map(|(node, _)| self.rank(node)).collect::<Vec<_>>());
         self.index.add(ended.clone());
         let settles = ended.outcome.settles();
         let event = if settles {
@@ -623,7 +668,7 @@ impl Dispatcher {
         } else {
             self.unsettled_event(node, &ended)
         };
-        self.write(Line::Ended((*ended).clone()), Token::Ended { event: Box::new(event), lock: Some(lock) });
+        self.write(Some(Line::Ended((*ended).clone())), Token::Ended { event: Box::new(event), lock: Some(lock) });
         if settles {
             self.records.remove(&node);
             self.states.set(node, State::Over { end: End::Settled(ended), by: By::Executed });
@@ -688,12 +733,24 @@ impl Dispatcher {
                     }
                     drop(lock);
                 }
+                Token::Tell(event) => {
+                    if error.is_none() {
+                        self.tell(*event);
+                    }
+                }
                 Token::Nothing => {}
             }
         }
         if let Some(error) = error {
             self.break_off(error);
         }
+    }
+
+    /// The thread that writes is gone, which only a bug of its own can do: nobody answers for what was sent to it.
+    fn cannot_write(&mut self) {
+        self.writes = false;
+        self.unwritten = 0;
+        self.break_off("the thread that writes the records died".to_owned());
     }
 
     /// The store cannot be written: nothing more is begun, and the run says so.

@@ -11,9 +11,9 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::attempt::Line;
 use crate::store::{RecordWriter, StoreError};
 
-/// A line to write, and what to say when it is durable.
+/// A line to write, and what to say when it is durable; without a line, when all before it are.
 struct Job<T> {
-    line: Line,
+    line: Option<Line>,
     token: T,
 }
 
@@ -49,8 +49,8 @@ impl<T: Send + 'static> Writer<T> {
         Self { jobs: Some(jobs), thread: Some(thread) }
     }
 
-    /// Queues a line.
-    pub fn send(&self, line: Line, token: T) {
+    /// Queues a line, or without one a word for when all lines before it are durable.
+    pub fn send(&self, line: Option<Line>, token: T) {
         if let Some(jobs) = &self.jobs {
             // The thread only ends when this sender is dropped.
             let _ = jobs.send(Job { line, token });
@@ -68,8 +68,8 @@ impl<T: Send + 'static> Drop for Writer<T> {
 }
 
 fn write<T>(records: &RecordWriter, batch: &[Job<T>]) -> Result<(), StoreError> {
-    for job in batch {
-        records.append(&job.line)?;
+    for line in batch.iter().filter_map(|job| job.line.as_ref()) {
+        records.append(line)?;
     }
     records.commit().map(|_| ())
 }

@@ -312,8 +312,13 @@ impl Context {
         put("LANG", "C.UTF-8".into());
         put("TZ", "UTC".into());
         put("CUDA_DEVICE_ORDER", "PCI_BUS_ID".into());
-        let gpus: Vec<&str> =
-            place.slots.iter().filter(|(kind, _)| kind == "gpu").map(|(_, name)| name.as_str()).collect();
+        // By the driver's own name where it is known: numbers depend on who asks.
+        let device = |name: &String| match self.plan.facts.devices.get(&format!("gpu/{name}")) {
+            Some(Ok(uuid)) => uuid.clone(),
+            _ => name.clone(),
+        };
+        let gpus: Vec<String> =
+            place.slots.iter().filter(|(kind, _)| kind == "gpu").map(|(_, name)| device(name)).collect();
         // Empty means none: a step that holds no GPU must not touch one that another step measures on.
         put("CUDA_VISIBLE_DEVICES", gpus.join(","));
         let slots: Vec<String> = place.slots.iter().map(|(kind, name)| format!("{kind}/{name}")).collect();
