@@ -80,12 +80,24 @@ pub fn read(path: &Path) -> Result<Manifest, Fault> {
 /// the manifest.
 #[must_use]
 pub fn store_root(manifest: &Path, places: &Places) -> PathBuf {
+    let full = std::path::absolute(manifest).unwrap_or_else(|_| manifest.to_owned());
+    store_from(full.parent().unwrap_or(Path::new(".")), places)
+}
+
+/// The folder of the store where there may be no manifest: then it is looked for from the current folder.
+#[must_use]
+pub fn store_root_of(manifest: Option<&Path>, places: &Places) -> PathBuf {
+    match manifest {
+        Some(manifest) => store_root(manifest, places),
+        None => store_from(&std::env::current_dir().unwrap_or_else(|_| PathBuf::from(".")), places),
+    }
+}
+
+fn store_from(folder: &Path, places: &Places) -> PathBuf {
     if let Some(cache) = &places.cache {
         return std::path::absolute(cache).unwrap_or_else(|_| cache.clone());
     }
-    let full = std::path::absolute(manifest).unwrap_or_else(|_| manifest.to_owned());
-    let own = full.parent().unwrap_or(Path::new(".")).to_owned();
-    let project = full.ancestors().skip(1).find(|folder| folder.join(".git").exists()).unwrap_or(&own);
+    let project = folder.ancestors().find(|folder| folder.join(".git").exists()).unwrap_or(folder);
     project.join("cache")
 }
 

@@ -21,6 +21,7 @@ use crate::run::decide::{ATTEMPTS, Decision, decide};
 use crate::run::execute::{Left, Work, execute};
 use crate::run::journal::Journal;
 use crate::run::leases::{Granted, Leases, Taken};
+use crate::run::outbox::{Outbox, Ticket};
 use crate::run::recover::interrupted;
 use crate::run::state::{By, State, States};
 use crate::run::writer::{Writer, Written};
@@ -74,7 +75,7 @@ enum Token {
     /// A started line: the executor may spawn.
     Go(oneshot::Sender<Result<(), String>>),
     /// An ended line: the action may be told as settled, and its key let go.
-    Ended { event: Box<Event>, lock: Option<KeyLock> },
+    Ended { event: Ticket, lock: KeyLock },
     /// Nothing.
     Nothing,
 }
@@ -112,6 +113,7 @@ pub struct Dispatcher {
     attempts: u32,
     observers: Vec<Box<dyn Observer>>,
     journal: Journal,
+    outbox: Outbox,
     stop: watch::Sender<Stop>,
     draining: Option<Instant>,
     broken: Option<String>,
@@ -183,6 +185,7 @@ impl Dispatcher {
             attempts: 0,
             observers,
             journal,
+            outbox: Outbox::default(),
             stop: watch::channel(Stop::No).0,
             draining: None,
             broken: None,
@@ -197,10 +200,17 @@ impl Dispatcher {
     }
 
     fn tell(&mut self, event: Event) {
-        let told = Told { event, at: Timestamp::now() };
-        self.journal.see(&told);
-        for observer in &mut self.observers {
-            observer.see(&told);
+        self.outbox.push(Told { event, at: Timestamp::now() });
+        self.send();
+    }
+
+    /// Tells what may be told: events keep their order, and wait for their records.
+    fn send(&mut self) {
+        while let Some(told) = self.outbox.next() {
+            self.journal.see(&told);
+            for observer in &mut self.observers {
+                observer.see(&told);
+            }
         }
     }
 
@@ -603,7 +613,8 @@ impl Dispatcher {
         } else {
             self.unsettled_event(node, &ended)
         };
-        self.write(Line::Ended((*ended).clone()), Token::Ended { event: Box::new(event), lock: Some(lock) });
+        let event = self.outbox.hold(Told { event, at: Timestamp::now() });
+        self.write(Line::Ended((*ended).clone()), Token::Ended { event, lock });
         if settles {
             self.records.remove(&node);
             self.states.set(node, State::Over { end: End::Settled(ended), by: By::Executed });
@@ -663,14 +674,13 @@ impl Dispatcher {
                     let _ = go.send(error.clone().map_or(Ok(()), Err));
                 }
                 Token::Ended { event, lock } => {
-                    if error.is_none() {
-                        self.tell(*event);
-                    }
+                    self.outbox.release(event, error.is_none());
                     drop(lock);
                 }
                 Token::Nothing => {}
             }
         }
+        self.send();
         if let Some(error) = error {
             self.break_off(error);
         }
