@@ -9,6 +9,7 @@ pub mod act;
 pub mod check;
 pub mod fault;
 pub mod open;
+pub mod output;
 pub mod plan;
 pub mod progress;
 pub mod run;

@@ -8,6 +8,7 @@ use miette::{Diagnostic, NamedSource, SourceSpan};
 
 use crate::cli::Places;
 use crate::cli::fault::Fault;
+use crate::cli::output;
 use crate::manifest::{self, Manifest};
 use crate::plan::{Missing, Plan};
 use crate::run::prepare::{Prepared, Wishes, prepare};
@@ -56,7 +57,7 @@ impl Opened {
         let wishes = Wishes { fetch, repos };
         let prepared = prepare(manifest, &machine, &store, &index, &wishes).await;
         for notice in &prepared.notices {
-            eprintln!("note: {notice}");
+            output::say(&format!("note: {notice}"));
         }
         Ok(Self { store, index, machine, prepared, path: path.to_owned() })
     }
@@ -114,7 +115,7 @@ pub fn store(root: &Path) -> Result<Store, Fault> {
 /// Says what of the store cannot be believed: each is a miss, never silent.
 pub fn say_damage(index: &Index) {
     for damage in index.take_damage() {
-        eprintln!("warning: {damage}");
+        output::say(&format!("warning: {damage}"));
     }
 }
 

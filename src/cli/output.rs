@@ -1,6 +1,8 @@
 //! Printing: a reader that went away ends the printing and nothing else, and lines are as wide as who reads them.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
+
+use terminal_size::{Height, Width, terminal_size_of};
 
 use crate::cli::fault::Fault;
 
@@ -31,17 +33,17 @@ pub fn say(line: &str) {
 /// How many columns standard output has: `COLUMNS`, else those of its terminal up to 120, else 100.
 #[must_use]
 pub fn width() -> usize {
-    width_of(io::stdout().is_terminal().then(|| console::Term::stdout().size_checked()).flatten())
+    width_of(terminal_size_of(io::stdout()))
 }
 
 /// The same for standard error.
 #[must_use]
 pub fn width_of_messages() -> usize {
-    width_of(io::stderr().is_terminal().then(|| console::Term::stderr().size_checked()).flatten())
+    width_of(terminal_size_of(io::stderr()))
 }
 
-fn width_of(terminal: Option<(u16, u16)>) -> usize {
+fn width_of(terminal: Option<(Width, Height)>) -> usize {
     let said = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
-    let width = said.or(terminal.map(|(_, columns)| usize::from(columns))).unwrap_or(USUAL);
+    let width = said.or(terminal.map(|(Width(columns), _)| usize::from(columns))).unwrap_or(USUAL);
     width.clamp(40, WIDEST)
 }

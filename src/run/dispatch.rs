@@ -408,12 +408,14 @@ impl Dispatcher {
             return;
         }
         let Some(job) = self.plan().jobs.iter().position(|job| job.classify == Some(node)) else { return };
-        let class =
-            self.states.end(node).settled().and_then(|ended| ended.outputs.get("class").and_then(Value::as_text));
-        if let (Some(class), false) = (class.map(str::to_owned), self.jobs_told[job]) {
+        let cached = matches!(self.states.get(node), State::Over { by: By::Cached, .. });
+        let Some(ended) = self.states.end(node).settled() else { return };
+        let text = |name: &str| ended.outputs.get(name).and_then(Value::as_text);
+        let speedup = text("speedup").and_then(|text| text.parse().ok());
+        if let (Some(class), false) = (text("class").map(str::to_owned), self.jobs_told[job]) {
             self.jobs_told[job] = true;
             let job = self.plan().jobs[job].id.clone();
-            self.tell(Event::JobSettled { job, class });
+            self.tell(Event::JobSettled { job, class, speedup, cached });
         }
     }
 
