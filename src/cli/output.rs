@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use serde::Serialize;
 use terminal_size::{Height, Width, terminal_size_of};
 
 use crate::cli::fault::Fault;
@@ -46,4 +47,14 @@ fn width_of(terminal: Option<(Width, Height)>) -> usize {
     let said = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
     let width = said.or(terminal.map(|(Width(columns), _)| usize::from(columns))).unwrap_or(USUAL);
     width.clamp(40, WIDEST)
+}
+
+/// Prints a document as one line of JSON.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn json(document: &impl Serialize) -> Result<(), Fault> {
+    let mut line = serde_json::to_string(document).map_err(|error| Fault::new(3, error.to_string()))?;
+    line.push('\n');
+    data(line)
 }

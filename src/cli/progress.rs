@@ -142,7 +142,8 @@ impl Bars {
     fn new(plan: Arc<Plan>, wanted: &[bool]) -> Self {
         let all = MultiProgress::new();
         let names = plan.manifest.pipeline.steps.iter().map(|step| step.name.value.as_str().len());
-        let template = format!("{{prefix:{}}} {{bar:20}} {{pos:>5}}/{{len:<5}} {{msg}}", names.max().unwrap_or(8).min(24));
+        let template =
+            format!("{{prefix:{}}} {{bar:20}} {{pos:>5}}/{{len:<5}} {{msg}}", names.max().unwrap_or(8).min(24));
         let style = ProgressStyle::with_template(&template)
             .unwrap_or_else(|_| ProgressStyle::default_bar())
             .progress_chars("=> ");

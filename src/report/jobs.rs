@@ -96,7 +96,9 @@ pub fn results(plan: &Plan, store: &Store, index: &Index, wanted: &[bool]) -> Ve
     (0..plan.jobs.len()).filter(is_wanted).map(|job| result(plan, job, &ends)).collect()
 }
 
-fn result(plan: &Plan, job: usize, ends: &Vec<End>) -> JobResult {
+/// The result of one job, given how its actions ended.
+#[must_use]
+pub fn result(plan: &Plan, job: usize, ends: &Vec<End>) -> JobResult {
     let job = &plan.jobs[job];
     let mut result = JobResult {
         job: job.id.clone(),
@@ -170,7 +172,7 @@ fn result(plan: &Plan, job: usize, ends: &Vec<End>) -> JobResult {
 /// What the commit of a job is about, if it could be resolved.
 fn subject(plan: &Plan, job: &Job) -> Option<String> {
     let commit = job.nodes.iter().find_map(|node| plan.nodes[*node].point.commit)?;
-    plan.facts.commits.get(&commit)?.as_ref().ok().map(|fact| fact.subject.clone())
+    plan.facts.commits.get(&commit)?.as_ref().ok().map(|fact| crate::text::harmless(&fact.subject))
 }
 
 fn blame(result: &mut JobResult, ended: &Ended) {
