@@ -18,6 +18,7 @@ use crate::cli::select::{self, Selection};
 use crate::names::RunId;
 use crate::plan::Missing;
 use crate::report::{jobs, table};
+use crate::run::decide::{Again, remakes};
 use crate::run::dispatch::{Dispatcher, Observer, Options, Order};
 use crate::run::journal::Journal;
 use crate::run::leases::Leases;
@@ -99,14 +100,15 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
         index = Index::load(&store.root).map_err(|error| broken(error.to_string()))?;
     }
     index.own(&run);
-    let retried: Vec<bool> = {
-        let mut retried = vec![false; prepared.plan.nodes.len()];
+    let again: Vec<Again> = {
+        let remake = remakes(&prepared.plan, &store, &index, &wanted);
+        let mut again: Vec<Again> = remake.into_iter().map(|remake| Again { retry: false, remake }).collect();
         for job in prepared.plan.jobs.iter().filter(|job| retry.iter().any(|glob| glob.is_match(job.id.as_str()))) {
             for node in &job.nodes {
-                retried[*node] = true;
+                again[*node].retry = true;
             }
         }
-        retried
+        again
     };
     crate::run::journal::write_plan(&store.root, &run, &prepared.plan, &path, &wanted);
     let leases = Leases::open(&prepared.plan, &args.slots, &store.root).map_err(broken)?;
@@ -116,7 +118,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
         jobs: args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from)).max(1),
         drain: args.drain.0,
         wanted: wanted.clone(),
-        retry: retried,
+        again,
     };
     let mut observers: Vec<Box<dyn Observer>> = Vec::new();
     if args.json {

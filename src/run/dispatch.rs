@@ -17,7 +17,7 @@ use crate::manifest::Kind;
 use crate::names::{AttemptId, RunId};
 use crate::outcome::{Cause, Failure, Outcome};
 use crate::plan::{Ask, Plan};
-use crate::run::decide::{ATTEMPTS, Decision, decide};
+use crate::run::decide::{ATTEMPTS, Again, Decision, decide_again};
 use crate::run::execute::{Left, Work, execute};
 use crate::run::journal::Journal;
 use crate::run::leases::{Granted, Leases, Taken};
@@ -29,6 +29,9 @@ use crate::store::{Index, KeyLock, RecordWriter};
 
 /// How often a key or a slot that somebody else holds is asked for again.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
+
+/// How many lines may wait to become durable before nothing more is begun: what a kill would make this run do again.
+const BACKLOG: usize = 32;
 
 /// What a person may tell a run while it works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +56,8 @@ pub struct Options {
     pub drain: Duration,
     /// Which actions are wanted; the others are not part of this run.
     pub wanted: Vec<bool>,
-    /// Which exhausted actions are tried again.
-    pub retry: Vec<bool>,
+    /// Which actions are executed though an attempt is there, and why.
+    pub again: Vec<Again>,
 }
 
 /// How a run ended.
@@ -260,8 +263,14 @@ impl Dispatcher {
         if !self.options.wanted[node] || !matches!(self.states.get(node), State::Waiting | State::Gated) {
             return;
         }
-        let decision =
-            decide(&self.context.plan, node, &self.states, &self.context.store, &self.index, self.options.retry[node]);
+        let decision = decide_again(
+            &self.context.plan,
+            node,
+            &self.states,
+            &self.context.store,
+            &self.index,
+            self.options.again[node],
+        );
         match decision {
             Decision::Wait { .. } => {}
             Decision::Over(end) => self.over(node, end),
@@ -274,7 +283,7 @@ impl Dispatcher {
                 let word = last.outcome.word();
                 self.over(node, End::Open(format!("{counted} attempts ended in {word}; --retry tries again")));
             }
-            Decision::Served { ended, over_limit } => {
+            Decision::Served { ended, over_limit, .. } => {
                 self.states.set_key(node, ended.key);
                 let marks = if over_limit { vec!["OVER_LIMIT".to_owned()] } else { Vec::new() };
                 self.served(node, ended, By::Cached, marks);
@@ -406,7 +415,7 @@ impl Dispatcher {
 
     /// Starts what is ready, as far as there is room, slots and keys.
     fn start_ready(&mut self, finished: &mpsc::UnboundedSender<Finished>) {
-        while self.states.running() < self.options.jobs {
+        while self.states.running() < self.options.jobs && self.unwritten < BACKLOG {
             let Some(Rank { node, .. }) = self.ready.pop() else { break };
             self.start(node, finished);
             self.settle_fresh();
@@ -428,8 +437,8 @@ impl Dispatcher {
         if let Err(error) = self.index.refresh() {
             return self.break_off(error.to_string());
         }
-        let retry = self.options.retry[node];
-        match decide(&self.context.plan, node, &self.states, &self.context.store, &self.index, retry) {
+        let again = self.options.again[node];
+        match decide_again(&self.context.plan, node, &self.states, &self.context.store, &self.index, again) {
             Decision::Served { ended, .. } => return self.served(node, ended, By::Cached, Vec::new()),
             Decision::Execute { reason, .. } => {
                 if let Some((_, known)) = self.records.get_mut(&node) {

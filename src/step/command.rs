@@ -9,7 +9,9 @@ use crate::outcome::{Cause, Failure, Outcome};
 use crate::plan::{CommandAsk, Role};
 use crate::process;
 use crate::step::Draft;
-use crate::step::context::{Command, Context, Done, Inputs, LARGEST_BLOB, OUTPUT_LIMIT, Place, failure_of, fault};
+use crate::step::context::{
+    Command, Context, Done, Inputs, LARGEST_BLOB, OUTPUT_LIMIT, Place, blob_lost, failure_of, fault,
+};
 
 /// What the attempts of this kind mean.
 pub(super) const FORMAT: u16 = 1;
@@ -75,7 +77,7 @@ fn prepare(context: &Context, ask: &CommandAsk, inputs: &Inputs, place: &Place) 
         let path = dir.join(name);
         match context.store.cas.copy_to(&digest, &path) {
             Ok(true) => Ok(()),
-            Ok(false) => Err(fault(&format!("blob {digest} is gone from the store"))),
+            Ok(false) => Err(blob_lost(&digest)),
             Err(error) => Err(fault(&error.to_string())),
         }
     };

@@ -226,7 +226,7 @@ impl Context {
             .cas
             .get(digest, LARGEST_BLOB)
             .map_err(|error| fault(&error.to_string()))?
-            .ok_or_else(|| fault(&format!("blob {digest} is gone from the store")))
+            .ok_or_else(|| blob_lost(digest))
     }
 
     /// Reads changes that a record names.
@@ -481,6 +481,12 @@ pub fn failure_of(end: &process::End, crashed: Cause, timeout: Cause) -> Option<
         Exit::NotStarted { why } => Failure::new(Cause::NotStarted, why),
         Exit::Interrupted { .. } => Failure::new(Cause::Interrupted, "stopped before its end"),
     })
+}
+
+/// The store no longer has what a record names.
+#[must_use]
+pub fn blob_lost(digest: &Digest) -> Failure {
+    Failure::new(Cause::BlobLost, &format!("blob {digest} is gone from the store, or was damaged"))
 }
 
 /// A fault of flow's own, or of the disk.

@@ -103,7 +103,7 @@ pub fn forecast(plan: &Plan, store: &Store, index: &Index, wanted: &[bool]) -> V
             said.changes = reason.changes;
         };
         match decide(plan, node, &ends, store, index, false) {
-            Decision::Served { ended, over_limit } => {
+            Decision::Served { ended, over_limit, .. } => {
                 said.state = State::Hit;
                 said.key = Some(ended.key);
                 said.because = over_limit.then(|| "OVER_LIMIT: it used more than today's limit".to_owned());
