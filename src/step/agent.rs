@@ -98,6 +98,7 @@ async fn attempt(
                 timeout: ask.timeout,
                 limit: ask.limit.unwrap_or(OUTPUT_LIMIT),
                 group: true,
+                durable: true,
             },
         )
         .await?;

@@ -58,6 +58,7 @@ async fn attempt(context: &Context, ask: &CommandAsk, inputs: &Inputs, place: &P
         timeout: ask.timeout,
         limit: OUTPUT_LIMIT,
         group: false,
+        durable: false,
     };
     let end = if place.slots.is_empty() && secrets.is_empty() {
         context.plain(place, command).await?

@@ -250,6 +250,7 @@ impl Session<'_> {
                     timeout: self.ask.timeout,
                     limit: OUTPUT_LIMIT,
                     group: false,
+                    durable: false,
                 },
             )
             .await?;
