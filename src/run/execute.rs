@@ -8,11 +8,13 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::attempt::Started;
+use crate::hostile;
 use crate::key::ActionKey;
 use crate::names::{AttemptId, RunId};
 use crate::outcome::{Cause, Failure};
 use crate::plan::Ask;
 use crate::process::{self, Exit};
+use crate::step::context::remove_private;
 use crate::step::{
     Context, Done, End, Ends, Inputs, Place, SomeEnds, Stop, agent, checkout, classify, command, environment, patch,
     test,
@@ -106,6 +108,7 @@ pub async fn execute(work: Work) -> Done {
         if let Err(error) = process::kill_marked(started.attempt.as_str(), ORPHANS, true) {
             return Done::failed(Failure::new(Cause::HarnessFault, &error.to_string()));
         }
+        remove_private(&context.machine, started.attempt.as_str());
         discard(&context.store, &place_of(&context.store, &started.attempt));
     }
     let place = Place { dir: place_of(&context.store, &attempt), attempt, locks, slots, cores, stop };
@@ -151,29 +154,12 @@ fn inputs(context: &Context, node: usize, ends: &dyn Ends) -> Inputs {
     Inputs(settled.collect())
 }
 
-/// Removes a place. It is renamed first, so that what is left after a kill is never taken for a place; what an agent made
-/// unreadable is made readable.
+/// Removes a place. It is renamed first, so that what is left after a kill is never taken for a place.
 pub fn discard(store: &Store, dir: &Path) {
-    if !dir.exists() {
-        return;
-    }
     let trash = store.trash(dir);
     let gone = if std::fs::rename(dir, &trash).is_ok() { trash } else { dir.to_owned() };
-    if std::fs::remove_dir_all(&gone).is_err() {
-        open_up(&gone, 0);
-        let _ = std::fs::remove_dir_all(&gone);
-    }
-}
-
-fn open_up(dir: &Path, depth: u32) {
-    use std::os::unix::fs::PermissionsExt;
-    let _ = std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700));
-    let Ok(entries) = std::fs::read_dir(dir) else { return };
-    for entry in entries.flatten() {
-        if depth < 512 && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            open_up(&entry.path(), depth + 1);
-        }
-    }
+    // What cannot be removed stays under the store's `tmp`, where the next one tries again.
+    let _ = hostile::remove_all(&gone);
 }
 
 /// Whether the run of an attempt is alive.

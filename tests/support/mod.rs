@@ -10,6 +10,7 @@
 //! `{one}` stands for the first eight digits of the commit made by that name.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses what it needs of this builder")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
