@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use crate::cli::Places;
 use crate::cli::fault::Fault;
 use crate::cli::open::{Opened, lacks};
+use crate::cli::output;
 use crate::cli::progress;
 use crate::cli::select::{self, Selection};
 use crate::names::RunId;
@@ -95,10 +96,10 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
     let mut index = Index::load(&store.root).map_err(|error| broken(error.to_string()))?;
     let recovered = recover(&store, &machine, &mut index, &run, &records).map_err(|error| broken(error.to_string()))?;
     if recovered.ended + recovered.finished > 0 {
-        eprintln!(
+        output::say(&format!(
             "note: an earlier run died: {} attempts of it were interrupted, {} agents had finished and are read now",
             recovered.ended, recovered.finished
-        );
+        ));
         index = Index::load(&store.root).map_err(|error| broken(error.to_string()))?;
     }
     index.own(&run);
@@ -143,13 +144,15 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
     });
     let report = dispatcher.run(orders()?).await;
     for damage in store.cas.take_damage() {
-        eprintln!("warning: {damage}");
+        output::say(&format!("warning: {damage}"));
     }
     if !args.json {
         let index = Index::load(&store.root).map_err(|error| broken(error.to_string()))?;
         let results = jobs::results(&plan, &store, &index, &wanted);
-        print!("{}", table::results(&results));
-        print!("{}", table::summary(&results, Some(&report.finished)));
+        let width = output::width();
+        output::data(table::results(&results, width))?;
+        output::data(table::legend(&results, width))?;
+        output::data(table::summary(&results, Some(&report.finished), width))?;
         crate::cli::progress::next_steps(&results, &path);
     }
     Ok(ExitCode::from(u8::try_from(report.exit).unwrap_or(3)))

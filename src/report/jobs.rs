@@ -10,7 +10,7 @@ use crate::key::Value;
 use crate::manifest::Kind;
 use crate::names::{Axes, JobId};
 use crate::outcome::Owner;
-use crate::plan::{Plan, Role};
+use crate::plan::{Job, Plan, Role};
 use crate::run::decide::{Decision, decide, gate_is_shut};
 use crate::step::{End, classify};
 use crate::store::{Index, Store};
@@ -22,6 +22,9 @@ pub struct JobResult {
     pub job: JobId,
     /// Its axes.
     pub axes: Axes,
+    /// The first line of its commit's message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
     /// Its class; `None` for a job without a classify step.
     pub class: Option<Class>,
     /// Whether the class may still change.
@@ -83,11 +86,14 @@ pub fn results(plan: &Plan, store: &Store, index: &Index, wanted: &[bool]) -> Ve
     (0..plan.jobs.len()).filter(is_wanted).map(|job| result(plan, job, &ends)).collect()
 }
 
-fn result(plan: &Plan, job: usize, ends: &Vec<End>) -> JobResult {
+/// The result of one job, given how its actions ended.
+#[must_use]
+pub fn result(plan: &Plan, job: usize, ends: &Vec<End>) -> JobResult {
     let job = &plan.jobs[job];
     let mut result = JobResult {
         job: job.id.clone(),
         axes: job.axes.clone(),
+        subject: subject(plan, job),
         class: None,
         open: false,
         owner: None,
@@ -151,6 +157,12 @@ fn result(plan: &Plan, job: usize, ends: &Vec<End>) -> JobResult {
         result.evidence = Some(verdict.class.next_action().to_owned());
     }
     result
+}
+
+/// What the commit of a job is about, if it could be resolved.
+fn subject(plan: &Plan, job: &Job) -> Option<String> {
+    let commit = job.nodes.iter().find_map(|node| plan.nodes[*node].point.commit)?;
+    plan.facts.commits.get(&commit)?.as_ref().ok().map(|fact| crate::text::harmless(&fact.subject))
 }
 
 fn blame(result: &mut JobResult, ended: &Ended) {

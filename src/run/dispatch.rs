@@ -21,6 +21,7 @@ use crate::run::decide::{ATTEMPTS, Again, Decision, decide_again};
 use crate::run::execute::{Left, Work, caught, execute};
 use crate::run::journal::Journal;
 use crate::run::leases::{Granted, Leases, Taken};
+use crate::run::outbox::{Outbox, Ticket};
 use crate::run::recover::interrupted;
 use crate::run::state::{By, State, States};
 use crate::run::writer::{Writer, Written};
@@ -96,9 +97,7 @@ enum Token {
     /// A started line: the executor may spawn.
     Go(oneshot::Sender<Result<(), String>>),
     /// An ended line: the action may be told as settled, and its key let go.
-    Ended { event: Box<Event>, lock: Option<KeyLock> },
-    /// What was recorded before is durable: this may be told.
-    Tell(Box<Event>),
+    Ended { event: Ticket, lock: KeyLock },
     /// Nothing.
     Nothing,
 }
@@ -148,6 +147,7 @@ pub struct Dispatcher {
     attempts: u32,
     observers: Vec<Box<dyn Observer>>,
     journal: Journal,
+    outbox: Outbox,
     stop: watch::Sender<Stop>,
     draining: Option<Instant>,
     broken: Option<String>,
@@ -211,6 +211,7 @@ impl Dispatcher {
             attempts: 0,
             observers,
             journal,
+            outbox: Outbox::default(),
             stop: watch::channel(Stop::No).0,
             draining: None,
             broken: None,
@@ -225,10 +226,17 @@ impl Dispatcher {
     }
 
     fn tell(&mut self, event: Event) {
-        let told = Told { event, at: Timestamp::now() };
-        self.journal.see(&told);
-        for observer in &mut self.observers {
-            observer.see(&told);
+        self.outbox.push(Told { event, at: Timestamp::now() });
+        self.send();
+    }
+
+    /// Tells what may be told: events keep their order, and wait for their records.
+    fn send(&mut self) {
+        while let Some(told) = self.outbox.next() {
+            self.journal.see(&told);
+            for observer in &mut self.observers {
+                observer.see(&told);
+            }
         }
     }
 
@@ -399,11 +407,7 @@ impl Dispatcher {
         let event = settled_event(self.plan(), node, &ended, by, marks);
         self.states.set(node, State::Over { end: End::Settled(ended), by });
         self.fresh.push(node);
-        match by {
-            // The other's line may not be durable yet.
-            By::Shared(_) => self.write(None, Token::Tell(Box::new(event))),
-            _ => self.tell(event),
-        }
+        self.tell(event);
     }
 
     fn over(&mut self, node: usize, end: End) {
@@ -450,16 +454,14 @@ impl Dispatcher {
             return;
         }
         let Some(job) = self.plan().jobs.iter().position(|job| job.classify == Some(node)) else { return };
-        let class =
-            self.states.end(node).settled().and_then(|ended| ended.outputs.get("class").and_then(Value::as_text));
-        if let (Some(class), false) = (class.map(str::to_owned), self.jobs_told[job]) {
+        let cached = matches!(self.states.get(node), State::Over { by: By::Cached, .. });
+        let Some(ended) = self.states.end(node).settled() else { return };
+        let text = |name: &str| ended.outputs.get(name).and_then(Value::as_text);
+        let speedup = text("speedup").and_then(|text| text.parse().ok());
+        if let (Some(class), false) = (text("class").map(str::to_owned), self.jobs_told[job]) {
             self.jobs_told[job] = true;
             let job = self.plan().jobs[job].id.clone();
-            let event = Event::JobSettled { job, class };
-            match self.states.get(node) {
-                State::Over { by: By::Cached, .. } => self.tell(event),
-                _ => self.write(None, Token::Tell(Box::new(event))),
-            }
+            self.tell(Event::JobSettled { job, class, speedup, cached });
         }
     }
 
@@ -545,7 +547,7 @@ impl Dispatcher {
         for started in &left.dead {
             let end = interrupted(started, &self.run);
             self.index.add(Arc::new(end.clone()));
-            self.write(Some(Line::Ended(end)), Token::Nothing);
+            self.write(Line::Ended(end), Token::Nothing);
         }
         let adopts = left.finished.as_ref().map(|finished| finished.run.clone());
         self.states.set(node, State::Running);
@@ -581,9 +583,9 @@ impl Dispatcher {
             if durable_first {
                 let (sender, receiver) = oneshot::channel();
                 go = Some(receiver);
-                self.write(Some(started), Token::Go(sender));
+                self.write(started, Token::Go(sender));
             } else if supervised {
-                self.write(Some(started), Token::Nothing);
+                self.write(started, Token::Nothing);
             }
         }
         let mut ends = SomeEnds::default();
@@ -621,8 +623,8 @@ impl Dispatcher {
         });
     }
 
-    /// Queues a line, or only what is to happen once those before it are durable.
-    fn write(&mut self, line: Option<Line>, token: Token) {
+    /// Queues a line, with what is to happen once it is durable.
+    fn write(&mut self, line: Line, token: Token) {
         if let (Some(writer), true) = (&self.writer, self.writes) {
             self.unwritten += 1;
             writer.send(line, token);
@@ -668,7 +670,8 @@ impl Dispatcher {
         } else {
             self.unsettled_event(node, &ended)
         };
-        self.write(Some(Line::Ended((*ended).clone())), Token::Ended { event: Box::new(event), lock: Some(lock) });
+        let event = self.outbox.hold(Told { event, at: Timestamp::now() });
+        self.write(Line::Ended((*ended).clone()), Token::Ended { event, lock });
         if settles {
             self.records.remove(&node);
             self.states.set(node, State::Over { end: End::Settled(ended), by: By::Executed });
@@ -728,19 +731,13 @@ impl Dispatcher {
                     let _ = go.send(error.clone().map_or(Ok(()), Err));
                 }
                 Token::Ended { event, lock } => {
-                    if error.is_none() {
-                        self.tell(*event);
-                    }
+                    self.outbox.release(event, error.is_none());
                     drop(lock);
-                }
-                Token::Tell(event) => {
-                    if error.is_none() {
-                        self.tell(*event);
-                    }
                 }
                 Token::Nothing => {}
             }
         }
+        self.send();
         if let Some(error) = error {
             self.break_off(error);
         }
@@ -750,6 +747,7 @@ impl Dispatcher {
     fn cannot_write(&mut self) {
         self.writes = false;
         self.unwritten = 0;
+        self.outbox.abandon();
         self.break_off("the thread that writes the records died".to_owned());
     }
 

@@ -13,7 +13,7 @@ use crate::store::{RecordWriter, StoreError};
 
 /// A line to write, and what to say when it is durable; without a line, when all before it are.
 struct Job<T> {
-    line: Option<Line>,
+    line: Line,
     token: T,
 }
 
@@ -49,8 +49,8 @@ impl<T: Send + 'static> Writer<T> {
         Self { jobs: Some(jobs), thread: Some(thread) }
     }
 
-    /// Queues a line, or without one a word for when all lines before it are durable.
-    pub fn send(&self, line: Option<Line>, token: T) {
+    /// Queues a line.
+    pub fn send(&self, line: Line, token: T) {
         if let Some(jobs) = &self.jobs {
             // The thread only ends when this sender is dropped.
             let _ = jobs.send(Job { line, token });
@@ -68,8 +68,8 @@ impl<T: Send + 'static> Drop for Writer<T> {
 }
 
 fn write<T>(records: &RecordWriter, batch: &[Job<T>]) -> Result<(), StoreError> {
-    for line in batch.iter().filter_map(|job| job.line.as_ref()) {
-        records.append(line)?;
+    for job in batch {
+        records.append(&job.line)?;
     }
     records.commit().map(|_| ())
 }
