@@ -79,6 +79,7 @@ impl Place {
             inherit: vec![],
             extra: vec![],
             cores: vec![],
+            private: vec![],
         }
     }
 

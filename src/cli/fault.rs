@@ -36,6 +36,12 @@ impl Fault {
     }
 }
 
+/// Prints a fault as one plain line and gives its exit code: for a program that another one reads.
+pub fn report_plainly(fault: &Fault) -> ExitCode {
+    eprintln!("error: {}", fault.report);
+    ExitCode::from(fault.code)
+}
+
 /// Draws a diagnostic for standard error: as wide as the terminal, in colour only on one.
 #[must_use]
 pub fn draw(report: &dyn Diagnostic) -> String {

@@ -110,7 +110,8 @@ pub fn main() -> ExitCode {
             Verb::Show(args) => show::show(args).await,
             Verb::Log(args) => log::log(args).await,
             Verb::Completions(args) => completions::completions(&args, Cli::command()),
-            Verb::Act(act) => act::act(act),
+            // What an agent prints last is the evidence of its failure.
+            Verb::Act(act) => Ok(act::act(act).unwrap_or_else(|fault| fault::report_plainly(&fault))),
         }
     });
     // Tasks that are still blocked in a read must not keep a finished program alive.

@@ -11,8 +11,9 @@ use crate::cli::fault::Fault;
 use crate::cli::output;
 use crate::manifest::{self, Manifest};
 use crate::plan::{Missing, Plan};
+use crate::report::jobs;
 use crate::run::prepare::{Prepared, Wishes, prepare};
-use crate::step::context::Machine;
+use crate::step::context::{Machine, lacking_secrets};
 use crate::store::{Index, Store};
 
 /// A manifest on this machine.
@@ -60,6 +61,25 @@ impl Opened {
             output::say(&format!("note: {notice}"));
         }
         Ok(Self { store, index, machine, prepared, path: path.to_owned() })
+    }
+
+    /// The secrets that wanted actions need and this machine does not have. What is served needs none.
+    #[must_use]
+    pub fn lacking_secrets(&self, wanted: &[bool]) -> Vec<Missing> {
+        let plan = self.plan();
+        let lacking = |node: usize| {
+            let env = plan.nodes[node].ask.env().filter(|_| wanted[node]);
+            env.map(|env| lacking_secrets(&self.machine, env)).unwrap_or_default()
+        };
+        let mut found: Vec<(usize, Missing)> = Vec::new();
+        for node in 0..plan.nodes.len() {
+            found.extend(lacking(node).into_iter().map(|missing| (node, missing)));
+        }
+        if found.is_empty() {
+            return Vec::new();
+        }
+        let ends = jobs::ends(plan, &self.store, &self.index, wanted);
+        found.into_iter().filter(|(node, _)| ends[*node].settled().is_none()).map(|(_, missing)| missing).collect()
     }
 
     /// The plan.

@@ -12,10 +12,10 @@ use crate::key::ActionKey;
 use crate::measure::metric::{Better, Kind as MetricKind, MetricSpec};
 use crate::measure::result::Ratio;
 use crate::plan::{Ask, Plan, Role};
-use crate::report::jobs::{self, JobResult, gate_is_shut};
+use crate::report::jobs::{self, JobResult};
 use crate::report::marks;
 use crate::report::table::meaning;
-use crate::run::decide::{Decision, decide};
+use crate::run::decide::{Decision, decide, gate_is_shut};
 use crate::step::End;
 use crate::store::{Index, RunLock, Store, StoreError};
 

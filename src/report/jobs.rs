@@ -11,8 +11,8 @@ use crate::manifest::Kind;
 use crate::names::{Axes, JobId};
 use crate::outcome::Owner;
 use crate::plan::{Job, Plan, Role};
-use crate::run::decide::{Decision, decide};
-use crate::step::{End, Ends, classify};
+use crate::run::decide::{Decision, decide, gate_is_shut};
+use crate::step::{End, classify};
 use crate::store::{Index, Store};
 
 /// What came of one job.
@@ -73,16 +73,6 @@ pub fn ends(plan: &Plan, store: &Store, index: &Index, wanted: &[bool]) -> Vec<E
         };
     }
     ends
-}
-
-/// Whether a gate of an action ended badly.
-#[must_use]
-pub fn gate_is_shut(plan: &Plan, node: usize, ends: &dyn Ends) -> bool {
-    plan.nodes[node].gates.iter().any(|gate| match ends.end(*gate) {
-        End::Settled(ended) => ended.outcome.failure().is_some(),
-        End::Skipped(_) | End::Blocked { .. } => true,
-        End::Pending | End::Open(_) => false,
-    })
 }
 
 /// The results of the jobs whose last action is wanted, in the plan's order.
@@ -186,7 +176,7 @@ fn blame(result: &mut JobResult, ended: &Ended) {
 
 /// The failure that a class speaks of: that of its stage, else the first upstream. A job without a patch is explained by how
 /// its agent ended, where that was badly.
-fn to_blame(plan: &Plan, classify: usize, ends: &Vec<End>, class: Class) -> Option<std::sync::Arc<Ended>> {
+fn to_blame(plan: &Plan, classify: usize, ends: &[End], class: Class) -> Option<std::sync::Arc<Ended>> {
     let failed = |role: &Role| {
         let ended = ends[plan.linked(classify, role)?].settled()?;
         ended.outcome.failure().map(|_| ended.clone())

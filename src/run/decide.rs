@@ -25,6 +25,8 @@ pub enum Decision {
         ended: Arc<Ended>,
         /// It used more than a limit that was lowered since.
         over_limit: bool,
+        /// The store no longer has all it left.
+        lost: bool,
     },
     /// It is to be executed.
     Execute {
@@ -55,8 +57,51 @@ pub enum Decision {
     },
 }
 
-/// Decides on one action.
+/// Why an action may be executed though an attempt is there.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Again {
+    /// A person asked for it though its attempts are used up.
+    pub retry: bool,
+    /// What it left is gone from the store, and somebody needs it.
+    pub remake: bool,
+}
+
+/// Decides on one action; what is gone from the store is served as long as nobody has to read it.
 pub fn decide(plan: &Plan, node: usize, ends: &dyn Ends, store: &Store, index: &Index, retry: bool) -> Decision {
+    decide_again(plan, node, ends, store, index, Again { retry, remake: false })
+}
+
+/// The actions whose stored outputs are gone and are needed: some action that reads them is not served. An agent's draw is
+/// not paid for again while everything that was made of it stands.
+#[must_use]
+pub fn remakes(plan: &Plan, store: &Store, index: &Index, wanted: &[bool]) -> Vec<bool> {
+    let mut ends = vec![End::Pending; plan.nodes.len()];
+    let mut gone = Vec::new();
+    for node in (0..plan.nodes.len()).filter(|node| wanted[*node]) {
+        match decide(plan, node, &ends, store, index, false) {
+            Decision::Served { ended, lost, .. } => {
+                ends[node] = End::Settled(ended);
+                if lost {
+                    gone.push(node);
+                }
+            }
+            Decision::Over(end) => ends[node] = end,
+            _ => {}
+        }
+    }
+    let mut remake = vec![false; plan.nodes.len()];
+    for node in gone.into_iter().rev() {
+        let reads = |other: &usize| plan.nodes[*other].links.iter().any(|link| link.node == node);
+        remake[node] = plan.dependents[node]
+            .iter()
+            .filter(|other| wanted[**other] && reads(other))
+            .any(|other| remake[*other] || !ends[*other].is_over());
+    }
+    remake
+}
+
+/// Decides on one action.
+pub fn decide_again(plan: &Plan, node: usize, ends: &dyn Ends, store: &Store, index: &Index, again: Again) -> Decision {
     let record = match draft(plan, node, ends) {
         Keyed::Ready(record) => record,
         Keyed::Waiting { partial, waiting } => return Decision::Wait { partial, waiting },
@@ -73,8 +118,8 @@ pub fn decide(plan: &Plan, node: usize, ends: &dyn Ends, store: &Store, index: &
     for ended in attempts.iter().filter(|ended| ended.outcome.settles()) {
         match serves(ended, &today) {
             Serves::Yes { over_limit } => match lost(ended, store) {
-                None => return Decision::Served { ended: ended.clone(), over_limit },
-                Some(change) => gone.push(change),
+                Some(change) if again.remake => gone.push(change),
+                lost => return Decision::Served { ended: ended.clone(), over_limit, lost: lost.is_some() },
             },
             Serves::Raised(changes) => raised = changes,
         }
@@ -85,13 +130,15 @@ pub fn decide(plan: &Plan, node: usize, ends: &dyn Ends, store: &Store, index: &
     let counted = u32::try_from(counted).unwrap_or(u32::MAX);
     let cap = plan.step(node).attempts.as_ref().map_or(ATTEMPTS, |attempts| attempts.value);
     if counted >= cap
-        && !retry
+        && !again.retry
         && let Some(last) = unsettled().next_back()
     {
         return Decision::Exhausted { last: last.clone(), counted };
     }
     let reason = if !raised.is_empty() {
         Reason { state: "changed".into(), nearest: Some(key), changes: raised }
+    } else if !gone.is_empty() {
+        Reason { state: "retry".into(), nearest: Some(key), changes: gone }
     } else if let Some(last) = unsettled().next_back() {
         let change = Change {
             ingredient: "attempt".into(),
@@ -186,4 +233,14 @@ fn limit_change(name: &str, old: u64, new: Option<u64>) -> Change {
         }
     };
     Change { ingredient: format!("limit {name}"), old: Some(say(old)), new: new.map(say) }
+}
+
+/// Whether a gate of an action ended badly.
+#[must_use]
+pub fn gate_is_shut(plan: &Plan, node: usize, ends: &dyn Ends) -> bool {
+    plan.nodes[node].gates.iter().any(|gate| match ends.end(*gate) {
+        End::Settled(ended) => ended.outcome.failure().is_some(),
+        End::Skipped(_) | End::Blocked { .. } => true,
+        End::Pending | End::Open(_) => false,
+    })
 }

@@ -14,11 +14,11 @@ use crate::attempt::{Ended, Line, Started};
 use crate::event::{Event, Reason, Told};
 use crate::key::{ActionKey, KeyRecord, Value};
 use crate::manifest::Kind;
-use crate::names::{AttemptId, RunId};
+use crate::names::{AttemptId, RunId, SlotKind};
 use crate::outcome::{Cause, Failure, Outcome};
 use crate::plan::{Ask, Plan};
-use crate::run::decide::{ATTEMPTS, Decision, decide};
-use crate::run::execute::{Left, Work, execute};
+use crate::run::decide::{ATTEMPTS, Again, Decision, decide_again};
+use crate::run::execute::{Left, Work, caught, execute};
 use crate::run::journal::Journal;
 use crate::run::leases::{Granted, Leases, Taken};
 use crate::run::outbox::{Outbox, Ticket};
@@ -57,8 +57,30 @@ pub struct Options {
     pub drain: Duration,
     /// Which actions are wanted; the others are not part of this run.
     pub wanted: Vec<bool>,
-    /// Which exhausted actions are tried again.
-    pub retry: Vec<bool>,
+    /// Which actions are executed though an attempt is there, and why.
+    pub again: Vec<Again>,
+}
+
+/// What a run is made of.
+pub struct Parts {
+    /// The plan, the store and this machine.
+    pub context: Arc<Context>,
+    /// The run's name.
+    pub run: RunId,
+    /// The manifest's path as it was written.
+    pub manifest: String,
+    /// What the store knows.
+    pub index: Index,
+    /// Where this run writes its attempts.
+    pub records: RecordWriter,
+    /// Where this run writes its events.
+    pub journal: Journal,
+    /// The slots of this machine.
+    pub leases: Leases,
+    /// How it is to go.
+    pub options: Options,
+    /// Who watches.
+    pub observers: Vec<Box<dyn Observer>>,
 }
 
 /// How a run ended.
@@ -78,6 +100,15 @@ enum Token {
     Ended { event: Ticket, lock: KeyLock },
     /// Nothing.
     Nothing,
+}
+
+/// What an action has that may be executed: its attempt and all it holds.
+struct Granting {
+    key: ActionKey,
+    attempt: AttemptId,
+    left: Left,
+    lock: KeyLock,
+    granted: Granted,
 }
 
 /// What an executor sends back.
@@ -100,7 +131,8 @@ pub struct Dispatcher {
     options: Options,
     states: States,
     ready: BinaryHeap<Rank>,
-    aside: Vec<usize>,
+    /// Actions that wait for slots or lanes of this run, each with what it lacks.
+    aside: Vec<(usize, SlotKind)>,
     contended: Vec<usize>,
     records: HashMap<usize, (KeyRecord, Reason)>,
     owners: HashMap<ActionKey, usize>,
@@ -110,6 +142,8 @@ pub struct Dispatcher {
     writer: Option<Writer<Token>>,
     written: mpsc::UnboundedReceiver<Written<Token>>,
     unwritten: usize,
+    /// Whether the thread that writes is there.
+    writes: bool,
     attempts: u32,
     observers: Vec<Box<dyn Observer>>,
     journal: Journal,
@@ -148,17 +182,8 @@ impl PartialOrd for Rank {
 impl Dispatcher {
     /// Makes a dispatcher for a plan whose files are in the store.
     #[must_use]
-    pub fn new(
-        context: Arc<Context>,
-        run: RunId,
-        manifest: String,
-        index: Index,
-        records: RecordWriter,
-        journal: Journal,
-        leases: Leases,
-        options: Options,
-        observers: Vec<Box<dyn Observer>>,
-    ) -> Self {
+    pub fn new(parts: Parts) -> Self {
+        let Parts { context, run, manifest, index, records, journal, leases, options, observers } = parts;
         let (done, written) = mpsc::unbounded_channel();
         let writer = Writer::start(records, done);
         let actions = context.plan.nodes.len();
@@ -182,6 +207,7 @@ impl Dispatcher {
             writer: Some(writer),
             written,
             unwritten: 0,
+            writes: true,
             attempts: 0,
             observers,
             journal,
@@ -201,6 +227,12 @@ impl Dispatcher {
 
     fn tell(&mut self, event: Event) {
         self.outbox.push(Told { event, at: Timestamp::now() });
+        self.send();
+    }
+
+    /// The same for what is true only if every record before it becomes durable.
+    fn tell_if_durable(&mut self, event: Event) {
+        self.outbox.follow(Told { event, at: Timestamp::now() });
         self.send();
     }
 
@@ -243,7 +275,10 @@ impl Dispatcher {
             let grace = self.draining.map(|since| self.options.drain.saturating_sub(since.elapsed()));
             tokio::select! {
                 Some(result) = results.recv() => self.finish(result),
-                Some(written) = self.written.recv() => self.durable(written),
+                written = self.written.recv(), if self.writes => match written {
+                    Some(written) => self.durable(written),
+                    None => self.cannot_write(),
+                },
                 Some(order) = orders.recv() => self.obey(order),
                 () = tokio::time::sleep(ASK_AGAIN), if ask_again => self.ask_again(),
                 () = tokio::time::sleep(grace.unwrap_or_default()), if grace.is_some() && *self.stop.borrow() == Stop::No => {
@@ -273,8 +308,18 @@ impl Dispatcher {
         if !self.options.wanted[node] || !matches!(self.states.get(node), State::Waiting | State::Gated) {
             return;
         }
-        let decision =
-            decide(&self.context.plan, node, &self.states, &self.context.store, &self.index, self.options.retry[node]);
+        let decision = decide_again(
+            &self.context.plan,
+            node,
+            &self.states,
+            &self.context.store,
+            &self.index,
+            self.options.again[node],
+        );
+        self.act_on(node, decision);
+    }
+
+    fn act_on(&mut self, node: usize, decision: Decision) {
         match decision {
             Decision::Wait { .. } => {}
             Decision::Over(end) => self.over(node, end),
@@ -287,7 +332,7 @@ impl Dispatcher {
                 let word = last.outcome.word();
                 self.over(node, End::Open(format!("{counted} attempts ended in {word}; --retry tries again")));
             }
-            Decision::Served { ended, over_limit } => {
+            Decision::Served { ended, over_limit, .. } => {
                 self.states.set_key(node, ended.key);
                 let marks = if over_limit { vec!["OVER_LIMIT".to_owned()] } else { Vec::new() };
                 self.served(node, ended, By::Cached, marks);
@@ -358,10 +403,21 @@ impl Dispatcher {
     }
 
     fn served(&mut self, node: usize, ended: Arc<Ended>, by: By, marks: Vec<String>) {
+        // Another action's attempt may have published elsewhere, and what was published may be gone.
+        if let Ask::Command(ask) = &self.context.plan.nodes[node].ask
+            && ended.outcome.failure().is_none()
+            && let Err(failure) = command::publish(&self.context, ask, &ended.outputs)
+        {
+            return self.over(node, End::Open(format!("cannot publish: {}", failure.evidence.as_str())));
+        }
         let event = settled_event(self.plan(), node, &ended, by, marks);
         self.states.set(node, State::Over { end: End::Settled(ended), by });
         self.fresh.push(node);
-        self.tell(event);
+        match by {
+            // The other's line may not be durable yet, and may never be.
+            By::Shared(_) => self.tell_if_durable(event),
+            _ => self.tell(event),
+        }
     }
 
     fn over(&mut self, node: usize, end: End) {
@@ -415,7 +471,7 @@ impl Dispatcher {
         if let (Some(class), false) = (text("class").map(str::to_owned), self.jobs_told[job]) {
             self.jobs_told[job] = true;
             let job = self.plan().jobs[job].id.clone();
-            self.tell(Event::JobSettled { job, class, speedup, cached });
+            self.tell_if_durable(Event::JobSettled { job, class, speedup, cached });
         }
     }
 
@@ -423,9 +479,21 @@ impl Dispatcher {
     fn start_ready(&mut self, finished: &mpsc::UnboundedSender<Finished>) {
         while self.states.running() < self.options.jobs && self.unwritten < BACKLOG {
             let Some(Rank { node, .. }) = self.ready.pop() else { break };
-            self.start(node, finished);
+            match self.reserved(node) {
+                Some(kind) => self.aside.push((node, kind)),
+                None => self.start(node, finished),
+            }
             self.settle_fresh();
         }
+    }
+
+    /// What an action wants that is kept for one that goes before it and needs more of it than is free now: otherwise narrow
+    /// ones would take each slot as it comes free, and the wide one would be the last of all.
+    fn reserved(&self, node: usize) -> Option<SlotKind> {
+        let rank = self.rank(node);
+        let holds = &self.plan().nodes[node].holds;
+        let before = self.aside.iter().filter(|(other, _)| self.rank(*other) > rank);
+        before.map(|(_, kind)| kind).find(|kind| holds.iter().any(|(own, _)| own == *kind)).cloned()
     }
 
     fn start(&mut self, node: usize, finished: &mpsc::UnboundedSender<Finished>) {
@@ -443,17 +511,20 @@ impl Dispatcher {
         if let Err(error) = self.index.refresh() {
             return self.break_off(error.to_string());
         }
-        let retry = self.options.retry[node];
-        match decide(&self.context.plan, node, &self.states, &self.context.store, &self.index, retry) {
-            Decision::Served { ended, .. } => return self.served(node, ended, By::Cached, Vec::new()),
+        let again = self.options.again[node];
+        match decide_again(&self.context.plan, node, &self.states, &self.context.store, &self.index, again) {
             Decision::Execute { reason, .. } => {
                 if let Some((_, known)) = self.records.get_mut(&node) {
                     *known = reason;
                 }
             }
-            _ => {}
+            // Served by another run's attempt, or its attempts were used up there.
+            other => {
+                self.records.remove(&node);
+                return self.act_on(node, other);
+            }
         }
-        let left = match Left::find(&self.context.store, &self.index, &key) {
+        let left = match Left::find(&self.context.store, &self.index, &key, &self.run) {
             Ok(left) => left,
             Err(error) => return self.break_off(error.to_string()),
         };
@@ -466,26 +537,18 @@ impl Dispatcher {
         };
         let granted = match self.leases.take(&self.context.plan, node, &attempt) {
             Ok(Taken::Granted(granted)) => granted,
-            Ok(Taken::Here) => return self.aside.push(node),
+            Ok(Taken::Here(kind)) => return self.aside.push((node, kind)),
             Ok(Taken::Elsewhere) => {
                 self.states.set(node, State::Contended);
                 return self.contended.push(node);
             }
             Err(error) => return self.break_off(error),
         };
-        self.spawn(node, key, attempt, left, lock, granted, finished);
+        self.spawn(node, Granting { key, attempt, left, lock, granted }, finished);
     }
 
-    fn spawn(
-        &mut self,
-        node: usize,
-        key: ActionKey,
-        attempt: AttemptId,
-        left: Left,
-        lock: KeyLock,
-        granted: Granted,
-        finished: &mpsc::UnboundedSender<Finished>,
-    ) {
+    fn spawn(&mut self, node: usize, granting: Granting, finished: &mpsc::UnboundedSender<Finished>) {
+        let Granting { key, attempt, left, lock, granted } = granting;
         let Some((record, reason)) = self.records.get(&node).cloned() else { return };
         // The record is a blob under its key, so that `why` can always show old and new.
         if let Err(error) = self.context.store.cas.put_as(&key.0, &record.encode()) {
@@ -563,15 +626,16 @@ impl Dispatcher {
             }
             let done = match refused {
                 Some(why) => Done::failed(Failure::new(Cause::HarnessFault, &why)),
-                None => execute(work).await,
+                None => caught(execute(work)).await,
             };
             // The dispatcher outlives every executor: it waits until none is running.
             let _ = finished.send(Finished { node, attempt, adopts, done, wall: began.elapsed(), granted, lock });
         });
     }
 
+    /// Queues a line, or only what is to happen once those before it are durable.
     fn write(&mut self, line: Line, token: Token) {
-        if let Some(writer) = &self.writer {
+        if let (Some(writer), true) = (&self.writer, self.writes) {
             self.unwritten += 1;
             writer.send(line, token);
         }
@@ -607,7 +671,8 @@ impl Dispatcher {
             slots: granted.names(),
         });
         self.leases.give_back(granted);
-        self.ready.extend(std::mem::take(&mut self.aside).into_iter().map(|node| self.rank(node)).collect::<Vec<_>>());
+        self.ready
+            .extend(std::mem::take(&mut self.aside).into_iter().map(|(node, _)| self.rank(node)).collect::<Vec<_>>());
         self.index.add(ended.clone());
         let settles = ended.outcome.settles();
         let event = if settles {
@@ -688,6 +753,14 @@ impl Dispatcher {
         }
     }
 
+    /// The thread that writes is gone, which only a bug of its own can do: nobody answers for what was sent to it.
+    fn cannot_write(&mut self) {
+        self.writes = false;
+        self.unwritten = 0;
+        self.outbox.lose();
+        self.break_off("the thread that writes the records died".to_owned());
+    }
+
     /// The store cannot be written: nothing more is begun, and the run says so.
     fn break_off(&mut self, why: String) {
         if self.broken.is_none() {
@@ -721,6 +794,7 @@ impl Dispatcher {
     fn close(mut self) -> Report {
         // The writer ends when all it was sent is durable.
         self.writer = None;
+        self.outbox.lose();
         let mut classes: BTreeMap<String, usize> = BTreeMap::new();
         let mut open = 0;
         let jobs = self.wanted_jobs();

@@ -14,6 +14,7 @@ pub struct Ticket(u64);
 
 enum Hold {
     Free,
+    Follows,
     Waiting,
     Dropped,
 }
@@ -23,12 +24,18 @@ enum Hold {
 pub struct Outbox {
     first: u64,
     queue: VecDeque<(Told, Hold)>,
+    lost: bool,
 }
 
 impl Outbox {
     /// Adds an event that may be told as soon as those before it are.
     pub fn push(&mut self, told: Told) {
         self.queue.push_back((told, Hold::Free));
+    }
+
+    /// Adds an event that is told only if no record before it was lost.
+    pub fn follow(&mut self, told: Told) {
+        self.queue.push_back((told, Hold::Follows));
     }
 
     /// Adds an event that waits for its record.
@@ -45,6 +52,13 @@ impl Outbox {
         }
     }
 
+    /// No record that is waited for will become durable any more.
+    pub fn lose(&mut self) {
+        for (_, hold) in self.queue.iter_mut().filter(|(_, hold)| matches!(hold, Hold::Waiting)) {
+            *hold = Hold::Dropped;
+        }
+    }
+
     /// The next event that may be told.
     pub fn next(&mut self) -> Option<Told> {
         while let Some((_, hold)) = self.queue.front() {
@@ -54,7 +68,9 @@ impl Outbox {
             self.first += 1;
             match self.queue.pop_front() {
                 Some((told, Hold::Free)) => return Some(told),
-                _ => continue,
+                Some((told, Hold::Follows)) if !self.lost => return Some(told),
+                Some((_, Hold::Dropped)) => self.lost = true,
+                _ => {}
             }
         }
         None
@@ -93,7 +109,12 @@ mod tests {
         assert!(told(&mut outbox).is_empty());
         outbox.release(b, true);
         assert_eq!(told(&mut outbox), ["b", "c", "e"]);
-        outbox.push(note("f"));
-        assert_eq!(told(&mut outbox), ["f"]);
+        // The record of `d` was lost, and with it whatever rests on it.
+        outbox.follow(note("f"));
+        outbox.push(note("g"));
+        outbox.hold(note("h"));
+        outbox.lose();
+        outbox.push(note("i"));
+        assert_eq!(told(&mut outbox), ["g", "i"]);
     }
 }

@@ -6,7 +6,7 @@ use crate::class::{self, Class, Effect, StepEnd, Verdict};
 use crate::key::Value;
 use crate::measure::{self, TestResult};
 use crate::outcome::{Cause, Failure};
-use crate::plan::{ClassifyAsk, Plan, Role};
+use crate::plan::{Ask, ClassifyAsk, Plan, Role};
 use crate::step::context::{Context, Done};
 use crate::step::{Draft, End, Ends};
 
@@ -56,8 +56,15 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: ClassifyAsk) -> Draft<'a> {
     draft
 }
 
-/// Whether the patched tree is what the human's change makes of the base.
+/// Whether the patched tree is what the human's change makes of the base, though nobody told the agent that change.
 fn same_as_human(plan: &Plan, node: usize, ends: &dyn Ends) -> bool {
+    let told = plan.linked(node, &Role::Agent).is_some_and(|agent| match &plan.nodes[agent].ask {
+        Ask::Agent(ask) => ask.human_change,
+        _ => false,
+    });
+    if told {
+        return false;
+    }
     let output = |role: &Role, name: &str| {
         let up = plan.linked(node, role)?;
         ends.end(up).settled()?.outputs.get(name)?.as_text().map(str::to_owned)

@@ -8,8 +8,7 @@ use serde::Serialize;
 use crate::event::Reason;
 use crate::key::{ActionKey, Change};
 use crate::plan::Plan;
-use crate::report::jobs::gate_is_shut;
-use crate::run::decide::{Decision, decide, reason_for};
+use crate::run::decide::{Decision, decide, gate_is_shut, reason_for};
 use crate::step::End;
 use crate::store::{Index, Store};
 
@@ -103,7 +102,7 @@ pub fn forecast(plan: &Plan, store: &Store, index: &Index, wanted: &[bool]) -> V
             said.changes = reason.changes;
         };
         match decide(plan, node, &ends, store, index, false) {
-            Decision::Served { ended, over_limit } => {
+            Decision::Served { ended, over_limit, .. } => {
                 said.state = State::Hit;
                 said.key = Some(ended.key);
                 said.because = over_limit.then(|| "OVER_LIMIT: it used more than today's limit".to_owned());
