@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use crate::event::Told;
+use crate::event::{Event, Told};
 
 /// An event that waits for its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +50,28 @@ impl Outbox {
         if let Some((_, hold)) = index.and_then(|index| self.queue.get_mut(index)) {
             *hold = if durable { Hold::Free } else { Hold::Dropped };
         }
+        if !durable {
+            self.drop_claims();
+        }
+    }
+
+    /// No record will become durable any more: whatever waits for one is not told.
+    pub fn abandon(&mut self) {
+        for (_, hold) in self.queue.iter_mut().filter(|(_, hold)| matches!(hold, Hold::Waiting)) {
+            *hold = Hold::Dropped;
+        }
+        self.drop_claims();
+    }
+
+    /// With a record lost, what was concluded from it is not to be believed either.
+    fn drop_claims(&mut self) {
+        for (told, hold) in &mut self.queue {
+            let claims =
+                matches!(told.event, Event::JobSettled { .. } | Event::ActionSettled { shared_with: Some(_), .. });
+            if claims && matches!(hold, Hold::Free) {
+                *hold = Hold::Dropped;
+            }
+        }
     }
 
     /// No record that is waited for will become durable any more.
@@ -60,7 +82,7 @@ impl Outbox {
     }
 
     /// The next event that may be told.
-    pub fn next(&mut self) -> Option<Told> {
+    pub fn pop(&mut self) -> Option<Told> {
         while let Some((_, hold)) = self.queue.front() {
             if matches!(hold, Hold::Waiting) {
                 return None;
@@ -82,7 +104,6 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::event::Event;
 
     fn note(text: &str) -> Told {
         Told { event: Event::Notice { text: text.into() }, at: Timestamp::UNIX_EPOCH }
@@ -90,7 +111,7 @@ mod tests {
 
     fn told(outbox: &mut Outbox) -> Vec<String> {
         let mut all = Vec::new();
-        while let Some(Told { event: Event::Notice { text }, .. }) = outbox.next() {
+        while let Some(Told { event: Event::Notice { text }, .. }) = outbox.pop() {
             all.push(text);
         }
         all

@@ -184,6 +184,8 @@ pub struct Command<'a> {
     pub private: Option<PathBuf>,
     /// Whether to hold its processes in a cgroup where one can be had. Not what is measured: the move costs time.
     pub group: bool,
+    /// Whether its end outlives a crash of the machine: that of an agent, which a later run adopts.
+    pub durable: bool,
 }
 
 impl Context {
@@ -393,6 +395,7 @@ impl Context {
             timeout_ms: command.timeout.map(millis),
             grace_ms: Spec::GRACE_MS,
             end: file("end.json"),
+            durable: command.durable,
             cgroup: command.group,
             inherit: Vec::new(),
             extra: Vec::new(),
