@@ -79,7 +79,7 @@ impl Place {
             durable: true,
             inherit: vec![],
             extra: vec![],
-            cores: vec![],
+            cores: None,
             private: None,
         }
     }
