@@ -15,12 +15,7 @@ use crate::plan::{Ask, Plan, Role};
 use crate::report::jobs::{self, JobResult};
 use crate::report::marks;
 use crate::report::table::meaning;
-<<<<<<< HEAD
 use crate::run::decide::{Decision, decide, gate_is_shut};
-=======
-use crate::run::decide::gate_is_shut;
-use crate::run::decide::{Decision, decide};
->>>>>>> main
 use crate::step::End;
 use crate::store::{Index, RunLock, Store, StoreError};
 

@@ -413,15 +413,11 @@ impl Dispatcher {
         let event = settled_event(self.plan(), node, &ended, by, marks);
         self.states.set(node, State::Over { end: End::Settled(ended), by });
         self.fresh.push(node);
-<<<<<<< HEAD
         match by {
             // The other's line may not be durable yet, and may never be.
             By::Shared(_) => self.tell_if_durable(event),
             _ => self.tell(event),
         }
-=======
-        self.tell(event);
->>>>>>> main
     }
 
     fn over(&mut self, node: usize, end: End) {
@@ -475,11 +471,7 @@ impl Dispatcher {
         if let (Some(class), false) = (text("class").map(str::to_owned), self.jobs_told[job]) {
             self.jobs_told[job] = true;
             let job = self.plan().jobs[job].id.clone();
-<<<<<<< HEAD
             self.tell_if_durable(Event::JobSettled { job, class, speedup, cached });
-=======
-            self.tell(Event::JobSettled { job, class, speedup, cached });
->>>>>>> main
         }
     }
 
@@ -641,11 +633,7 @@ impl Dispatcher {
         });
     }
 
-<<<<<<< HEAD
-    /// Queues a line, or only what is to happen once those before it are durable.
-=======
     /// Queues a line, with what is to happen once it is durable.
->>>>>>> main
     fn write(&mut self, line: Line, token: Token) {
         if let (Some(writer), true) = (&self.writer, self.writes) {
             self.unwritten += 1;
@@ -769,11 +757,7 @@ impl Dispatcher {
     fn cannot_write(&mut self) {
         self.writes = false;
         self.unwritten = 0;
-<<<<<<< HEAD
         self.outbox.lose();
-=======
-        self.outbox.abandon();
->>>>>>> main
         self.break_off("the thread that writes the records died".to_owned());
     }
 
