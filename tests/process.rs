@@ -79,7 +79,7 @@ impl Place {
             durable: true,
             inherit: vec![],
             extra: vec![],
-            cores: None,
+            cores: vec![],
             private: None,
         }
     }

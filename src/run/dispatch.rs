@@ -757,7 +757,7 @@ impl Dispatcher {
     fn cannot_write(&mut self) {
         self.writes = false;
         self.unwritten = 0;
-        self.outbox.lose();
+        self.outbox.abandon();
         self.break_off("the thread that writes the records died".to_owned());
     }
 
@@ -794,7 +794,7 @@ impl Dispatcher {
     fn close(mut self) -> Report {
         // The writer ends when all it was sent is durable.
         self.writer = None;
-        self.outbox.lose();
+        self.outbox.abandon();
         let mut classes: BTreeMap<String, usize> = BTreeMap::new();
         let mut open = 0;
         let jobs = self.wanted_jobs();

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use crate::event::{Event, Told};
+use crate::event::Told;
 
 /// An event that waits for its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,32 +50,10 @@ impl Outbox {
         if let Some((_, hold)) = index.and_then(|index| self.queue.get_mut(index)) {
             *hold = if durable { Hold::Free } else { Hold::Dropped };
         }
-        if !durable {
-            self.drop_claims();
-        }
-    }
-
-    /// No record will become durable any more: whatever waits for one is not told.
-    pub fn abandon(&mut self) {
-        for (_, hold) in self.queue.iter_mut().filter(|(_, hold)| matches!(hold, Hold::Waiting)) {
-            *hold = Hold::Dropped;
-        }
-        self.drop_claims();
-    }
-
-    /// With a record lost, what was concluded from it is not to be believed either.
-    fn drop_claims(&mut self) {
-        for (told, hold) in &mut self.queue {
-            let claims =
-                matches!(told.event, Event::JobSettled { .. } | Event::ActionSettled { shared_with: Some(_), .. });
-            if claims && matches!(hold, Hold::Free) {
-                *hold = Hold::Dropped;
-            }
-        }
     }
 
     /// No record that is waited for will become durable any more.
-    pub fn lose(&mut self) {
+    pub fn abandon(&mut self) {
         for (_, hold) in self.queue.iter_mut().filter(|(_, hold)| matches!(hold, Hold::Waiting)) {
             *hold = Hold::Dropped;
         }
@@ -104,6 +82,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
+    use crate::event::Event;
 
     fn note(text: &str) -> Told {
         Told { event: Event::Notice { text: text.into() }, at: Timestamp::UNIX_EPOCH }
@@ -134,7 +113,7 @@ mod tests {
         outbox.follow(note("f"));
         outbox.push(note("g"));
         outbox.hold(note("h"));
-        outbox.lose();
+        outbox.abandon();
         outbox.push(note("i"));
         assert_eq!(told(&mut outbox), ["g", "i"]);
     }
