@@ -15,8 +15,7 @@ use crate::plan::{Ask, Plan, Role};
 use crate::report::jobs::{self, JobResult};
 use crate::report::marks;
 use crate::report::table::meaning;
-use crate::run::decide::gate_is_shut;
-use crate::run::decide::{Decision, decide};
+use crate::run::decide::{Decision, decide, gate_is_shut};
 use crate::step::End;
 use crate::store::{Index, RunLock, Store, StoreError};
 
