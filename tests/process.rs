@@ -80,6 +80,7 @@ impl Place {
             inherit: vec![],
             extra: vec![],
             cores: vec![],
+            private: None,
         }
     }
 

@@ -42,6 +42,13 @@ pub async fn plan(args: PlanArgs) -> Result<ExitCode, Fault> {
     let opened = Opened::open(&args.manifest, &args.places, false).await?;
     let last_class = jobs::last_classes(opened.plan(), &opened.index);
     let wanted = select::wanted(opened.plan(), &args.selection, &|job| last_class.get(&job).cloned())?;
+    let mut said = Vec::new();
+    for missing in opened.lacking_secrets(&wanted) {
+        if !said.contains(&missing.what) {
+            eprintln!("note: {}; `flow run` needs it", missing.what);
+            said.push(missing.what);
+        }
+    }
     let forecasts = forecast(opened.plan(), &opened.store, &opened.index, &wanted);
     if args.json {
         println!("{}", crate::why::render::plan_json(opened.plan(), &forecasts));

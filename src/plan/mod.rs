@@ -190,6 +190,19 @@ pub enum Ask {
     Command(Box<CommandAsk>),
 }
 
+impl Ask {
+    /// The environment of its processes, where it is the manifest's.
+    #[must_use]
+    pub fn env(&self) -> Option<&EnvAsk> {
+        match self {
+            Self::Agent(ask) => Some(&ask.env),
+            Self::Test(ask) => Some(&ask.env),
+            Self::Command(ask) => Some(&ask.env),
+            Self::Checkout(_) | Self::Environment(_) | Self::Patch(_) | Self::Classify(_) => None,
+        }
+    }
+}
+
 /// Resolve this commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckoutAsk {

@@ -95,6 +95,9 @@ pub struct Spec {
     /// The cores that the child and all it starts may use; empty for any.
     #[serde(default)]
     pub cores: Vec<u32>,
+    /// A folder that holds secrets: removed when all processes are dead, whether flow lives or not.
+    #[serde(default)]
+    pub private: Option<PathBuf>,
 }
 
 impl Spec {
@@ -159,6 +162,7 @@ mod tests {
             inherit: vec![7],
             extra: vec![Extra { fd: 3, source: Source::Path("/x".into()) }],
             cores: vec![0],
+            private: None,
         }
     }
 

@@ -19,6 +19,7 @@ use super::launch::IGNORED;
 use super::spec::Spec;
 use super::system::close_on_exec;
 use super::tree::Tree;
+use crate::hostile;
 
 /// The whole of `flow supervise`: reads the spec from descriptor 0, runs it, and answers on descriptor 1.
 ///
@@ -70,6 +71,12 @@ fn stand_apart() {
 
 /// Puts the end in its place, tells flow, and frees the locks.
 fn tell(mut end: End, spec: &Spec, mut answer: File) {
+    if let Some(private) = &spec.private
+        && let Err(e) = hostile::remove_all(private)
+    {
+        let fault = format!("cannot remove {}, which holds secrets: {e}", private.display());
+        end.fault = Some(end.fault.map_or(fault.clone(), |first| format!("{first}; {fault}")));
+    }
     if let Err(e) = end.write(&spec.end, spec.durable) {
         let fault = format!("cannot write {}: {e}", spec.end.display());
         end.fault = Some(end.fault.map_or(fault.clone(), |first| format!("{first}; {fault}")));

@@ -17,7 +17,7 @@ use crate::names::ObjectId;
 use crate::outcome::{Cause, Failure, Outcome};
 use crate::plan::{Ask, Role, TestAsk};
 use crate::process::{self, Exit};
-use crate::step::context::{Command, Context, Done, Inputs, OUTPUT_LIMIT, Place, fault};
+use crate::step::context::{Command, Context, Done, Inputs, OUTPUT_LIMIT, Place, fault, redactor};
 use crate::step::{Draft, End};
 
 /// What the attempts of this kind mean.
@@ -232,9 +232,7 @@ impl Session<'_> {
         for private in ["home", "tmp"] {
             // Nothing that one process caches may reach the next: each starts with an empty home and an empty tmp.
             let dir = self.place.dir.join(private);
-            if dir.exists() {
-                std::fs::remove_dir_all(&dir).map_err(|error| fault(&format!("{}: {error}", dir.display())))?;
-            }
+            hostile::remove_all(&dir).map_err(|error| fault(&format!("{}: {error}", dir.display())))?;
         }
         let end = self
             .context
@@ -249,6 +247,7 @@ impl Session<'_> {
                     label: label.clone(),
                     timeout: self.ask.timeout,
                     limit: OUTPUT_LIMIT,
+                    private: None,
                     group: false,
                     durable: false,
                 },
@@ -261,10 +260,13 @@ impl Session<'_> {
             return Err(Failure::new(Cause::NotStarted, why));
         }
         tokio::task::block_in_place(|| {
-            let (out, err) = (self.place.dir.join(format!("{label}.out")), self.place.dir.join(format!("{label}.err")));
-            let bytes = |path: &Path| hostile::read_regular(path, OUTPUT_LIMIT).ok().flatten();
-            let (stdout, stderr) = (bytes(&out).unwrap_or_default(), bytes(&err).unwrap_or_default());
-            let reported = bytes(&result);
+            let redactor = redactor(secrets);
+            let stream =
+                |end: &str| self.context.stream(self.place, &format!("{label}.{end}"), OUTPUT_LIMIT, &redactor);
+            let (stdout, stderr) = (stream("out"), stream("err"));
+            let name = Path::new("results").join(result.file_name().unwrap_or_default());
+            let reported = hostile::read_below(&self.place.dir, &name, OUTPUT_LIMIT).ok().flatten();
+            let reported = reported.map(|bytes| redactor.clean(&bytes));
             let ended = ProcessEnd {
                 exit: if let Exit::Code(code) = end.exit { Some(code) } else { None },
                 signal: if let Exit::Signal(signal) = end.exit { Some(signal) } else { None },
@@ -275,7 +277,7 @@ impl Session<'_> {
                 result: reported.as_deref(),
             };
             let run = measure::read(self.ask.contract, &ended, &self.ask.metrics);
-            let logs = [("stdout", self.context.keep(&out)?), ("stderr", self.context.keep(&err)?)];
+            let logs = [("stdout", self.context.keep(&stdout)?), ("stderr", self.context.keep(&stderr)?)];
             Ok(Ran { run, end, logs })
         })
     }
