@@ -13,6 +13,7 @@ pub mod plan;
 pub mod progress;
 pub mod run;
 pub mod select;
+pub mod why;
 
 pub use fault::Fault;
 
@@ -40,6 +41,8 @@ enum Verb {
     Run(run::RunArgs),
     /// Say what would run, and why
     Plan(plan::PlanArgs),
+    /// Say why each step of a commit would run or did run again
+    Why(why::WhyArgs),
     /// Read a manifest and report every flaw in it
     Check(check::CheckArgs),
     /// Play an agent of the `human`, `nop` or `scripted` adapter
@@ -84,6 +87,7 @@ pub fn main() -> ExitCode {
         match cli.verb {
             Verb::Run(args) => run::run(args).await,
             Verb::Plan(args) => plan::plan(args).await,
+            Verb::Why(args) => why::why(args).await,
             Verb::Check(args) => check::check(&args),
             Verb::Act(act) => act::act(act),
         }

@@ -63,19 +63,20 @@ pub fn ends(plan: &Plan, store: &Store, index: &Index, wanted: &[bool]) -> Vec<E
         ends[node] = match decide(plan, node, &ends, store, index, false) {
             Decision::Served { ended, .. } => End::Settled(ended),
             Decision::Over(end) => end,
-            Decision::Execute { .. } if gate_is_shut(plan, node, &ends) => {
-                End::Blocked { by: plan.nodes[node].gates.first().copied().unwrap_or(node) }
-            }
+            Decision::Execute { .. } => match shut_gate(plan, node, &ends) {
+                Some(by) => End::Blocked { by },
+                None => End::Open("not settled".into()),
+            },
             _ => End::Open("not settled".into()),
         };
     }
     ends
 }
 
-/// Whether a gate of an action ended badly.
+/// The gate of an action that ended badly, if one did.
 #[must_use]
-pub fn gate_is_shut(plan: &Plan, node: usize, ends: &dyn Ends) -> bool {
-    plan.nodes[node].gates.iter().any(|gate| match ends.end(*gate) {
+pub fn shut_gate(plan: &Plan, node: usize, ends: &dyn Ends) -> Option<usize> {
+    plan.nodes[node].gates.iter().copied().find(|gate| match ends.end(*gate) {
         End::Settled(ended) => ended.outcome.failure().is_some(),
         End::Skipped(_) | End::Blocked { .. } => true,
         End::Pending | End::Open(_) => false,
