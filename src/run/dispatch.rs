@@ -232,7 +232,7 @@ impl Dispatcher {
 
     /// Tells what may be told: events keep their order, and wait for their records.
     fn send(&mut self) {
-        while let Some(told) = self.outbox.next() {
+        while let Some(told) = self.outbox.tellable() {
             self.journal.see(&told);
             for observer in &mut self.observers {
                 observer.see(&told);

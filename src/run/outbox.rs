@@ -68,7 +68,7 @@ impl Outbox {
     }
 
     /// The next event that may be told.
-    pub fn next(&mut self) -> Option<Told> {
+    pub fn tellable(&mut self) -> Option<Told> {
         while let Some((_, hold)) = self.queue.front() {
             if matches!(hold, Hold::Waiting) {
                 return None;
@@ -95,7 +95,7 @@ mod tests {
 
     fn told(outbox: &mut Outbox) -> Vec<String> {
         let mut all = Vec::new();
-        while let Some(Told { event: Event::Notice { text }, .. }) = outbox.next() {
+        while let Some(Told { event: Event::Notice { text }, .. }) = outbox.tellable() {
             all.push(text);
         }
         all
