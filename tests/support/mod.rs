@@ -144,6 +144,16 @@ pipeline sample {
             .collect()
     }
 
+    /// The events of all runs, from their journals.
+    pub fn journal(&self) -> Vec<Value> {
+        let Ok(runs) = std::fs::read_dir(self.cache().join("runs")) else { return Vec::new() };
+        let text = |run: std::io::Result<std::fs::DirEntry>| {
+            std::fs::read_to_string(run.unwrap().path().join("journal.jsonl"))
+        };
+        let texts: Vec<String> = runs.filter_map(|run| text(run).ok()).collect();
+        texts.iter().flat_map(|text| text.lines()).filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
     /// The ended lines of an action's step that say this outcome: `succeeded`, or a cause.
     pub fn ends(&self, step: &str, outcome: &str) -> Vec<Value> {
         let is = |line: &Value| line["line"] == "ended" && line["step"] == step && outcome_of(line) == outcome;
