@@ -8,6 +8,7 @@ use miette::{Diagnostic, NamedSource, SourceSpan};
 
 use crate::cli::Places;
 use crate::cli::fault::Fault;
+use crate::cli::output;
 use crate::manifest::{self, Manifest};
 use crate::plan::{Missing, Plan};
 use crate::report::jobs;
@@ -57,7 +58,7 @@ impl Opened {
         let wishes = Wishes { fetch, repos };
         let prepared = prepare(manifest, &machine, &store, &index, &wishes).await;
         for notice in &prepared.notices {
-            eprintln!("note: {notice}");
+            output::say(&format!("note: {notice}"));
         }
         Ok(Self { store, index, machine, prepared, path: path.to_owned() })
     }
@@ -100,12 +101,24 @@ pub fn read(path: &Path) -> Result<Manifest, Fault> {
 /// the manifest.
 #[must_use]
 pub fn store_root(manifest: &Path, places: &Places) -> PathBuf {
+    let full = std::path::absolute(manifest).unwrap_or_else(|_| manifest.to_owned());
+    store_from(full.parent().unwrap_or(Path::new(".")), places)
+}
+
+/// The folder of the store where there may be no manifest: then it is looked for from the current folder.
+#[must_use]
+pub fn store_root_of(manifest: Option<&Path>, places: &Places) -> PathBuf {
+    match manifest {
+        Some(manifest) => store_root(manifest, places),
+        None => store_from(&std::env::current_dir().unwrap_or_else(|_| PathBuf::from(".")), places),
+    }
+}
+
+fn store_from(folder: &Path, places: &Places) -> PathBuf {
     if let Some(cache) = &places.cache {
         return std::path::absolute(cache).unwrap_or_else(|_| cache.clone());
     }
-    let full = std::path::absolute(manifest).unwrap_or_else(|_| manifest.to_owned());
-    let own = full.parent().unwrap_or(Path::new(".")).to_owned();
-    let project = full.ancestors().skip(1).find(|folder| folder.join(".git").exists()).unwrap_or(&own);
+    let project = folder.ancestors().find(|folder| folder.join(".git").exists()).unwrap_or(folder);
     project.join("cache")
 }
 
@@ -122,7 +135,7 @@ pub fn store(root: &Path) -> Result<Store, Fault> {
 /// Says what of the store cannot be believed: each is a miss, never silent.
 pub fn say_damage(index: &Index) {
     for damage in index.take_damage() {
-        eprintln!("warning: {damage}");
+        output::say(&format!("warning: {damage}"));
     }
 }
 

@@ -13,13 +13,14 @@ use tokio::sync::mpsc;
 use crate::cli::Places;
 use crate::cli::fault::Fault;
 use crate::cli::open::{Opened, lacks};
+use crate::cli::output;
 use crate::cli::progress;
 use crate::cli::select::{self, Selection};
 use crate::names::RunId;
 use crate::plan::Missing;
 use crate::report::{jobs, table};
 use crate::run::decide::{Again, remakes};
-use crate::run::dispatch::{Dispatcher, Observer, Options, Order};
+use crate::run::dispatch::{Dispatcher, Observer, Options, Order, Parts};
 use crate::run::journal::Journal;
 use crate::run::leases::Leases;
 use crate::run::recover::recover;
@@ -31,12 +32,23 @@ use crate::units::Span;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  flow run pipelines/quickstart.kdl                 everything that has not been run
-  flow run m.kdl --commit 9f47610d                  one commit
-  flow run m.kdl --only '*/careful/*' --until patch one candidate, and no tests
-  flow run m.kdl --class AGENT_TIMEOUT              jobs whose last class was this
+  flow run pipelines/quickstart.kdl     all that has not been run
+  flow run m.kdl --commit 9f47610d      one commit
+  flow run m.kdl --only '*/careful/*' --until patch
+                                        one candidate, and no tests
+  flow run m.kdl --class AGENT_TIMEOUT  jobs whose last class was this
+  flow run m.kdl --retry '*/hasty/*'    what had used up its attempts
+  flow run m.kdl --json | jq -r .event  events for programs, no table
 
-A run may be stopped at any instant, by Ctrl-C or by kill -9: the same command goes on where it was.")]
+A run may be stopped at any instant, by Ctrl-C or by kill -9: the same command
+goes on where it was. Progress goes to standard error, the table to standard
+output.
+
+Exit codes:
+  0    all jobs are settled
+  2    usage, flaws of the manifest, or something lacks here: nothing ran
+  3    jobs are left unsettled, or the store cannot be used
+  130  interrupted")]
 pub struct RunArgs {
     /// The manifest
     manifest: PathBuf,
@@ -93,12 +105,12 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
     let records =
         RecordWriter::create(&store.root, &run, store.cas.clone()).map_err(|error| broken(error.to_string()))?;
     let mut index = Index::load(&store.root).map_err(|error| broken(error.to_string()))?;
-    let recovered = recover(&store, &machine, &index, &run, &records).map_err(|error| broken(error.to_string()))?;
+    let recovered = recover(&store, &machine, &mut index, &run, &records).map_err(|error| broken(error.to_string()))?;
     if recovered.ended + recovered.finished > 0 {
-        eprintln!(
+        output::say(&format!(
             "note: an earlier run died: {} attempts of it were interrupted, {} agents had finished and are read now",
             recovered.ended, recovered.finished
-        );
+        ));
         index = Index::load(&store.root).map_err(|error| broken(error.to_string()))?;
     }
     index.own(&run);
@@ -130,17 +142,28 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
     }
     let journal = Journal::create(&store.root, &run);
     let manifest = path.display().to_string();
-    let dispatcher =
-        Dispatcher::new(context, run.clone(), manifest, index, records, journal, leases, options, observers);
+    let dispatcher = Dispatcher::new(Parts {
+        context,
+        run: run.clone(),
+        manifest,
+        index,
+        records,
+        journal,
+        leases,
+        options,
+        observers,
+    });
     let report = dispatcher.run(orders()?).await;
     for damage in store.cas.take_damage() {
-        eprintln!("warning: {damage}");
+        output::say(&format!("warning: {damage}"));
     }
     if !args.json {
         let index = Index::load(&store.root).map_err(|error| broken(error.to_string()))?;
         let results = jobs::results(&plan, &store, &index, &wanted);
-        print!("{}", table::results(&results));
-        print!("{}", table::summary(&results, Some(&report.finished)));
+        let width = output::width();
+        output::data(table::results(&results, width))?;
+        output::data(table::legend(&results, width))?;
+        output::data(table::summary(&results, Some(&report.finished), width))?;
         crate::cli::progress::next_steps(&results, &path);
     }
     Ok(ExitCode::from(u8::try_from(report.exit).unwrap_or(3)))

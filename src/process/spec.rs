@@ -80,6 +80,10 @@ pub struct Spec {
     pub cgroup: bool,
     /// Where the end is written.
     pub end: PathBuf,
+    /// Whether the end outlives a crash of the machine. Only one that a later run adopts has to: a flush keeps the disk busy
+    /// while the next sample is measured.
+    #[serde(default)]
+    pub durable: bool,
     /// The locks that the supervisor holds until its own exit, as descriptors. [`Supervised::start`] fills this in.
     ///
     /// [`Supervised::start`]: super::Supervised::start
@@ -154,6 +158,7 @@ mod tests {
             grace_ms: Spec::GRACE_MS,
             cgroup: true,
             end: "/end.json".into(),
+            durable: true,
             inherit: vec![7],
             extra: vec![Extra { fd: 3, source: Source::Path("/x".into()) }],
             cores: vec![0],

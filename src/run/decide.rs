@@ -234,3 +234,13 @@ fn limit_change(name: &str, old: u64, new: Option<u64>) -> Change {
     };
     Change { ingredient: format!("limit {name}"), old: Some(say(old)), new: new.map(say) }
 }
+
+/// Whether a gate of an action ended badly.
+#[must_use]
+pub fn gate_is_shut(plan: &Plan, node: usize, ends: &dyn Ends) -> bool {
+    plan.nodes[node].gates.iter().any(|gate| match ends.end(*gate) {
+        End::Settled(ended) => ended.outcome.failure().is_some(),
+        End::Skipped(_) | End::Blocked { .. } => true,
+        End::Pending | End::Open(_) => false,
+    })
+}

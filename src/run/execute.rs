@@ -65,13 +65,13 @@ pub struct Finished {
 }
 
 impl Left {
-    /// Looks for what is left of an action whose lock the caller holds: nobody else works on it.
+    /// Looks for what runs before `own` left of an action whose lock the caller holds: nobody else works on it.
     ///
     /// # Errors
     /// If the records cannot be read.
-    pub fn find(store: &Store, index: &Index, key: &ActionKey) -> Result<Self, StoreError> {
+    pub fn find(store: &Store, index: &Index, key: &ActionKey, own: &RunId) -> Result<Self, StoreError> {
         let mut left = Self::default();
-        for started in index.unfinished()?.into_iter().filter(|started| started.key == *key) {
+        for started in index.unfinished()?.into_iter().filter(|started| started.key == *key && started.run != *own) {
             match finished_agent(store, &started) {
                 Some(end) if left.finished.is_none() => {
                     left.finished = Some(Finished { attempt: started.attempt.clone(), run: started.run.clone(), end });
@@ -130,6 +130,21 @@ pub async fn execute(work: Work) -> Done {
     done
 }
 
+/// What an executor did, if only to panic: the run goes on without it, and what it held is given back.
+pub async fn caught(work: impl Future<Output = Done> + Send + 'static) -> Done {
+    tokio::spawn(work).await.unwrap_or_else(|error| {
+        let panic = error.try_into_panic().ok();
+        let text = panic.as_ref().and_then(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            text.or_else(|| panic.downcast_ref::<&str>().copied())
+        });
+        Done::failed(Failure::new(
+            Cause::HarnessFault,
+            &format!("an executor panicked: {}", text.unwrap_or("without a word")),
+        ))
+    })
+}
+
 fn inputs(context: &Context, node: usize, ends: &dyn Ends) -> Inputs {
     let links = &context.plan.nodes[node].links;
     let settled = links.iter().filter_map(|link| match ends.end(link.node) {
@@ -153,4 +168,19 @@ pub fn discard(store: &Store, dir: &Path) {
 /// If the system does not say.
 pub fn alive(store: &Store, run: &RunId) -> Result<bool, StoreError> {
     RunLock::is_alive(&store.root, run)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_executor_that_panics_is_a_fault_of_flow_and_ends_nothing_else() {
+        let done = caught(async { panic!("bad luck {}", 7) }).await;
+        let failure = done.outcome.failure().unwrap();
+        assert_eq!(failure.cause, Cause::HarnessFault);
+        assert_eq!(failure.evidence.as_str(), "an executor panicked: bad luck 7");
+        assert!(caught(async { Done::succeeded() }).await.outcome.failure().is_none());
+    }
 }

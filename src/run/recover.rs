@@ -16,8 +16,11 @@ use crate::run::execute::{alive, discard, finished_agent, place_of};
 use crate::step::context::{Machine, remove_private};
 use crate::store::{Index, RecordWriter, Store, StoreError};
 
-/// How long a supervisor that outlived its flow may take to end its processes.
-const SUPERVISOR: Duration = Duration::from_secs(30);
+/// How long orphans may take to die.
+const ORPHANS: Duration = Duration::from_secs(20);
+/// How long supervisors that outlived their flow are waited for, all together. They need milliseconds; whoever still has a key
+/// after that is another run at that very action, and the cleaning is left to it.
+const SUPERVISORS: Duration = Duration::from_secs(2);
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -37,31 +40,35 @@ pub struct Recovered {
 pub fn recover(
     store: &Store,
     machine: &Machine,
-    index: &Index,
+    index: &mut Index,
     run: &RunId,
     records: &RecordWriter,
 ) -> Result<Recovered, StoreError> {
     let mut recovered = Recovered::default();
+    let began = Instant::now();
     for started in index.unfinished()? {
         if alive(store, &started.run)? {
             continue;
         }
         // A supervisor that is still ending its processes holds the key: wait for it rather than race it.
-        let began = Instant::now();
         let lock = loop {
             match store.locks.try_lock(&started.key)? {
                 Some(lock) => break Some(lock),
-                None if began.elapsed() > SUPERVISOR => break None,
+                None if began.elapsed() > SUPERVISORS => break None,
                 None => std::thread::sleep(Duration::from_millis(5)),
             }
         };
-        // Somebody else has it: another run executes this very action and does the cleaning.
         let Some(lock) = lock else { continue };
+        // Another run may have ended or adopted it since this one looked.
+        index.refresh()?;
+        if !index.unfinished()?.iter().any(|open| open.attempt == started.attempt) {
+            continue;
+        }
         if finished_agent(store, &started).is_some() {
             recovered.finished += 1;
             continue;
         }
-        recovered.killed += process::kill_marked(started.attempt.as_str(), SUPERVISOR, true).unwrap_or(0);
+        recovered.killed += process::kill_marked(started.attempt.as_str(), ORPHANS, true).unwrap_or(0);
         records.append(&Line::Ended(interrupted(&started, run)))?;
         recovered.ended += 1;
         remove_private(machine, started.attempt.as_str());
@@ -107,7 +114,7 @@ fn sweep(store: &Store, machine: &Machine, index: &Index, run: &RunId) -> Result
         let needed = open.iter().any(|attempt| attempt.as_str() == name);
         if owner != *run && !needed && !alive(store, &owner)? {
             // An in-process step or a plain command has no line of its own in the records, but its orphans have the mark.
-            let _ = process::kill_marked(&name, SUPERVISOR, true);
+            let _ = process::kill_marked(&name, ORPHANS, true);
             remove_private(machine, &name);
             discard(store, Path::new(&place.path()));
         }

@@ -101,6 +101,7 @@ async fn attempt(
                 limit: ask.limit.unwrap_or(OUTPUT_LIMIT),
                 private: private.0.get().cloned(),
                 group: true,
+                durable: true,
             },
         )
         .await?;

@@ -60,6 +60,7 @@ async fn attempt(context: &Context, ask: &CommandAsk, inputs: &Inputs, place: &P
         limit: OUTPUT_LIMIT,
         private: None,
         group: false,
+        durable: false,
     };
     let end = if place.slots.is_empty() && secrets.is_empty() {
         context.plain(place, command).await?

@@ -184,6 +184,8 @@ pub struct Command<'a> {
     pub private: Option<PathBuf>,
     /// Whether to hold its processes in a cgroup where one can be had. Not what is measured: the move costs time.
     pub group: bool,
+    /// Whether its end outlives a crash of the machine: that of an agent, which a later run adopts.
+    pub durable: bool,
 }
 
 impl Context {
@@ -312,8 +314,13 @@ impl Context {
         put("LANG", "C.UTF-8".into());
         put("TZ", "UTC".into());
         put("CUDA_DEVICE_ORDER", "PCI_BUS_ID".into());
-        let gpus: Vec<&str> =
-            place.slots.iter().filter(|(kind, _)| kind == "gpu").map(|(_, name)| name.as_str()).collect();
+        // By the driver's own name where it is known: numbers depend on who asks.
+        let device = |name: &String| match self.plan.facts.devices.get(&format!("gpu/{name}")) {
+            Some(Ok(uuid)) => uuid.clone(),
+            _ => name.clone(),
+        };
+        let gpus: Vec<String> =
+            place.slots.iter().filter(|(kind, _)| kind == "gpu").map(|(_, name)| device(name)).collect();
         // Empty means none: a step that holds no GPU must not touch one that another step measures on.
         put("CUDA_VISIBLE_DEVICES", gpus.join(","));
         let slots: Vec<String> = place.slots.iter().map(|(kind, name)| format!("{kind}/{name}")).collect();
@@ -388,6 +395,7 @@ impl Context {
             timeout_ms: command.timeout.map(millis),
             grace_ms: Spec::GRACE_MS,
             end: file("end.json"),
+            durable: command.durable,
             cgroup: command.group,
             inherit: Vec::new(),
             extra: Vec::new(),

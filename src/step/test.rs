@@ -12,7 +12,7 @@ use crate::digest::Digest;
 use crate::git;
 use crate::hostile;
 use crate::key::Value;
-use crate::measure::{self, Arm, Equal, Kind, ProcessEnd, Run, Sample, Turn};
+use crate::measure::{self, Arm, Equal, Kind, ProcessEnd, Run, Sample, TestResult, Turn};
 use crate::names::ObjectId;
 use crate::outcome::{Cause, Failure, Outcome};
 use crate::plan::{Ask, Role, TestAsk};
@@ -114,6 +114,14 @@ impl Session<'_> {
         let mut last_block_began = (0, Duration::ZERO);
         for (number, turn) in self.schedule().into_iter().enumerate() {
             if turn.block != last_block_began.0 {
+                if self.compared(&runs).is_err() {
+                    done.notes.push(format!(
+                        "stopped after {} of {} blocks: the results differ",
+                        turn.block,
+                        self.ask.protocol.blocks()
+                    ));
+                    break;
+                }
                 let block_took = started.elapsed().saturating_sub(last_block_began.1);
                 if self.time_is_up(started.elapsed(), block_took) {
                     done.notes.push(format!("stopped after {} blocks: the time limit was reached", turn.block));
@@ -147,7 +155,7 @@ impl Session<'_> {
             done.limits.insert("timeout".into(), LimitUse { limit, used: longest, met });
         }
         if done.outcome.failure().is_none() {
-            self.conclude(runs, &mut done)?;
+            self.conclude(&runs, &mut done)?;
         }
         Ok(done)
     }
@@ -241,6 +249,7 @@ impl Session<'_> {
                     limit: OUTPUT_LIMIT,
                     private: None,
                     group: false,
+                    durable: false,
                 },
             )
             .await?;
@@ -273,14 +282,27 @@ impl Session<'_> {
         })
     }
 
-    /// Compares results before any speed is believed, and stores the samples.
-    fn conclude(&self, runs: Vec<Run>, done: &mut Done) -> Result<(), Failure> {
+    /// The result of the runs so far, or why they have none. What differs now cannot agree later: no time is spent on the speed
+    /// of a wrong result.
+    fn compared(&self, runs: &[Run]) -> Result<TestResult, Failure> {
         let reference = match self.inputs.has(&Role::Baseline) {
             true => Some(self.inputs.text(&Role::Baseline, "reference")?).filter(|text| *text != UNCHECKED),
             false => None,
         };
         let ask = self.ask;
-        match measure::conclude(ask.contract, ask.protocol, &ask.metrics, Equal::Digest, runs, reference) {
+        measure::conclude(ask.contract, ask.protocol, &ask.metrics, Equal::Digest, runs.to_vec(), reference).map_err(
+            |failure| match failure.cause {
+                // In A/A both trees are the base: whatever differs is the test's doing.
+                Cause::WrongResult if ask.aa => Failure::new(Cause::Nondeterministic, failure.evidence.as_str()),
+                _ => failure,
+            },
+        )
+    }
+
+    /// Compares results before any speed is believed, and stores the samples.
+    fn conclude(&self, runs: &[Run], done: &mut Done) -> Result<(), Failure> {
+        let ask = self.ask;
+        match self.compared(runs) {
             Ok(mut result) => {
                 if ask.aa {
                     result.notes.insert(measure::Note::SameTree);

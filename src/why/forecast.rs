@@ -8,8 +8,7 @@ use serde::Serialize;
 use crate::event::Reason;
 use crate::key::{ActionKey, Change};
 use crate::plan::Plan;
-use crate::report::jobs::gate_is_shut;
-use crate::run::decide::{Decision, decide, reason_for};
+use crate::run::decide::{Decision, decide, gate_is_shut, reason_for};
 use crate::step::End;
 use crate::store::{Index, Store};
 
