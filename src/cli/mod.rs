@@ -19,6 +19,7 @@ pub mod run;
 pub mod select;
 pub mod show;
 pub mod status;
+pub mod why;
 
 pub use fault::Fault;
 
@@ -53,6 +54,8 @@ enum Verb {
     Run(run::RunArgs),
     /// Say what would run, and why
     Plan(plan::PlanArgs),
+    /// Say why each step of a commit would run or did run again
+    Why(why::WhyArgs),
     /// Read a manifest and report every flaw in it
     Check(check::CheckArgs),
     /// Say how the newest run stands
@@ -105,6 +108,7 @@ pub fn main() -> ExitCode {
         match cli.verb {
             Verb::Run(args) => run::run(args).await,
             Verb::Plan(args) => plan::plan(args).await,
+            Verb::Why(args) => why::why(args).await,
             Verb::Check(args) => check::check(&args),
             Verb::Status(args) => status::status(&args),
             Verb::Show(args) => show::show(args).await,

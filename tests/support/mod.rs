@@ -112,6 +112,8 @@ pipeline sample {
         for folder in ["pipelines", "examples/quickstart"] {
             copy(&root.join(folder), &flow.path(folder));
         }
+        // A project is what holds `.git`: so its store lies beside `pipelines`, as in a clone.
+        std::fs::create_dir_all(flow.path(".git")).unwrap();
         flow
     }
 
