@@ -96,7 +96,7 @@ fn draft(diagnostic: &KdlDiagnostic, text: &str, file: usize) -> Draft {
     let draft = Draft::new("syntax", place, message).label(label);
     match help {
         Some(help) => draft.help(help),
-        None => draft,
+        None => draft.help("a manifest is KDL 2: `node \"text\" 3 property=#true { child }`, one node a line"),
     }
 }
 
