@@ -180,4 +180,7 @@ pub struct Reason {
     /// What differs from it, blame first.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub changes: Vec<Change>,
+    /// The changed ingredients (where nothing like it was run before, all) that are outputs of other actions, and the numbers of those in the plan.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub from: Vec<(String, usize)>,
 }

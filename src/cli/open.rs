@@ -36,7 +36,14 @@ impl Opened {
     /// # Errors
     /// If the manifest has flaws or the store cannot be used.
     pub async fn open(path: &Path, places: &Places, fetch: bool) -> Result<Self, Fault> {
-        let manifest = Arc::new(read(path)?);
+        Self::with(Arc::new(read(path)?), path, places, fetch).await
+    }
+
+    /// Plans a manifest that was read.
+    ///
+    /// # Errors
+    /// If the store cannot be used.
+    pub async fn with(manifest: Arc<Manifest>, path: &Path, places: &Places, fetch: bool) -> Result<Self, Fault> {
         let store = Arc::new(store(&store_root(path, places))?);
         let index = Index::load(&store.root).map_err(|error| Fault::new(3, error.to_string()))?;
         say_damage(&index);
@@ -120,6 +127,23 @@ fn store_from(folder: &Path, places: &Places) -> PathBuf {
     }
     let project = folder.ancestors().find(|folder| folder.join(".git").exists()).unwrap_or(folder);
     project.join("cache")
+}
+
+/// The folder of the store for a command that names no manifest: as said, else `cache` in the nearest folder at or above this
+/// one that holds a store or `.git`.
+///
+/// # Errors
+/// If there is none.
+pub fn store_here(places: &Places) -> Result<PathBuf, Fault> {
+    if let Some(cache) = &places.cache {
+        return Ok(std::path::absolute(cache).unwrap_or_else(|_| cache.clone()));
+    }
+    let here = std::env::current_dir().map_err(|error| Fault::new(2, format!("this folder is gone: {error}")))?;
+    let holds_store = |folder: &&Path| folder.join("cache/records").is_dir() || folder.join(".git").exists();
+    match here.ancestors().find(holds_store) {
+        Some(project) => Ok(project.join("cache")),
+        None => Err(Fault::hint(2, "there is no store here", "name the manifest, or the store with --cache DIR")),
+    }
 }
 
 /// Opens a store.

@@ -51,9 +51,9 @@ pub async fn plan(args: PlanArgs) -> Result<ExitCode, Fault> {
     }
     let forecasts = forecast(opened.plan(), &opened.store, &opened.index, &wanted);
     if args.json {
-        println!("{}", crate::why::render::plan_json(opened.plan(), &forecasts));
+        println!("{}", crate::why::plan::json(opened.plan(), &forecasts));
     } else {
-        print!("{}", crate::why::render::plan_text(opened.plan(), &forecasts, args.all));
+        print!("{}", crate::why::plan::text(opened.plan(), &forecasts, args.all));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -3,15 +3,16 @@
 //! An action here has no key yet: keys need the outputs of what runs upstream, which `step` and `run` know. Expanding reads
 //! the files that the manifest names (through an [`Intake`]) and nothing else of the machine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::digest::Digest;
 use crate::manifest::{Base, Kind, Manifest, Place, SecretFrom, Step, Template};
 use crate::measure::{self, Contract, MetricSpec, Protocol};
 use crate::names::{Axes, JobId, SlotKind};
+use crate::store::near_hash;
 
 pub mod binding;
 pub mod expand;
@@ -85,6 +86,8 @@ pub struct Plan {
     pub jobs: Vec<Job>,
     /// For each action those that are linked to it or gated by it.
     pub dependents: Vec<Vec<usize>>,
+    /// The points of its actions, by number, once somebody asks.
+    points: OnceLock<HashSet<u64>>,
 }
 
 /// A job: one commit, candidate and sample, or one point of the manifest's own axes.
@@ -349,6 +352,15 @@ impl Plan {
     #[must_use]
     pub fn linked(&self, node: usize, role: &Role) -> Option<usize> {
         self.nodes[node].links.iter().find(|link| link.role == *role).map(|link| link.node)
+    }
+
+    /// Whether some action has the kind and the axes of this `near_hash`.
+    #[must_use]
+    pub fn has_point(&self, near: u64) -> bool {
+        let points = self.points.get_or_init(|| {
+            (0..self.nodes.len()).map(|node| near_hash(self.kind(node).word(), &self.nodes[node].axes)).collect()
+        });
+        points.contains(&near)
     }
 
     /// What a message calls an action: its step and its point.

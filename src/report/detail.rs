@@ -15,8 +15,7 @@ use crate::plan::{Ask, Plan, Role};
 use crate::report::jobs::{self, JobResult};
 use crate::report::marks;
 use crate::report::table::meaning;
-use crate::run::decide::gate_is_shut;
-use crate::run::decide::{Decision, decide};
+use crate::run::decide::{Decision, decide, shut_gate};
 use crate::step::End;
 use crate::store::{Index, RunLock, Store, StoreError};
 
@@ -183,7 +182,7 @@ fn stands(
             }
         },
         End::Skipped(cause) => ("skipped", Some(format!("{cause}: {}", cause.next_action())), None),
-        End::Blocked { by } if gate_is_shut(plan, node, ends) => {
+        End::Blocked { by } if shut_gate(plan, node, ends).is_some() => {
             ("blocked", Some(format!("waits for {} to end well", plan.title(*by))), None)
         }
         End::Blocked { by } => ("blocked", Some(format!("{} left nothing to go on with", plan.title(*by))), None),

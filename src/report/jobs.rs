@@ -11,7 +11,7 @@ use crate::manifest::Kind;
 use crate::names::{Axes, JobId};
 use crate::outcome::Owner;
 use crate::plan::{Job, Plan, Role};
-use crate::run::decide::{Decision, decide, gate_is_shut};
+use crate::run::decide::{Decision, decide, shut_gate};
 use crate::step::{End, classify};
 use crate::store::{Index, Store};
 
@@ -66,9 +66,10 @@ pub fn ends(plan: &Plan, store: &Store, index: &Index, wanted: &[bool]) -> Vec<E
         ends[node] = match decide(plan, node, &ends, store, index, false) {
             Decision::Served { ended, .. } => End::Settled(ended),
             Decision::Over(end) => end,
-            Decision::Execute { .. } if gate_is_shut(plan, node, &ends) => {
-                End::Blocked { by: plan.nodes[node].gates.first().copied().unwrap_or(node) }
-            }
+            Decision::Execute { .. } => match shut_gate(plan, node, &ends) {
+                Some(by) => End::Blocked { by },
+                None => End::Open("not settled".into()),
+            },
             _ => End::Open("not settled".into()),
         };
     }

@@ -9,7 +9,7 @@ use crate::attempt::Ended;
 use crate::event::Reason;
 use crate::key::{ActionKey, Change, KeyRecord, Value};
 use crate::plan::{Ask, Plan};
-use crate::step::{End, Ends, Keyed, draft};
+use crate::step::{End, Ends, Keyed, draft, inputs_of};
 use crate::store::{Index, Store};
 use crate::units::human_span;
 
@@ -136,24 +136,28 @@ pub fn decide_again(plan: &Plan, node: usize, ends: &dyn Ends, store: &Store, in
         return Decision::Exhausted { last: last.clone(), counted };
     }
     let reason = if !raised.is_empty() {
-        Reason { state: "changed".into(), nearest: Some(key), changes: raised }
+        Reason { state: "changed".into(), nearest: Some(key), changes: raised, from: Vec::new() }
     } else if !gone.is_empty() {
-        Reason { state: "retry".into(), nearest: Some(key), changes: gone }
+        Reason { state: "retry".into(), nearest: Some(key), changes: gone, from: Vec::new() }
     } else if let Some(last) = unsettled().next_back() {
         let change = Change {
             ingredient: "attempt".into(),
             old: Some(Value::text(format!("{} {}", last.attempt, last.outcome.word()))),
             new: None,
         };
-        Reason { state: "retry".into(), nearest: Some(key), changes: vec![change] }
+        Reason { state: "retry".into(), nearest: Some(key), changes: vec![change], from: Vec::new() }
     } else {
         reason_for(plan, node, &record, &[], store, index)
     };
     Decision::Execute { record, reason, counted }
 }
 
-/// Why a record has no attempt: the nearest stored record of the same kind and point, and what differs from it. Ingredients
-/// that are `waiting` are not compared.
+/// Old records that a miss is compared with at most.
+const COMPARED: usize = 256;
+
+/// Why a record has no attempt: the nearest stored record of the same kind and point, and what differs from it. Where there is
+/// none, the records of points that are no longer in the plan are looked at: a candidate may have been renamed. Ingredients that
+/// are `waiting` are not compared.
 #[must_use]
 pub fn reason_for(
     plan: &Plan,
@@ -163,20 +167,30 @@ pub fn reason_for(
     store: &Store,
     index: &Index,
 ) -> Reason {
-    let mut best: Option<(usize, ActionKey, Vec<Change>)> = None;
-    // Newest first, so that among equally near ones the newest wins.
-    for key in index.nearest_candidates(&record.kind, &plan.nodes[node].axes) {
-        let Ok(Some(bytes)) = store.cas.get(&key.0, 16 * 1024 * 1024) else { continue };
-        let Ok(old) = KeyRecord::decode(&bytes) else { continue };
-        let mut changes = record.changes_since(&old);
-        changes.retain(|change| !waiting.iter().any(|(role, _)| *role == change.ingredient));
-        if best.as_ref().is_none_or(|(count, ..)| changes.len() < *count) {
-            best = Some((changes.len(), key, changes));
+    let axes = &plan.nodes[node].axes;
+    let nearest = |keys: Vec<ActionKey>| {
+        let mut best: Option<(ActionKey, Vec<Change>)> = None;
+        // Newest first, so that among equally near ones the newest wins.
+        for key in keys.into_iter().take(COMPARED) {
+            let Ok(Some(bytes)) = store.cas.get(&key.0, 16 * 1024 * 1024) else { continue };
+            let Ok(old) = KeyRecord::decode(&bytes) else { continue };
+            let mut changes = record.changes_since(&old);
+            changes.retain(|change| !waiting.iter().any(|(role, _)| *role == change.ingredient));
+            if best.as_ref().is_none_or(|(_, least)| changes.len() < least.len()) {
+                best = Some((key, changes));
+            }
         }
-    }
+        best
+    };
+    let best = nearest(index.nearest_candidates(&record.kind, axes))
+        .or_else(|| nearest(index.strays(&record.kind, axes, &|near| plan.has_point(near))));
     match best {
-        None => Reason { state: "new".into(), nearest: None, changes: Vec::new() },
-        Some((_, key, changes)) => Reason { state: "changed".into(), nearest: Some(key), changes },
+        None => Reason { state: "new".into(), nearest: None, changes: Vec::new(), from: inputs_of(plan, node) },
+        Some((key, changes)) => {
+            let mut from = inputs_of(plan, node);
+            from.retain(|(role, _)| changes.iter().any(|change| change.ingredient == *role));
+            Reason { state: "changed".into(), nearest: Some(key), changes, from }
+        }
     }
 }
 
@@ -235,10 +249,10 @@ fn limit_change(name: &str, old: u64, new: Option<u64>) -> Change {
     Change { ingredient: format!("limit {name}"), old: Some(say(old)), new: new.map(say) }
 }
 
-/// Whether a gate of an action ended badly.
+/// The gate of an action that ended badly, if one did.
 #[must_use]
-pub fn gate_is_shut(plan: &Plan, node: usize, ends: &dyn Ends) -> bool {
-    plan.nodes[node].gates.iter().any(|gate| match ends.end(*gate) {
+pub fn shut_gate(plan: &Plan, node: usize, ends: &dyn Ends) -> Option<usize> {
+    plan.nodes[node].gates.iter().copied().find(|gate| match ends.end(*gate) {
         End::Settled(ended) => ended.outcome.failure().is_some(),
         End::Skipped(_) | End::Blocked { .. } => true,
         End::Pending | End::Open(_) => false,

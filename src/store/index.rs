@@ -37,6 +37,7 @@ pub struct Index {
     /// Of `Rows::files`.
     by_name: HashMap<String, u32>,
     pub(super) near: OnceLock<HashMap<u64, Vec<u32>>>,
+    pub(super) wide: OnceLock<HashMap<u64, Vec<u32>>>,
     pub(super) open: Mutex<HashMap<u32, Arc<File>>>,
     pub(super) damage: Mutex<Vec<Damage>>,
     folder: Option<(i64, i64)>,
@@ -67,6 +68,7 @@ impl Index {
             own: None,
             by_name: HashMap::new(),
             near: OnceLock::new(),
+            wide: OnceLock::new(),
             open: Mutex::default(),
             damage: Mutex::default(),
             folder: None,
@@ -178,6 +180,7 @@ impl Index {
                         key: head.key,
                         at: i64::try_from(head.at.as_nanosecond()).unwrap_or(i64::MAX),
                         near: near_hash(&head.kind, &head.axes),
+                        wide: wide_hash(&head.kind, &head.axes),
                         file,
                         offset,
                         len: line.len() as u32,
@@ -290,18 +293,25 @@ impl Index {
     }
 }
 
-/// A number for a kind and its axes that is the same on every machine: FNV-1a.
-pub(super) fn near_hash(kind: &str, axes: &Axes) -> u64 {
+/// A number for a kind and its axes.
+#[must_use]
+pub fn near_hash(kind: &str, axes: &Axes) -> u64 {
+    let axes = axes.0.iter().flat_map(|(axis, value)| [axis.as_str(), value.as_str()]);
+    fnv([kind].into_iter().chain(axes))
+}
+
+/// A number for a kind and a commit, whatever else the axes are; 0 without a commit.
+pub(super) fn wide_hash(kind: &str, axes: &Axes) -> u64 {
+    axes.get("commit").map_or(0, |commit| fnv([kind, commit].into_iter()))
+}
+
+/// FNV-1a over texts: the same on every machine.
+fn fnv<'a>(texts: impl Iterator<Item = &'a str>) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325u64;
-    let mut eat = |text: &str| {
+    for text in texts {
         for byte in text.bytes().chain([0xff]) {
             hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
-    };
-    eat(kind);
-    for (axis, value) in &axes.0 {
-        eat(axis);
-        eat(value);
     }
     hash
 }

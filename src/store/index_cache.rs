@@ -1,4 +1,4 @@
-//! The rows of the index, and the derived file `index/attempts.v1` that spares a load from reading every record.
+//! The rows of the index, and the derived file `index/attempts.v2` that spares a load from reading every record.
 //!
 //! The file is worth nothing: it is believed only if its own digest agrees and each record file is what it was, and even
 //! then every line it points to is checked when it is read. So any doubt is answered by `None`.
@@ -12,7 +12,7 @@ use super::{StoreError, files};
 use crate::digest::Digest;
 use crate::key::ActionKey;
 
-const MAGIC: &[u8; 16] = b"flow index v1\n\0\0";
+const MAGIC: &[u8; 16] = b"flow index v2\n\0\0";
 /// More than ten million attempts would need.
 const MAX_FILE: u64 = 2 << 30;
 
@@ -55,6 +55,8 @@ pub(super) struct Row {
     pub(super) at: i64,
     /// Of the kind and the axes.
     pub(super) near: u64,
+    /// Of the kind and the commit; 0 without a commit.
+    pub(super) wide: u64,
     pub(super) file: u32,
     pub(super) offset: u64,
     pub(super) len: u32,
@@ -145,7 +147,7 @@ pub(super) fn write(root: &Path, rows: &Rows) -> Result<(), StoreError> {
         number(&mut out, list.len() as u64);
         for row in list {
             out.extend_from_slice(row.key.0.as_bytes());
-            for n in [row.at as u64, row.near, row.offset] {
+            for n in [row.at as u64, row.near, row.wide, row.offset] {
                 number(&mut out, n);
             }
             for n in [row.file, row.len, row.name.start, row.name.len] {
@@ -162,12 +164,12 @@ pub(super) fn write(root: &Path, rows: &Rows) -> Result<(), StoreError> {
     text(&mut out, &rows.names.0);
     let digest = Digest::of(&out);
     out.extend_from_slice(digest.as_bytes());
-    files::write_derived(&root.join("index/attempts.v1"), &out)
+    files::write_derived(&root.join("index/attempts.v2"), &out)
 }
 
 /// Reads the derived file, if it is whole.
 pub(super) fn read(root: &Path) -> Option<Rows> {
-    let bytes = files::read_bounded(&root.join("index/attempts.v1"), MAX_FILE).ok()??;
+    let bytes = files::read_bounded(&root.join("index/attempts.v2"), MAX_FILE).ok()??;
     let body = bytes.len().checked_sub(32)?;
     let (body, digest) = bytes.split_at(body);
     if Digest::of(body).as_bytes() != digest {
@@ -220,22 +222,23 @@ impl<'a> Take<'a> {
     }
 
     fn rows(&mut self, files: usize) -> Option<Vec<Row>> {
-        const LEN: usize = 32 + 3 * 8 + 4 * 4;
+        const LEN: usize = 32 + 4 * 8 + 4 * 4;
         let count = usize::try_from(self.number()?).ok()?;
         let bytes = self.bytes(count.checked_mul(LEN)?)?;
         let long = |b: &[u8], r: Range<usize>| b[r].try_into().ok().map(u64::from_le_bytes);
         let short = |b: &[u8], r: Range<usize>| b[r].try_into().ok().map(u32::from_le_bytes);
         let row = |b: &[u8]| {
-            let file = short(b, 56..60)?;
+            let file = short(b, 64..68)?;
             (usize::try_from(file).ok()? < files).then_some(())?;
             Some(Row {
                 key: ActionKey(Digest::from_bytes(b[..32].try_into().ok()?)),
                 at: long(b, 32..40)? as i64,
                 near: long(b, 40..48)?,
-                offset: long(b, 48..56)?,
+                wide: long(b, 48..56)?,
+                offset: long(b, 56..64)?,
                 file,
-                len: short(b, 60..64)?,
-                name: Name { start: short(b, 64..68)?, len: short(b, 68..72)? },
+                len: short(b, 68..72)?,
+                name: Name { start: short(b, 72..76)?, len: short(b, 76..80)? },
             })
         };
         bytes.chunks_exact(LEN).map(row).collect()

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
-use super::index::{Index, near_hash};
+use super::index::{Index, near_hash, wide_hash};
 use super::index_cache::Row;
 use super::{Damage, StoreError, records};
 use crate::attempt::{Ended, Line, Started};
@@ -61,22 +61,45 @@ impl Index {
     #[must_use]
     pub fn nearest_candidates(&self, kind: &str, axes: &Axes) -> Vec<ActionKey> {
         let wanted = near_hash(kind, axes);
-        let near = self.near.get_or_init(|| {
-            let mut near: HashMap<u64, Vec<u32>> = HashMap::new();
-            for (i, row) in (0..).zip(&self.rows.sorted) {
-                near.entry(row.near).or_default().push(i);
-            }
-            near
-        });
-        let mut found: Vec<_> = near
-            .get(&wanted)
-            .into_iter()
-            .flatten()
-            .map(|&i| &self.rows.sorted[i as usize])
-            .map(|r| (r.at, r.key))
-            .collect();
-        found.extend(self.recent.values().flatten().filter(|r| r.near == wanted).map(|r| (r.at, r.key)));
-        let own = self.added.values().flatten().filter(|e| e.kind == kind && e.axes == *axes);
+        let near = self.near.get_or_init(|| self.rows_by(|row| row.near));
+        let own = |ended: &Ended| ended.kind == kind && ended.axes == *axes;
+        self.newest(near.get(&wanted), &|row| row.near == wanted, &own)
+    }
+
+    /// The keys under which attempts of this kind ended for the same commit at points that are none of today's, the newest
+    /// first: what a candidate that has another name now did under its old one. `is_today` knows points by `near_hash`.
+    #[must_use]
+    pub fn strays(&self, kind: &str, axes: &Axes, is_today: &dyn Fn(u64) -> bool) -> Vec<ActionKey> {
+        let wanted = wide_hash(kind, axes);
+        if wanted == 0 {
+            return Vec::new();
+        }
+        let wide = self.wide.get_or_init(|| self.rows_by(|row| row.wide));
+        let own = |ended: &Ended| {
+            wide_hash(&ended.kind, &ended.axes) == wanted && !is_today(near_hash(&ended.kind, &ended.axes))
+        };
+        self.newest(wide.get(&wanted), &|row| row.wide == wanted && !is_today(row.near), &own)
+    }
+
+    fn rows_by(&self, number: fn(&Row) -> u64) -> HashMap<u64, Vec<u32>> {
+        let mut by: HashMap<u64, Vec<u32>> = HashMap::new();
+        for (i, row) in (0..).zip(&self.rows.sorted) {
+            by.entry(number(row)).or_default().push(i);
+        }
+        by
+    }
+
+    /// The keys of some sorted rows, of those found since and of those added, as far as they are wanted: the newest first.
+    fn newest(
+        &self,
+        sorted: Option<&Vec<u32>>,
+        row_wanted: &dyn Fn(&Row) -> bool,
+        own_wanted: &dyn Fn(&Ended) -> bool,
+    ) -> Vec<ActionKey> {
+        let sorted = sorted.into_iter().flatten().map(|&i| &self.rows.sorted[i as usize]);
+        let rows = sorted.chain(self.recent.values().flatten()).filter(|row| row_wanted(row));
+        let mut found: Vec<_> = rows.map(|row| (row.at, row.key)).collect();
+        let own = self.added.values().flatten().filter(|ended| own_wanted(ended));
         found.extend(own.map(|e| (i64::try_from(e.at.as_nanosecond()).unwrap_or(i64::MAX), e.key)));
         found.sort_by(|a, b| b.cmp(a));
         let mut seen = HashSet::new();

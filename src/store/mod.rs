@@ -19,7 +19,7 @@ mod tests;
 
 pub use cas::Cas;
 pub use files::{read_bounded, write_durable};
-pub use index::Index;
+pub use index::{Index, near_hash};
 pub use locks::{KeyLock, KeyLocks, RunLock};
 pub use records::{RecordWriter, Records, read_records};
 

@@ -235,7 +235,7 @@ fn the_index_finds_what_ended_what_did_not_and_what_is_near() {
     writer.commit().unwrap();
     for from_cache in [false, true] {
         let index = Index::load(&store.root).unwrap();
-        assert!(store.root.join("index/attempts.v1").exists(), "{from_cache}");
+        assert!(store.root.join("index/attempts.v2").exists(), "{from_cache}");
         assert_eq!((index.len(), found(&index, 5)), (101, vec!["r1-5".to_owned()]));
         assert_eq!(index.unfinished().unwrap(), [started("r2", 5)]);
         assert_eq!(index.nearest_candidates("command", &axes(7)), [key(1000), key(7)]);
@@ -273,7 +273,7 @@ fn a_stale_or_false_cache_never_answers() {
     let whole = fs::read(&path).unwrap();
     let stale = Index::load(&store.root).unwrap();
     // The cache itself is damaged, at any place.
-    let cache = store.root.join("index/attempts.v1");
+    let cache = store.root.join("index/attempts.v2");
     for at in [3, 40, 5000] {
         flip(&cache, at);
         assert_eq!(found(&Index::load(&store.root).unwrap(), 50), ["r1-50"]);

@@ -3,12 +3,16 @@
 //! Uses the very function that a run decides by. An action downstream of one that would be executed is said to follow, unless
 //! something of its own has changed too: an upper bound, for an unchanged output upstream will cut the run short.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use serde::Serialize;
 
+use crate::attempt::Ended;
 use crate::event::Reason;
 use crate::key::{ActionKey, Change};
 use crate::plan::Plan;
-use crate::run::decide::{Decision, decide, gate_is_shut, reason_for};
+use crate::run::decide::{Decision, decide, reason_for, shut_gate};
 use crate::step::End;
 use crate::store::{Index, Store};
 
@@ -66,95 +70,160 @@ pub struct Forecast {
     pub state: State,
     /// Its key, where it can be said.
     pub key: Option<ActionKey>,
-    /// The nearest record, where there is one.
-    pub nearest: Option<ActionKey>,
     /// What changed, the first to blame.
     pub changes: Vec<Change>,
     /// The actions upstream whose execution it follows.
     pub follows: Vec<usize>,
+    /// The attempt that serves it.
+    pub served: Option<Arc<Ended>>,
+    /// The action before it that has the same key and is executed in its place.
+    pub shares: Option<usize>,
     /// In words, where there is no change to show.
     pub because: Option<String>,
+}
+
+impl Forecast {
+    /// Whether it would be executed for a reason of its own, and not only for what is executed upstream.
+    #[must_use]
+    pub fn is_root(&self) -> bool {
+        match self.state {
+            State::Changed | State::Retry => true,
+            State::New => self.follows.is_empty(),
+            _ => false,
+        }
+    }
 }
 
 /// Forecasts every wanted action.
 #[must_use]
 pub fn forecast(plan: &Plan, store: &Store, index: &Index, wanted: &[bool]) -> Vec<Forecast> {
-    let mut ends = vec![End::Pending; plan.nodes.len()];
-    let mut forecasts = Vec::new();
-    let mut keys = std::collections::HashSet::new();
-    for node in (0..plan.nodes.len()).filter(|node| wanted[*node]) {
+    let mut seer = Seer {
+        plan,
+        store,
+        index,
+        ends: vec![End::Pending; plan.nodes.len()],
+        lacking: vec![false; plan.nodes.len()],
+        owners: HashMap::new(),
+    };
+    (0..plan.nodes.len()).filter(|node| wanted[*node]).map(|node| seer.see(node)).collect()
+}
+
+struct Seer<'a> {
+    plan: &'a Plan,
+    store: &'a Store,
+    index: &'a Index,
+    ends: Vec<End>,
+    /// Actions that this machine cannot key, and what reads them.
+    lacking: Vec<bool>,
+    /// Who executes each key.
+    owners: HashMap<ActionKey, usize>,
+}
+
+impl Seer<'_> {
+    fn see(&mut self, node: usize) -> Forecast {
         let mut said = Forecast {
             node,
             state: State::New,
             key: None,
-            nearest: None,
             changes: Vec::new(),
             follows: Vec::new(),
+            served: None,
+            shares: None,
             because: None,
         };
-        let explain = |said: &mut Forecast, reason: Reason| {
-            said.state = match reason.state.as_str() {
-                "changed" => State::Changed,
-                "retry" => State::Retry,
-                _ => State::New,
-            };
-            said.nearest = reason.nearest;
-            said.changes = reason.changes;
-        };
-        match decide(plan, node, &ends, store, index, false) {
+        match decide(self.plan, node, &self.ends, self.store, self.index, false) {
             Decision::Served { ended, over_limit, .. } => {
                 said.state = State::Hit;
                 said.key = Some(ended.key);
                 said.because = over_limit.then(|| "OVER_LIMIT: it used more than today's limit".to_owned());
-                ends[node] = End::Settled(ended);
+                said.served = Some(ended.clone());
+                self.ends[node] = End::Settled(ended);
             }
-            Decision::Over(end) => {
-                (said.state, said.because) = match &end {
-                    End::Skipped(cause) => (State::Skipped, Some(format!("{cause}: {}", cause.next_action()))),
-                    End::Blocked { by } => {
-                        (State::Blocked, Some(format!("{} left nothing to go on with", plan.title(*by))))
-                    }
-                    End::Open(why) => (State::Blocked, Some(why.clone())),
-                    End::Pending | End::Settled(_) => (State::Blocked, None),
-                };
-                ends[node] = end;
-            }
+            Decision::Over(end) => self.over(&mut said, end),
             Decision::Exhausted { last, counted } => {
                 said.state = State::Exhausted;
+                said.key = Some(last.key);
                 said.because =
                     Some(format!("{counted} attempts ended in {}; --retry tries again", last.outcome.word()));
-                ends[node] = End::Open("exhausted".into());
+                self.ends[node] = End::Open("exhausted".into());
             }
-            Decision::Lacking => {
-                let what: Vec<&str> = plan.nodes[node].missing.iter().map(|missing| missing.what.as_str()).collect();
-                said.because = Some(what.join("; "));
-            }
+            Decision::Lacking => self.lacks(&mut said),
             Decision::Wait { partial, waiting } => {
-                let reason = reason_for(plan, node, &partial, &waiting, store, index);
-                let new = reason.nearest.is_none();
-                explain(&mut said, reason);
                 said.follows = waiting.iter().map(|(_, up)| *up).collect();
                 said.follows.dedup();
+                if let Some(up) = said.follows.iter().find(|up| self.lacking[**up]) {
+                    self.lacking[node] = true;
+                    said.because = Some(format!("waits for {}", self.plan.title(*up)));
+                    return said;
+                }
+                let reason = reason_for(self.plan, node, &partial, &waiting, self.store, self.index);
+                let new = reason.nearest.is_none();
+                explain(&mut said, reason);
                 if said.changes.is_empty() && !new {
                     said.state = State::Follows;
                 }
             }
             Decision::Execute { record, reason, .. } => {
                 said.key = Some(record.key());
-                if gate_is_shut(plan, node, &ends) {
-                    let by = plan.nodes[node].gates.first().copied().unwrap_or(node);
-                    said.state = State::Blocked;
-                    said.because = Some(format!("{} did not end well", plan.title(by)));
-                    ends[node] = End::Blocked { by };
-                } else if !keys.insert(record.key()) {
-                    said.state = State::Hit;
-                    said.because = Some("shares the key of an action before it".into());
+                let open = |gate: &&usize| matches!(self.ends[**gate], End::Open(_));
+                if let Some(by) = shut_gate(self.plan, node, &self.ends) {
+                    self.over(&mut said, End::Blocked { by });
+                } else if let Some(gate) = self.plan.nodes[node].gates.iter().find(open) {
+                    let why = format!("waits for {}", self.plan.title(*gate));
+                    self.over(&mut said, End::Open(why));
                 } else {
-                    explain(&mut said, reason);
+                    let owner = *self.owners.entry(record.key()).or_insert(node);
+                    if owner == node {
+                        explain(&mut said, reason);
+                    } else {
+                        said.state = State::Hit;
+                        said.shares = Some(owner);
+                    }
                 }
             }
         }
-        forecasts.push(said);
+        said
     }
-    forecasts
+
+    /// An action that will not be executed.
+    fn over(&mut self, said: &mut Forecast, end: End) {
+        (said.state, said.because) = match &end {
+            End::Skipped(cause) => (State::Skipped, Some(format!("{cause}: {}", cause.next_action()))),
+            End::Blocked { by } => (State::Blocked, Some(self.blocked(*by))),
+            End::Open(why) => (State::Blocked, Some(why.clone())),
+            End::Pending | End::Settled(_) => (State::Blocked, None),
+        };
+        self.ends[said.node] = end;
+    }
+
+    /// What an action upstream left undone, and how it ended.
+    fn blocked(&self, by: usize) -> String {
+        let title = self.plan.title(by);
+        match self.ends[by].settled().and_then(|ended| ended.outcome.failure()) {
+            Some(failure) => format!("{title} ended in {}: {}", failure.cause, failure.evidence.as_str()),
+            None => format!("{title} left nothing to go on with"),
+        }
+    }
+
+    fn lacks(&mut self, said: &mut Forecast) {
+        let missing = &self.plan.nodes[said.node].missing;
+        let what: Vec<&str> = missing.iter().map(|missing| missing.what.as_str()).collect();
+        let what = what.join("; ");
+        if missing.iter().any(|missing| missing.fatal) {
+            said.because = Some(what);
+            self.lacking[said.node] = true;
+        } else {
+            // A run begins without it, and leaves this action out.
+            self.over(said, End::Open(what));
+        }
+    }
+}
+
+fn explain(said: &mut Forecast, reason: Reason) {
+    said.state = match reason.state.as_str() {
+        "changed" => State::Changed,
+        "retry" => State::Retry,
+        _ => State::New,
+    };
+    said.changes = reason.changes;
 }

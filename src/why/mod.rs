@@ -1,4 +1,9 @@
-//! Why an action would run or did run: forecasts for a plan, explanations by comparing key records.
+//! Why an action would run or did run: forecasts for a plan, explanations of them by comparing key records, and the same of a
+//! run by its journal.
 
+pub mod change;
+pub mod explain;
 pub mod forecast;
-pub mod render;
+pub mod plan;
+pub mod ran;
+pub mod text;

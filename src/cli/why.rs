@@ -1,0 +1,273 @@
+//! `flow why`: what each step of a commit's jobs would do and why, or what a run did with them. Executes nothing.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+use globset::GlobMatcher;
+use jiff::Timestamp;
+
+use crate::cli::fault::Fault;
+use crate::cli::open::{self, Opened};
+use crate::cli::{Places, select};
+use crate::names::{Axes, JobId, RunId};
+use crate::run::journal::{PlanFile, read_plan};
+use crate::store::{Index, Store};
+use crate::why::change::{Blobs, LINES};
+use crate::why::explain::{Explanation, explain};
+use crate::why::forecast::forecast;
+use crate::why::ran::Ran;
+use crate::why::text;
+
+/// Commits that are named where one is not found.
+const NAMED: usize = 12;
+/// Digits that a commit needs at least.
+const DIGITS: usize = 4;
+
+/// Arguments of `flow why`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  flow why 9f47610d m.kdl               what would run again for a commit, and why
+  flow why 9f47610d                     the same, by the manifest of the newest run that holds it
+  flow why 'shop/9f47610d/careful/*'    only these jobs
+  flow why 9f47610d --run               what the newest run did with it, and why
+  flow why 9f47610d --run 20261121T0401 what a certain run did
+
+Exit codes: 0 explained; 2 no such commit, run or manifest.")]
+pub struct WhyArgs {
+    /// A commit by its first digits (at least 4), or jobs by name or glob
+    commit: String,
+    /// The manifest [default: that of the newest run that holds the commit]
+    manifest: Option<PathBuf>,
+    #[command(flatten)]
+    places: Places,
+    /// Explain what a run did [default: the newest that holds the commit]
+    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "")]
+    run: Option<String>,
+    /// Only jobs that match a glob
+    #[arg(long, value_name = "GLOB")]
+    job: Vec<String>,
+    /// Every step and every line
+    #[arg(long)]
+    all: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// Explains a commit.
+///
+/// # Errors
+/// If nothing by that name is known, or it is ambiguous; with what there is.
+pub async fn why(args: WhyArgs) -> Result<ExitCode, Fault> {
+    let wanted = Wanted::new(&args.commit, &args.job)?;
+    let lines = if args.all { usize::MAX } else { LINES };
+    let said = match &args.run {
+        Some(run) => after(&args, run, &wanted, lines)?,
+        None => before(&args, &wanted, lines).await?,
+    };
+    if args.json {
+        let text = serde_json::to_string(&said).map_err(|error| Fault::new(3, error.to_string()))?;
+        println!("{text}");
+    } else {
+        print!("{}", text::why(&said, args.all));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What would happen if the manifest were run now.
+async fn before(args: &WhyArgs, wanted: &Wanted, lines: usize) -> Result<Explanation, Fault> {
+    let (manifest, places) = match &args.manifest {
+        Some(manifest) => (manifest.clone(), args.places.clone()),
+        None => {
+            let root = open::store_here(&args.places)?;
+            let (run, plan) = newest(&root, None, wanted)?;
+            eprintln!("note: by {}, the manifest of run {run}", plan.manifest.display());
+            (plan.manifest, Places { cache: Some(root), ..args.places.clone() })
+        }
+    };
+    let mut read = open::read(&manifest)?;
+    let known = read.pipeline.repos.iter().flat_map(|repo| &repo.commits).map(|commit| commit.id.value.clone());
+    if let Some(commit) = wanted.commit(known)? {
+        // The other commits have nothing to do with it: they need not be resolved, planned and looked up.
+        for repo in &mut read.pipeline.repos {
+            repo.commits.retain(|known| known.id.value == commit);
+        }
+    }
+    let opened = Opened::with(Arc::new(read), &manifest, &places, false).await?;
+    let plan = opened.plan();
+    let jobs: Vec<usize> = (0..plan.jobs.len()).filter(|job| wanted.holds(&plan.jobs[*job].id)).collect();
+    if jobs.is_empty() {
+        return Err(wanted.nothing(plan.jobs.iter().map(|job| job.id.to_string())));
+    }
+    let mut of_interest = vec![false; plan.nodes.len()];
+    for node in jobs.iter().flat_map(|job| &plan.jobs[*job].nodes) {
+        of_interest[*node] = true;
+    }
+    let forecasts = forecast(plan, &opened.store, &opened.index, &of_interest);
+    let blobs = Blobs { store: &opened.store, intake: Some(&opened.prepared.intake) };
+    Ok(explain(plan, &jobs, &forecasts, &blobs, &opened.index, lines, Timestamp::now()))
+}
+
+/// What a run did.
+fn after(args: &WhyArgs, run: &str, wanted: &Wanted, lines: usize) -> Result<Explanation, Fault> {
+    let root = match &args.manifest {
+        Some(manifest) => open::store_root(manifest, &args.places),
+        None => open::store_here(&args.places)?,
+    };
+    let manifest = args.manifest.as_deref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
+    let (run, plan) = if run.is_empty() { newest(&root, manifest.as_deref(), wanted)? } else { named(&root, run)? };
+    let commits = plan.jobs.iter().filter_map(|(_, axes)| axes.get("commit").map(str::to_owned));
+    let commit = wanted.commit(commits)?;
+    let jobs: Vec<&(JobId, Axes)> = plan
+        .jobs
+        .iter()
+        .filter(|(id, axes)| wanted.holds(id) && commit.as_deref().is_none_or(|id| axes.get("commit") == Some(id)))
+        .collect();
+    if jobs.is_empty() {
+        return Err(wanted.nothing(plan.jobs.iter().map(|(id, _)| id.to_string())));
+    }
+    if args.run.as_deref() == Some("") {
+        eprintln!("note: run {run} of {}", plan.manifest.display());
+    }
+    let store: Store = open::store(&root)?;
+    let index = Index::load(&root).map_err(|error| Fault::new(3, error.to_string()))?;
+    open::say_damage(&index);
+    let now = Timestamp::now();
+    let ran = Ran::read(&root, &run, now);
+    if !ran.finished() {
+        eprintln!("note: the run has not finished; this is how far it came");
+    }
+    let blobs = Blobs { store: &store, intake: None };
+    Ok(ran.explain(&run, &plan, &jobs, &blobs, &index, lines, now))
+}
+
+/// Which jobs are asked for.
+struct Wanted {
+    text: String,
+    /// The text is the beginning of a commit's id.
+    digits: bool,
+    globs: Vec<GlobMatcher>,
+}
+
+impl Wanted {
+    fn new(text: &str, jobs: &[String]) -> Result<Self, Fault> {
+        let digits = text.bytes().all(|b| b.is_ascii_hexdigit()) && text.len() <= 40;
+        if digits && text.len() < DIGITS {
+            return Err(Fault::hint(
+                2,
+                format!("`{text}` is too short for a commit"),
+                format!("give at least {DIGITS} digits of its id, or a job: 'repo/commit/candidate/sample' with `*`"),
+            ));
+        }
+        let mut globs = select::globs(jobs)?;
+        if !digits {
+            globs.extend(select::globs(&[text.to_owned()])?);
+        }
+        Ok(Self { text: text.to_lowercase(), digits, globs })
+    }
+
+    fn holds(&self, job: &JobId) -> bool {
+        self.globs.iter().all(|glob| glob.is_match(job.as_str()))
+    }
+
+    fn begins(&self, commit: &str) -> bool {
+        // A manifest may say fewer digits than are asked for.
+        commit.starts_with(&self.text) || commit.len() >= DIGITS && self.text.starts_with(commit)
+    }
+
+    /// The one commit that is meant; `None` where jobs are asked for.
+    fn commit(&self, known: impl Iterator<Item = String>) -> Result<Option<String>, Fault> {
+        if !self.digits {
+            return Ok(None);
+        }
+        let mut all: Vec<String> = known.collect();
+        all.sort_unstable();
+        all.dedup();
+        let meant: Vec<&String> = all.iter().filter(|commit| self.begins(commit)).collect();
+        match meant.as_slice() {
+            [commit] => Ok(Some((*commit).clone())),
+            [] => Err(Fault::hint(
+                2,
+                format!("there is no commit `{}`", self.text),
+                format!("there are {}", some_of(all.iter().map(|commit| short(commit)))),
+            )),
+            several => Err(Fault::hint(
+                2,
+                format!("`{}` is the beginning of {} commits", self.text, several.len()),
+                format!("give more digits of one: {}", some_of(several.iter().map(|commit| commit.as_str()))),
+            )),
+        }
+    }
+
+    fn nothing(&self, jobs: impl Iterator<Item = String>) -> Fault {
+        Fault::hint(2, format!("no job is called `{}`", self.text), format!("there are {}", some_of(jobs)))
+    }
+}
+
+fn short(commit: &str) -> &str {
+    commit.get(..8).unwrap_or(commit)
+}
+
+fn some_of<T: ToString>(names: impl Iterator<Item = T>) -> String {
+    let names: Vec<String> = names.map(|name| name.to_string()).collect();
+    match names.len() {
+        0 => "none".to_owned(),
+        all if all <= NAMED => names.join(", "),
+        all => format!("{} and {} more", names[..NAMED].join(", "), all - NAMED),
+    }
+}
+
+/// All runs of a store, the newest first.
+fn runs(root: &Path) -> Vec<RunId> {
+    let entries = std::fs::read_dir(root.join("runs")).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort_unstable();
+    names.into_iter().rev().map(|name| RunId::new(name.as_str())).collect()
+}
+
+/// The newest run that holds what is asked for, of a manifest or of any.
+fn newest(root: &Path, manifest: Option<&Path>, wanted: &Wanted) -> Result<(RunId, PlanFile), Fault> {
+    let mut commits = Vec::new();
+    for run in runs(root) {
+        let Some(plan) = read_plan(root, &run) else { continue };
+        if manifest.is_some_and(|manifest| plan.manifest != manifest) {
+            continue;
+        }
+        let holds = |(id, axes): &(JobId, Axes)| match axes.get("commit") {
+            Some(commit) if wanted.digits => wanted.begins(commit),
+            _ => !wanted.digits && wanted.holds(id),
+        };
+        if plan.jobs.iter().any(holds) {
+            return Ok((run, plan));
+        }
+        commits.extend(plan.jobs.iter().filter_map(|(_, axes)| axes.get("commit").map(|id| short(id).to_owned())));
+    }
+    commits.sort_unstable();
+    commits.dedup();
+    let hint = if commits.is_empty() {
+        format!("no run is recorded under {}; name the manifest: flow why {} MANIFEST", root.display(), wanted.text)
+    } else {
+        format!("the runs there are hold {}", some_of(commits.iter()))
+    };
+    Err(Fault::hint(2, format!("no run holds `{}`", wanted.text), hint))
+}
+
+/// The run by that name, or by a beginning that only one has.
+fn named(root: &Path, name: &str) -> Result<(RunId, PlanFile), Fault> {
+    let all = runs(root);
+    let meant: Vec<&RunId> = all.iter().filter(|run| run.as_str().starts_with(name)).collect();
+    let fault = |what: String, runs: &mut dyn Iterator<Item = &RunId>| {
+        Fault::hint(2, what, format!("there are {}", some_of(runs)))
+    };
+    match meant.as_slice() {
+        [] => Err(fault(format!("there is no run `{name}`"), &mut all.iter())),
+        [run] => match read_plan(root, run) {
+            Some(plan) => Ok(((*run).clone(), plan)),
+            None => Err(Fault::new(2, format!("what is kept of run {run} cannot be read"))),
+        },
+        several => Err(fault(format!("several runs begin with `{name}`"), &mut several.iter().copied())),
+    }
+}

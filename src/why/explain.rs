@@ -1,0 +1,266 @@
+//! What the steps of some jobs would do and why, each change with what differs in it; roots apart from consequences.
+//!
+//! The forecast says what; here it is put into words and told per job. Prints nothing.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::attempt::Ended;
+use crate::key::{ActionKey, Change};
+use crate::names::{AttemptId, Axes, JobId, RunId};
+use crate::plan::{Plan, point_name};
+use crate::store::Index;
+use crate::why::change::{Blobs, Shown};
+use crate::why::forecast::{Forecast, State};
+
+/// The answer to `why`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Explanation {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The manifest's path.
+    pub manifest: String,
+    /// The run that is explained; absent where it is what would happen now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
+    /// The jobs.
+    pub jobs: Vec<JobSaid>,
+    /// How many different causes there are.
+    pub roots: usize,
+    /// How many actions are executed only for what is executed upstream of them.
+    pub consequences: usize,
+}
+
+/// What is said of a job.
+#[derive(Clone, Debug, Serialize)]
+pub struct JobSaid {
+    /// Its name.
+    pub job: JobId,
+    /// Its axes.
+    pub axes: Axes,
+    /// Its steps, upstream first.
+    pub steps: Vec<StepSaid>,
+}
+
+/// What is said of one action.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StepSaid {
+    /// The step's name.
+    pub step: String,
+    /// What became or would become of it.
+    pub state: &'static str,
+    /// Its key, where it is known.
+    pub key: Option<ActionKey>,
+    /// What changed, the first to blame.
+    pub changes: Vec<Shown>,
+    /// Whether it has a reason of its own, and does not only follow.
+    pub root: bool,
+    /// Why, where no change says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub because: Option<String>,
+    /// The attempt that serves it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub served_by: Option<AttemptSaid>,
+    /// The action that has the same key and is executed in its place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shared_with: Option<String>,
+    /// The actions upstream that it follows.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub follows: Vec<String>,
+    /// The attempts before, or those of the run: where none of them settled it, each with its cause.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub attempts: Vec<AttemptSaid>,
+    /// The action's point, for people: jobs of a commit share some of their actions.
+    #[serde(skip)]
+    pub point: String,
+}
+
+impl StepSaid {
+    /// A step of which only this is known.
+    #[must_use]
+    pub fn new(step: &str, axes: &Axes, state: &'static str) -> Self {
+        Self {
+            step: step.to_owned(),
+            state,
+            key: None,
+            changes: Vec::new(),
+            root: false,
+            because: None,
+            served_by: None,
+            shared_with: None,
+            follows: Vec::new(),
+            attempts: Vec::new(),
+            point: point_name(axes),
+        }
+    }
+}
+
+/// An attempt in short.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct AttemptSaid {
+    /// Its id.
+    pub attempt: AttemptId,
+    /// The run that recorded its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
+    /// When it ended.
+    pub at: Timestamp,
+    /// How long that is ago, in seconds.
+    pub age_s: i64,
+    /// How long it took, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wall_ms: Option<u64>,
+    /// `SUCCEEDED` or the cause.
+    pub outcome: String,
+    /// The line that shows a failure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<String>,
+}
+
+impl AttemptSaid {
+    /// Of a record.
+    #[must_use]
+    pub fn of(ended: &Ended, now: Timestamp) -> Self {
+        Self {
+            attempt: ended.attempt.clone(),
+            run: Some(ended.run.clone()),
+            at: ended.at,
+            age_s: age(ended.at, now),
+            wall_ms: Some(ended.wall_ms),
+            outcome: ended.outcome.word().to_owned(),
+            evidence: ended.outcome.failure().map(|failure| failure.evidence.as_str().to_owned()),
+        }
+    }
+
+    /// Its age as a duration.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        Duration::from_secs(self.age_s.unsigned_abs())
+    }
+}
+
+/// Seconds from one time to another, 0 for one of a clock that runs ahead.
+#[must_use]
+pub fn age(at: Timestamp, now: Timestamp) -> i64 {
+    (now.as_second() - at.as_second()).max(0)
+}
+
+/// What a limit change means, beside its figures.
+#[must_use]
+pub fn about_limits(changes: &[Change]) -> Option<String> {
+    changes.iter().any(|change| change.ingredient.starts_with("limit ")).then(|| "the attempt had met it".to_owned())
+}
+
+/// Explains jobs of a plan by its forecasts.
+#[must_use]
+pub fn explain(
+    plan: &Plan,
+    jobs: &[usize],
+    forecasts: &[Forecast],
+    blobs: &Blobs<'_>,
+    index: &Index,
+    lines: usize,
+    now: Timestamp,
+) -> Explanation {
+    let by_node: HashMap<usize, &Forecast> = forecasts.iter().map(|said| (said.node, said)).collect();
+    let mut said_of: HashMap<usize, StepSaid> = HashMap::new();
+    let mut told = HashSet::new();
+    let mut jobs_said = Vec::new();
+    for job in jobs {
+        let job = &plan.jobs[*job];
+        let mut steps = Vec::new();
+        for node in &job.nodes {
+            let Some(forecast) = by_node.get(node) else { continue };
+            told.insert(*node);
+            let said = said_of.entry(*node).or_insert_with(|| step(plan, forecast, blobs, index, lines, now));
+            steps.push(said.clone());
+        }
+        jobs_said.push(JobSaid { job: job.id.clone(), axes: job.axes.clone(), steps });
+    }
+    let told: Vec<&Forecast> = forecasts.iter().filter(|said| told.contains(&said.node)).collect();
+    Explanation {
+        pipeline: plan.manifest.pipeline.name.value.clone(),
+        manifest: plan.manifest.files.first().map_or_else(String::new, |file| file.name.clone()),
+        run: None,
+        jobs: jobs_said,
+        roots: groups(&told).len(),
+        consequences: told.iter().filter(|said| said.state.executes() && !said.is_root()).count(),
+    }
+}
+
+fn step(plan: &Plan, forecast: &Forecast, blobs: &Blobs<'_>, index: &Index, lines: usize, now: Timestamp) -> StepSaid {
+    let node = forecast.node;
+    let mut said = StepSaid::new(plan.step(node).name.value.as_str(), &plan.nodes[node].axes, forecast.state.word());
+    said.key = forecast.key;
+    said.root = forecast.is_root();
+    said.because.clone_from(&forecast.because);
+    said.served_by = forecast.served.as_ref().map(|ended| AttemptSaid::of(ended, now));
+    said.shared_with = forecast.shares.map(|with| plan.title(with));
+    said.follows = forecast.follows.iter().map(|up| plan.title(*up)).collect();
+    match forecast.state {
+        State::Retry | State::Exhausted => said.attempts = attempts(forecast, index, now),
+        _ => said.changes = forecast.changes.iter().map(|change| Shown::of(change, blobs, lines)).collect(),
+    }
+    if said.because.is_none() {
+        said.because = about_limits(&forecast.changes);
+    }
+    if forecast.state == State::New && said.because.is_none() && forecast.follows.is_empty() {
+        said.because = Some("nothing like it was run before".into());
+    }
+    said
+}
+
+fn attempts(forecast: &Forecast, index: &Index, now: Timestamp) -> Vec<AttemptSaid> {
+    let all = forecast.key.and_then(|key| index.attempts(&key).ok()).unwrap_or_default();
+    all.iter().map(|ended| AttemptSaid::of(ended, now)).collect()
+}
+
+/// Actions with one and the same cause of their own.
+#[derive(Clone, Debug)]
+pub struct Group<'a> {
+    /// What becomes of them.
+    pub state: State,
+    /// What changed.
+    pub changes: Vec<Change>,
+    /// Why, where no change says it.
+    pub because: Option<String>,
+    /// The actions.
+    pub members: Vec<&'a Forecast>,
+}
+
+/// The actions that are executed for reasons of their own, by reason; what is new is one group, what changed comes first.
+#[must_use]
+pub fn groups<'a>(forecasts: &[&'a Forecast]) -> Vec<Group<'a>> {
+    let mut groups: Vec<Group<'a>> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
+    for said in forecasts.iter().filter(|said| said.is_root()) {
+        let (changes, because) = match said.state {
+            // Which attempt it was tells one action from another, and nothing about the cause.
+            State::Retry => (Vec::new(), Some(last_cause(said))),
+            State::New => (Vec::new(), said.because.clone()),
+            _ => (said.changes.clone(), said.because.clone()),
+        };
+        let place = format!("{:?} {changes:?} {because:?}", said.state);
+        let at = *places.entry(place).or_insert_with(|| {
+            groups.push(Group { state: said.state, changes, because, members: Vec::new() });
+            groups.len() - 1
+        });
+        groups[at].members.push(said);
+    }
+    let order = |state: State| match state {
+        State::Changed => 0,
+        State::Retry => 1,
+        _ => 2,
+    };
+    groups.sort_by_key(|group| order(group.state));
+    groups
+}
+
+fn last_cause(said: &Forecast) -> String {
+    let last = said.changes.first().and_then(|change| change.old.as_ref()).map(ToString::to_string);
+    let word = last.as_deref().and_then(|text| text.rsplit(' ').next()).unwrap_or("nothing");
+    format!("the last attempt ended in {word}, which settles nothing")
+}

@@ -1,0 +1,234 @@
+//! What a run did with the actions of some jobs, and why, by its journal.
+//!
+//! Needs no manifest: the journal names every action by its point, and a job's actions are those whose points lie on it.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use crate::event::{Event, Reason, Told};
+use crate::key::ActionKey;
+use crate::names::{Axes, JobId, RunId};
+use crate::plan::point_name;
+use crate::run::journal::{PlanFile, read};
+use crate::store::Index;
+use crate::why::change::{Blobs, Shown};
+use crate::why::explain::{AttemptSaid, Explanation, JobSaid, StepSaid, about_limits, age};
+
+/// What the journal tells of one action.
+#[derive(Default)]
+struct Action {
+    step: String,
+    axes: Axes,
+    key: Option<ActionKey>,
+    why: Option<Reason>,
+    failed: Vec<AttemptSaid>,
+    end: Option<End>,
+}
+
+enum End {
+    Settled { by: AttemptSaid, cached: bool, shared_with: Option<usize>, marks: Vec<String> },
+    Over { word: String, because: String },
+}
+
+/// What a run did, by action.
+pub struct Ran {
+    actions: BTreeMap<usize, Action>,
+    finished: bool,
+}
+
+impl Ran {
+    /// Reads a run's journal.
+    #[must_use]
+    pub fn read(root: &Path, run: &RunId, now: Timestamp) -> Self {
+        let mut ran = Self { actions: BTreeMap::new(), finished: false };
+        for told in read(root, run) {
+            ran.see(told, now);
+        }
+        ran
+    }
+
+    /// Whether the run came to its end.
+    #[must_use]
+    pub fn finished(&self) -> bool {
+        self.finished
+    }
+
+    fn see(&mut self, told: Told, now: Timestamp) {
+        let at = told.at;
+        let attempt = |attempt, outcome, evidence, wall_ms| AttemptSaid {
+            attempt,
+            run: None,
+            at,
+            age_s: age(at, now),
+            wall_ms,
+            outcome,
+            evidence,
+        };
+        match told.event {
+            Event::ActionStarted { node, key, axes, step, why, .. } => {
+                let action = self.action(node, axes, step);
+                action.key = Some(key);
+                // A second attempt of the run is there because of the first: why the first was begun is what is asked.
+                action.why.get_or_insert(why);
+            }
+            Event::ActionSettled {
+                node,
+                key,
+                axes,
+                step,
+                attempt: id,
+                cached,
+                shared_with,
+                outcome,
+                evidence,
+                wall_ms,
+                marks,
+            } => {
+                let action = self.action(node, axes, step);
+                action.key = Some(key);
+                let by = attempt(id, outcome, evidence, Some(wall_ms));
+                action.end = Some(End::Settled { by, cached, shared_with, marks });
+            }
+            Event::AttemptFailed { node, axes, step, attempt: id, outcome, evidence, .. } => {
+                self.action(node, axes, step).failed.push(attempt(id, outcome, Some(evidence), None));
+            }
+            Event::ActionOver { node, axes, step, end, because } => {
+                self.action(node, axes, step).end = Some(End::Over { word: end, because });
+            }
+            Event::RunFinished { .. } => self.finished = true,
+            _ => {}
+        }
+    }
+
+    fn action(&mut self, node: usize, axes: Axes, step: String) -> &mut Action {
+        let action = self.actions.entry(node).or_default();
+        (action.axes, action.step) = (axes, step);
+        action
+    }
+
+    fn executed(&self, node: usize) -> bool {
+        self.actions.get(&node).is_some_and(|action| action.why.is_some())
+    }
+
+    fn title(&self, node: usize) -> String {
+        self.actions.get(&node).map_or_else(
+            || format!("action {node}"),
+            |action| format!("{} {}", point_name(&action.axes), action.step).trim_start().to_owned(),
+        )
+    }
+
+    /// The changes of an executed action that are not the outputs of what this run executed upstream of it.
+    fn own_changes(&self, why: &Reason) -> usize {
+        let follows = |ingredient: &str| why.from.iter().any(|(role, up)| role == ingredient && self.executed(*up));
+        why.changes.iter().filter(|change| !follows(&change.ingredient)).count()
+    }
+
+    /// Explains what the run did with some jobs of its plan.
+    #[must_use]
+    pub fn explain(
+        &self,
+        run: &RunId,
+        plan: &PlanFile,
+        jobs: &[&(JobId, Axes)],
+        blobs: &Blobs<'_>,
+        index: &Index,
+        lines: usize,
+        now: Timestamp,
+    ) -> Explanation {
+        let order: HashMap<&str, usize> =
+            plan.steps.iter().enumerate().map(|(at, (step, _))| (step.as_str(), at)).collect();
+        let mut said_of: HashMap<usize, StepSaid> = HashMap::new();
+        let mut said = Vec::new();
+        for (job, axes) in jobs {
+            let on_it = |action: &Action| action.axes.0.iter().all(|(axis, value)| axes.get(axis) == Some(value));
+            let mut nodes: Vec<usize> =
+                self.actions.iter().filter(|(_, action)| on_it(action)).map(|(node, _)| *node).collect();
+            nodes.sort_by_key(|node| (order.get(self.actions[node].step.as_str()).copied(), *node));
+            let steps = nodes
+                .into_iter()
+                .map(|node| said_of.entry(node).or_insert_with(|| self.step(node, blobs, index, lines, now)).clone());
+            said.push(JobSaid { job: job.clone(), axes: axes.clone(), steps: steps.collect() });
+        }
+        let mut roots = HashSet::new();
+        let mut consequences = 0;
+        for node in said_of.keys() {
+            let Some(why) = &self.actions[node].why else { continue };
+            if said_of[node].root {
+                let changes = if why.state == "changed" { format!("{:?}", why.changes) } else { String::new() };
+                roots.insert((why.state.clone(), changes));
+            } else {
+                consequences += 1;
+            }
+        }
+        Explanation {
+            pipeline: plan.pipeline.clone(),
+            manifest: plan.manifest.display().to_string(),
+            run: Some(run.clone()),
+            jobs: said,
+            roots: roots.len(),
+            consequences,
+        }
+    }
+
+    fn step(&self, node: usize, blobs: &Blobs<'_>, index: &Index, lines: usize, now: Timestamp) -> StepSaid {
+        let action = &self.actions[&node];
+        let mut said = StepSaid::new(&action.step, &action.axes, "blocked");
+        said.key = action.key;
+        match &action.end {
+            Some(End::Settled { by, cached, shared_with, marks }) => {
+                said.state = if *cached { "hit" } else { "new" };
+                said.shared_with = shared_with.map(|with| self.title(with));
+                said.served_by = Some(if *cached { recorded(action.key, by, index, now) } else { by.clone() });
+                said.because = (!marks.is_empty()).then(|| marks.join(", "));
+            }
+            Some(End::Over { word, because }) => {
+                said.state = if word == "skipped" { "skipped" } else { "blocked" };
+                said.because = Some(because.clone());
+            }
+            None => said.because = Some("it was not settled".into()),
+        }
+        said.attempts.clone_from(&action.failed);
+        if let Some(why) = &action.why {
+            self.reason(&mut said, node, why, blobs, lines);
+        }
+        said
+    }
+
+    fn reason(&self, said: &mut StepSaid, node: usize, why: &Reason, blobs: &Blobs<'_>, lines: usize) {
+        let changed = why.state == "changed" || !why.changes.is_empty() && why.state == "adopted";
+        said.state = match why.state.as_str() {
+            "changed" if self.own_changes(why) == 0 && !why.changes.is_empty() => "follows",
+            "changed" => "changed",
+            "retry" => "retry",
+            "adopted" => "adopted",
+            _ => "new",
+        };
+        said.root = match said.state {
+            "follows" => false,
+            "new" => !why.from.iter().any(|(_, up)| self.executed(*up)),
+            _ => true,
+        };
+        if changed {
+            said.changes = why.changes.iter().map(|change| Shown::of(change, blobs, lines)).collect();
+        }
+        let mut follows: Vec<usize> =
+            why.from.iter().map(|(_, up)| *up).filter(|up| *up != node && self.executed(*up)).collect();
+        follows.dedup();
+        said.follows = follows.into_iter().map(|up| self.title(up)).collect();
+        let because = match why.state.as_str() {
+            "retry" => why.changes.first().and_then(|change| change.old.as_ref()).map(|last| format!("after {last}")),
+            "adopted" => Some("the run that began it had died; what it left was taken over".to_owned()),
+            "new" if said.root => Some("nothing like it was run before".to_owned()),
+            _ => about_limits(&why.changes),
+        };
+        said.because = because.or_else(|| said.because.take());
+    }
+}
+
+/// The attempt that served, as the records say it: the journal only knows when it was served.
+fn recorded(key: Option<ActionKey>, by: &AttemptSaid, index: &Index, now: Timestamp) -> AttemptSaid {
+    let all = key.and_then(|key| index.attempts(&key).ok()).unwrap_or_default();
+    all.iter().find(|ended| ended.attempt == by.attempt).map_or_else(|| by.clone(), |ended| AttemptSaid::of(ended, now))
+}

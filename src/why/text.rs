@@ -1,0 +1,274 @@
+//! Explanations as text: a section for what the jobs share and one for each job, a line a step, below it what changed.
+//!
+//! Readable without colour at 80 columns. What a blob or a probe says is hostile until its control characters are spelt out.
+
+use std::time::Duration;
+
+use serde_json::Value as Json;
+
+use crate::units::human_span;
+use crate::why::change::Shown;
+use crate::why::explain::{AttemptSaid, Explanation, StepSaid};
+
+/// How wide a line may be.
+const WIDTH: usize = 80;
+
+/// An explanation as text. With `all`, also the steps of jobs in which nothing happens, and lines as long as they are.
+#[must_use]
+pub fn why(said: &Explanation, all: bool) -> String {
+    let mut text = String::new();
+    let sections = sections(said);
+    let quiet = |section: &&Section<'_>| section.steps.iter().all(|step| step.state == "hit" && step.because.is_none());
+    let all = all || sections.iter().all(|section| quiet(&section));
+    let names = sections.iter().flat_map(|section| &section.steps).map(|step| step.step.len()).max().unwrap_or(0);
+    for section in &sections {
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        if !all && quiet(&section) {
+            text.push_str(&format!("{}: {} steps, all hit\n", section.heading(), section.steps.len()));
+            continue;
+        }
+        text.push_str(&section.heading());
+        text.push('\n');
+        for step in &section.steps {
+            text.push_str(&of_step(step, names, said.run.is_some(), all));
+        }
+    }
+    text.push_str(&summary(said, &sections));
+    text
+}
+
+struct Section<'a> {
+    point: &'a str,
+    sharers: usize,
+    steps: Vec<&'a StepSaid>,
+}
+
+impl Section<'_> {
+    fn heading(&self) -> String {
+        let point = if self.point.is_empty() { "everything" } else { self.point };
+        match self.sharers {
+            1 => point.to_owned(),
+            n => format!("{point} (shared by {n} jobs)"),
+        }
+    }
+}
+
+/// Actions by their point, each once: a job's own behind what it shares.
+fn sections(said: &Explanation) -> Vec<Section<'_>> {
+    let mut sections: Vec<Section<'_>> = Vec::new();
+    for job in &said.jobs {
+        let mut seen: Vec<&str> = Vec::new();
+        for step in &job.steps {
+            let at = sections.iter().position(|section| section.point == step.point).unwrap_or_else(|| {
+                sections.push(Section { point: &step.point, sharers: 0, steps: Vec::new() });
+                sections.len() - 1
+            });
+            let section = &mut sections[at];
+            if !seen.contains(&step.point.as_str()) {
+                seen.push(&step.point);
+                section.sharers += 1;
+            }
+            if !section.steps.iter().any(|known| known.step == step.step) {
+                section.steps.push(step);
+            }
+        }
+    }
+    sections
+}
+
+fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool) -> String {
+    let key = step.key.map_or_else(|| " ".repeat(12), |key| key.0.short());
+    let mut head = format!("  {:names$}  {:9}  {key}", step.step, step.state);
+    let tail = match (&step.served_by, &step.shared_with) {
+        (_, Some(with)) => format!("as {}", printable(with)),
+        (Some(by), None) if step.state == "hit" => format!("{}, {}", by.attempt, ago(by)),
+        (Some(by), None) => {
+            let took = by.wall_ms.map(|ms| format!(" in {}", human_span(Duration::from_millis(ms))));
+            format!("{}{}", by.outcome, took.unwrap_or_default())
+        }
+        _ => String::new(),
+    };
+    head.push_str("  ");
+    head.push_str(&tail);
+    let mut text = format!("{}\n", head.trim_end());
+    let mut line = |indent: usize, line: &str| {
+        text.push_str(&" ".repeat(indent));
+        text.push_str(&if all { printable(line) } else { cut(&printable(line), WIDTH - indent) });
+        text.push('\n');
+    };
+    for change in &step.changes {
+        for said in change_lines(change, WIDTH - 6) {
+            line(6, &said);
+        }
+        for difference in change.diff.iter().flat_map(|diff| diff.lines()) {
+            line(8, difference);
+        }
+    }
+    for attempt in &step.attempts {
+        line(6, &format!("attempt {}, {}: {}", attempt.attempt, ago(attempt), attempt.outcome));
+        if let Some(evidence) = &attempt.evidence {
+            line(8, evidence);
+        }
+    }
+    if let Some(because) = &step.because {
+        for said in wrapped(&printable(because), WIDTH - 6) {
+            line(6, &said);
+        }
+    }
+    if !step.root && !step.follows.is_empty() {
+        let verb = if ran { "followed" } else { "follows" };
+        let ups: Vec<&str> = step.follows.iter().map(|up| up.rsplit(' ').next().unwrap_or(up)).collect();
+        line(6, &format!("{verb} {}", ups.join(", ")));
+    }
+    if let Some(evidence) = step.served_by.as_ref().and_then(|by| by.evidence.as_ref()).filter(|_| step.state != "hit")
+    {
+        line(6, evidence);
+    }
+    text
+}
+
+fn summary(said: &Explanation, sections: &[Section<'_>]) -> String {
+    let steps: Vec<&&StepSaid> = sections.iter().flat_map(|section| &section.steps).collect();
+    let executed = |step: &&&&StepSaid| matches!(step.state, "changed" | "follows" | "new" | "retry" | "adopted");
+    let count = steps.iter().filter(executed).count();
+    let (done, none) = match said.run {
+        Some(_) => ("were executed", "nothing was executed"),
+        None => ("would be executed", "nothing would be executed"),
+    };
+    if count == 0 {
+        return format!("\n{none}\n");
+    }
+    let plural = |count: usize, one: &str| if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") };
+    let then = if said.run.is_none() && steps.iter().any(|step| step.state == "follows") {
+        "\nwhat only follows is served after all if what it reads comes out the same"
+    } else {
+        ""
+    };
+    format!(
+        "\n{}, {}: {count} of {} steps {done}{then}\n",
+        plural(said.roots, "root"),
+        plural(said.consequences, "consequence"),
+        steps.len()
+    )
+}
+
+/// `3.0 m` would be odd here: the largest unit alone.
+fn ago(attempt: &AttemptSaid) -> String {
+    let seconds = attempt.age().as_secs();
+    let (count, unit) = match seconds {
+        0..60 => (seconds, "s"),
+        60..3600 => (seconds / 60, "min"),
+        3600..172_800 => (seconds / 3600, "h"),
+        _ => (seconds / 86_400, "days"),
+    };
+    format!("{count} {unit} ago")
+}
+
+/// A change in words: `script: sha256:1a2b… -> sha256:3c4d…`, on two lines where one is too narrow, its name alone where what
+/// differs says all.
+#[must_use]
+pub fn change_lines(change: &Shown, width: usize) -> Vec<String> {
+    let name = printable(&change.ingredient);
+    let long = |side: &Json| side.is_array() || side.as_str().is_some_and(|text| text.contains('\n'));
+    if change.diff.is_some() && (long(&change.old) || long(&change.new)) {
+        return vec![format!("{name}:")];
+    }
+    let (old, new) = (side(&change.old), side(&change.new));
+    let line = format!("{name}: {old} -> {new}");
+    if line.chars().count() <= width {
+        return vec![line];
+    }
+    let same = old.chars().zip(new.chars()).take_while(|(a, b)| a == b).count();
+    let room = width.saturating_sub(name.chars().count() + 2);
+    let (old, new) = if same > room / 2 { (from(&old, same - 10), from(&new, same - 10)) } else { (old, new) };
+    let indent = " ".repeat((name.chars().count() + 2).saturating_sub(3).max(1));
+    vec![cut(&format!("{name}: {old}"), width), cut(&format!("{indent}-> {new}"), width)]
+}
+
+/// One side of a change on one line, a blob by its first digits.
+fn side(value: &Json) -> String {
+    match value {
+        Json::Null => "(none)".to_owned(),
+        Json::Array(list) => {
+            let elements: Vec<&str> = list.iter().filter_map(Json::as_str).collect();
+            printable(&elements.join(" "))
+        }
+        Json::String(text) => match text.strip_prefix("sha256:") {
+            Some(digits) if digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit()) => {
+                format!("sha256:{}", &digits[..12])
+            }
+            _ if text.is_empty() => "\"\"".to_owned(),
+            _ => printable(&text.replace('\n', " | ")),
+        },
+        other => other.to_string(),
+    }
+}
+
+fn from(text: &str, skip: usize) -> String {
+    format!("…{}", text.chars().skip(skip).collect::<String>())
+}
+
+/// The text in at most so many columns.
+fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    let mut cut: String = text.chars().take(width.saturating_sub(1)).collect();
+    cut.push('…');
+    cut
+}
+
+/// The text in lines of at most so many columns, broken between words.
+#[must_use]
+pub fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+/// The text with control characters and marks that turn the direction of writing spelt out: a diff of an agent's file must not
+/// be able to write on the terminal.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\t' => out.push_str("    "),
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => out.extend(c.escape_unicode()),
+            c if c.is_control() => out.extend(c.escape_default()),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(old: &str, new: &str) -> Shown {
+        Shown { ingredient: "device".into(), old: old.into(), new: new.into(), diff: None }
+    }
+
+    #[test]
+    fn a_long_change_shows_where_it_differs() {
+        assert_eq!(change_lines(&shown("a", "b"), 40), ["device: a -> b"]);
+        let (old, new) = (format!("{}1", "x".repeat(60)), format!("{}2", "x".repeat(60)));
+        assert_eq!(change_lines(&shown(&old, &new), 40), ["device: …xxxxxxxxxx1", "     -> …xxxxxxxxxx2"]);
+    }
+
+    #[test]
+    fn what_is_shown_cannot_write_on_the_terminal() {
+        assert_eq!(printable("a\x1b[2Jb\u{202e}c\td"), "a\\u{1b}[2Jb\\u{202e}c    d");
+    }
+}
