@@ -17,7 +17,7 @@ use crate::store::{Index, Store};
 use crate::why::change::{Blobs, LINES};
 use crate::why::explain::{Explanation, explain};
 use crate::why::forecast::forecast;
-use crate::why::ran::Ran;
+use crate::why::ran::{Known, Ran};
 use crate::why::text;
 
 /// Commits that are named where one is not found.
@@ -141,7 +141,7 @@ fn after(args: &WhyArgs, run: &str, wanted: &Wanted, lines: usize) -> Result<Exp
         eprintln!("note: the run has not finished; this is how far it came");
     }
     let blobs = Blobs { store: &store, intake: None };
-    Ok(ran.explain(&run, &plan, &jobs, &blobs, &index, lines, now))
+    Ok(ran.explain(&run, &plan, &jobs, &Known { blobs: &blobs, index: &index, lines, now }))
 }
 
 /// Which jobs are asked for.

@@ -38,6 +38,19 @@ pub struct Ran {
     finished: bool,
 }
 
+/// What an explanation draws on beside the run itself.
+#[derive(Clone, Copy)]
+pub struct Known<'a> {
+    /// Contents.
+    pub blobs: &'a Blobs<'a>,
+    /// Attempts.
+    pub index: &'a Index,
+    /// The most lines of a text's difference.
+    pub lines: usize,
+    /// The time by which ages are told.
+    pub now: Timestamp,
+}
+
 impl Ran {
     /// Reads a run's journal.
     #[must_use]
@@ -127,16 +140,7 @@ impl Ran {
 
     /// Explains what the run did with some jobs of its plan.
     #[must_use]
-    pub fn explain(
-        &self,
-        run: &RunId,
-        plan: &PlanFile,
-        jobs: &[&(JobId, Axes)],
-        blobs: &Blobs<'_>,
-        index: &Index,
-        lines: usize,
-        now: Timestamp,
-    ) -> Explanation {
+    pub fn explain(&self, run: &RunId, plan: &PlanFile, jobs: &[&(JobId, Axes)], known: &Known<'_>) -> Explanation {
         let order: HashMap<&str, usize> =
             plan.steps.iter().enumerate().map(|(at, (step, _))| (step.as_str(), at)).collect();
         let mut said_of: HashMap<usize, StepSaid> = HashMap::new();
@@ -146,9 +150,8 @@ impl Ran {
             let mut nodes: Vec<usize> =
                 self.actions.iter().filter(|(_, action)| on_it(action)).map(|(node, _)| *node).collect();
             nodes.sort_by_key(|node| (order.get(self.actions[node].step.as_str()).copied(), *node));
-            let steps = nodes
-                .into_iter()
-                .map(|node| said_of.entry(node).or_insert_with(|| self.step(node, blobs, index, lines, now)).clone());
+            let steps =
+                nodes.into_iter().map(|node| said_of.entry(node).or_insert_with(|| self.step(node, known)).clone());
             said.push(JobSaid { job: job.clone(), axes: axes.clone(), steps: steps.collect() });
         }
         let mut roots = HashSet::new();
@@ -172,7 +175,8 @@ impl Ran {
         }
     }
 
-    fn step(&self, node: usize, blobs: &Blobs<'_>, index: &Index, lines: usize, now: Timestamp) -> StepSaid {
+    fn step(&self, node: usize, known: &Known<'_>) -> StepSaid {
+        let Known { blobs, index, lines, now } = *known;
         let action = &self.actions[&node];
         let mut said = StepSaid::new(&action.step, &action.axes, "blocked");
         said.key = action.key;
