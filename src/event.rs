@@ -121,6 +121,12 @@ pub enum Event {
         job: JobId,
         /// Its class.
         class: String,
+        /// Base over patched, where it was measured.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        speedup: Option<f64>,
+        /// Whether an earlier run had said so.
+        #[serde(default)]
+        cached: bool,
     },
     /// Somebody asked the run to stop.
     Draining {

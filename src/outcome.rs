@@ -151,6 +151,8 @@ causes! {
     OutputMissing = "OUTPUT_MISSING", Test, true, true, "make the command write each `output` it declares";
     /// Somebody stopped the run, or flow or the machine died.
     Interrupted = "INTERRUPTED", Harness, false, false, "run the same command again";
+    /// A blob that a record names is gone from the store, or was damaged.
+    BlobLost = "BLOB_LOST", Harness, false, false, "run the same command again: what made it is made anew";
     /// flow could not do its own part.
     HarnessFault = "HARNESS_FAULT", Harness, false, true, "read the evidence; if it is not the disk, report a bug of flow";
 }

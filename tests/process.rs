@@ -76,9 +76,11 @@ impl Place {
             grace_ms: Spec::GRACE_MS,
             cgroup: false,
             end: self.path("end.json"),
+            durable: true,
             inherit: vec![],
             extra: vec![],
             cores: vec![],
+            private: None,
         }
     }
 

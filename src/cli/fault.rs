@@ -36,13 +36,19 @@ impl Fault {
     }
 }
 
+/// Prints a fault as one plain line and gives its exit code: for a program that another one reads.
+pub fn report_plainly(fault: &Fault) -> ExitCode {
+    eprintln!("error: {}", fault.report);
+    ExitCode::from(fault.code)
+}
+
 /// Draws a diagnostic for standard error: as wide as the terminal, in colour only on one.
 #[must_use]
 pub fn draw(report: &dyn Diagnostic) -> String {
     use std::io::IsTerminal;
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let theme = if colour { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
-    let width = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(100);
+    let width = crate::cli::output::width_of_messages();
     let mut text = String::new();
     match GraphicalReportHandler::new_themed(theme).with_width(width).render_report(&mut text, report) {
         Ok(()) => text,
@@ -52,6 +58,6 @@ pub fn draw(report: &dyn Diagnostic) -> String {
 
 /// Prints a fault and gives its exit code.
 pub fn report(fault: &Fault) -> ExitCode {
-    eprint!("{}", draw(&*fault.report));
+    crate::cli::output::say(draw(&*fault.report).trim_end_matches('\n'));
     ExitCode::from(fault.code)
 }

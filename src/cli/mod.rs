@@ -3,16 +3,22 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 pub mod act;
 pub mod check;
+pub mod completions;
 pub mod fault;
+pub mod job;
+pub mod log;
 pub mod open;
+pub mod output;
 pub mod plan;
 pub mod progress;
 pub mod run;
 pub mod select;
+pub mod show;
+pub mod status;
 pub mod why;
 
 pub use fault::Fault;
@@ -45,6 +51,14 @@ enum Verb {
     Why(why::WhyArgs),
     /// Read a manifest and report every flaw in it
     Check(check::CheckArgs),
+    /// Say how the newest run stands
+    Status(status::StatusArgs),
+    /// Show all that is known of one job
+    Show(show::ShowArgs),
+    /// Print what a step of a job printed
+    Log(log::LogArgs),
+    /// Print what a shell needs to complete flow's commands
+    Completions(completions::CompletionsArgs),
     /// Play an agent of the `human`, `nop` or `scripted` adapter
     #[command(hide = true, subcommand)]
     Act(act::Act),
@@ -89,7 +103,12 @@ pub fn main() -> ExitCode {
             Verb::Plan(args) => plan::plan(args).await,
             Verb::Why(args) => why::why(args).await,
             Verb::Check(args) => check::check(&args),
-            Verb::Act(act) => act::act(act),
+            Verb::Status(args) => status::status(&args),
+            Verb::Show(args) => show::show(args).await,
+            Verb::Log(args) => log::log(args).await,
+            Verb::Completions(args) => completions::completions(&args, Cli::command()),
+            // What an agent prints last is the evidence of its failure.
+            Verb::Act(act) => Ok(act::act(act).unwrap_or_else(|fault| fault::report_plainly(&fault))),
         }
     });
     // Tasks that are still blocked in a read must not keep a finished program alive.

@@ -8,10 +8,12 @@ use miette::{Diagnostic, NamedSource, SourceSpan};
 
 use crate::cli::Places;
 use crate::cli::fault::Fault;
+use crate::cli::output;
 use crate::manifest::{self, Manifest};
 use crate::plan::{Missing, Plan};
+use crate::report::jobs;
 use crate::run::prepare::{Prepared, Wishes, prepare};
-use crate::step::context::Machine;
+use crate::step::context::{Machine, lacking_secrets};
 use crate::store::{Index, Store};
 
 /// A manifest on this machine.
@@ -63,9 +65,28 @@ impl Opened {
         let wishes = Wishes { fetch, repos };
         let prepared = prepare(manifest, &machine, &store, &index, &wishes).await;
         for notice in &prepared.notices {
-            eprintln!("note: {notice}");
+            output::say(&format!("note: {notice}"));
         }
         Ok(Self { store, index, machine, prepared, path: path.to_owned() })
+    }
+
+    /// The secrets that wanted actions need and this machine does not have. What is served needs none.
+    #[must_use]
+    pub fn lacking_secrets(&self, wanted: &[bool]) -> Vec<Missing> {
+        let plan = self.plan();
+        let lacking = |node: usize| {
+            let env = plan.nodes[node].ask.env().filter(|_| wanted[node]);
+            env.map(|env| lacking_secrets(&self.machine, env)).unwrap_or_default()
+        };
+        let mut found: Vec<(usize, Missing)> = Vec::new();
+        for node in 0..plan.nodes.len() {
+            found.extend(lacking(node).into_iter().map(|missing| (node, missing)));
+        }
+        if found.is_empty() {
+            return Vec::new();
+        }
+        let ends = jobs::ends(plan, &self.store, &self.index, wanted);
+        found.into_iter().filter(|(node, _)| ends[*node].settled().is_none()).map(|(_, missing)| missing).collect()
     }
 
     /// The plan.
@@ -87,30 +108,25 @@ pub fn read(path: &Path) -> Result<Manifest, Fault> {
 /// the manifest.
 #[must_use]
 pub fn store_root(manifest: &Path, places: &Places) -> PathBuf {
+    let full = std::path::absolute(manifest).unwrap_or_else(|_| manifest.to_owned());
+    store_from(full.parent().unwrap_or(Path::new(".")), places)
+}
+
+/// The folder of the store where there may be no manifest: then it is looked for from the current folder.
+#[must_use]
+pub fn store_root_of(manifest: Option<&Path>, places: &Places) -> PathBuf {
+    match manifest {
+        Some(manifest) => store_root(manifest, places),
+        None => store_from(&std::env::current_dir().unwrap_or_else(|_| PathBuf::from(".")), places),
+    }
+}
+
+fn store_from(folder: &Path, places: &Places) -> PathBuf {
     if let Some(cache) = &places.cache {
         return std::path::absolute(cache).unwrap_or_else(|_| cache.clone());
     }
-    let full = std::path::absolute(manifest).unwrap_or_else(|_| manifest.to_owned());
-    let own = full.parent().unwrap_or(Path::new(".")).to_owned();
-    let project = full.ancestors().skip(1).find(|folder| folder.join(".git").exists()).unwrap_or(&own);
+    let project = folder.ancestors().find(|folder| folder.join(".git").exists()).unwrap_or(folder);
     project.join("cache")
-}
-
-/// The folder of the store for a command that names no manifest: as said, else `cache` in the nearest folder at or above this
-/// one that holds a store or `.git`.
-///
-/// # Errors
-/// If there is none.
-pub fn store_here(places: &Places) -> Result<PathBuf, Fault> {
-    if let Some(cache) = &places.cache {
-        return Ok(std::path::absolute(cache).unwrap_or_else(|_| cache.clone()));
-    }
-    let here = std::env::current_dir().map_err(|error| Fault::new(2, format!("this folder is gone: {error}")))?;
-    let holds_store = |folder: &&Path| folder.join("cache/records").is_dir() || folder.join(".git").exists();
-    match here.ancestors().find(holds_store) {
-        Some(project) => Ok(project.join("cache")),
-        None => Err(Fault::hint(2, "there is no store here", "name the manifest, or the store with --cache DIR")),
-    }
 }
 
 /// Opens a store.
@@ -126,7 +142,7 @@ pub fn store(root: &Path) -> Result<Store, Fault> {
 /// Says what of the store cannot be believed: each is a miss, never silent.
 pub fn say_damage(index: &Index) {
     for damage in index.take_damage() {
-        eprintln!("warning: {damage}");
+        output::say(&format!("warning: {damage}"));
     }
 }
 

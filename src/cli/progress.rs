@@ -3,16 +3,27 @@
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
+use unicode_width::UnicodeWidthStr;
 
+use crate::cli::output;
 use crate::event::{Event, Told};
+use crate::manifest::Kind;
+use crate::measure::result::Ratio;
 use crate::names::Axes;
 use crate::plan::{Plan, point_name};
 use crate::report::jobs::JobResult;
 use crate::run::dispatch::Observer;
+use crate::text::{short_digests, shorten};
 use crate::units::human_span;
+
+/// How many running actions are shown.
+const SHOWN: usize = 8;
+/// How often the screen is drawn though nothing happened.
+const TICK: Duration = Duration::from_millis(500);
 
 /// Every event as a line of JSON on standard output.
 pub struct Json;
@@ -28,10 +39,14 @@ impl Observer for Json {
     }
 }
 
-/// What suits standard error: bars on a terminal, else a line for each executed action.
+/// What suits standard error: bars on a terminal, else a line for each thing that took time or went wrong.
 #[must_use]
-pub fn for_terminal(plan: &Plan, wanted: &[bool]) -> Box<dyn Observer> {
-    if std::io::stderr().is_terminal() { Box::new(Bars::new(plan, wanted)) } else { Box::new(Plain) }
+pub fn for_terminal(plan: &Arc<Plan>, wanted: &[bool]) -> Box<dyn Observer> {
+    if std::io::stderr().is_terminal() {
+        Box::new(Bars::new(plan.clone(), wanted))
+    } else {
+        Box::new(Plain { plan: plan.clone() })
+    }
 }
 
 fn title(axes: &Axes, step: &str) -> String {
@@ -39,26 +54,37 @@ fn title(axes: &Axes, step: &str) -> String {
     if point.is_empty() { step.to_owned() } else { format!("{point} {step}") }
 }
 
-/// A line for each thing that took time or went wrong.
-fn line(event: &Event) -> Option<String> {
+/// Whether executing an action takes time, so that its end is worth a line however it went.
+fn takes_time(plan: &Plan, node: usize) -> bool {
+    plan.nodes.get(node).is_some_and(|_| matches!(plan.kind(node), Kind::Agent | Kind::Test | Kind::Command))
+}
+
+/// A line for each thing that took time or went wrong, and for the class of each job that is new.
+fn line(plan: &Plan, event: &Event) -> Option<String> {
     Some(match event {
         Event::RunStarted { run, pipeline, jobs, actions, .. } => {
             format!("run {run} of {pipeline}: {jobs} jobs, {actions} actions")
         }
         Event::Notice { text } => format!("note: {text}"),
-        Event::ActionSettled { axes, step, cached: false, outcome, evidence, wall_ms, .. } => {
+        Event::ActionSettled { node, axes, step, cached: false, outcome, evidence, wall_ms, .. }
+            if evidence.is_some() || takes_time(plan, *node) =>
+        {
             let took = human_span(Duration::from_millis(*wall_ms));
+            let word = if evidence.is_none() { "done" } else { outcome };
             let evidence = evidence.as_ref().map_or_else(String::new, |evidence| format!(": {evidence}"));
-            format!("{}  {outcome} in {took}{evidence}", title(axes, step))
+            format!("{}  {word} in {took}{}", title(axes, step), short_digests(&evidence))
         }
         Event::AttemptFailed { axes, step, outcome, evidence, again, .. } => {
             let then = if *again { "; it is tried again" } else { "" };
-            format!("{}  {outcome}, not settled: {evidence}{then}", title(axes, step))
+            format!("{}  {outcome}, not settled: {}{then}", title(axes, step), short_digests(evidence))
         }
         Event::ActionOver { axes, step, end, because, .. } if end == "open" => {
             format!("{}  not settled: {because}", title(axes, step))
         }
-        Event::JobSettled { job, class } => format!("{job}  {class}"),
+        Event::JobSettled { job, class, speedup, cached: false } => {
+            let speedup = speedup.map_or_else(String::new, |speedup| format!(" {}x", Ratio(speedup)));
+            format!("{job}  {class}{speedup}")
+        }
         Event::Draining { running } => {
             format!("stopping: nothing more is begun, {running} actions may finish; once more kills them")
         }
@@ -67,115 +93,191 @@ fn line(event: &Event) -> Option<String> {
 }
 
 /// Off a terminal: plain lines.
-struct Plain;
+struct Plain {
+    plan: Arc<Plan>,
+}
 
 impl Observer for Plain {
     fn see(&mut self, told: &Told) {
-        if let Some(line) = line(&told.event) {
-            eprintln!("{line}");
+        if let Some(line) = line(&self.plan, &told.event) {
+            output::say(&line);
         }
     }
 }
 
 /// On a terminal: a bar for each step, and a line for what runs where since when.
 struct Bars {
+    plan: Arc<Plan>,
     all: MultiProgress,
     steps: BTreeMap<String, ProgressBar>,
     now: ProgressBar,
-    running: BTreeMap<usize, (String, Instant)>,
-    seconds: BTreeMap<String, (f64, u32)>,
-    left: BTreeMap<String, u64>,
+    view: Arc<Mutex<View>>,
+}
+
+/// What the lines below the bars are made of. Shared with whoever draws them, since time passes between events too.
+struct View {
+    began: Instant,
+    running: BTreeMap<usize, Running>,
+    /// For each step that takes time, in order.
+    steps: Vec<Stage>,
+}
+
+struct Running {
+    what: String,
+    slots: String,
+    step: String,
+    since: Instant,
+}
+
+struct Stage {
+    name: String,
+    left: u32,
+    executed: u32,
+    seconds: f64,
+    failed: u32,
+    slow: bool,
 }
 
 impl Bars {
-    fn new(plan: &Plan, wanted: &[bool]) -> Self {
+    fn new(plan: Arc<Plan>, wanted: &[bool]) -> Self {
         let all = MultiProgress::new();
-        let style = ProgressStyle::with_template("{prefix:12} {bar:24} {pos:>5}/{len} {msg}")
+        let names = plan.manifest.pipeline.steps.iter().map(|step| step.name.value.as_str().len());
+        let template =
+            format!("{{prefix:{}}} {{bar:20}} {{pos:>5}}/{{len:<5}} {{msg}}", names.max().unwrap_or(8).min(24));
+        let style = ProgressStyle::with_template(&template)
             .unwrap_or_else(|_| ProgressStyle::default_bar())
             .progress_chars("=> ");
         let mut steps = BTreeMap::new();
-        let mut left = BTreeMap::new();
+        let mut stages = Vec::new();
         for (index, step) in plan.manifest.pipeline.steps.iter().enumerate() {
-            let count = (0..plan.nodes.len()).filter(|node| wanted[*node] && plan.nodes[*node].step == index).count();
+            let of_step = |node: &usize| wanted[*node] && plan.nodes[*node].step == index;
+            let count = (0..plan.nodes.len()).filter(of_step).count();
+            if count == 0 {
+                continue;
+            }
             let name = step.name.value.to_string();
             let bar = all.add(ProgressBar::new(count as u64).with_style(style.clone()));
             bar.set_prefix(name.clone());
-            left.insert(name.clone(), count as u64);
+            // A bar that changes too fast is drawn late, and without a tick perhaps never.
+            bar.enable_steady_tick(TICK);
+            let slow = (0..plan.nodes.len()).find(of_step).is_some_and(|node| takes_time(&plan, node));
+            let left = u32::try_from(count).unwrap_or(u32::MAX);
+            stages.push(Stage { name: name.clone(), left, executed: 0, seconds: 0.0, failed: 0, slow });
             steps.insert(name, bar);
         }
-        let spinner = ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
-        let now = all.add(ProgressBar::new_spinner().with_style(spinner));
-        now.enable_steady_tick(Duration::from_secs(1));
-        Self { all, steps, now, running: BTreeMap::new(), seconds: BTreeMap::new(), left }
+        let view = Arc::new(Mutex::new(View { began: Instant::now(), running: BTreeMap::new(), steps: stages }));
+        let seen = view.clone();
+        let drawn = ProgressStyle::with_template("{now}")
+            .unwrap_or_else(|_| ProgressStyle::default_spinner())
+            .with_key("now", move |_: &ProgressState, out: &mut dyn std::fmt::Write| {
+                let _ = out.write_str(&lock(&seen).lines(output::width_of_messages()).join("\n"));
+            });
+        let now = all.add(ProgressBar::new_spinner().with_style(drawn));
+        now.enable_steady_tick(TICK);
+        Self { plan, all, steps, now, view }
     }
 
-    fn say(&self, line: &str) {
-        // `println` of a bar prints nothing where the terminal went away; `suspend` always runs.
-        self.all.suspend(|| eprintln!("{line}"));
-    }
-
-    fn over(&mut self, node: usize, step: &str) {
-        self.running.remove(&node);
+    fn over(&mut self, node: usize, step: &str, failed: bool, wall: Option<Duration>) {
+        let mut view = lock(&self.view);
+        view.running.remove(&node);
+        let Some(stage) = view.steps.iter_mut().find(|stage| stage.name == step) else { return };
+        stage.left = stage.left.saturating_sub(1);
+        stage.failed += u32::from(failed);
+        if let Some(wall) = wall {
+            stage.executed += 1;
+            stage.seconds += wall.as_secs_f64();
+        }
+        let failed = stage.failed;
+        drop(view);
         if let Some(bar) = self.steps.get(step) {
             bar.inc(1);
-        }
-        if let Some(left) = self.left.get_mut(step) {
-            *left = left.saturating_sub(1);
-        }
-        self.show();
-    }
-
-    fn show(&self) {
-        let mut lines: Vec<String> = self
-            .running
-            .values()
-            .take(8)
-            .map(|(what, since)| format!("  {what}, {}", human_span(since.elapsed())))
-            .collect();
-        if self.running.len() > 8 {
-            lines.push(format!("  and {} more", self.running.len() - 8));
-        }
-        lines.push(self.time_left());
-        self.now.set_message(lines.join("\n"));
-    }
-
-    /// From what this run's own actions of each step took; nothing is said of steps of which none has ended.
-    fn time_left(&self) -> String {
-        let mut seconds = 0.0;
-        let mut blind = Vec::new();
-        for (step, left) in self.left.iter().filter(|(_, left)| **left > 0) {
-            match self.seconds.get(step) {
-                Some((sum, count)) if *count > 0 => seconds += sum / f64::from(*count) * (*left as f64),
-                _ => blind.push(step.as_str()),
+            if failed > 0 {
+                bar.set_message(format!("{failed} failed"));
             }
         }
-        let width = self.running.len().max(1) as f64;
-        let about = human_span(Duration::from_secs_f64((seconds / width).min(1e9)));
-        match blind.as_slice() {
-            [] if seconds == 0.0 => String::new(),
-            [] => format!("about {about} left, if the rest takes what the executed ones took"),
-            _ => format!("at least {about} left; unknown for {}", blind.join(", ")),
+    }
+}
+
+fn lock(view: &Mutex<View>) -> MutexGuard<'_, View> {
+    view.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl View {
+    fn lines(&self, width: usize) -> Vec<String> {
+        let mut running: Vec<&Running> = self.running.values().collect();
+        running.sort_by_key(|running| running.since);
+        let mut lines: Vec<String> = running
+            .iter()
+            .take(SHOWN)
+            .map(|running| {
+                let end = format!("{}  {}", running.slots, whole(running.since.elapsed()));
+                let room = width.saturating_sub(end.width() + 5);
+                format!("  {}  {end}", shorten(&running.what, room))
+            })
+            .collect();
+        if running.len() > SHOWN {
+            lines.push(format!("  and {} more", running.len() - SHOWN));
+        }
+        lines.push(shorten(&self.time_left(), width - 1));
+        lines
+    }
+
+    /// From what this run's own actions took and how many went side by side. Of a step of which none has ended nothing is
+    /// known, and that is said.
+    fn time_left(&self) -> String {
+        let elapsed = self.began.elapsed().as_secs_f64().max(0.001);
+        let (mut work, mut done) = (0.0, 0.0);
+        let mut blind = Vec::new();
+        for stage in self.steps.iter() {
+            done += stage.seconds;
+            if stage.left == 0 {
+                continue;
+            }
+            let running = self.running.values().filter(|running| running.step == stage.name);
+            let spent: Vec<f64> = running.map(|running| running.since.elapsed().as_secs_f64()).collect();
+            done += spent.iter().sum::<f64>();
+            if stage.executed == 0 {
+                if stage.slow {
+                    blind.push(stage.name.as_str());
+                }
+                continue;
+            }
+            let mean = stage.seconds / f64::from(stage.executed);
+            work += mean * f64::from(stage.left) - spent.iter().map(|spent| spent.min(mean)).sum::<f64>();
+        }
+        let beside = (done / elapsed).max(1.0);
+        let about = whole(Duration::from_secs_f64((work / beside).clamp(0.0, 1e9)));
+        let ran = whole(self.began.elapsed());
+        match (blind.as_slice(), work > 0.0) {
+            ([], false) => format!("{ran} so far"),
+            ([], true) => format!("{ran} so far, about {about} left at the pace until now"),
+            (blind, false) => format!("{ran} so far; time left unknown: no {} has ended yet", blind.join(", ")),
+            (blind, true) => format!("{ran} so far, at least {about} left; no {} has ended yet", blind.join(", ")),
         }
     }
+}
+
+/// Whole seconds: tenths would flicker.
+fn whole(span: Duration) -> String {
+    if span.as_secs() < 60 { format!("{} s", span.as_secs()) } else { human_span(span) }
 }
 
 impl Observer for Bars {
     fn see(&mut self, told: &Told) {
         match &told.event {
             Event::ActionStarted { node, axes, step, slots, .. } => {
-                let on = if slots.is_empty() { String::new() } else { format!(" on {}", slots.join(", ")) };
-                self.running.insert(*node, (format!("{}{on}", title(axes, step)), Instant::now()));
-                self.show();
+                let slots = if slots.is_empty() { String::new() } else { format!("on {}", slots.join(", ")) };
+                let what = title(axes, step);
+                let running = Running { what, slots, step: step.clone(), since: Instant::now() };
+                lock(&self.view).running.insert(*node, running);
             }
-            Event::ActionSettled { node, step, cached, wall_ms, .. } => {
-                if !cached {
-                    let known = self.seconds.entry(step.clone()).or_default();
-                    known.0 += Duration::from_millis(*wall_ms).as_secs_f64();
-                    known.1 += 1;
-                }
-                self.over(*node, step);
+            Event::ActionSettled { node, step, cached, wall_ms, evidence, .. } => {
+                let wall = (!cached).then(|| Duration::from_millis(*wall_ms));
+                self.over(*node, step, !cached && evidence.is_some(), wall);
             }
-            Event::ActionOver { node, step, .. } => self.over(*node, step),
+            Event::ActionOver { node, step, .. } => self.over(*node, step, false, None),
+            Event::AttemptFailed { node, step, again: false, .. } => self.over(*node, step, true, None),
+            Event::AttemptFailed { node, .. } => drop(lock(&self.view).running.remove(node)),
             Event::RunFinished { .. } => {
                 self.now.finish_and_clear();
                 for bar in self.steps.values() {
@@ -184,17 +286,23 @@ impl Observer for Bars {
             }
             _ => {}
         }
+        // What went well is in the bars.
         if !matches!(told.event, Event::ActionSettled { .. })
-            && let Some(line) = line(&told.event)
+            && let Some(line) = line(&self.plan, &told.event)
         {
-            self.say(&line);
+            // `println` of a bar prints nothing where the terminal went away; `suspend` always runs.
+            self.all.suspend(|| output::say(&line));
         }
     }
 }
 
-/// After the table: what to do about jobs that are not settled.
+/// After the table: what to do about jobs that are not settled, and where to read on.
 pub fn next_steps(results: &[JobResult], manifest: &Path) {
     if results.iter().any(|result| result.open) {
-        eprintln!("some jobs are not settled: `flow run {}` takes up the rest", manifest.display());
+        output::say(&format!("some jobs are not settled: `flow run {}` takes up the rest", manifest.display()));
+    }
+    let puzzling = results.iter().find(|result| result.see.is_some());
+    if let Some(job) = puzzling.or(results.first()).map(|result| &result.job) {
+        output::say(&format!("`flow show {job}` tells all about one job"));
     }
 }

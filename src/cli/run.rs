@@ -13,12 +13,14 @@ use tokio::sync::mpsc;
 use crate::cli::Places;
 use crate::cli::fault::Fault;
 use crate::cli::open::{Opened, lacks};
+use crate::cli::output;
 use crate::cli::progress;
 use crate::cli::select::{self, Selection};
 use crate::names::RunId;
 use crate::plan::Missing;
 use crate::report::{jobs, table};
-use crate::run::dispatch::{Dispatcher, Observer, Options, Order};
+use crate::run::decide::{Again, remakes};
+use crate::run::dispatch::{Dispatcher, Observer, Options, Order, Parts};
 use crate::run::journal::Journal;
 use crate::run::leases::Leases;
 use crate::run::recover::recover;
@@ -73,10 +75,12 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
     let last_class = jobs::last_classes(opened.plan(), &opened.index);
     let wanted = select::wanted(opened.plan(), &args.selection, &|job| last_class.get(&job).cloned())?;
     let retry = select::globs(&args.retry)?;
+    let secrets = opened.lacking_secrets(&wanted);
     let fatal: Vec<&Missing> = (0..opened.plan().nodes.len())
         .filter(|node| wanted[*node])
         .flat_map(|node| &opened.plan().nodes[node].missing)
         .filter(|missing| missing.fatal)
+        .chain(&secrets)
         .collect();
     if let Some(fault) = lacks(&opened.plan().manifest, &fatal) {
         return Err(fault);
@@ -90,23 +94,24 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
     let records =
         RecordWriter::create(&store.root, &run, store.cas.clone()).map_err(|error| broken(error.to_string()))?;
     let mut index = Index::load(&store.root).map_err(|error| broken(error.to_string()))?;
-    let recovered = recover(&store, &index, &run, &records).map_err(|error| broken(error.to_string()))?;
+    let recovered = recover(&store, &machine, &mut index, &run, &records).map_err(|error| broken(error.to_string()))?;
     if recovered.ended + recovered.finished > 0 {
-        eprintln!(
+        output::say(&format!(
             "note: an earlier run died: {} attempts of it were interrupted, {} agents had finished and are read now",
             recovered.ended, recovered.finished
-        );
+        ));
         index = Index::load(&store.root).map_err(|error| broken(error.to_string()))?;
     }
     index.own(&run);
-    let retried: Vec<bool> = {
-        let mut retried = vec![false; prepared.plan.nodes.len()];
+    let again: Vec<Again> = {
+        let remake = remakes(&prepared.plan, &store, &index, &wanted);
+        let mut again: Vec<Again> = remake.into_iter().map(|remake| Again { retry: false, remake }).collect();
         for job in prepared.plan.jobs.iter().filter(|job| retry.iter().any(|glob| glob.is_match(job.id.as_str()))) {
             for node in &job.nodes {
-                retried[*node] = true;
+                again[*node].retry = true;
             }
         }
-        retried
+        again
     };
     crate::run::journal::write_plan(&store.root, &run, &prepared.plan, &path, &wanted);
     let leases = Leases::open(&prepared.plan, &args.slots, &store.root).map_err(broken)?;
@@ -116,7 +121,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
         jobs: args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from)).max(1),
         drain: args.drain.0,
         wanted: wanted.clone(),
-        retry: retried,
+        again,
     };
     let mut observers: Vec<Box<dyn Observer>> = Vec::new();
     if args.json {
@@ -126,17 +131,28 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
     }
     let journal = Journal::create(&store.root, &run);
     let manifest = path.display().to_string();
-    let dispatcher =
-        Dispatcher::new(context, run.clone(), manifest, index, records, journal, leases, options, observers);
+    let dispatcher = Dispatcher::new(Parts {
+        context,
+        run: run.clone(),
+        manifest,
+        index,
+        records,
+        journal,
+        leases,
+        options,
+        observers,
+    });
     let report = dispatcher.run(orders()?).await;
     for damage in store.cas.take_damage() {
-        eprintln!("warning: {damage}");
+        output::say(&format!("warning: {damage}"));
     }
     if !args.json {
         let index = Index::load(&store.root).map_err(|error| broken(error.to_string()))?;
         let results = jobs::results(&plan, &store, &index, &wanted);
-        print!("{}", table::results(&results));
-        print!("{}", table::summary(&results, Some(&report.finished)));
+        let width = output::width();
+        output::data(table::results(&results, width))?;
+        output::data(table::legend(&results, width))?;
+        output::data(table::summary(&results, Some(&report.finished), width))?;
         crate::cli::progress::next_steps(&results, &path);
     }
     Ok(ExitCode::from(u8::try_from(report.exit).unwrap_or(3)))

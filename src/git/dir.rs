@@ -9,7 +9,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::Path;
 
 use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat};
-use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 
 /// An open directory.
@@ -41,9 +41,32 @@ impl Dir {
         Ok(Self(open(path, FOLDER, Mode::empty())?))
     }
 
+    /// Opens a directory that somebody hostile could have replaced, and the one above it: neither may be a link.
+    pub(super) fn open_hostile(path: &Path) -> io::Result<Self> {
+        let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return Self::open(path) };
+        Self(open(above, FOLDER | OFlag::O_NOFOLLOW, Mode::empty())?).closed_child(name.as_bytes())
+    }
+
     /// Opens a directory within this one; a link is refused.
     pub(super) fn child(&self, name: &[u8]) -> io::Result<Self> {
         Ok(Self(openat(&self.0, os(name), FOLDER | OFlag::O_NOFOLLOW, Mode::empty())?))
+    }
+
+    /// As [`child`](Self::child), of somebody who has closed it: it is opened up. Nobody else may be at work here.
+    pub(super) fn closed_child(&self, name: &[u8]) -> io::Result<Self> {
+        self.allow(name, Mode::S_IRUSR | Mode::S_IXUSR)?;
+        self.child(name)
+    }
+
+    /// Adds permissions of the owner to a name that is no link, where they lack.
+    fn allow(&self, name: &[u8], wanted: Mode) -> io::Result<()> {
+        let stat = fstatat(&self.0, os(name), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        let mode = Mode::from_bits_truncate(stat.st_mode);
+        let is_link = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFLNK;
+        if !mode.contains(wanted) && !is_link {
+            fchmodat(&self.0, os(name), mode | wanted, FchmodatFlags::FollowSymlink)?;
+        }
+        Ok(())
     }
 
     /// Makes a directory within this one and opens it.
@@ -97,6 +120,12 @@ impl Dir {
     pub(super) fn read(&self, name: &[u8]) -> io::Result<File> {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         Ok(File::from(openat(&self.0, os(name), flags, Mode::empty())?))
+    }
+
+    /// As [`read`](Self::read), of a file that somebody may have closed. Nobody else may be at work here.
+    pub(super) fn read_closed(&self, name: &[u8]) -> io::Result<File> {
+        self.read(name)
+            .or_else(|error| self.allow(name, Mode::S_IRUSR).and_then(|()| self.read(name)).map_err(|_| error))
     }
 
     /// Creates a file that is not there yet.

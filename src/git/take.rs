@@ -136,7 +136,7 @@ pub fn take(
     limits: &TakeLimits,
     refuse: &dyn Fn(&[u8]) -> bool,
 ) -> Result<Taken, TakeError> {
-    let root = Dir::open(dir).map_err(|source| TakeError::NoDirectory { path: dir.to_owned(), source })?;
+    let root = Dir::open_hostile(dir).map_err(|source| TakeError::NoDirectory { path: dir.to_owned(), source })?;
     let mut taker = Taker {
         mirror,
         blobs,
@@ -226,7 +226,8 @@ impl Taker<'_> {
         hidden: bool,
     ) -> Result<(), TakeError> {
         if old.as_ref().is_some_and(|line| line.mode == GITLINK) {
-            let empty = kind == Kind::Dir && dir.child(name).and_then(|d| d.names(0)).map_err(self.io())?.is_empty();
+            let empty =
+                kind == Kind::Dir && dir.closed_child(name).and_then(|d| d.names(0)).map_err(self.io())?.is_empty();
             if !empty {
                 self.note("it is a submodule: what lies there is left out");
             }
@@ -246,7 +247,7 @@ impl Taker<'_> {
                     self.hide(true);
                     return Ok(());
                 }
-                let child = dir.child(name).map_err(self.io())?;
+                let child = dir.closed_child(name).map_err(self.io())?;
                 self.path.push(b'/');
                 self.folder(&child, subtree, depth + 1, hidden)
             }
@@ -268,7 +269,7 @@ impl Taker<'_> {
     }
 
     fn file(&mut self, dir: &Dir, name: &[u8], old: Option<&Line>) -> Result<(), TakeError> {
-        let file = dir.read(name).map_err(self.io())?;
+        let file = dir.read_closed(name).map_err(self.io())?;
         let meta = file.metadata().map_err(self.io())?;
         if !meta.is_file() {
             return Err(TakeError::Odd { path: escape(&self.path), why: "it changed while it was read".to_owned() });

@@ -3,7 +3,7 @@
 //! Assumes steps whose names are known and which form no cycle. Says only whether the inputs fit; the plan takes them.
 
 use super::flaw::{Draft, Report};
-use super::{Kind, Spanned, Step};
+use super::{Body, Kind, Spanned, Step};
 use crate::names::StepName;
 
 type Need<'a> = (&'a Spanned<StepName>, &'a Step);
@@ -66,8 +66,52 @@ impl<'a> Binder<'a> {
                         .help("name the tests and the patch: needs baseline patch patched"),
                     );
                 }
+                self.one_of_each_upstream();
             }
             Command => self.only(&[Command], "it reads files of commands"),
+        }
+    }
+
+    /// A class speaks of one checkout, agent, patch, gate and measurement: with two of a kind upstream it would silently be
+    /// about one of them.
+    fn one_of_each_upstream(&self) {
+        let mut upstream: Vec<&Step> = Vec::new();
+        let mut next: Vec<&Step> = self.needs.iter().map(|(_, step)| *step).collect();
+        while let Some(step) = next.pop() {
+            if !upstream.iter().any(|known| known.name.value == step.name.value) {
+                upstream.push(step);
+                next.extend(step.needs.iter().filter_map(|need| find(self.steps, need)));
+            }
+        }
+        upstream.sort_by_key(|step| step.name.place.offset);
+        let compares = |step: &&Step| match &step.body {
+            Body::Test(test) => {
+                test.aa
+                    || step.needs.iter().any(|need| find(self.steps, need).is_some_and(|up| up.kind() == Kind::Patch))
+            }
+            _ => false,
+        };
+        let gate = |step: &&Step| step.kind() == Kind::Test && !compares(step);
+        let of = |kind: Kind| move |step: &&Step| step.kind() == kind;
+        let roles: [(&str, Vec<&Step>); 5] = [
+            ("checkout", upstream.iter().copied().filter(|step| of(Kind::Checkout)(step)).collect()),
+            ("agent", upstream.iter().copied().filter(|step| of(Kind::Agent)(step)).collect()),
+            ("patch", upstream.iter().copied().filter(|step| of(Kind::Patch)(step)).collect()),
+            ("gate", upstream.iter().copied().filter(|step| gate(step)).collect()),
+            ("measurement", upstream.iter().copied().filter(|step| compares(step)).collect()),
+        ];
+        for (what, steps) in roles {
+            if let [first, second, ..] = steps.as_slice() {
+                self.report.add(
+                    Draft::new(
+                        "ambiguous-input",
+                        self.step.name.place,
+                        format!("which {what} does `{}` speak of?", self.step.name.value),
+                    )
+                    .label(format!("`{}` and `{}` are both upstream", first.name.value, second.name.value))
+                    .help("a classify step of its own for each"),
+                );
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! Flaws: what is wrong with a manifest, where, and what to do about it.
 //!
-//! Readers collect [`Draft`]s in a [`Report`] and go on, so that one report holds every flaw of every file. Nothing here
+//! Readers collect `Draft`s in a `Report` and go on, so that one report holds every flaw of every file. Nothing here
 //! decides what is a flaw, and nothing prints: a [`Flaws`] is a `miette::Diagnostic` that the command line renders.
 
 use std::cell::{Cell, RefCell};

@@ -18,6 +18,7 @@ pub mod binding;
 pub mod expand;
 pub mod graph;
 pub mod intake;
+mod points;
 pub mod scope;
 
 pub use intake::Intake;
@@ -190,6 +191,19 @@ pub enum Ask {
     Classify(ClassifyAsk),
     /// See [`CommandAsk`].
     Command(Box<CommandAsk>),
+}
+
+impl Ask {
+    /// The environment of its processes, where it is the manifest's.
+    #[must_use]
+    pub fn env(&self) -> Option<&EnvAsk> {
+        match self {
+            Self::Agent(ask) => Some(&ask.env),
+            Self::Test(ask) => Some(&ask.env),
+            Self::Command(ask) => Some(&ask.env),
+            Self::Checkout(_) | Self::Environment(_) | Self::Patch(_) | Self::Classify(_) => None,
+        }
+    }
 }
 
 /// Resolve this commit.

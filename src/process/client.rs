@@ -12,7 +12,7 @@ use nix::fcntl::OFlag;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 
-use super::end::{End, read_end};
+use super::end::End;
 use super::launch::{Launch, SUPERVISOR_MARK, launch};
 use super::orphans::{OrphanError, kill_marked};
 use super::spec::{Source, Spec};
@@ -150,10 +150,7 @@ impl Supervised {
             return Ok(end);
         }
         let how = self.reap();
-        // It may have died between the file and the line.
-        if let Some(end) = read_end(&self.end).filter(|end| end.attempt == self.attempt) {
-            return Ok(end);
-        }
+        // Whatever `end.json` says now: the place is the child's too, which could have killed its supervisor and written that.
         let attempt = self.attempt.clone();
         let killed = tokio::task::spawn_blocking(move || kill_marked(&attempt, ORPHAN_LIMIT, true)).await;
         let end = self.end.clone();

@@ -131,17 +131,20 @@ impl End {
         line
     }
 
-    /// Writes `end.json` so that after any crash there is all of it or none.
-    pub(super) fn write(&self, path: &Path) -> io::Result<()> {
+    /// Writes `end.json` so that after any death of a process there is all of it or none, and if it is to be durable after a
+    /// crash of the machine too.
+    pub(super) fn write(&self, path: &Path, durable: bool) -> io::Result<()> {
         let mut temp = path.as_os_str().to_owned();
         temp.push(format!(".{}.tmp", std::process::id()));
         let temp = PathBuf::from(temp);
         let mut file = File::create(&temp)?;
         file.write_all(&self.line())?;
-        file.sync_all()?;
+        if durable {
+            file.sync_all()?;
+        }
         std::fs::rename(&temp, path)?;
         match path.parent() {
-            Some(dir) if !dir.as_os_str().is_empty() => File::open(dir)?.sync_all(),
+            Some(dir) if durable && !dir.as_os_str().is_empty() => File::open(dir)?.sync_all(),
             _ => Ok(()),
         }
     }
@@ -170,7 +173,7 @@ mod tests {
         let path = dir.path().join("end.json");
         for exit in [Exit::Code(3), Exit::TimedOut { limit_ms: 9 }, Exit::Interrupted { by: By::FlowDied }] {
             let end = End { exit, ..End::not_started("r-1", String::new()) };
-            end.write(&path).unwrap();
+            end.write(&path, true).unwrap();
             assert_eq!(read_end(&path), Some(end));
         }
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);

@@ -80,6 +80,10 @@ pub struct Spec {
     pub cgroup: bool,
     /// Where the end is written.
     pub end: PathBuf,
+    /// Whether the end outlives a crash of the machine. Only one that a later run adopts has to: a flush keeps the disk busy
+    /// while the next sample is measured.
+    #[serde(default)]
+    pub durable: bool,
     /// The locks that the supervisor holds until its own exit, as descriptors. [`Supervised::start`] fills this in.
     ///
     /// [`Supervised::start`]: super::Supervised::start
@@ -91,6 +95,9 @@ pub struct Spec {
     /// The cores that the child and all it starts may use; empty for any.
     #[serde(default)]
     pub cores: Vec<u32>,
+    /// A folder that holds secrets: removed when all processes are dead, whether flow lives or not.
+    #[serde(default)]
+    pub private: Option<PathBuf>,
 }
 
 impl Spec {
@@ -151,9 +158,11 @@ mod tests {
             grace_ms: Spec::GRACE_MS,
             cgroup: true,
             end: "/end.json".into(),
+            durable: true,
             inherit: vec![7],
             extra: vec![Extra { fd: 3, source: Source::Path("/x".into()) }],
             cores: vec![0],
+            private: None,
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Its stdin is the life line: a [`Spec`], then `t` (stop politely) or `k` (kill now), and its end means that flow is dead. Its
 //! stdout takes one line, the [`End`], when all is over. In this order: the tree is dead, the output is in its files, `end.json`
-//! is durable, the line is sent, the locks are freed. Every descendant is found, since as a subreaper it adopts those whose
+//! is in place, the line is sent, the locks are freed. Every descendant is found, since as a subreaper it adopts those whose
 //! parents die; it is done when the kernel says that it has no child left.
 //!
 //! This is its frame; what happens between the start and the end is `tree`. It does as little as it can before the child runs,
@@ -19,6 +19,7 @@ use super::launch::IGNORED;
 use super::spec::Spec;
 use super::system::close_on_exec;
 use super::tree::Tree;
+use crate::hostile;
 
 /// The whole of `flow supervise`: reads the spec from descriptor 0, runs it, and answers on descriptor 1.
 ///
@@ -68,9 +69,15 @@ fn stand_apart() {
     }
 }
 
-/// Makes the end durable, tells flow, and frees the locks.
+/// Puts the end in its place, tells flow, and frees the locks.
 fn tell(mut end: End, spec: &Spec, mut answer: File) {
-    if let Err(e) = end.write(&spec.end) {
+    if let Some(private) = &spec.private
+        && let Err(e) = hostile::remove_all(private)
+    {
+        let fault = format!("cannot remove {}, which holds secrets: {e}", private.display());
+        end.fault = Some(end.fault.map_or(fault.clone(), |first| format!("{first}; {fault}")));
+    }
+    if let Err(e) = end.write(&spec.end, spec.durable) {
         let fault = format!("cannot write {}: {e}", spec.end.display());
         end.fault = Some(end.fault.map_or(fault.clone(), |first| format!("{first}; {fault}")));
     }

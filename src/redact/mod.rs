@@ -168,6 +168,12 @@ impl Redactor {
         &self.forms.short
     }
 
+    /// Whether there is nothing to look for.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.forms.all.is_empty()
+    }
+
     /// Filters a chunk. What may be the beginning of a secret is held back until more comes.
     pub fn push(&mut self, chunk: &[u8], out: &mut Vec<u8>) {
         if self.forms.all.is_empty() {

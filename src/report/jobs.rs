@@ -10,9 +10,9 @@ use crate::key::Value;
 use crate::manifest::Kind;
 use crate::names::{Axes, JobId};
 use crate::outcome::Owner;
-use crate::plan::{Plan, Role};
-use crate::run::decide::{Decision, decide};
-use crate::step::{End, Ends, classify};
+use crate::plan::{Job, Plan, Role};
+use crate::run::decide::{Decision, decide, shut_gate};
+use crate::step::{End, classify};
 use crate::store::{Index, Store};
 
 /// What came of one job.
@@ -22,6 +22,9 @@ pub struct JobResult {
     pub job: JobId,
     /// Its axes.
     pub axes: Axes,
+    /// The first line of its commit's message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
     /// Its class; `None` for a job without a classify step.
     pub class: Option<Class>,
     /// Whether the class may still change.
@@ -73,16 +76,6 @@ pub fn ends(plan: &Plan, store: &Store, index: &Index, wanted: &[bool]) -> Vec<E
     ends
 }
 
-/// The gate of an action that ended badly, if one did.
-#[must_use]
-pub fn shut_gate(plan: &Plan, node: usize, ends: &dyn Ends) -> Option<usize> {
-    plan.nodes[node].gates.iter().copied().find(|gate| match ends.end(*gate) {
-        End::Settled(ended) => ended.outcome.failure().is_some(),
-        End::Skipped(_) | End::Blocked { .. } => true,
-        End::Pending | End::Open(_) => false,
-    })
-}
-
 /// The results of the jobs whose last action is wanted, in the plan's order.
 #[must_use]
 pub fn results(plan: &Plan, store: &Store, index: &Index, wanted: &[bool]) -> Vec<JobResult> {
@@ -94,11 +87,14 @@ pub fn results(plan: &Plan, store: &Store, index: &Index, wanted: &[bool]) -> Ve
     (0..plan.jobs.len()).filter(is_wanted).map(|job| result(plan, job, &ends)).collect()
 }
 
-fn result(plan: &Plan, job: usize, ends: &Vec<End>) -> JobResult {
+/// The result of one job, given how its actions ended.
+#[must_use]
+pub fn result(plan: &Plan, job: usize, ends: &Vec<End>) -> JobResult {
     let job = &plan.jobs[job];
     let mut result = JobResult {
         job: job.id.clone(),
         axes: job.axes.clone(),
+        subject: subject(plan, job),
         class: None,
         open: false,
         owner: None,
@@ -164,6 +160,12 @@ fn result(plan: &Plan, job: usize, ends: &Vec<End>) -> JobResult {
     result
 }
 
+/// What the commit of a job is about, if it could be resolved.
+fn subject(plan: &Plan, job: &Job) -> Option<String> {
+    let commit = job.nodes.iter().find_map(|node| plan.nodes[*node].point.commit)?;
+    plan.facts.commits.get(&commit)?.as_ref().ok().map(|fact| crate::text::harmless(&fact.subject))
+}
+
 fn blame(result: &mut JobResult, ended: &Ended) {
     if let Some(failure) = ended.outcome.failure() {
         result.cause = Some(failure.cause.name().to_owned());
@@ -175,7 +177,7 @@ fn blame(result: &mut JobResult, ended: &Ended) {
 
 /// The failure that a class speaks of: that of its stage, else the first upstream. A job without a patch is explained by how
 /// its agent ended, where that was badly.
-fn to_blame(plan: &Plan, classify: usize, ends: &Vec<End>, class: Class) -> Option<std::sync::Arc<Ended>> {
+fn to_blame(plan: &Plan, classify: usize, ends: &[End], class: Class) -> Option<std::sync::Arc<Ended>> {
     let failed = |role: &Role| {
         let ended = ends[plan.linked(classify, role)?].settled()?;
         ended.outcome.failure().map(|_| ended.clone())

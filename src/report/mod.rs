@@ -1,4 +1,8 @@
 //! What came of it: the results of jobs, read from the store alone, and tables of them.
 
+pub mod detail;
+pub mod detail_text;
 pub mod jobs;
+pub mod marks;
+pub mod status;
 pub mod table;

@@ -1,65 +1,217 @@
 //! Tables of results for a terminal: readable without colour, at 80 columns, by somebody who sees one for the first time.
+//!
+//! Says what is in the results and computes no rates.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use unicode_width::UnicodeWidthStr;
+
+use crate::class::Class;
 use crate::event::Event;
+use crate::measure::result::Ratio;
+use crate::outcome::Owner;
 use crate::report::jobs::JobResult;
-use crate::text::Table;
+use crate::report::marks;
+use crate::text::{Table, short_digests, shorten, wrap};
 
-/// The longest evidence in a row.
-const EVIDENCE: usize = 60;
+/// What is left for what happened, however narrow the terminal is.
+const LEAST: usize = 24;
 
-/// One line a job.
+/// One line a job, the jobs of a commit together under its subject.
 #[must_use]
-pub fn results(results: &[JobResult]) -> String {
-    let mut table = Table::new(&["job", "class", "speedup", "what happened"]);
+pub fn results(results: &[JobResult], width: usize) -> String {
+    let group_of = |result: &JobResult| {
+        let name = result.job.as_str();
+        // `repo/commit8/`, which with the row's `candidate/sample` is the job's full name.
+        let cut = name.match_indices('/').nth(1).map_or(0, |(at, _)| at + 1);
+        if result.axes.get("commit").is_some() { name[..cut].to_owned() } else { String::new() }
+    };
+    let grouped = results.iter().any(|result| result.axes.get("commit").is_some());
+    let mut rows: Vec<(String, [String; 4])> = Vec::new();
     for result in results {
-        let mut class = result.class.map_or_else(|| "-".to_owned(), |class| class.name().to_owned());
+        let group = group_of(result);
+        let name = result.job.as_str()[group.len()..].to_owned();
+        let name = if group.is_empty() { name } else { format!("  {name}") };
+        let mut class = result.class.map_or_else(|| plain_word(result).to_owned(), |class| class.name().to_owned());
         if result.open {
             class.push_str(" (open)");
         }
-        let speedup = result.speedup.map_or_else(String::new, |speedup| format!("{speedup:.2}x"));
-        let mut evidence = result.evidence.clone().unwrap_or_default();
-        for mark in &result.marks {
-            evidence = format!("{mark}; {evidence}");
-        }
-        table.row(vec![result.job.to_string(), class, speedup, short(&evidence)]);
+        let speedup = result.speedup.map_or_else(String::new, |speedup| format!("{}x", Ratio(speedup)));
+        rows.push((group, [name, class, speedup, happened(result)]));
     }
-    table.text()
+    let heading = ["job", "class", "speedup", "what happened"];
+    let room = |column: usize| {
+        let cells = rows.iter().map(|(_, cells)| cells[column].width());
+        cells.chain([heading[column].width()]).max().unwrap_or(0) + 2
+    };
+    let left = width.saturating_sub(room(0) + room(1) + room(2)).max(LEAST);
+    let mut table = Table::new(&heading).right([2]);
+    let mut subjects = Vec::new();
+    let mut last = None;
+    for (result, (group, cells)) in results.iter().zip(rows) {
+        if grouped && last.as_ref() != Some(&group) {
+            subjects.push(match &result.subject {
+                Some(subject) => format!("{group}  {}", shorten(subject, width.saturating_sub(group.width() + 2))),
+                None => group.clone(),
+            });
+            last = Some(group);
+        } else {
+            subjects.push(String::new());
+        }
+        let [name, class, speedup, what] = cells;
+        let mut what = two_lines(&what, left).into_iter();
+        table.row(vec![name, class, speedup, what.next().unwrap_or_default()]);
+        for more in what {
+            subjects.push(String::new());
+            table.row(vec![String::new(), String::new(), String::new(), more]);
+        }
+    }
+    let text = table.text();
+    let mut lines = text.lines();
+    let mut out = lines.next().unwrap_or_default().to_owned() + "\n";
+    for (subject, line) in subjects.iter().zip(lines) {
+        if !subject.is_empty() {
+            out.push_str(subject);
+            out.push('\n');
+        }
+        out.push_str(line);
+        out.push('\n');
+    }
+    out
 }
 
-/// How many jobs of each class, and what the run did.
+/// A text in at most two lines: enough to tell what happened, and `flow show` tells the rest.
+fn two_lines(text: &str, width: usize) -> Vec<String> {
+    let text = short_digests(text);
+    let mut lines = wrap(&text, width).into_iter();
+    let mut shown = vec![shorten(&lines.next().unwrap_or_default(), width)];
+    let rest: Vec<String> = lines.collect();
+    if !rest.is_empty() {
+        shown.push(shorten(&rest.join(" "), width));
+    }
+    shown
+}
+
+/// The word for a job without a classify step.
+fn plain_word(result: &JobResult) -> &'static str {
+    match (result.open, &result.cause) {
+        (true, _) => "not settled",
+        (false, Some(_)) => "failed",
+        (false, None) => "done",
+    }
+}
+
+/// What is worth saying of a job in one line: how its agent ended if badly, its marks, then the measurement or the failure.
+fn happened(result: &JobResult) -> String {
+    let mut parts = Vec::new();
+    if let Some(agent) = result.agent.as_deref().filter(|agent| *agent != "finished")
+        && result.class.is_some_and(|class| class.stage() != "agent")
+    {
+        parts.push(format!("agent: {agent}"));
+    }
+    for mark in &result.marks {
+        parts.push(if mark == "SAME_AS_HUMAN" { "same as human".to_owned() } else { mark.clone() });
+    }
+    let evidence = result.evidence.clone().unwrap_or_default();
+    match (result.speedup, result.ci, evidence.split_once(' ')) {
+        // The ratio has a column of its own.
+        (Some(_), Some(_), Some((_, rest))) => parts.push(format!("95 % {rest}")),
+        (Some(_), None, Some((_, "exact"))) => parts.push("exact count".to_owned()),
+        // What only repeats the class says nothing.
+        _ => parts.push(match (result.class, evidence.split_once(": ")) {
+            (Some(class), Some((first, rest))) if first == class.name() => rest.to_owned(),
+            _ => evidence,
+        }),
+    }
+    parts.retain(|part| !part.is_empty());
+    parts.join("; ")
+}
+
+/// How many jobs improved, and what each class that occurs means: whose doing, and what to do.
 #[must_use]
-pub fn summary(results: &[JobResult], finished: Option<&Event>) -> String {
-    let mut classes: BTreeMap<&str, usize> = BTreeMap::new();
-    for result in results {
-        *classes.entry(result.class.map_or("no class", |class| class.name())).or_default() += 1;
+pub fn legend(results: &[JobResult], width: usize) -> String {
+    let mut text = String::new();
+    let mut classes: BTreeMap<Class, usize> = BTreeMap::new();
+    for class in results.iter().filter_map(|result| result.class) {
+        *classes.entry(class).or_default() += 1;
     }
-    let mut counted: Vec<(&str, usize)> = classes.into_iter().collect();
-    counted.sort_by_key(|(name, count)| (std::cmp::Reverse(*count), *name));
-    let mut text = format!("\n{} jobs", results.len());
-    let open = results.iter().filter(|result| result.open).count();
-    if open > 0 {
-        text.push_str(&format!(", {open} of them not settled"));
+    let mut counted: Vec<(Class, usize)> = classes.into_iter().collect();
+    counted.sort_by_key(|(class, count)| (std::cmp::Reverse(*count), *class));
+    let name = counted.iter().map(|(class, _)| class.name().width()).max().unwrap_or(0);
+    let owner = counted.iter().map(|(class, _)| owned(class.owner()).width()).max().unwrap_or(0);
+    if !counted.is_empty() {
+        text.push_str("\nclass, jobs, whose doing it is, and what it means or asks for\n");
     }
-    text.push_str(":\n");
-    for (name, count) in counted {
-        text.push_str(&format!("  {count:>4}  {name}\n"));
+    let indent = name + owner + 11;
+    for (class, count) in counted {
+        let words = wrap(meaning(class), width.saturating_sub(indent).max(LEAST));
+        let lead = format!("  {:name$} {count:>4}  {:owner$}  ", class.name(), owned(class.owner()));
+        text.push_str(&format!("{lead}{}\n", words.join(&format!("\n{}", " ".repeat(lead.width())))));
     }
-    if let Some(Event::RunFinished { run, actions, .. }) = finished {
-        text.push_str(&format!(
-            "run {run}: {} actions: {} executed ({} of them failed), {} cached, {} skipped, {} blocked\n",
-            actions.total, actions.executed, actions.failed, actions.cached, actions.skipped, actions.blocked
-        ));
+    let known: BTreeSet<&str> = results.iter().flat_map(|result| &result.marks).map(String::as_str).collect();
+    for mark in known {
+        if let Some(meaning) = marks::meaning(mark) {
+            let name = if mark == "SAME_AS_HUMAN" { "same as human" } else { mark };
+            let lines = wrap(&format!("{name}: {meaning}"), width.saturating_sub(2));
+            text.push_str(&format!("  {}\n", lines.join("\n    ")));
+        }
+    }
+    if results.iter().any(|result| result.speedup.is_some()) {
+        let words = "speedup: base divided by patched, so above 1x is better; `95 % [a, b]` is its interval";
+        text.push_str(&format!("  {}\n", wrap(words, width.saturating_sub(2)).join("\n    ")));
     }
     text
 }
 
-fn short(text: &str) -> String {
-    if text.chars().count() <= EVIDENCE {
-        return text.to_owned();
+fn owned(owner: Option<Owner>) -> String {
+    owner.map_or_else(|| "-".to_owned(), |owner| owner.to_string())
+}
+
+/// The next action of a class as the table says it: what a class without one means.
+#[must_use]
+pub fn meaning(class: Class) -> &'static str {
+    let next = class.next_action();
+    next.strip_prefix("none for this draw: ").or_else(|| next.strip_prefix("none: ")).unwrap_or(next)
+}
+
+/// How many jobs improved, and what the run did.
+#[must_use]
+pub fn summary(results: &[JobResult], finished: Option<&Event>, width: usize) -> String {
+    let of = |class: Class| results.iter().filter(|result| result.class == Some(class) && !result.open).count();
+    let open = results.iter().filter(|result| result.open).count();
+    let mut parts = Vec::new();
+    if results.iter().any(|result| result.class.is_some()) {
+        parts.push(format!("{} of {} jobs improved", of(Class::SuccessImprovement), results.len()));
+        let others = [
+            (Class::SuccessNeutral, "neutral"),
+            (Class::SuccessRegression, "slower"),
+            (Class::Inconclusive, "inconclusive"),
+            (Class::Mixed, "mixed"),
+        ];
+        let mut rest = results.len() - of(Class::SuccessImprovement) - open;
+        for (class, word) in others {
+            rest -= of(class);
+            if of(class) > 0 {
+                parts.push(format!("{} {word}", of(class)));
+            }
+        }
+        if rest > 0 {
+            parts.push(format!("{rest} without a measurement"));
+        }
+    } else {
+        let failed = results.iter().filter(|result| result.cause.is_some()).count();
+        parts.push(format!("{} jobs, {failed} failed", results.len()));
     }
-    let mut cut: String = text.chars().take(EVIDENCE - 1).collect();
-    cut.push('…');
-    cut
+    if open > 0 {
+        parts.push(format!("{open} not settled"));
+    }
+    let mut text = format!("\n{}\n", wrap(&parts.join(", "), width).join("\n  "));
+    if let Some(Event::RunFinished { run, actions, .. }) = finished {
+        let said = format!(
+            "run {run}: {} actions: {} executed ({} of them failed), {} cached, {} skipped, {} blocked",
+            actions.total, actions.executed, actions.failed, actions.cached, actions.skipped, actions.blocked
+        );
+        text.push_str(&format!("{}\n", wrap(&said, width).join("\n  ")));
+    }
+    text
 }

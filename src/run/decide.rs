@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::attempt::Ended;
 use crate::event::Reason;
 use crate::key::{ActionKey, Change, KeyRecord, Value};
+use crate::manifest::Kind;
 use crate::plan::{Ask, Plan};
 use crate::step::{End, Ends, Keyed, draft, inputs_of};
 use crate::store::{Index, Store};
@@ -25,6 +26,8 @@ pub enum Decision {
         ended: Arc<Ended>,
         /// It used more than a limit that was lowered since.
         over_limit: bool,
+        /// The store no longer has all it left.
+        lost: bool,
     },
     /// It is to be executed.
     Execute {
@@ -55,8 +58,51 @@ pub enum Decision {
     },
 }
 
-/// Decides on one action.
+/// Why an action may be executed though an attempt is there.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Again {
+    /// A person asked for it though its attempts are used up.
+    pub retry: bool,
+    /// What it left is gone from the store, and somebody needs it.
+    pub remake: bool,
+}
+
+/// Decides on one action; what is gone from the store is served as long as nobody has to read it.
 pub fn decide(plan: &Plan, node: usize, ends: &dyn Ends, store: &Store, index: &Index, retry: bool) -> Decision {
+    decide_again(plan, node, ends, store, index, Again { retry, remake: false })
+}
+
+/// The actions whose stored outputs are gone and are needed: some action that reads them is not served. An agent's draw is
+/// not paid for again while everything that was made of it stands.
+#[must_use]
+pub fn remakes(plan: &Plan, store: &Store, index: &Index, wanted: &[bool]) -> Vec<bool> {
+    let mut ends = vec![End::Pending; plan.nodes.len()];
+    let mut gone = Vec::new();
+    for node in (0..plan.nodes.len()).filter(|node| wanted[*node]) {
+        match decide(plan, node, &ends, store, index, false) {
+            Decision::Served { ended, lost, .. } => {
+                ends[node] = End::Settled(ended);
+                if lost {
+                    gone.push(node);
+                }
+            }
+            Decision::Over(end) => ends[node] = end,
+            _ => {}
+        }
+    }
+    let mut remake = vec![false; plan.nodes.len()];
+    for node in gone.into_iter().rev() {
+        let reads = |other: &usize| plan.nodes[*other].links.iter().any(|link| link.node == node);
+        remake[node] = plan.dependents[node]
+            .iter()
+            .filter(|other| wanted[**other] && reads(other))
+            .any(|other| remake[*other] || !ends[*other].is_over());
+    }
+    remake
+}
+
+/// Decides on one action.
+pub fn decide_again(plan: &Plan, node: usize, ends: &dyn Ends, store: &Store, index: &Index, again: Again) -> Decision {
     let record = match draft(plan, node, ends) {
         Keyed::Ready(record) => record,
         Keyed::Waiting { partial, waiting } => return Decision::Wait { partial, waiting },
@@ -69,10 +115,13 @@ pub fn decide(plan: &Plan, node: usize, ends: &dyn Ends, store: &Store, index: &
         Err(error) => return Decision::Over(End::Open(error.to_string())),
     };
     let today = limits(plan, node);
-    let mut raised = Vec::new();
+    let (mut raised, mut gone) = (Vec::new(), Vec::new());
     for ended in attempts.iter().filter(|ended| ended.outcome.settles()) {
         match serves(ended, &today) {
-            Serves::Yes { over_limit } => return Decision::Served { ended: ended.clone(), over_limit },
+            Serves::Yes { over_limit } => match lost(ended, store) {
+                Some(change) if again.remake => gone.push(change),
+                lost => return Decision::Served { ended: ended.clone(), over_limit, lost: lost.is_some() },
+            },
             Serves::Raised(changes) => raised = changes,
         }
     }
@@ -82,13 +131,15 @@ pub fn decide(plan: &Plan, node: usize, ends: &dyn Ends, store: &Store, index: &
     let counted = u32::try_from(counted).unwrap_or(u32::MAX);
     let cap = plan.step(node).attempts.as_ref().map_or(ATTEMPTS, |attempts| attempts.value);
     if counted >= cap
-        && !retry
+        && !again.retry
         && let Some(last) = unsettled().next_back()
     {
         return Decision::Exhausted { last: last.clone(), counted };
     }
     let reason = if !raised.is_empty() {
         Reason { state: "changed".into(), nearest: Some(key), changes: raised, from: Vec::new() }
+    } else if !gone.is_empty() {
+        Reason { state: "retry".into(), nearest: Some(key), changes: gone, from: Vec::new() }
     } else if let Some(last) = unsettled().next_back() {
         let change = Change {
             ingredient: "attempt".into(),
@@ -118,7 +169,7 @@ pub fn reason_for(
     index: &Index,
 ) -> Reason {
     let axes = &plan.nodes[node].axes;
-    let nearest = |keys: Vec<ActionKey>| {
+    let nearest = |keys: Vec<ActionKey>, waiting: &[(String, usize)]| {
         let mut best: Option<(ActionKey, Vec<Change>)> = None;
         // Newest first, so that among equally near ones the newest wins.
         for key in keys.into_iter().take(COMPARED) {
@@ -132,8 +183,25 @@ pub fn reason_for(
         }
         best
     };
-    let best = nearest(index.nearest_candidates(&record.kind, axes))
-        .or_else(|| nearest(index.strays(&record.kind, axes, &|near| plan.has_point(near))));
+    let anywhere = |_| false;
+    let elsewhere = |near| plan.has_point(near);
+    let best = nearest(index.nearest_candidates(&record.kind, axes), waiting).or_else(|| {
+        // Of an action that only ever shared the key of another there is no record at its own point, but at others of the
+        // commit. A point of which nothing at all is recorded is new, or that of a candidate which had another name.
+        let known = Kind::ALL.iter().any(|kind| !index.nearest_candidates(kind.word(), axes).is_empty());
+        if !known {
+            // A new draw is no old one, and what differs in more than one thing is no old candidate under a new name.
+            return nearest(index.strays(&record.kind, axes, &elsewhere), waiting).filter(|(_, changes)| {
+                changes.len() < 2 && changes.iter().all(|change| change.ingredient != "sample")
+            });
+        }
+        // What others read tells nothing of what this one read, as long as that is open anyway.
+        let inputs = if waiting.is_empty() { Vec::new() } else { inputs_of(plan, node) };
+        nearest(index.strays(&record.kind, axes, &anywhere), &inputs).or_else(|| {
+            // Its key was shared with an action of another commit.
+            (!waiting.is_empty()).then(|| (record.key(), Vec::new()))
+        })
+    });
     match best {
         None => Reason { state: "new".into(), nearest: None, changes: Vec::new(), from: inputs_of(plan, node) },
         Some((key, changes)) => {
@@ -158,6 +226,13 @@ fn limits(plan: &Plan, node: usize) -> BTreeMap<String, u64> {
         today.insert("limit".to_owned(), ask.limit.unwrap_or(crate::step::patch::LIMIT));
     }
     today
+}
+
+/// The first output of an attempt that the store has no longer: such an attempt serves nobody.
+fn lost(ended: &Ended, store: &Store) -> Option<Change> {
+    let (name, value) =
+        ended.outputs.iter().find(|(_, value)| value.as_blob().is_some_and(|blob| !store.cas.has(&blob)))?;
+    Some(Change { ingredient: format!("stored output {name}"), old: Some(value.clone()), new: None })
 }
 
 enum Serves {
@@ -190,4 +265,14 @@ fn limit_change(name: &str, old: u64, new: Option<u64>) -> Change {
         }
     };
     Change { ingredient: format!("limit {name}"), old: Some(say(old)), new: new.map(say) }
+}
+
+/// The gate of an action that ended badly, if one did.
+#[must_use]
+pub fn shut_gate(plan: &Plan, node: usize, ends: &dyn Ends) -> Option<usize> {
+    plan.nodes[node].gates.iter().copied().find(|gate| match ends.end(*gate) {
+        End::Settled(ended) => ended.outcome.failure().is_some(),
+        End::Skipped(_) | End::Blocked { .. } => true,
+        End::Pending | End::Open(_) => false,
+    })
 }

@@ -14,13 +14,14 @@ use crate::attempt::{Ended, Line, Started};
 use crate::event::{Event, Reason, Told};
 use crate::key::{ActionKey, KeyRecord, Value};
 use crate::manifest::Kind;
-use crate::names::{AttemptId, RunId};
+use crate::names::{AttemptId, RunId, SlotKind};
 use crate::outcome::{Cause, Failure, Outcome};
 use crate::plan::{Ask, Plan};
-use crate::run::decide::{ATTEMPTS, Decision, decide};
-use crate::run::execute::{Left, Work, execute};
+use crate::run::decide::{ATTEMPTS, Again, Decision, decide_again};
+use crate::run::execute::{Left, Work, caught, execute};
 use crate::run::journal::Journal;
 use crate::run::leases::{Granted, Leases, Taken};
+use crate::run::outbox::{Outbox, Ticket};
 use crate::run::recover::interrupted;
 use crate::run::state::{By, State, States};
 use crate::run::writer::{Writer, Written};
@@ -29,6 +30,9 @@ use crate::store::{Index, KeyLock, RecordWriter};
 
 /// How often a key or a slot that somebody else holds is asked for again.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
+
+/// How many lines may wait to become durable before nothing more is begun: what a kill would make this run do again.
+const BACKLOG: usize = 32;
 
 /// What a person may tell a run while it works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +57,30 @@ pub struct Options {
     pub drain: Duration,
     /// Which actions are wanted; the others are not part of this run.
     pub wanted: Vec<bool>,
-    /// Which exhausted actions are tried again.
-    pub retry: Vec<bool>,
+    /// Which actions are executed though an attempt is there, and why.
+    pub again: Vec<Again>,
+}
+
+/// What a run is made of.
+pub struct Parts {
+    /// The plan, the store and this machine.
+    pub context: Arc<Context>,
+    /// The run's name.
+    pub run: RunId,
+    /// The manifest's path as it was written.
+    pub manifest: String,
+    /// What the store knows.
+    pub index: Index,
+    /// Where this run writes its attempts.
+    pub records: RecordWriter,
+    /// Where this run writes its events.
+    pub journal: Journal,
+    /// The slots of this machine.
+    pub leases: Leases,
+    /// How it is to go.
+    pub options: Options,
+    /// Who watches.
+    pub observers: Vec<Box<dyn Observer>>,
 }
 
 /// How a run ended.
@@ -71,9 +97,18 @@ enum Token {
     /// A started line: the executor may spawn.
     Go(oneshot::Sender<Result<(), String>>),
     /// An ended line: the action may be told as settled, and its key let go.
-    Ended { event: Box<Event>, lock: Option<KeyLock> },
+    Ended { event: Ticket, lock: KeyLock },
     /// Nothing.
     Nothing,
+}
+
+/// What an action has that may be executed: its attempt and all it holds.
+struct Granting {
+    key: ActionKey,
+    attempt: AttemptId,
+    left: Left,
+    lock: KeyLock,
+    granted: Granted,
 }
 
 /// What an executor sends back.
@@ -96,7 +131,8 @@ pub struct Dispatcher {
     options: Options,
     states: States,
     ready: BinaryHeap<Rank>,
-    aside: Vec<usize>,
+    /// Actions that wait for slots or lanes of this run, each with what it lacks.
+    aside: Vec<(usize, SlotKind)>,
     contended: Vec<usize>,
     records: HashMap<usize, (KeyRecord, Reason)>,
     owners: HashMap<ActionKey, usize>,
@@ -106,9 +142,12 @@ pub struct Dispatcher {
     writer: Option<Writer<Token>>,
     written: mpsc::UnboundedReceiver<Written<Token>>,
     unwritten: usize,
+    /// Whether the thread that writes is there.
+    writes: bool,
     attempts: u32,
     observers: Vec<Box<dyn Observer>>,
     journal: Journal,
+    outbox: Outbox,
     stop: watch::Sender<Stop>,
     draining: Option<Instant>,
     broken: Option<String>,
@@ -143,17 +182,8 @@ impl PartialOrd for Rank {
 impl Dispatcher {
     /// Makes a dispatcher for a plan whose files are in the store.
     #[must_use]
-    pub fn new(
-        context: Arc<Context>,
-        run: RunId,
-        manifest: String,
-        index: Index,
-        records: RecordWriter,
-        journal: Journal,
-        leases: Leases,
-        options: Options,
-        observers: Vec<Box<dyn Observer>>,
-    ) -> Self {
+    pub fn new(parts: Parts) -> Self {
+        let Parts { context, run, manifest, index, records, journal, leases, options, observers } = parts;
         let (done, written) = mpsc::unbounded_channel();
         let writer = Writer::start(records, done);
         let actions = context.plan.nodes.len();
@@ -177,9 +207,11 @@ impl Dispatcher {
             writer: Some(writer),
             written,
             unwritten: 0,
+            writes: true,
             attempts: 0,
             observers,
             journal,
+            outbox: Outbox::default(),
             stop: watch::channel(Stop::No).0,
             draining: None,
             broken: None,
@@ -194,10 +226,17 @@ impl Dispatcher {
     }
 
     fn tell(&mut self, event: Event) {
-        let told = Told { event, at: Timestamp::now() };
-        self.journal.see(&told);
-        for observer in &mut self.observers {
-            observer.see(&told);
+        self.outbox.push(Told { event, at: Timestamp::now() });
+        self.send();
+    }
+
+    /// Tells what may be told: events keep their order, and wait for their records.
+    fn send(&mut self) {
+        while let Some(told) = self.outbox.next() {
+            self.journal.see(&told);
+            for observer in &mut self.observers {
+                observer.see(&told);
+            }
         }
     }
 
@@ -230,7 +269,10 @@ impl Dispatcher {
             let grace = self.draining.map(|since| self.options.drain.saturating_sub(since.elapsed()));
             tokio::select! {
                 Some(result) = results.recv() => self.finish(result),
-                Some(written) = self.written.recv() => self.durable(written),
+                written = self.written.recv(), if self.writes => match written {
+                    Some(written) => self.durable(written),
+                    None => self.cannot_write(),
+                },
                 Some(order) = orders.recv() => self.obey(order),
                 () = tokio::time::sleep(ASK_AGAIN), if ask_again => self.ask_again(),
                 () = tokio::time::sleep(grace.unwrap_or_default()), if grace.is_some() && *self.stop.borrow() == Stop::No => {
@@ -260,8 +302,18 @@ impl Dispatcher {
         if !self.options.wanted[node] || !matches!(self.states.get(node), State::Waiting | State::Gated) {
             return;
         }
-        let decision =
-            decide(&self.context.plan, node, &self.states, &self.context.store, &self.index, self.options.retry[node]);
+        let decision = decide_again(
+            &self.context.plan,
+            node,
+            &self.states,
+            &self.context.store,
+            &self.index,
+            self.options.again[node],
+        );
+        self.act_on(node, decision);
+    }
+
+    fn act_on(&mut self, node: usize, decision: Decision) {
         match decision {
             Decision::Wait { .. } => {}
             Decision::Over(end) => self.over(node, end),
@@ -274,7 +326,7 @@ impl Dispatcher {
                 let word = last.outcome.word();
                 self.over(node, End::Open(format!("{counted} attempts ended in {word}; --retry tries again")));
             }
-            Decision::Served { ended, over_limit } => {
+            Decision::Served { ended, over_limit, .. } => {
                 self.states.set_key(node, ended.key);
                 let marks = if over_limit { vec!["OVER_LIMIT".to_owned()] } else { Vec::new() };
                 self.served(node, ended, By::Cached, marks);
@@ -345,6 +397,13 @@ impl Dispatcher {
     }
 
     fn served(&mut self, node: usize, ended: Arc<Ended>, by: By, marks: Vec<String>) {
+        // Another action's attempt may have published elsewhere, and what was published may be gone.
+        if let Ask::Command(ask) = &self.context.plan.nodes[node].ask
+            && ended.outcome.failure().is_none()
+            && let Err(failure) = command::publish(&self.context, ask, &ended.outputs)
+        {
+            return self.over(node, End::Open(format!("cannot publish: {}", failure.evidence.as_str())));
+        }
         let event = settled_event(self.plan(), node, &ended, by, marks);
         self.states.set(node, State::Over { end: End::Settled(ended), by });
         self.fresh.push(node);
@@ -395,22 +454,36 @@ impl Dispatcher {
             return;
         }
         let Some(job) = self.plan().jobs.iter().position(|job| job.classify == Some(node)) else { return };
-        let class =
-            self.states.end(node).settled().and_then(|ended| ended.outputs.get("class").and_then(Value::as_text));
-        if let (Some(class), false) = (class.map(str::to_owned), self.jobs_told[job]) {
+        let cached = matches!(self.states.get(node), State::Over { by: By::Cached, .. });
+        let Some(ended) = self.states.end(node).settled() else { return };
+        let text = |name: &str| ended.outputs.get(name).and_then(Value::as_text);
+        let speedup = text("speedup").and_then(|text| text.parse().ok());
+        if let (Some(class), false) = (text("class").map(str::to_owned), self.jobs_told[job]) {
             self.jobs_told[job] = true;
             let job = self.plan().jobs[job].id.clone();
-            self.tell(Event::JobSettled { job, class });
+            self.tell(Event::JobSettled { job, class, speedup, cached });
         }
     }
 
     /// Starts what is ready, as far as there is room, slots and keys.
     fn start_ready(&mut self, finished: &mpsc::UnboundedSender<Finished>) {
-        while self.states.running() < self.options.jobs {
+        while self.states.running() < self.options.jobs && self.unwritten < BACKLOG {
             let Some(Rank { node, .. }) = self.ready.pop() else { break };
-            self.start(node, finished);
+            match self.reserved(node) {
+                Some(kind) => self.aside.push((node, kind)),
+                None => self.start(node, finished),
+            }
             self.settle_fresh();
         }
+    }
+
+    /// What an action wants that is kept for one that goes before it and needs more of it than is free now: otherwise narrow
+    /// ones would take each slot as it comes free, and the wide one would be the last of all.
+    fn reserved(&self, node: usize) -> Option<SlotKind> {
+        let rank = self.rank(node);
+        let holds = &self.plan().nodes[node].holds;
+        let before = self.aside.iter().filter(|(other, _)| self.rank(*other) > rank);
+        before.map(|(_, kind)| kind).find(|kind| holds.iter().any(|(own, _)| own == *kind)).cloned()
     }
 
     fn start(&mut self, node: usize, finished: &mpsc::UnboundedSender<Finished>) {
@@ -428,17 +501,20 @@ impl Dispatcher {
         if let Err(error) = self.index.refresh() {
             return self.break_off(error.to_string());
         }
-        let retry = self.options.retry[node];
-        match decide(&self.context.plan, node, &self.states, &self.context.store, &self.index, retry) {
-            Decision::Served { ended, .. } => return self.served(node, ended, By::Cached, Vec::new()),
+        let again = self.options.again[node];
+        match decide_again(&self.context.plan, node, &self.states, &self.context.store, &self.index, again) {
             Decision::Execute { reason, .. } => {
                 if let Some((_, known)) = self.records.get_mut(&node) {
                     *known = reason;
                 }
             }
-            _ => {}
+            // Served by another run's attempt, or its attempts were used up there.
+            other => {
+                self.records.remove(&node);
+                return self.act_on(node, other);
+            }
         }
-        let left = match Left::find(&self.context.store, &self.index, &key) {
+        let left = match Left::find(&self.context.store, &self.index, &key, &self.run) {
             Ok(left) => left,
             Err(error) => return self.break_off(error.to_string()),
         };
@@ -451,26 +527,18 @@ impl Dispatcher {
         };
         let granted = match self.leases.take(&self.context.plan, node, &attempt) {
             Ok(Taken::Granted(granted)) => granted,
-            Ok(Taken::Here) => return self.aside.push(node),
+            Ok(Taken::Here(kind)) => return self.aside.push((node, kind)),
             Ok(Taken::Elsewhere) => {
                 self.states.set(node, State::Contended);
                 return self.contended.push(node);
             }
             Err(error) => return self.break_off(error),
         };
-        self.spawn(node, key, attempt, left, lock, granted, finished);
+        self.spawn(node, Granting { key, attempt, left, lock, granted }, finished);
     }
 
-    fn spawn(
-        &mut self,
-        node: usize,
-        key: ActionKey,
-        attempt: AttemptId,
-        left: Left,
-        lock: KeyLock,
-        granted: Granted,
-        finished: &mpsc::UnboundedSender<Finished>,
-    ) {
+    fn spawn(&mut self, node: usize, granting: Granting, finished: &mpsc::UnboundedSender<Finished>) {
+        let Granting { key, attempt, left, lock, granted } = granting;
         let Some((record, reason)) = self.records.get(&node).cloned() else { return };
         // The record is a blob under its key, so that `why` can always show old and new.
         if let Err(error) = self.context.store.cas.put_as(&key.0, &record.encode()) {
@@ -548,15 +616,16 @@ impl Dispatcher {
             }
             let done = match refused {
                 Some(why) => Done::failed(Failure::new(Cause::HarnessFault, &why)),
-                None => execute(work).await,
+                None => caught(execute(work)).await,
             };
             // The dispatcher outlives every executor: it waits until none is running.
             let _ = finished.send(Finished { node, attempt, adopts, done, wall: began.elapsed(), granted, lock });
         });
     }
 
+    /// Queues a line, with what is to happen once it is durable.
     fn write(&mut self, line: Line, token: Token) {
-        if let Some(writer) = &self.writer {
+        if let (Some(writer), true) = (&self.writer, self.writes) {
             self.unwritten += 1;
             writer.send(line, token);
         }
@@ -592,7 +661,8 @@ impl Dispatcher {
             slots: granted.names(),
         });
         self.leases.give_back(granted);
-        self.ready.extend(std::mem::take(&mut self.aside).into_iter().map(|node| self.rank(node)).collect::<Vec<_>>());
+        self.ready
+            .extend(std::mem::take(&mut self.aside).into_iter().map(|(node, _)| self.rank(node)).collect::<Vec<_>>());
         self.index.add(ended.clone());
         let settles = ended.outcome.settles();
         let event = if settles {
@@ -600,7 +670,8 @@ impl Dispatcher {
         } else {
             self.unsettled_event(node, &ended)
         };
-        self.write(Line::Ended((*ended).clone()), Token::Ended { event: Box::new(event), lock: Some(lock) });
+        let event = self.outbox.hold(Told { event, at: Timestamp::now() });
+        self.write(Line::Ended((*ended).clone()), Token::Ended { event, lock });
         if settles {
             self.records.remove(&node);
             self.states.set(node, State::Over { end: End::Settled(ended), by: By::Executed });
@@ -660,17 +731,24 @@ impl Dispatcher {
                     let _ = go.send(error.clone().map_or(Ok(()), Err));
                 }
                 Token::Ended { event, lock } => {
-                    if error.is_none() {
-                        self.tell(*event);
-                    }
+                    self.outbox.release(event, error.is_none());
                     drop(lock);
                 }
                 Token::Nothing => {}
             }
         }
+        self.send();
         if let Some(error) = error {
             self.break_off(error);
         }
+    }
+
+    /// The thread that writes is gone, which only a bug of its own can do: nobody answers for what was sent to it.
+    fn cannot_write(&mut self) {
+        self.writes = false;
+        self.unwritten = 0;
+        self.outbox.abandon();
+        self.break_off("the thread that writes the records died".to_owned());
     }
 
     /// The store cannot be written: nothing more is begun, and the run says so.

@@ -8,11 +8,13 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::attempt::Started;
+use crate::hostile;
 use crate::key::ActionKey;
 use crate::names::{AttemptId, RunId};
 use crate::outcome::{Cause, Failure};
 use crate::plan::Ask;
 use crate::process::{self, Exit};
+use crate::step::context::remove_private;
 use crate::step::{
     Context, Done, End, Ends, Inputs, Place, SomeEnds, Stop, agent, checkout, classify, command, environment, patch,
     test,
@@ -63,13 +65,13 @@ pub struct Finished {
 }
 
 impl Left {
-    /// Looks for what is left of an action whose lock the caller holds: nobody else works on it.
+    /// Looks for what runs before `own` left of an action whose lock the caller holds: nobody else works on it.
     ///
     /// # Errors
     /// If the records cannot be read.
-    pub fn find(store: &Store, index: &Index, key: &ActionKey) -> Result<Self, StoreError> {
+    pub fn find(store: &Store, index: &Index, key: &ActionKey, own: &RunId) -> Result<Self, StoreError> {
         let mut left = Self::default();
-        for started in index.unfinished()?.into_iter().filter(|started| started.key == *key) {
+        for started in index.unfinished()?.into_iter().filter(|started| started.key == *key && started.run != *own) {
             match finished_agent(store, &started) {
                 Some(end) if left.finished.is_none() => {
                     left.finished = Some(Finished { attempt: started.attempt.clone(), run: started.run.clone(), end });
@@ -106,6 +108,7 @@ pub async fn execute(work: Work) -> Done {
         if let Err(error) = process::kill_marked(started.attempt.as_str(), ORPHANS, true) {
             return Done::failed(Failure::new(Cause::HarnessFault, &error.to_string()));
         }
+        remove_private(&context.machine, started.attempt.as_str());
         discard(&context.store, &place_of(&context.store, &started.attempt));
     }
     let place = Place { dir: place_of(&context.store, &attempt), attempt, locks, slots, cores, stop };
@@ -127,6 +130,21 @@ pub async fn execute(work: Work) -> Done {
     done
 }
 
+/// What an executor did, if only to panic: the run goes on without it, and what it held is given back.
+pub async fn caught(work: impl Future<Output = Done> + Send + 'static) -> Done {
+    tokio::spawn(work).await.unwrap_or_else(|error| {
+        let panic = error.try_into_panic().ok();
+        let text = panic.as_ref().and_then(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            text.or_else(|| panic.downcast_ref::<&str>().copied())
+        });
+        Done::failed(Failure::new(
+            Cause::HarnessFault,
+            &format!("an executor panicked: {}", text.unwrap_or("without a word")),
+        ))
+    })
+}
+
 fn inputs(context: &Context, node: usize, ends: &dyn Ends) -> Inputs {
     let links = &context.plan.nodes[node].links;
     let settled = links.iter().filter_map(|link| match ends.end(link.node) {
@@ -136,29 +154,12 @@ fn inputs(context: &Context, node: usize, ends: &dyn Ends) -> Inputs {
     Inputs(settled.collect())
 }
 
-/// Removes a place. It is renamed first, so that what is left after a kill is never taken for a place; what an agent made
-/// unreadable is made readable.
+/// Removes a place. It is renamed first, so that what is left after a kill is never taken for a place.
 pub fn discard(store: &Store, dir: &Path) {
-    if !dir.exists() {
-        return;
-    }
     let trash = store.trash(dir);
     let gone = if std::fs::rename(dir, &trash).is_ok() { trash } else { dir.to_owned() };
-    if std::fs::remove_dir_all(&gone).is_err() {
-        open_up(&gone, 0);
-        let _ = std::fs::remove_dir_all(&gone);
-    }
-}
-
-fn open_up(dir: &Path, depth: u32) {
-    use std::os::unix::fs::PermissionsExt;
-    let _ = std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700));
-    let Ok(entries) = std::fs::read_dir(dir) else { return };
-    for entry in entries.flatten() {
-        if depth < 512 && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            open_up(&entry.path(), depth + 1);
-        }
-    }
+    // What cannot be removed stays under the store's `tmp`, where the next one tries again.
+    let _ = hostile::remove_all(&gone);
 }
 
 /// Whether the run of an attempt is alive.
@@ -167,4 +168,19 @@ fn open_up(dir: &Path, depth: u32) {
 /// If the system does not say.
 pub fn alive(store: &Store, run: &RunId) -> Result<bool, StoreError> {
     RunLock::is_alive(&store.root, run)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_executor_that_panics_is_a_fault_of_flow_and_ends_nothing_else() {
+        let done = caught(async { panic!("bad luck {}", 7) }).await;
+        let failure = done.outcome.failure().unwrap();
+        assert_eq!(failure.cause, Cause::HarnessFault);
+        assert_eq!(failure.evidence.as_str(), "an executor panicked: bad luck 7");
+        assert!(caught(async { Done::succeeded() }).await.outcome.failure().is_none());
+    }
 }

@@ -4,7 +4,7 @@
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 
-use crate::names::AttemptId;
+use crate::names::{AttemptId, SlotKind};
 use crate::plan::Plan;
 use crate::process;
 use crate::slots::{Holder, Lease, SlotDir, SlotName};
@@ -50,8 +50,8 @@ pub struct Granted {
 pub enum Taken {
     /// It holds all of it.
     Granted(Granted),
-    /// Other actions of this run have it.
-    Here,
+    /// Other actions of this run have too much of this.
+    Here(SlotKind),
     /// Another run on this host has it.
     Elsewhere,
 }
@@ -130,7 +130,7 @@ impl Leases {
                 let free: Vec<usize> =
                     (0..self.slots.len()).filter(|i| of_kind(&self.slots[*i]) && !self.slots[*i].busy).collect();
                 if free.len() < wanted {
-                    return Ok(Taken::Here);
+                    return Ok(Taken::Here(kind.clone()));
                 }
                 // With another run's leases unknown, each window of free slots is worth a try.
                 let windows: Vec<Vec<usize>> = free.windows(wanted).map(<[usize]>::to_vec).collect();
@@ -143,7 +143,7 @@ impl Leases {
                     return Err(format!("`{kind}` is not declared in `slots`"));
                 };
                 if self.lanes[index].width - self.lanes[index].used < *count {
-                    return Ok(Taken::Here);
+                    return Ok(Taken::Here(kind.clone()));
                 }
                 granted.lanes.push((index, *count));
             }

@@ -5,6 +5,7 @@ pub mod dispatch;
 pub mod execute;
 pub mod journal;
 pub mod leases;
+pub mod outbox;
 pub mod prepare;
 pub mod recover;
 pub mod state;

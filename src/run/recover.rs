@@ -8,14 +8,19 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use crate::attempt::{Ended, Line, Started};
+use crate::hostile;
 use crate::names::{AttemptId, RunId};
 use crate::outcome::{Cause, Failure, Outcome};
 use crate::process;
 use crate::run::execute::{alive, discard, finished_agent, place_of};
+use crate::step::context::{Machine, remove_private};
 use crate::store::{Index, RecordWriter, Store, StoreError};
 
-/// How long a supervisor that outlived its flow may take to end its processes.
-const SUPERVISOR: Duration = Duration::from_secs(30);
+/// How long orphans may take to die.
+const ORPHANS: Duration = Duration::from_secs(20);
+/// How long supervisors that outlived their flow are waited for, all together. They need milliseconds; whoever still has a key
+/// after that is another run at that very action, and the cleaning is left to it.
+const SUPERVISORS: Duration = Duration::from_secs(2);
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -32,35 +37,46 @@ pub struct Recovered {
 ///
 /// # Errors
 /// If the records cannot be written.
-pub fn recover(store: &Store, index: &Index, run: &RunId, records: &RecordWriter) -> Result<Recovered, StoreError> {
+pub fn recover(
+    store: &Store,
+    machine: &Machine,
+    index: &mut Index,
+    run: &RunId,
+    records: &RecordWriter,
+) -> Result<Recovered, StoreError> {
     let mut recovered = Recovered::default();
+    let began = Instant::now();
     for started in index.unfinished()? {
         if alive(store, &started.run)? {
             continue;
         }
         // A supervisor that is still ending its processes holds the key: wait for it rather than race it.
-        let began = Instant::now();
         let lock = loop {
             match store.locks.try_lock(&started.key)? {
                 Some(lock) => break Some(lock),
-                None if began.elapsed() > SUPERVISOR => break None,
+                None if began.elapsed() > SUPERVISORS => break None,
                 None => std::thread::sleep(Duration::from_millis(5)),
             }
         };
-        // Somebody else has it: another run executes this very action and does the cleaning.
         let Some(lock) = lock else { continue };
+        // Another run may have ended or adopted it since this one looked.
+        index.refresh()?;
+        if !index.unfinished()?.iter().any(|open| open.attempt == started.attempt) {
+            continue;
+        }
         if finished_agent(store, &started).is_some() {
             recovered.finished += 1;
             continue;
         }
-        recovered.killed += process::kill_marked(started.attempt.as_str(), SUPERVISOR, true).unwrap_or(0);
+        recovered.killed += process::kill_marked(started.attempt.as_str(), ORPHANS, true).unwrap_or(0);
         records.append(&Line::Ended(interrupted(&started, run)))?;
         recovered.ended += 1;
+        remove_private(machine, started.attempt.as_str());
         discard(store, &place_of(store, &started.attempt));
         drop(lock);
     }
     records.commit()?;
-    sweep(store, index, run)?;
+    sweep(store, machine, index, run)?;
     Ok(recovered)
 }
 
@@ -88,7 +104,7 @@ pub fn interrupted(started: &Started, run: &RunId) -> Ended {
 }
 
 /// Removes places that no living run and no adoption needs.
-fn sweep(store: &Store, index: &Index, run: &RunId) -> Result<(), StoreError> {
+fn sweep(store: &Store, machine: &Machine, index: &Index, run: &RunId) -> Result<(), StoreError> {
     let open: Vec<AttemptId> = index.unfinished()?.iter().map(|started| started.attempt.clone()).collect();
     let Ok(places) = std::fs::read_dir(store.places()) else { return Ok(()) };
     for place in places.flatten() {
@@ -98,9 +114,34 @@ fn sweep(store: &Store, index: &Index, run: &RunId) -> Result<(), StoreError> {
         let needed = open.iter().any(|attempt| attempt.as_str() == name);
         if owner != *run && !needed && !alive(store, &owner)? {
             // An in-process step or a plain command has no line of its own in the records, but its orphans have the mark.
-            let _ = process::kill_marked(&name, SUPERVISOR, true);
+            let _ = process::kill_marked(&name, ORPHANS, true);
+            remove_private(machine, &name);
             discard(store, Path::new(&place.path()));
         }
     }
+    sweep_trash(store, run)
+}
+
+/// Removes what runs that died did not come to remove.
+fn sweep_trash(store: &Store, run: &RunId) -> Result<(), StoreError> {
+    let Ok(left) = std::fs::read_dir(store.root.join("tmp")) else { return Ok(()) };
+    for left in left.flatten() {
+        let name = left.file_name().to_string_lossy().into_owned();
+        // `trash-RUN-ATTEMPT-PROCESS-NUMBER`
+        let owner = name.strip_prefix("trash-").and_then(|rest| rest.rsplitn(4, '-').nth(3)).map(RunId::new);
+        let over = match &owner {
+            Some(owner) => owner != run && !alive(store, owner)?,
+            None => name != "places" && is_old(&left),
+        };
+        if over {
+            let _ = hostile::remove_all(&left.path());
+        }
+    }
     Ok(())
+}
+
+/// Whether a temporary is so old that whoever wrote it is gone.
+fn is_old(entry: &std::fs::DirEntry) -> bool {
+    let changed = entry.metadata().ok().and_then(|meta| meta.modified().ok());
+    changed.and_then(|changed| changed.elapsed().ok()).is_some_and(|age| age > Duration::from_secs(24 * 3600))
 }

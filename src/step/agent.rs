@@ -15,13 +15,15 @@ use crate::plan::{AgentAsk, Role};
 use crate::process;
 use crate::redact::{Redactor, Secret};
 use crate::step::Draft;
-use crate::step::context::{Command, Context, Done, Inputs, OUTPUT_LIMIT, Place, failure_of, fault, redactor};
+use crate::step::context::{
+    Command, Context, Done, Inputs, OUTPUT_LIMIT, Place, failure_of, fault, private_places, redactor,
+};
 
 /// What the attempts of this kind mean.
 pub(super) const FORMAT: u16 = 1;
 
-/// The most of a captured stream that is read for usage.
-const USAGE_READ: u64 = 8 * 1024 * 1024;
+/// How much of the end of the output is searched for usage.
+const USAGE_READ: usize = 8 * 1024 * 1024;
 
 pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: &AgentAsk) -> Draft<'a> {
     draft.input("human commit", &Role::Checkout, "human");
@@ -97,7 +99,9 @@ async fn attempt(
                 label: "agent".into(),
                 timeout: ask.timeout,
                 limit: ask.limit.unwrap_or(OUTPUT_LIMIT),
+                private: private.0.get().cloned(),
                 group: true,
+                durable: true,
             },
         )
         .await?;
@@ -122,7 +126,7 @@ struct Private(std::cell::OnceCell<PathBuf>);
 impl Drop for Private {
     fn drop(&mut self) {
         if let Some(dir) = self.0.get() {
-            let _ = std::fs::remove_dir_all(dir);
+            let _ = hostile::remove_all(dir);
         }
     }
 }
@@ -194,17 +198,25 @@ fn place_config(
             let hole = format!("{{secret.{}}}", secret.name());
             text = text.replace(&hole, &String::from_utf8_lossy(secret.expose()));
         }
-        let root =
-            context.machine.variables.get("XDG_RUNTIME_DIR").map_or_else(|| PathBuf::from("/dev/shm"), PathBuf::from);
-        dir = root.join(format!("flow-{}", place.attempt));
-        std::fs::create_dir_all(&dir).map_err(|error| fault(&format!("{}: {error}", dir.display())))?;
+        dir = make_private(&private_places(&context.machine, place.attempt.as_str()))?;
         let _ = private.0.set(dir.clone());
-        let only_me = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-        std::fs::set_permissions(&dir, only_me).map_err(|error| fault(&format!("{}: {error}", dir.display())))?;
     }
     let path = dir.join(name);
     std::fs::write(&path, text).map_err(|error| fault(&format!("{}: {error}", path.display())))?;
     Ok(path)
+}
+
+/// Makes the first of some folders that can be made, readable for this user alone from its first moment on. It must be new:
+/// somebody else could have put one there and wait for what is written.
+fn make_private(places: &[PathBuf]) -> Result<PathBuf, Failure> {
+    let mut refused = String::new();
+    for dir in places {
+        match std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).create(dir) {
+            Ok(()) => return Ok(dir.clone()),
+            Err(error) => refused = format!("no private place for the config: {}: {error}", dir.display()),
+        }
+    }
+    Err(fault(&refused))
 }
 
 fn read(
@@ -218,9 +230,11 @@ fn read(
 ) -> Result<Done, Failure> {
     let redactor = redactor(secrets);
     let mut done = Done::succeeded();
-    let (stdout, stderr) = (place.dir.join("agent.out"), place.dir.join("agent.err"));
-    for (name, path) in [("stdout", &stdout), ("stderr", &stderr)] {
-        if let Some(digest) = context.keep(path)? {
+    let limit = ask.limit.unwrap_or(OUTPUT_LIMIT);
+    let stdout = context.stream(place, "agent.out", limit, &redactor);
+    let stderr = context.stream(place, "agent.err", limit, &redactor);
+    for (name, bytes) in [("stdout", &stdout), ("stderr", &stderr)] {
+        if let Some(digest) = context.keep(bytes)? {
             done.logs.insert(name.into(), digest);
         }
     }
@@ -291,8 +305,7 @@ fn keep_trajectory(
     redactor: &Redactor,
     done: &mut Done,
 ) -> Result<(), Failure> {
-    let path = place.dir.join("out").join(name);
-    match hostile::read_regular(&path, OUTPUT_LIMIT) {
+    match hostile::read_below(&place.dir, &Path::new("out").join(name), OUTPUT_LIMIT) {
         Ok(Some(bytes)) => {
             done.logs.insert("trajectory".into(), context.put(&redactor.clean(&bytes))?);
         }
@@ -302,13 +315,10 @@ fn keep_trajectory(
     Ok(())
 }
 
-fn usage(ask: &AgentAsk, stdout: &Path) -> Usage {
+fn usage(ask: &AgentAsk, stdout: &[u8]) -> Usage {
     let unknown = |why: &str| Usage { unknown_because: Some(why.to_owned()), ..Usage::default() };
     let Some(marker) = &ask.usage_lines else { return unknown("the adapter says nothing of usage") };
-    let text = match hostile::read_regular(stdout, USAGE_READ) {
-        Ok(Some(bytes)) => String::from_utf8_lossy(&bytes).into_owned(),
-        _ => return unknown("its output could not be read"),
-    };
+    let text = String::from_utf8_lossy(&stdout[stdout.len().saturating_sub(USAGE_READ)..]);
     let last = text.lines().rev().find_map(|line| line.strip_prefix(marker.as_str()));
     let Some(value) = last.and_then(|json| serde_json::from_str::<serde_json::Value>(json.trim()).ok()) else {
         return unknown("the agent reported none");
@@ -319,8 +329,7 @@ fn usage(ask: &AgentAsk, stdout: &Path) -> Usage {
     Usage { input, output, unknown_because }
 }
 
-fn last_line(path: &Path) -> Option<String> {
-    let bytes = hostile::read_regular(path, OUTPUT_LIMIT).ok()??;
-    let tail = &bytes[bytes.len().saturating_sub(8192)..];
+fn last_line(stream: &[u8]) -> Option<String> {
+    let tail = &stream[stream.len().saturating_sub(8192)..];
     String::from_utf8_lossy(tail).lines().rev().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
 }

@@ -6,7 +6,7 @@ use crate::class::{self, Class, Effect, StepEnd, Verdict};
 use crate::key::Value;
 use crate::measure::{self, TestResult};
 use crate::outcome::{Cause, Failure};
-use crate::plan::{ClassifyAsk, Plan, Role};
+use crate::plan::{Ask, ClassifyAsk, Plan, Role};
 use crate::step::context::{Context, Done};
 use crate::step::{Draft, End, Ends};
 
@@ -28,7 +28,15 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: ClassifyAsk) -> Draft<'a> {
     for (role, name) in &ROLES {
         let Some(up) = draft.plan.linked(draft.node, role) else { continue };
         match draft.ends.end(up) {
-            End::Pending => draft.waiting.push(((*name).to_owned(), up)),
+            End::Pending => {
+                draft.waiting.push(((*name).to_owned(), up));
+                // These stand in the key only where the end that they come with has them.
+                match role {
+                    Role::Patched => draft.waiting.push(("result".to_owned(), up)),
+                    Role::Patch => draft.waiting.push(("patch".to_owned(), up)),
+                    _ => {}
+                }
+            }
             End::Open(_) => draft.stop(End::Open(format!("waits for {}", draft.plan.title(up)))),
             End::Skipped(cause) => draft.text(name, format!("skipped {cause}")),
             End::Blocked { .. } => draft.text(name, "not run"),
@@ -56,8 +64,15 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: ClassifyAsk) -> Draft<'a> {
     draft
 }
 
-/// Whether the patched tree is what the human's change makes of the base.
+/// Whether the patched tree is what the human's change makes of the base, though nobody told the agent that change.
 fn same_as_human(plan: &Plan, node: usize, ends: &dyn Ends) -> bool {
+    let told = plan.linked(node, &Role::Agent).is_some_and(|agent| match &plan.nodes[agent].ask {
+        Ask::Agent(ask) => ask.human_change,
+        _ => false,
+    });
+    if told {
+        return false;
+    }
     let output = |role: &Role, name: &str| {
         let up = plan.linked(node, role)?;
         ends.end(up).settled()?.outputs.get(name)?.as_text().map(str::to_owned)

@@ -8,8 +8,11 @@ use crate::key::Value;
 use crate::outcome::{Cause, Failure, Outcome};
 use crate::plan::{CommandAsk, Role};
 use crate::process;
+use crate::redact::Redactor;
 use crate::step::Draft;
-use crate::step::context::{Command, Context, Done, Inputs, LARGEST_BLOB, OUTPUT_LIMIT, Place, failure_of, fault};
+use crate::step::context::{
+    Command, Context, Done, Inputs, LARGEST_BLOB, OUTPUT_LIMIT, Place, blob_lost, failure_of, fault, redactor,
+};
 
 /// What the attempts of this kind mean.
 pub(super) const FORMAT: u16 = 1;
@@ -55,7 +58,9 @@ async fn attempt(context: &Context, ask: &CommandAsk, inputs: &Inputs, place: &P
         label: "command".into(),
         timeout: ask.timeout,
         limit: OUTPUT_LIMIT,
+        private: None,
         group: false,
+        durable: false,
     };
     let end = if place.slots.is_empty() && secrets.is_empty() {
         context.plain(place, command).await?
@@ -65,7 +70,7 @@ async fn attempt(context: &Context, ask: &CommandAsk, inputs: &Inputs, place: &P
     if let Some(failure) = context.changed_tool(&ask.tools) {
         return Err(failure);
     }
-    tokio::task::block_in_place(|| read(context, ask, place, &end))
+    tokio::task::block_in_place(|| read(context, ask, place, &redactor(&secrets), &end))
 }
 
 fn prepare(context: &Context, ask: &CommandAsk, inputs: &Inputs, place: &Place) -> Result<Vec<String>, Failure> {
@@ -75,7 +80,7 @@ fn prepare(context: &Context, ask: &CommandAsk, inputs: &Inputs, place: &Place) 
         let path = dir.join(name);
         match context.store.cas.copy_to(&digest, &path) {
             Ok(true) => Ok(()),
-            Ok(false) => Err(fault(&format!("blob {digest} is gone from the store"))),
+            Ok(false) => Err(blob_lost(&digest)),
             Err(error) => Err(fault(&error.to_string())),
         }
     };
@@ -97,10 +102,16 @@ fn prepare(context: &Context, ask: &CommandAsk, inputs: &Inputs, place: &Place) 
     context.fill(&ask.argv, &places)
 }
 
-fn read(context: &Context, ask: &CommandAsk, place: &Place, end: &process::End) -> Result<Done, Failure> {
+fn read(
+    context: &Context,
+    ask: &CommandAsk,
+    place: &Place,
+    redactor: &Redactor,
+    end: &process::End,
+) -> Result<Done, Failure> {
     let mut done = Done::succeeded();
     for (name, file) in [("stdout", "command.out"), ("stderr", "command.err")] {
-        if let Some(digest) = context.keep(&place.dir.join(file))? {
+        if let Some(digest) = context.keep(&context.stream(place, file, OUTPUT_LIMIT, redactor))? {
             done.logs.insert(name.into(), digest);
         }
     }
@@ -114,9 +125,12 @@ fn read(context: &Context, ask: &CommandAsk, place: &Place, end: &process::End) 
         done.outcome = Outcome::Failed(failure.log(log));
         return Ok(done);
     }
-    let out = place.dir.join("out");
     for (name, file) in &ask.outputs {
-        match hostile::read_regular(&out.join(file), LARGEST_BLOB) {
+        match hostile::read_below(&place.dir, &Path::new("out").join(file), LARGEST_BLOB) {
+            Ok(Some(bytes)) if redactor.found_in(&bytes).is_some() => {
+                let evidence = format!("the output {name} ({file}) holds the value of a secret");
+                done.outcome = Outcome::Failed(Failure::new(Cause::HoldsSecret, &evidence));
+            }
             Ok(Some(bytes)) => done.output(name, Value::Blob(context.put(&bytes)?)),
             Ok(None) => {
                 let evidence = format!("the output {name} ({file}) was not written");

@@ -12,11 +12,12 @@ use tokio::sync::watch;
 use crate::attempt::{Ended, LimitUse, Usage};
 use crate::digest::Digest;
 use crate::git::{self, Mirror};
+use crate::hostile;
 use crate::key::Value;
 use crate::manifest::{Base, SecretFrom, SecretSource, Template};
 use crate::names::AttemptId;
 use crate::outcome::{Cause, Failure, Outcome};
-use crate::plan::{EnvAsk, Plan, Role};
+use crate::plan::{EnvAsk, Missing, Plan, Role};
 use crate::process::{self, Exit, Spec, Supervised};
 use crate::redact::{Redactor, Secret};
 use crate::store::Store;
@@ -25,6 +26,8 @@ use crate::store::Store;
 pub const LARGEST_BLOB: u64 = 1 << 30;
 /// Bytes kept of each captured stream where the step has no `limit`.
 pub const OUTPUT_LIMIT: u64 = 16 * 1024 * 1024;
+/// The longest secret that is read from a file.
+const LARGEST_SECRET: u64 = 64 * 1024;
 
 /// What of the machine steps need to know.
 #[derive(Clone, Debug)]
@@ -177,8 +180,12 @@ pub struct Command<'a> {
     pub timeout: Option<Duration>,
     /// Bytes kept of each stream.
     pub limit: u64,
+    /// A folder outside the store that holds secrets, removed when all its processes are dead.
+    pub private: Option<PathBuf>,
     /// Whether to hold its processes in a cgroup where one can be had. Not what is measured: the move costs time.
     pub group: bool,
+    /// Whether its end outlives a crash of the machine: that of an agent, which a later run adopts.
+    pub durable: bool,
 }
 
 impl Context {
@@ -226,7 +233,7 @@ impl Context {
             .cas
             .get(digest, LARGEST_BLOB)
             .map_err(|error| fault(&error.to_string()))?
-            .ok_or_else(|| fault(&format!("blob {digest} is gone from the store")))
+            .ok_or_else(|| blob_lost(digest))
     }
 
     /// Reads changes that a record names.
@@ -272,7 +279,7 @@ impl Context {
                     .get(name)
                     .map(|value| value.clone().into_bytes())
                     .ok_or_else(|| lacking("is not set".into()))?,
-                SecretSource::File(path) => crate::store::read_bounded(path, 64 * 1024)
+                SecretSource::File(path) => crate::store::read_bounded(path, LARGEST_SECRET)
                     .ok()
                     .flatten()
                     .ok_or_else(|| lacking(format!("cannot be read from {}", path.display())))?,
@@ -280,8 +287,16 @@ impl Context {
                     .await
                     .map_err(|why| lacking(format!("was not given by `{}`: {why}", argv.join(" "))))?,
             };
-            let value = value.strip_suffix(b"\n").map(<[u8]>::to_vec).unwrap_or(value);
-            secrets.push(Secret::new(name, value));
+            let secret = Secret::new(name, value);
+            if secret.expose().is_empty() {
+                return Err(lacking("is empty".into()));
+            }
+            if std::str::from_utf8(secret.expose()).is_err() || secret.expose().contains(&0) {
+                return Err(lacking("is no text".into()));
+            }
+            // Of a name that adapter and candidate both give, the candidate's holds.
+            secrets.retain(|other: &Secret| other.name() != name);
+            secrets.push(secret);
         }
         Ok(secrets)
     }
@@ -299,8 +314,13 @@ impl Context {
         put("LANG", "C.UTF-8".into());
         put("TZ", "UTC".into());
         put("CUDA_DEVICE_ORDER", "PCI_BUS_ID".into());
-        let gpus: Vec<&str> =
-            place.slots.iter().filter(|(kind, _)| kind == "gpu").map(|(_, name)| name.as_str()).collect();
+        // By the driver's own name where it is known: numbers depend on who asks.
+        let device = |name: &String| match self.plan.facts.devices.get(&format!("gpu/{name}")) {
+            Some(Ok(uuid)) => uuid.clone(),
+            _ => name.clone(),
+        };
+        let gpus: Vec<String> =
+            place.slots.iter().filter(|(kind, _)| kind == "gpu").map(|(_, name)| device(name)).collect();
         // Empty means none: a step that holds no GPU must not touch one that another step measures on.
         put("CUDA_VISIBLE_DEVICES", gpus.join(","));
         let slots: Vec<String> = place.slots.iter().map(|(kind, name)| format!("{kind}/{name}")).collect();
@@ -375,10 +395,12 @@ impl Context {
             timeout_ms: command.timeout.map(millis),
             grace_ms: Spec::GRACE_MS,
             end: file("end.json"),
+            durable: command.durable,
             cgroup: command.group,
             inherit: Vec::new(),
             extra: Vec::new(),
             cores: place.cores.clone(),
+            private: command.private,
         };
         let fault = |error: String| Failure::new(Cause::HarnessFault, &format!("supervisor: {error}"));
         let mut child =
@@ -403,17 +425,25 @@ impl Context {
         }
     }
 
-    /// Stores a captured stream; `None` if it is empty.
+    /// The bytes of a captured stream as they may be stored and shown; empty if there is none. The supervisor has bounded and
+    /// redacted it, but its file lies where the child could write too: what is no regular file or too long is not taken, and
+    /// secrets are taken out again.
+    #[must_use]
+    pub fn stream(&self, place: &Place, file: &str, limit: u64, redactor: &Redactor) -> Vec<u8> {
+        match hostile::read_below(&place.dir, Path::new(file), limit) {
+            Ok(Some(bytes)) if redactor.is_idle() => bytes,
+            Ok(Some(bytes)) => redactor.clean(&bytes),
+            Ok(None) => Vec::new(),
+            Err(error) => format!("(the captured output was tampered with: {error})").into_bytes(),
+        }
+    }
+
+    /// Stores what a stream held; `None` if that is nothing.
     ///
     /// # Errors
     /// If the disk refuses.
-    pub fn keep(&self, path: &Path) -> Result<Option<Digest>, Failure> {
-        match std::fs::metadata(path) {
-            Ok(meta) if meta.len() > 0 => {
-                self.store.cas.put_file(path).map(Some).map_err(|error| fault(&error.to_string()))
-            }
-            _ => Ok(None),
-        }
+    pub fn keep(&self, stream: &[u8]) -> Result<Option<Digest>, Failure> {
+        if stream.is_empty() { Ok(None) } else { self.put(stream).map(Some) }
     }
 
     /// Fills the holes that stand for places of the attempt; tools by their paths on this machine.
@@ -483,6 +513,12 @@ pub fn failure_of(end: &process::End, crashed: Cause, timeout: Cause) -> Option<
     })
 }
 
+/// The store no longer has what a record names.
+#[must_use]
+pub fn blob_lost(digest: &Digest) -> Failure {
+    Failure::new(Cause::BlobLost, &format!("blob {digest} is gone from the store, or was damaged"))
+}
+
 /// A fault of flow's own, or of the disk.
 #[must_use]
 pub fn fault(evidence: &str) -> Failure {
@@ -517,6 +553,55 @@ impl git::Blobs for StoreBlobs<'_> {
     fn get(&self, digest: &Digest) -> std::io::Result<Option<Vec<u8>>> {
         self.0.cas.get(digest, LARGEST_BLOB).map_err(std::io::Error::other)
     }
+}
+
+/// Where the private copies of an attempt may lie: configs with secrets in them. In memory, outside the store; the first of the
+/// two where there is a folder for this user's run time.
+#[must_use]
+pub fn private_places(machine: &Machine, attempt: &str) -> Vec<PathBuf> {
+    let roots = machine.variables.get("XDG_RUNTIME_DIR").filter(|dir| dir.starts_with('/')).map(PathBuf::from);
+    roots.into_iter().chain([PathBuf::from("/dev/shm")]).map(|root| root.join(format!("flow-{attempt}"))).collect()
+}
+
+/// Removes the private copies of an attempt that is over.
+pub fn remove_private(machine: &Machine, attempt: &str) {
+    for dir in private_places(machine, attempt) {
+        // Only its owner could have made it; what somebody else put there under this name stays theirs.
+        let _ = hostile::remove_all(&dir);
+    }
+}
+
+/// What of an action's secrets this machine does not have. In no key: an action that is served needs none of them. What a
+/// command would answer is not asked before the attempt.
+#[must_use]
+pub fn lacking_secrets(machine: &Machine, env: &EnvAsk) -> Vec<Missing> {
+    let lacking = |secret: &SecretFrom| {
+        let name = &secret.name.value;
+        let (what, hint) = match &secret.source {
+            SecretSource::Variable => match machine.variables.get(name).map(|value| value.trim_end()) {
+                None => (format!("the secret {name} is not set"), format!("export {name}=… before `flow run`")),
+                Some("") => (format!("the secret {name} is empty"), format!("export {name}=… before `flow run`")),
+                Some(_) => return None,
+            },
+            SecretSource::File(path) => match crate::store::read_bounded(path, LARGEST_SECRET) {
+                Ok(Some(bytes)) if !bytes.trim_ascii_end().is_empty() => return None,
+                found => {
+                    let why = match found {
+                        Ok(Some(_)) => "it is empty".to_owned(),
+                        Ok(None) => "it is not there".to_owned(),
+                        Err(error) => error.to_string(),
+                    };
+                    (
+                        format!("the secret {name} cannot be read from {}: {why}", path.display()),
+                        "write it there".into(),
+                    )
+                }
+            },
+            SecretSource::Command(_) => return None,
+        };
+        Some(Missing { what, hint, place: Some(secret.name.place), fatal: true })
+    };
+    env.secrets.iter().filter_map(lacking).collect()
 }
 
 /// A redactor of some secrets.

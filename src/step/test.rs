@@ -12,12 +12,12 @@ use crate::digest::Digest;
 use crate::git;
 use crate::hostile;
 use crate::key::Value;
-use crate::measure::{self, Arm, Equal, Kind, ProcessEnd, Run, Sample, Turn};
+use crate::measure::{self, Arm, Equal, Kind, ProcessEnd, Run, Sample, TestResult, Turn};
 use crate::names::ObjectId;
 use crate::outcome::{Cause, Failure, Outcome};
 use crate::plan::{Ask, Role, TestAsk};
 use crate::process::{self, Exit};
-use crate::step::context::{Command, Context, Done, Inputs, OUTPUT_LIMIT, Place, fault};
+use crate::step::context::{Command, Context, Done, Inputs, OUTPUT_LIMIT, Place, fault, redactor};
 use crate::step::{Draft, End};
 
 /// What the attempts of this kind mean.
@@ -114,6 +114,14 @@ impl Session<'_> {
         let mut last_block_began = (0, Duration::ZERO);
         for (number, turn) in self.schedule().into_iter().enumerate() {
             if turn.block != last_block_began.0 {
+                if self.compared(&runs).is_err() {
+                    done.notes.push(format!(
+                        "stopped after {} of {} blocks: the results differ",
+                        turn.block,
+                        self.ask.protocol.blocks()
+                    ));
+                    break;
+                }
                 let block_took = started.elapsed().saturating_sub(last_block_began.1);
                 if self.time_is_up(started.elapsed(), block_took) {
                     done.notes.push(format!("stopped after {} blocks: the time limit was reached", turn.block));
@@ -147,7 +155,7 @@ impl Session<'_> {
             done.limits.insert("timeout".into(), LimitUse { limit, used: longest, met });
         }
         if done.outcome.failure().is_none() {
-            self.conclude(runs, &mut done)?;
+            self.conclude(&runs, &mut done)?;
         }
         Ok(done)
     }
@@ -224,9 +232,7 @@ impl Session<'_> {
         for private in ["home", "tmp"] {
             // Nothing that one process caches may reach the next: each starts with an empty home and an empty tmp.
             let dir = self.place.dir.join(private);
-            if dir.exists() {
-                std::fs::remove_dir_all(&dir).map_err(|error| fault(&format!("{}: {error}", dir.display())))?;
-            }
+            hostile::remove_all(&dir).map_err(|error| fault(&format!("{}: {error}", dir.display())))?;
         }
         let end = self
             .context
@@ -241,7 +247,9 @@ impl Session<'_> {
                     label: label.clone(),
                     timeout: self.ask.timeout,
                     limit: OUTPUT_LIMIT,
+                    private: None,
                     group: false,
+                    durable: false,
                 },
             )
             .await?;
@@ -252,10 +260,13 @@ impl Session<'_> {
             return Err(Failure::new(Cause::NotStarted, why));
         }
         tokio::task::block_in_place(|| {
-            let (out, err) = (self.place.dir.join(format!("{label}.out")), self.place.dir.join(format!("{label}.err")));
-            let bytes = |path: &Path| hostile::read_regular(path, OUTPUT_LIMIT).ok().flatten();
-            let (stdout, stderr) = (bytes(&out).unwrap_or_default(), bytes(&err).unwrap_or_default());
-            let reported = bytes(&result);
+            let redactor = redactor(secrets);
+            let stream =
+                |end: &str| self.context.stream(self.place, &format!("{label}.{end}"), OUTPUT_LIMIT, &redactor);
+            let (stdout, stderr) = (stream("out"), stream("err"));
+            let name = Path::new("results").join(result.file_name().unwrap_or_default());
+            let reported = hostile::read_below(&self.place.dir, &name, OUTPUT_LIMIT).ok().flatten();
+            let reported = reported.map(|bytes| redactor.clean(&bytes));
             let ended = ProcessEnd {
                 exit: if let Exit::Code(code) = end.exit { Some(code) } else { None },
                 signal: if let Exit::Signal(signal) = end.exit { Some(signal) } else { None },
@@ -266,19 +277,32 @@ impl Session<'_> {
                 result: reported.as_deref(),
             };
             let run = measure::read(self.ask.contract, &ended, &self.ask.metrics);
-            let logs = [("stdout", self.context.keep(&out)?), ("stderr", self.context.keep(&err)?)];
+            let logs = [("stdout", self.context.keep(&stdout)?), ("stderr", self.context.keep(&stderr)?)];
             Ok(Ran { run, end, logs })
         })
     }
 
-    /// Compares results before any speed is believed, and stores the samples.
-    fn conclude(&self, runs: Vec<Run>, done: &mut Done) -> Result<(), Failure> {
+    /// The result of the runs so far, or why they have none. What differs now cannot agree later: no time is spent on the speed
+    /// of a wrong result.
+    fn compared(&self, runs: &[Run]) -> Result<TestResult, Failure> {
         let reference = match self.inputs.has(&Role::Baseline) {
             true => Some(self.inputs.text(&Role::Baseline, "reference")?).filter(|text| *text != UNCHECKED),
             false => None,
         };
         let ask = self.ask;
-        match measure::conclude(ask.contract, ask.protocol, &ask.metrics, Equal::Digest, runs, reference) {
+        measure::conclude(ask.contract, ask.protocol, &ask.metrics, Equal::Digest, runs.to_vec(), reference).map_err(
+            |failure| match failure.cause {
+                // In A/A both trees are the base: whatever differs is the test's doing.
+                Cause::WrongResult if ask.aa => Failure::new(Cause::Nondeterministic, failure.evidence.as_str()),
+                _ => failure,
+            },
+        )
+    }
+
+    /// Compares results before any speed is believed, and stores the samples.
+    fn conclude(&self, runs: &[Run], done: &mut Done) -> Result<(), Failure> {
+        let ask = self.ask;
+        match self.compared(runs) {
             Ok(mut result) => {
                 if ask.aa {
                     result.notes.insert(measure::Note::SameTree);

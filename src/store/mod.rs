@@ -37,7 +37,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// The store cannot be written to.
-    #[error("the store {} cannot be written: {source}; point --store at a folder that can, or change its permissions", path.display())]
+    #[error("the store {} cannot be written: {source}; point --cache at a folder that can, or change its permissions", path.display())]
     ReadOnly {
         /// The store's root.
         path: PathBuf,

@@ -201,7 +201,9 @@ fn step(plan: &Plan, forecast: &Forecast, blobs: &Blobs<'_>, index: &Index, line
     said.shared_with = forecast.shares.map(|with| plan.title(with));
     said.follows = forecast.follows.iter().map(|up| plan.title(*up)).collect();
     match forecast.state {
-        State::Retry | State::Exhausted => said.attempts = attempts(forecast, index, now),
+        State::Retry | State::Exhausted if forecast.changes.is_empty() => {
+            said.attempts = attempts(forecast, index, now);
+        }
         _ => said.changes = forecast.changes.iter().map(|change| Shown::of(change, blobs, lines)).collect(),
     }
     if said.because.is_none() {
@@ -237,14 +239,9 @@ pub fn groups<'a>(forecasts: &[&'a Forecast]) -> Vec<Group<'a>> {
     let mut groups: Vec<Group<'a>> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
     for said in forecasts.iter().filter(|said| said.is_root()) {
-        let (changes, because) = match said.state {
-            // Which attempt it was tells one action from another, and nothing about the cause.
-            State::Retry => (Vec::new(), Some(last_cause(said))),
-            State::New => (Vec::new(), said.because.clone()),
-            _ => (said.changes.clone(), said.because.clone()),
-        };
-        let place = format!("{:?} {changes:?} {because:?}", said.state);
+        let place = format!("{:?} {:?} {:?}", said.state, said.changes, said.because);
         let at = *places.entry(place).or_insert_with(|| {
+            let (changes, because) = (said.changes.clone(), said.because.clone());
             groups.push(Group { state: said.state, changes, because, members: Vec::new() });
             groups.len() - 1
         });
@@ -257,10 +254,4 @@ pub fn groups<'a>(forecasts: &[&'a Forecast]) -> Vec<Group<'a>> {
     };
     groups.sort_by_key(|group| order(group.state));
     groups
-}
-
-fn last_cause(said: &Forecast) -> String {
-    let last = said.changes.first().and_then(|change| change.old.as_ref()).map(ToString::to_string);
-    let word = last.as_deref().and_then(|text| text.rsplit(' ').next()).unwrap_or("nothing");
-    format!("the last attempt ended in {word}, which settles nothing")
 }

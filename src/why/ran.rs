@@ -197,7 +197,8 @@ impl Ran {
     }
 
     fn reason(&self, said: &mut StepSaid, node: usize, why: &Reason, blobs: &Blobs<'_>, lines: usize) {
-        let changed = why.state == "changed" || !why.changes.is_empty() && why.state == "adopted";
+        // Of a retry there is one entry that names the attempt before, unless what that one had left is gone.
+        let changed = why.changes.iter().any(|change| change.ingredient != "attempt");
         said.state = match why.state.as_str() {
             "changed" if self.own_changes(why) == 0 && !why.changes.is_empty() => "follows",
             "changed" => "changed",
@@ -218,7 +219,9 @@ impl Ran {
         follows.dedup();
         said.follows = follows.into_iter().map(|up| self.title(up)).collect();
         let because = match why.state.as_str() {
-            "retry" => why.changes.first().and_then(|change| change.old.as_ref()).map(|last| format!("after {last}")),
+            "retry" if !changed => {
+                why.changes.first().and_then(|change| change.old.as_ref()).map(|last| format!("after {last}"))
+            }
             "adopted" => Some("the run that began it had died; what it left was taken over".to_owned()),
             "new" if said.root => Some("nothing like it was run before".to_owned()),
             _ => about_limits(&why.changes),

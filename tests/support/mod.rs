@@ -10,6 +10,7 @@
 //! `{one}` stands for the first eight digits of the commit made by that name.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses what it needs of this builder")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,8 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+pub mod processes;
 
 /// A project: a manifest, its files, its repositories, a store and slot locks of its own.
 pub struct Flow {
@@ -119,7 +122,44 @@ pipeline sample {
 
     /// The store.
     pub fn cache(&self) -> PathBuf {
-        self.dir.path().join("project/cache")
+        // A project without `.git` has its store beside the manifest.
+        let manifest = self.dir.path().join("project").join(self.manifest());
+        manifest.with_file_name("cache")
+    }
+
+    /// The folder that holds the project: files of a test that belong to none lie there.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// All lines of all records, in no order.
+    pub fn lines(&self) -> Vec<Value> {
+        let Ok(files) = std::fs::read_dir(self.cache().join("records/v1")) else { return Vec::new() };
+        let texts = files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap_or_default());
+        // A line that a kill tore counts as not written.
+        texts
+            .flat_map(|text| text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect::<Vec<_>>())
+            .collect()
+    }
+
+    /// The ended lines of an action's step that say this outcome: `succeeded`, or a cause.
+    pub fn ends(&self, step: &str, outcome: &str) -> Vec<Value> {
+        let is = |line: &Value| line["line"] == "ended" && line["step"] == step && outcome_of(line) == outcome;
+        self.lines().into_iter().filter(is).collect()
+    }
+
+    /// Every key was settled at most once: nothing finished was done again.
+    #[track_caller]
+    pub fn settled_each_action_once(&self) {
+        let mut times: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
+        for line in self.lines().iter().filter(|line| line["line"] == "ended") {
+            if !["INTERRUPTED", "HARNESS_FAULT"].contains(&outcome_of(line).as_str()) {
+                let at = (line["key"].to_string(), line["step"].to_string());
+                times.entry(at).or_default().push(line["attempt"].to_string());
+            }
+        }
+        let twice: Vec<_> = times.iter().filter(|(_, attempts)| attempts.len() > 1).collect();
+        assert!(twice.is_empty(), "settled more than once: {twice:#?}");
     }
 
     /// The full id of a commit made by name.
@@ -205,12 +245,11 @@ pipeline sample {
         let mut command = Command::new(env!("CARGO_BIN_EXE_flow"));
         command.args(args.iter().map(|arg| self.fill(arg)));
         command.current_dir(self.dir.path().join("project")).env_clear().stdin(Stdio::null());
-        for name in ["PATH", "HOME", "PYENV_ROOT", "PYENV_VERSION"] {
-            if let Ok(value) = std::env::var(name) {
-                command.env(name, value);
-            }
-        }
-        command.env("COLUMNS", "80").env("FLOW_SLOTS", self.dir.path().join("slots")).envs(&self.env);
+        command
+            .env("PATH", search_path())
+            .env("COLUMNS", "80")
+            .env("FLOW_SLOTS", self.dir.path().join("slots"))
+            .envs(&self.env);
         command
     }
 
@@ -233,6 +272,16 @@ pipeline sample {
     /// `flow run m.kdl --json`, or of the quickstart.
     pub fn run(&self) -> Ran {
         self.flow(&["run", self.manifest(), "--json"])
+    }
+
+    /// `flow run --json` with more arguments.
+    pub fn run_with(&self, more: &[&str]) -> Ran {
+        self.flow(&[&["run", self.manifest(), "--json"], more].concat())
+    }
+
+    /// Adds nodes at the end of `m.kdl`'s pipeline.
+    pub fn add(&self, nodes: &str) {
+        self.edit("m.kdl", |text| format!("{}    {nodes}\n}}\n", text.trim_end().trim_end_matches('}')));
     }
 
     /// The manifest's path.
@@ -326,6 +375,26 @@ impl Ran {
         let classes = self.classes();
         classes.get(&job).unwrap_or_else(|| panic!("{job} is not in {classes:?}\n{}", self.stderr)).clone()
     }
+}
+
+/// The outcome of an ended line: `succeeded`, or the cause.
+pub fn outcome_of(line: &Value) -> String {
+    let failed = line["outcome"]["failed"]["cause"].as_str();
+    failed.or(line["outcome"].as_str()).unwrap_or("?").to_owned()
+}
+
+/// `PATH` with the real interpreter first: what stands for it may be a shell script that takes longer than the tests.
+fn search_path() -> &'static str {
+    static PATH: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    PATH.get_or_init(|| {
+        let path = std::env::var("PATH").unwrap();
+        let python = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output().unwrap();
+        let python = String::from_utf8(python.stdout).unwrap();
+        match Path::new(python.trim()).parent() {
+            Some(dir) => format!("{}:{path}", dir.display()),
+            None => path,
+        }
+    })
 }
 
 /// An action as `commit8/candidate/sample step`; of axes of the manifest's own, their values.

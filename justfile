@@ -1,0 +1,34 @@
+# `just` lists these. Each is one line that can be typed without just as well.
+
+_list:
+    @just --list
+
+# The quickstart, in a store of its own if FLOW_CACHE names one
+quickstart:
+    cargo run -- run pipelines/quickstart.kdl
+
+# All tests
+test:
+    cargo test
+
+# What has to be clean before a commit
+check:
+    cargo fmt --check
+    cargo clippy --all-targets -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+
+# Write anew what is generated: docs/manifest.md and the tables of docs/verdicts.md
+docs:
+    UPDATE_DOCS=1 cargo test --test manifest_reference --test docs the_
+
+# Licences, sources and versions of the dependencies
+deny:
+    cargo deny --locked check bans licenses sources
+
+# Cold and no-op runs of trivial steps, against bare processes
+bench:
+    cargo bench --bench noop
+
+# All that has to pass, as on a new machine
+ci:
+    .ci/run

@@ -1,0 +1,96 @@
+//! Finding the job that somebody means, and the manifest it belongs to.
+
+use std::path::{Path, PathBuf};
+
+use globset::Glob;
+
+use crate::cli::Places;
+use crate::cli::fault::Fault;
+use crate::cli::open::{Opened, store_root_of};
+use crate::cli::output;
+use crate::cli::status::no_run;
+use crate::names::{Axes, JobId};
+use crate::report::status::runs;
+use crate::run::journal::read_plan;
+
+/// How many jobs a message lists.
+const LISTED: usize = 24;
+
+/// A manifest and one job of it.
+pub struct Found {
+    /// The manifest on this machine.
+    pub opened: Opened,
+    /// The job's number in its plan.
+    pub job: usize,
+}
+
+/// Finds the one job that a name, a prefix, a glob or the beginning of a commit's id means.
+///
+/// # Errors
+/// If there is none, or more than one: then they are listed.
+pub async fn find(wanted: &str, manifest: Option<&Path>, places: &Places) -> Result<Found, Fault> {
+    let glob = Glob::new(wanted).map_err(|error| Fault::new(2, error.to_string()))?.compile_matcher();
+    let means = |job: &JobId, axes: &Axes| {
+        let name = job.as_str();
+        name.starts_with(wanted)
+            || glob.is_match(name)
+            || (wanted.len() >= 4 && axes.get("commit").is_some_and(|commit| commit.starts_with(wanted)))
+    };
+    let (manifest, places) = match manifest {
+        Some(manifest) => (manifest.to_owned(), places.clone()),
+        None => {
+            let root = store_root_of(None, places);
+            let manifest = newest_with(&root, wanted, &means)?;
+            // The jobs were looked for in this store, wherever their manifest's own may be.
+            (manifest, Places { cache: Some(root), ..places.clone() })
+        }
+    };
+    let opened = Opened::open(&manifest, &places, false).await?;
+    let jobs = &opened.plan().jobs;
+    let mut found: Vec<usize> = (0..jobs.len()).filter(|job| means(&jobs[*job].id, &jobs[*job].axes)).collect();
+    if let Some(exact) = jobs.iter().position(|job| job.id.as_str() == wanted) {
+        found = vec![exact];
+    }
+    match found.as_slice() {
+        [job] => Ok(Found { job: *job, opened }),
+        [] => {
+            let names: Vec<&str> = jobs.iter().map(|job| job.id.as_str()).collect();
+            Err(Fault::hint(2, format!("{} has no job `{wanted}`", manifest.display()), nearest(wanted, &names)))
+        }
+        several => {
+            let mut names: Vec<&str> = several.iter().take(LISTED).map(|job| jobs[*job].id.as_str()).collect();
+            if several.len() > LISTED {
+                names.push("…");
+            }
+            let message = format!("`{wanted}` means {} jobs", several.len());
+            Err(Fault::hint(2, message, format!("name one of them:\n{}", names.join("\n"))))
+        }
+    }
+}
+
+/// The manifest of the newest run that holds a job which is meant.
+fn newest_with(root: &Path, wanted: &str, means: &dyn Fn(&JobId, &Axes) -> bool) -> Result<PathBuf, Fault> {
+    let runs = runs(root);
+    if runs.is_empty() {
+        return Err(no_run(root));
+    }
+    let mut newest = None;
+    for run in &runs {
+        let Some(plan) = read_plan(root, run) else { continue };
+        if plan.jobs.iter().any(|(job, axes)| means(job, axes)) {
+            output::say(&format!("note: manifest {}, of run {run}", plan.manifest.display()));
+            return Ok(plan.manifest);
+        }
+        newest.get_or_insert(plan);
+    }
+    let names: Vec<&str> = newest.iter().flat_map(|plan| &plan.jobs).map(|(job, _)| job.as_str()).collect();
+    Err(Fault::hint(2, format!("no run in {} has a job `{wanted}`", root.display()), nearest(wanted, &names)))
+}
+
+fn nearest(wanted: &str, names: &[&str]) -> String {
+    let near = names.iter().min_by_key(|name| strsim::damerau_levenshtein(name, wanted));
+    near.map_or_else(
+        || "there are no jobs".to_owned(),
+        |near| format!("there are {} jobs, such as {near}", names.len()),
+    )
+}

@@ -1,0 +1,60 @@
+//! Printing: a reader that went away ends the printing and nothing else, and lines are as wide as who reads them.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+use terminal_size::{Height, Width, terminal_size_of};
+
+use crate::cli::fault::Fault;
+
+/// The widest a table gets.
+const WIDEST: usize = 120;
+/// The width where nobody says one.
+const USUAL: usize = 100;
+
+/// Prints data to standard output.
+///
+/// # Errors
+/// If it cannot be written for another reason than that the reader went away.
+pub fn data(bytes: impl AsRef<[u8]>) -> Result<(), Fault> {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes.as_ref()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Fault::new(3, format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints a line to standard error. That nobody reads it must not end a run, as `eprintln` would.
+pub fn say(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// How many columns standard output has: `COLUMNS`, else those of its terminal up to 120, else 100.
+#[must_use]
+pub fn width() -> usize {
+    width_of(terminal_size_of(io::stdout()))
+}
+
+/// The same for standard error.
+#[must_use]
+pub fn width_of_messages() -> usize {
+    width_of(terminal_size_of(io::stderr()))
+}
+
+fn width_of(terminal: Option<(Width, Height)>) -> usize {
+    let said = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    let width = said.or(terminal.map(|(Width(columns), _)| usize::from(columns))).unwrap_or(USUAL);
+    width.clamp(40, WIDEST)
+}
+
+/// Prints a document as one line of JSON.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn json(document: &impl Serialize) -> Result<(), Fault> {
+    let mut line = serde_json::to_string(document).map_err(|error| Fault::new(3, error.to_string()))?;
+    line.push('\n');
+    data(line)
+}

@@ -1,0 +1,98 @@
+//! The points of the axes: where each step is instantiated, and in which order.
+
+use std::collections::HashMap;
+
+use crate::digest::Digest;
+use crate::manifest::{Axis, Pipeline, Step};
+use crate::names::Axes;
+use crate::plan::Point;
+
+/// Every step at every point: commits in an order that their ids shuffle, so that a run stopped half-way is an honest sample
+/// and a commit added to the list moves no other; all candidates of a commit together; each after what it needs.
+pub(super) fn ordered_points(pipeline: &Pipeline) -> Vec<(usize, Point)> {
+    let mut commits: Vec<(Digest, usize, usize)> = Vec::new();
+    for (repo, decl) in pipeline.repos.iter().enumerate() {
+        for (index, commit) in decl.commits.iter().enumerate() {
+            let seed = format!("{} {}", pipeline.name.value, commit.id.value);
+            commits.push((Digest::of(seed.as_bytes()), repo, index));
+        }
+    }
+    commits.sort_unstable();
+    let rank: HashMap<(usize, usize), usize> =
+        commits.iter().enumerate().map(|(rank, (_, repo, index))| ((*repo, *index), rank + 1)).collect();
+    let mut points = Vec::new();
+    for (step, decl) in pipeline.steps.iter().enumerate() {
+        for point in points_of(pipeline, decl) {
+            points.push((step, point));
+        }
+    }
+    let rank_of = |point: &Point| point.commit.map_or(0, |commit| rank[&commit]);
+    // Fewer axes of the manifest's own first: a step never needs one of more axes.
+    points.sort_by_cached_key(|(step, point)| {
+        let shared = point.own.is_empty();
+        (!shared, rank_of(point), if shared { Vec::new() } else { point.own.clone() }, *step, point.clone())
+    });
+    if pipeline.axes.len() > 1 {
+        points.sort_by_key(|(step, _)| *step);
+    }
+    points
+}
+
+fn points_of(pipeline: &Pipeline, step: &Step) -> Vec<Point> {
+    let has = |axis: &str| step.axes.iter().any(|own| own == axis);
+    let mut points = vec![Point::default()];
+    if has("commit") || has("repo") {
+        points = pipeline
+            .repos
+            .iter()
+            .enumerate()
+            .flat_map(|(repo, decl)| (0..decl.commits.len()).map(move |commit| (repo, commit)))
+            .map(|commit| Point { commit: Some(commit), ..Point::default() })
+            .collect();
+    }
+    if has("candidate") {
+        let mut wider = Vec::new();
+        for point in points {
+            for (candidate, decl) in pipeline.candidates.iter().enumerate() {
+                for sample in 1..=decl.samples {
+                    wider.push(Point { candidate: Some(candidate), sample: Some(sample), ..point.clone() });
+                }
+            }
+        }
+        points = wider;
+    }
+    for (index, axis) in pipeline.axes.iter().enumerate().filter(|(_, axis)| has(&axis.name.value)) {
+        points = points
+            .into_iter()
+            .flat_map(|point| {
+                (0..axis.values.len()).map(move |value| {
+                    let mut wider = point.clone();
+                    wider.own.push((index, value));
+                    wider
+                })
+            })
+            .collect();
+    }
+    points
+}
+
+/// The axes of a point, for people and records.
+pub(super) fn axes_of(pipeline: &Pipeline, point: &Point) -> Axes {
+    let mut axes = Axes::default();
+    let mut put = |axis: &str, value: String| axes.0.insert(axis.to_owned(), value);
+    if let Some((repo, commit)) = point.commit {
+        put("repo", pipeline.repos[repo].name.value.to_string());
+        put("commit", pipeline.repos[repo].commits[commit].id.value.clone());
+    }
+    if let Some(candidate) = point.candidate {
+        put("candidate", pipeline.candidates[candidate].name.value.to_string());
+    }
+    if let Some(sample) = point.sample {
+        put("sample", sample.to_string());
+    }
+    for (axis, value) in &point.own {
+        let Axis { name, values } = &pipeline.axes[*axis];
+        put(&name.value, values[*value].clone());
+    }
+    axes
+}

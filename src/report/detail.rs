@@ -1,0 +1,237 @@
+//! All that is known of one job: its result in words, and of each step how it stands and every attempt in the ledger.
+//!
+//! A pure function of the plan and the store. How it looks on screen is `detail_text`.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::attempt::{Ended, Started};
+use crate::key::ActionKey;
+use crate::measure::metric::{Better, Kind as MetricKind, MetricSpec};
+use crate::measure::result::Ratio;
+use crate::plan::{Ask, Plan, Role};
+use crate::report::jobs::{self, JobResult};
+use crate::report::marks;
+use crate::report::table::meaning;
+use crate::run::decide::{Decision, decide, shut_gate};
+use crate::step::End;
+use crate::store::{Index, RunLock, Store, StoreError};
+
+/// One job.
+#[derive(Debug, Serialize)]
+pub struct JobDetail {
+    /// What came of it.
+    #[serde(flatten)]
+    pub result: JobResult,
+    /// What its class means, in words.
+    pub meaning: Option<String>,
+    /// What to do.
+    pub next_action: Option<String>,
+    /// What the speedup means, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub speedup_means: Option<String>,
+    /// What its marks mean.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub marks_mean: BTreeMap<String, String>,
+    /// Why tokens are unknown, where they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_unknown_because: Option<String>,
+    /// Its steps, upstream first.
+    pub steps: Vec<StepDetail>,
+}
+
+/// One step of a job.
+#[derive(Debug, Serialize)]
+pub struct StepDetail {
+    /// Its name.
+    pub step: String,
+    /// Its kind.
+    pub kind: &'static str,
+    /// `done`, `failed`, `running`, `skipped`, `blocked` or `not settled`.
+    pub state: &'static str,
+    /// Why, where there is something to say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub because: Option<String>,
+    /// Its key, if it can be said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<ActionKey>,
+    /// All attempts, the oldest first.
+    pub attempts: Vec<AttemptDetail>,
+    /// Attempts that began and have not ended.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub under_way: Vec<Started>,
+}
+
+/// One attempt.
+#[derive(Debug, Serialize)]
+pub struct AttemptDetail {
+    /// Its number within the step, from 1.
+    pub number: usize,
+    /// Whether it speaks for the step today.
+    pub speaks: bool,
+    /// Whether its key is today's; another had other ingredients.
+    pub same_key: bool,
+    /// What is on record.
+    #[serde(flatten)]
+    pub ended: Arc<Ended>,
+}
+
+impl StepDetail {
+    /// The attempt to look at when nobody says which: the one that speaks for the step, else the last.
+    #[must_use]
+    pub fn chosen(&self) -> Option<&AttemptDetail> {
+        self.attempts.iter().find(|attempt| attempt.speaks).or(self.attempts.last())
+    }
+}
+
+/// Looks at one job.
+///
+/// # Errors
+/// If a record file cannot be read.
+pub fn detail(plan: &Plan, job: usize, store: &Store, index: &Index) -> Result<JobDetail, StoreError> {
+    let mut wanted = vec![false; plan.nodes.len()];
+    for node in &plan.jobs[job].nodes {
+        wanted[*node] = true;
+    }
+    let ends = jobs::ends(plan, store, index, &wanted);
+    let result = jobs::result(plan, job, &ends);
+    let classify = plan.jobs[job].classify;
+    let agent = classify.and_then(|node| ends[plan.linked(node, &Role::Agent)?].settled());
+    let unknown = result.tokens.iter().any(Option::is_none);
+    let tokens_unknown_because = unknown.then(|| match agent {
+        None => "no agent of this job has ended".to_owned(),
+        Some(ended) => {
+            let said = ended.usage.as_ref().and_then(|usage| usage.unknown_because.clone());
+            said.unwrap_or_else(|| "the agent reported none".to_owned())
+        }
+    });
+    let marks_mean = result.marks.iter().filter_map(|mark| Some((mark.clone(), marks::meaning(mark)?))).collect();
+    let steps = plan.jobs[job].nodes.iter().map(|node| step(plan, job, *node, &ends, store, index));
+    Ok(JobDetail {
+        meaning: result.class.map(|class| meaning(class).to_owned()),
+        next_action: result.class.map(|class| class.next_action().to_owned()),
+        speedup_means: classify.and_then(|node| speedup_means(plan, node, &result)),
+        marks_mean,
+        tokens_unknown_because,
+        steps: steps.collect::<Result<_, _>>()?,
+        result,
+    })
+}
+
+fn step(
+    plan: &Plan,
+    job: usize,
+    node: usize,
+    ends: &Vec<End>,
+    store: &Store,
+    index: &Index,
+) -> Result<StepDetail, StoreError> {
+    let name = plan.step(node).name.value.to_string();
+    let (mut state, mut because, key) = stands(plan, node, ends, store, index);
+    let kind = plan.kind(node).word();
+    let speaks = ends[node].settled().map(|ended| &ended.attempt);
+    let mut all: Vec<(bool, Arc<Ended>)> = Vec::new();
+    for attempt in key.map(|key| index.attempts(&key)).transpose()?.unwrap_or_default() {
+        all.push((true, attempt));
+    }
+    // Of other ingredients: two steps of one kind and point are told apart by name, one alone may have been renamed.
+    let axes = &plan.nodes[node].axes;
+    let twin = |other: &usize| *other != node && plan.kind(*other).word() == kind && plan.nodes[*other].axes == *axes;
+    let alone = !plan.jobs[job].nodes.iter().any(twin);
+    for other in index.nearest_candidates(kind, axes).into_iter().filter(|other| Some(*other) != key) {
+        let attempts = index.attempts(&other)?.into_iter();
+        all.extend(attempts.filter(|ended| alone || ended.step == name).map(|ended| (false, ended)));
+    }
+    let mut seen = HashSet::new();
+    all.retain(|(_, ended)| seen.insert(ended.attempt.clone()));
+    all.sort_by(|(_, a), (_, b)| (a.at, &a.attempt).cmp(&(b.at, &b.attempt)));
+    let attempts = (1..).zip(all).map(|(number, (same_key, ended))| AttemptDetail {
+        number,
+        speaks: speaks == Some(&ended.attempt),
+        same_key,
+        ended,
+    });
+    let mut under_way = Vec::new();
+    for started in index.unfinished()? {
+        if started.kind == kind && started.axes == *axes && started.step == name {
+            if RunLock::is_alive(&store.root, &started.run)? && !matches!(ends[node], End::Settled(_)) {
+                (state, because) = ("running", Some(format!("in run {}", started.run)));
+            }
+            under_way.push(started);
+        }
+    }
+    Ok(StepDetail { step: name, kind, state, because, key, attempts: attempts.collect(), under_way })
+}
+
+/// How an action stands, why, and its key.
+fn stands(
+    plan: &Plan,
+    node: usize,
+    ends: &Vec<End>,
+    store: &Store,
+    index: &Index,
+) -> (&'static str, Option<String>, Option<ActionKey>) {
+    match &ends[node] {
+        End::Settled(ended) => match ended.outcome.failure() {
+            None => ("done", None, Some(ended.key)),
+            Some(failure) => {
+                let why = format!("{}: {}", failure.cause, failure.evidence.as_str());
+                ("failed", Some(why), Some(ended.key))
+            }
+        },
+        End::Skipped(cause) => ("skipped", Some(format!("{cause}: {}", cause.next_action())), None),
+        End::Blocked { by } if shut_gate(plan, node, ends) == Some(*by) => {
+            ("blocked", Some(format!("waits for {} to end well", plan.title(*by))), None)
+        }
+        End::Blocked { by } => ("blocked", Some(format!("{} left nothing to go on with", plan.title(*by))), None),
+        End::Open(_) | End::Pending => match decide(plan, node, ends, store, index, false) {
+            Decision::Exhausted { last, counted } => {
+                let why = format!(
+                    "its attempts are used up, {counted} ended in {}; `flow run --retry JOB` tries again",
+                    last.outcome.word()
+                );
+                ("not settled", Some(why), Some(last.key))
+            }
+            Decision::Execute { record, reason, .. } => {
+                let why = match reason.state.as_str() {
+                    "changed" => {
+                        let what: Vec<&str> = reason.changes.iter().map(|change| change.ingredient.as_str()).collect();
+                        format!("changed since it last ran: {}", what.join(", "))
+                    }
+                    "retry" => "it ended without settling anything, and is tried again".to_owned(),
+                    _ => "it has not been run".to_owned(),
+                };
+                ("not settled", Some(why), Some(record.key()))
+            }
+            Decision::Lacking => {
+                let what: Vec<&str> = plan.nodes[node].missing.iter().map(|missing| missing.what.as_str()).collect();
+                ("not settled", Some(what.join("; ")), None)
+            }
+            _ => ("not settled", Some("waits for a step before it".to_owned()), None),
+        },
+    }
+}
+
+/// What the ratio says, by the primary metric of the test.
+fn speedup_means(plan: &Plan, classify: usize, result: &JobResult) -> Option<String> {
+    let speedup = Ratio(result.speedup?);
+    let test = plan.linked(classify, &Role::Patched)?;
+    let Ask::Test(ask) = &plan.nodes[test].ask else { return None };
+    let default = ask.contract.default_metric();
+    let metric: &MetricSpec = ask.metrics.first().unwrap_or(&default);
+    let means = match metric.better {
+        Better::Lower => format!("the base needs {speedup} times the {} of the patched tree", metric.name),
+        Better::Higher => format!("the patched tree reaches {speedup} times the {} of the base", metric.name),
+    };
+    let sure = match result.ci {
+        Some([low, high]) => {
+            let one = if low <= 1.0 && high >= 1.0 { "; 1 lies within, so a difference is not shown" } else { "" };
+            format!("at 95 % between {} and {}{one}", Ratio(low), Ratio(high))
+        }
+        None if metric.kind == MetricKind::Count => "an exact count, which needs no interval".to_owned(),
+        None => "without an interval".to_owned(),
+    };
+    Some(format!("{means}; {sure}"))
+}

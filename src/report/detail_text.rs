@@ -1,0 +1,158 @@
+//! One job for people, at the width of their terminal.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::key::Value;
+use crate::measure::result::Ratio;
+use crate::report::detail::{AttemptDetail, JobDetail, StepDetail};
+use crate::report::status::clock;
+use crate::store::Store;
+use crate::text::{harmless, short_digests, wrap};
+use crate::units::{human_size, human_span};
+
+/// The text of a job. `now` is the time that it is read; the store says how large logs are.
+#[must_use]
+pub fn text(detail: &JobDetail, store: &Store, now: Timestamp, width: usize) -> String {
+    let result = &detail.result;
+    let class = result.class.map_or("no class", |class| class.name());
+    let open = if result.open { " (open: it may still change)" } else { "" };
+    let mut text = format!("{}  {class}{open}\n", result.job);
+    let mut fact = |name: &str, value: &str| {
+        let lines = wrap(&short_digests(value), width.saturating_sub(12));
+        text.push_str(&format!("  {name:9} {}\n", lines.join(&format!("\n{}", " ".repeat(12)))));
+    };
+    if let Some(subject) = &result.subject {
+        fact("commit", subject);
+    }
+    if let Some(meaning) = &detail.meaning {
+        fact("meaning", meaning);
+    }
+    if let Some(speedup) = result.speedup {
+        let means = detail.speedup_means.as_ref().map_or_else(String::new, |means| format!(": {means}"));
+        fact("speedup", &format!("{}x{means}", Ratio(speedup)));
+    }
+    if let Some(owner) = result.owner {
+        fact("owner", &owner.to_string());
+    }
+    if let Some(stage) = result.class.filter(|class| !class.usable()).map(|class| class.stage()) {
+        fact("stage", stage);
+    }
+    if let Some(agent) = &result.agent {
+        fact("agent", agent);
+    }
+    if let Some(cause) = &result.cause {
+        let exit = result.exit.map_or_else(String::new, |exit| format!(", exit {exit}"));
+        fact("cause", &format!("{cause}{exit}"));
+    }
+    if let Some(evidence) = &result.evidence {
+        fact("evidence", evidence);
+    }
+    for mark in &result.marks {
+        let means = detail.marks_mean.get(mark).map_or_else(String::new, |means| format!(": {means}"));
+        fact("mark", &format!("{mark}{means}"));
+    }
+    if let Some(next) = &detail.next_action {
+        fact("next", &next.replace("JOB", result.job.as_str()));
+    }
+    if detail.steps.iter().any(|step| step.kind == "agent") {
+        let because = detail.tokens_unknown_because.as_deref().unwrap_or_default();
+        fact("tokens", &tokens(result.tokens, because));
+    }
+    let name = detail.steps.iter().map(|step| step.step.len()).max().unwrap_or(0);
+    for step in &detail.steps {
+        text.push('\n');
+        tell_step(&mut text, step, result.job.as_str(), store, now, width, name);
+    }
+    harmless(&text)
+}
+
+fn tokens([input, output]: [Option<u64>; 2], because: &str) -> String {
+    let side = |count: Option<u64>| count.map_or_else(|| "unknown".to_owned(), |count| count.to_string());
+    match (input, output) {
+        (None, None) => format!("unknown ({because})"),
+        (Some(_), Some(_)) => format!("{} in, {} out", side(input), side(output)),
+        _ => format!("{} in, {} out ({because})", side(input), side(output)),
+    }
+}
+
+fn tell_step(
+    text: &mut String,
+    step: &StepDetail,
+    job: &str,
+    store: &Store,
+    now: Timestamp,
+    width: usize,
+    name: usize,
+) {
+    let because = step.because.as_ref().map_or_else(String::new, |because| format!(": {because}"));
+    let lines = wrap(&short_digests(&format!("{}{because}", step.state)), width.saturating_sub(name + 2));
+    let indent = format!("\n{}", " ".repeat(name + 2));
+    text.push_str(&format!("{:name$}  {}\n", step.step, lines.join(&indent)));
+    let several = step.attempts.len() > 1;
+    for attempt in &step.attempts {
+        tell_attempt(text, attempt, several, now, width);
+    }
+    for started in &step.under_way {
+        text.push_str(&format!("  began {}  {}\n", clock(started.at, now), started.attempt));
+    }
+    let Some(chosen) = step.chosen() else { return };
+    if let Some(size) = chosen.ended.outputs.get("size").and_then(Value::as_text) {
+        text.push_str(&format!("  patch: {size}\n"));
+    } else if !chosen.ended.outputs.is_empty() && step.kind != "classify" {
+        let left: Vec<&str> = chosen.ended.outputs.keys().map(String::as_str).collect();
+        text.push_str(&format!("  {}\n", wrap(&format!("left: {}", left.join(", ")), width - 4).join("\n    ")));
+    }
+    for note in &chosen.ended.notes {
+        text.push_str(&format!("  {}\n", wrap(&format!("note: {note}"), width - 4).join("\n    ")));
+    }
+    if !chosen.ended.logs.is_empty() {
+        let logs: Vec<String> = chosen
+            .ended
+            .logs
+            .iter()
+            .map(|(stream, digest)| {
+                let size = std::fs::metadata(store.cas.path(digest))
+                    .map_or_else(|_| "gone".to_owned(), |meta| human_size(meta.len()));
+                format!("{stream} ({size})")
+            })
+            .collect();
+        text.push_str(&format!("  {}\n", wrap(&format!("logs: {}", logs.join(", ")), width - 4).join("\n    ")));
+        text.push_str(&format!("    flow log {job} {}\n", step.step));
+    }
+}
+
+fn tell_attempt(text: &mut String, attempt: &AttemptDetail, several: bool, now: Timestamp, width: usize) {
+    let ended = &attempt.ended;
+    let mut parts = vec![
+        format!("{:>2}", attempt.number),
+        clock(ended.at, now),
+        human_span(Duration::from_millis(ended.wall_ms)),
+        ended.outcome.word().to_owned(),
+    ];
+    if !ended.slots.is_empty() {
+        parts.push(format!("on {}", ended.slots.join(", ")));
+    }
+    parts.push(format!("attempt {}", ended.attempt));
+    if several && attempt.speaks {
+        parts.push("(speaks for the step)".to_owned());
+    }
+    if !attempt.same_key {
+        parts.push("(of other ingredients)".to_owned());
+    }
+    if let Some(tokens) = ended.usage.as_ref().and_then(|usage| Some((usage.input?, usage.output?))) {
+        parts.push(format!("{} + {} tokens", tokens.0, tokens.1));
+    }
+    let mut line = String::new();
+    for part in parts {
+        if line.len() + part.len() + 4 > width && !line.is_empty() {
+            text.push_str(&format!("  {line}\n"));
+            line = " ".repeat(4);
+        } else if !line.is_empty() {
+            line.push_str("  ");
+        }
+        line.push_str(&part);
+    }
+    text.push_str(&format!("  {line}\n"));
+}
