@@ -251,7 +251,7 @@ mod tests {
         std::os::unix::fs::symlink(&kept, root.join("link")).unwrap();
         nix::unistd::mkfifo(&root.join("fifo"), Mode::S_IRWXU).unwrap();
         for closed in ["closed/within", "closed"] {
-            std::fs::set_permissions(root.join(closed), PermissionsExt::from_mode(0)).unwrap();
+            std::fs::set_permissions(root.join(closed), PermissionsExt::from_mode(0o000)).unwrap();
         }
         // Deeper than any path can name, and with more below each folder that is moved up.
         let mut at = open(&root, FOLDER, Mode::empty()).unwrap();

@@ -6,6 +6,7 @@
 //! ```text
 //! FLOW_NETWORKX=/path/to/clone cargo test --test networkx -- --nocapture
 //! ```
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod support;
 

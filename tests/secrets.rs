@@ -42,7 +42,7 @@ fn traces() -> Vec<Vec<u8>> {
             let padded = [&b"xxx"[..skip], secret.as_bytes()].concat();
             let encoded = base64(&padded);
             // Without the digits that also depend on what stands beside it.
-            traces.push(encoded[4..encoded.len() - 4].as_bytes().to_vec());
+            traces.push(encoded.as_bytes()[4..encoded.len() - 4].to_vec());
         }
     }
     traces

@@ -6,11 +6,16 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::cli::fault::Fault;
-use crate::cli::open;
+use crate::cli::{open, output};
 
 /// Arguments of `flow check`.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit codes: 0 no flaw; 2 flaws, each underlined with a hint.")]
+#[command(after_help = "\
+Examples:
+  flow check pipelines/quickstart.kdl   asks for no tool and no repository
+  flow check pipelines/*.kdl            each alone, and their names together
+
+Exit codes: 0 no flaw; 2 flaws, each underlined with a hint.")]
 pub struct CheckArgs {
     /// The manifests
     #[arg(required = true, value_name = "MANIFEST")]
@@ -29,14 +34,14 @@ pub fn check(args: &CheckArgs) -> Result<ExitCode, Fault> {
             Ok(manifest) => {
                 let pipeline = &manifest.pipeline;
                 let commits: usize = pipeline.repos.iter().map(|repo| repo.commits.len()).sum();
-                println!(
-                    "{}: pipeline {}, {} commits, {} candidates, {} steps: no flaw",
+                output::data(format!(
+                    "{}: pipeline {}, {} commits, {} candidates, {} steps: no flaw\n",
                     path.display(),
                     pipeline.name.value,
                     commits,
                     pipeline.candidates.len(),
                     pipeline.steps.len()
-                );
+                ))?;
                 if let Some((_, other)) = names.iter().find(|(name, _)| *name == pipeline.name.value) {
                     let same = std::fs::canonicalize(other).ok() == std::fs::canonicalize(path).ok();
                     if !same {

@@ -25,11 +25,11 @@ const LARGEST: u64 = 256 * 1024 * 1024;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  flow log shop/9f47610d/hasty/1 agent                 all that the agent printed
-  flow log shop/9f47610d/hasty/1 patch > hasty.patch   its patch
+  flow log shop/9f47610d/hasty/1 agent                all that the agent said
+  flow log shop/9f47610d/hasty/1 patch > hasty.patch  its patch
   flow log shop/9f47610d/hasty/1 patched --stream 'base stderr'
-  flow log shop/9f47610d/hasty/1 agent --list          attempts and streams
-  flow log shop/9f47610d/hasty/1 agent --attempt 1     not the one that counts
+  flow log shop/9f47610d/hasty/1 agent --list         attempts and streams
+  flow log shop/9f47610d/hasty/1 agent --attempt 1    an earlier attempt
 
 Logs go to standard output, headings to standard error.
 Exit codes: 0 printed; 2 no such job, step, attempt or stream.")]

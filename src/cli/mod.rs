@@ -28,14 +28,21 @@ pub use fault::Fault;
 #[command(name = "flow", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
 #[command(after_help = "\
 Examples:
-  flow run pipelines/quickstart.kdl       run what has not been run
-  flow plan pipelines/quickstart.kdl      what would run, and why
-  flow why 9f47610d                       why each step of a commit was or was not run again
-  flow status                             the newest run, while it works or after
-  flow show JOB                           one job: class, evidence, attempts
-  flow log JOB STEP                       what a step printed
+  flow check pipelines/quickstart.kdl   every flaw of a manifest
+  flow plan pipelines/quickstart.kdl    what would run, and why
+  flow run pipelines/quickstart.kdl     run what has not been run
+  flow status                           the newest run, at work or ended
+  flow show shop/9f47610d/hasty/1       one job: class, evidence, attempts
+  flow log shop/9f47610d/hasty/1 agent  what a step printed
+  flow why 9f47610d                     why its steps ran again, or did not
 
-Exit codes: 0 all jobs settled; 2 usage or manifest; 3 jobs left unsettled; 130 interrupted.")]
+A run may be stopped at any instant: the same command goes on where it was.
+
+Exit codes:
+  0    all jobs are settled, or what was asked for was told
+  2    usage, or flaws of the manifest: nothing was executed
+  3    jobs are left unsettled, or the store cannot be used
+  130  interrupted")]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -68,7 +75,7 @@ enum Verb {
 #[derive(Clone, Debug, Args)]
 pub struct Places {
     /// The folder of the store [default: `cache` in the manifest's project]
-    #[arg(long, env = "FLOW_CACHE", value_name = "DIR")]
+    #[arg(long, env = "FLOW_CACHE", value_name = "DIR", hide_env_values = true)]
     pub cache: Option<PathBuf>,
     /// Use a local clone in place of a repository of the manifest; in no key
     #[arg(long = "repo", value_name = "NAME=PATH", value_parser = name_and_path)]

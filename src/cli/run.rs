@@ -32,12 +32,23 @@ use crate::units::Span;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  flow run pipelines/quickstart.kdl                 everything that has not been run
-  flow run m.kdl --commit 9f47610d                  one commit
-  flow run m.kdl --only '*/careful/*' --until patch one candidate, and no tests
-  flow run m.kdl --class AGENT_TIMEOUT              jobs whose last class was this
+  flow run pipelines/quickstart.kdl     all that has not been run
+  flow run m.kdl --commit 9f47610d      one commit
+  flow run m.kdl --only '*/careful/*' --until patch
+                                        one candidate, and no tests
+  flow run m.kdl --class AGENT_TIMEOUT  jobs whose last class was this
+  flow run m.kdl --retry '*/hasty/*'    what had used up its attempts
+  flow run m.kdl --json | jq -r .event  events for programs, no table
 
-A run may be stopped at any instant, by Ctrl-C or by kill -9: the same command goes on where it was.")]
+A run may be stopped at any instant, by Ctrl-C or by kill -9: the same command
+goes on where it was. Progress goes to standard error, the table to standard
+output.
+
+Exit codes:
+  0    all jobs are settled
+  2    usage, flaws of the manifest, or something lacks here: nothing ran
+  3    jobs are left unsettled, or the store cannot be used
+  130  interrupted")]
 pub struct RunArgs {
     /// The manifest
     manifest: PathBuf,

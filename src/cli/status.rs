@@ -15,17 +15,18 @@ use crate::report::status;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  flow status                              the newest run of this project's store
-  flow status pipelines/quickstart.kdl     of the store of that manifest
-  watch flow status                        while `flow run` works elsewhere
-  flow status --json                       one JSON document
+  flow status                           the newest run of this project
+  flow status pipelines/quickstart.kdl  of the project of that manifest
+  watch flow status                     while `flow run` works elsewhere
+  flow status --json                    one JSON document
 
 Exit codes: 0 told, however the run stands; 2 there is no run.")]
 pub struct StatusArgs {
     /// A manifest, to find its store [default: the store of the current folder]
     manifest: Option<PathBuf>,
-    #[command(flatten)]
-    places: Places,
+    /// The folder of the store [default: `cache` in the project]
+    #[arg(long, env = "FLOW_CACHE", value_name = "DIR", hide_env_values = true)]
+    cache: Option<PathBuf>,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -36,7 +37,8 @@ pub struct StatusArgs {
 /// # Errors
 /// If the store holds no run.
 pub fn status(args: &StatusArgs) -> Result<ExitCode, Fault> {
-    let root = open::store_root_of(args.manifest.as_deref(), &args.places);
+    let places = Places { cache: args.cache.clone(), repos: Vec::new() };
+    let root = open::store_root_of(args.manifest.as_deref(), &places);
     let Some(run) = status::runs(&root).into_iter().next() else { return Err(no_run(&root)) };
     let status = status::status(&root, &run);
     if args.json {

@@ -16,7 +16,7 @@ use crate::report::status::runs;
 use crate::run::journal::{PlanFile, read_plan};
 use crate::store::{Index, Store};
 use crate::why::change::{Blobs, LINES};
-use crate::why::explain::{Explanation, explain};
+use crate::why::explain::{Explanation, Sources, explain};
 use crate::why::forecast::forecast;
 use crate::why::ran::Ran;
 use crate::why::text;
@@ -108,7 +108,8 @@ async fn before(args: &WhyArgs, wanted: &Wanted, lines: usize) -> Result<Explana
     }
     let forecasts = forecast(plan, &opened.store, &opened.index, &of_interest);
     let blobs = Blobs { store: &opened.store, intake: Some(&opened.prepared.intake) };
-    Ok(explain(plan, &jobs, &forecasts, &blobs, &opened.index, lines, Timestamp::now()))
+    let sources = Sources { blobs, index: &opened.index, lines, now: Timestamp::now() };
+    Ok(explain(plan, &jobs, &forecasts, &sources))
 }
 
 /// What a run did.
@@ -135,10 +136,10 @@ fn after(args: &WhyArgs, run: &str, wanted: &Wanted, lines: usize) -> Result<Exp
     let now = Timestamp::now();
     let ran = Ran::read(&root, &run, now);
     if !ran.finished() {
-        output::say(&format!("note: the run has not finished; this is how far it came"));
+        output::say("note: the run has not finished; this is how far it came");
     }
-    let blobs = Blobs { store: &store, intake: None };
-    Ok(ran.explain(&run, &plan, &jobs, &blobs, &index, lines, now))
+    let sources = Sources { blobs: Blobs { store: &store, intake: None }, index: &index, lines, now };
+    Ok(ran.explain(&run, &plan, &jobs, &sources))
 }
 
 /// Which jobs are asked for.

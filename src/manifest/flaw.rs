@@ -266,30 +266,83 @@ impl Report {
     }
 
     fn resolve(&self, draft: Draft, sources: &[NamedSource<Arc<str>>]) -> Flaw {
-        let source = sources.get(draft.place.file).cloned().unwrap_or_else(|| NamedSource::new("", Arc::from("")));
-        let span = |place: Place, text: &str| {
-            let start = floor(text, place.offset.min(text.len()));
-            let end = floor(text, (start + place.len).min(text.len()));
-            SourceSpan::new(start.into(), end.saturating_sub(start))
-        };
+        let mut source = sources.get(draft.place.file).cloned().unwrap_or_else(|| NamedSource::new("", Arc::from("")));
         let text = source.inner().clone();
+        let span = |place: Place| {
+            let start = floor(&text, place.offset.min(text.len()));
+            start..floor(&text, (start + place.len).min(text.len())).max(start)
+        };
         let mut help = draft.help;
         // An empty file has nothing to underline.
-        let mut labels = Vec::new();
+        let mut marked = Vec::new();
         if !text.is_empty() {
-            labels.push(LabeledSpan::new_primary_with_span(Some(draft.label), span(draft.place, &text)));
+            marked.push((draft.label, span(draft.place)));
         }
         if let Some((place, label)) = draft.other {
             if place.file == draft.place.file {
-                labels.push(LabeledSpan::new_with_span(Some(label), span(place, &text)));
+                marked.push((label, span(place)));
             } else {
                 // A snippet shows one file only, so the other place is said in words.
                 let said = format!("{label}: {}", self.position(place));
                 help = Some(help.map_or(said.clone(), |help| format!("{help}\n{said}")));
             }
         }
+        if let Some(short) = without_long_lines(&text, &mut marked) {
+            source = NamedSource::new(source.name(), short.into());
+        }
+        let labels = marked.into_iter().enumerate().map(|(number, (label, range))| {
+            let span = SourceSpan::new(range.start.into(), range.len());
+            if number == 0 {
+                LabeledSpan::new_primary_with_span(Some(label), span)
+            } else {
+                LabeledSpan::new_with_span(Some(label), span)
+            }
+        });
+        let labels = labels.collect();
         Flaw { message: draft.message, code: draft.code, labels, help, source, place: draft.place }
     }
+}
+
+/// More bytes of one line than this are not shown.
+const LONG_LINE: usize = 1000;
+
+/// The text with its very long lines cut to what is around the first mark in them, and the marks moved along; `None` if no line
+/// is long. A line that nobody could read would fill the screen.
+fn without_long_lines(text: &str, marked: &mut [(String, std::ops::Range<usize>)]) -> Option<String> {
+    if text.split('\n').all(|line| line.len() <= LONG_LINE) {
+        return None;
+    }
+    let mut short = String::with_capacity(text.len().min(1 << 16));
+    let mut moved: Vec<std::ops::Range<usize>> = marked.iter().map(|(_, range)| range.clone()).collect();
+    let mut begin = 0;
+    for line in text.split_inclusive('\n') {
+        let end = begin + line.len();
+        let (mut from, mut to) = (begin, end);
+        if line.len() > LONG_LINE {
+            let first = marked.iter().map(|(_, range)| range.start).find(|start| (begin..end).contains(start));
+            from = floor(text, first.unwrap_or(begin).saturating_sub(LONG_LINE / 10).max(begin));
+            to = floor(text, (from + LONG_LINE / 2).min(end));
+        }
+        let at = |offset: usize| short.len() + offset.clamp(from, to) - from;
+        for ((_, old), new) in marked.iter().zip(&mut moved) {
+            if (begin..end).contains(&old.start) {
+                new.start = at(old.start);
+            }
+            if (begin..=end).contains(&old.end) {
+                new.end = at(old.end);
+            }
+        }
+        short.push_str(&text[from..to]);
+        if to < end && line.ends_with('\n') {
+            short.push('\n');
+        }
+        begin = end;
+    }
+    for ((_, range), new) in marked.iter_mut().zip(moved) {
+        let start = new.start.min(short.len());
+        *range = start..new.end.clamp(start, short.len());
+    }
+    Some(short)
 }
 
 fn floor(text: &str, mut at: usize) -> usize {

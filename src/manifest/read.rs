@@ -14,7 +14,7 @@ use super::node::{Node, Scope, clean};
 use super::{Manifest, Pipeline, Place, build, check, shape, steps, syntax};
 
 /// The largest manifest file, in bytes.
-const MANIFEST_BYTES: u64 = 4 << 20;
+const MANIFEST_BYTES: u64 = 1 << 20;
 /// More files than this are no manifest of a person's.
 const IMPORTS: usize = 256;
 

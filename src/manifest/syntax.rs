@@ -9,6 +9,10 @@ use super::flaw::{Draft, Report};
 
 /// Deeper than this nobody writes; the parser recurses.
 const DEPTH: usize = 64;
+/// More `/-` in a row than this nobody writes; the parser takes ever longer for each.
+const DASHES: usize = 4;
+/// More characters of a word than this are not quoted in a message.
+const SHOWN_WORD: usize = 60;
 
 /// Parses a text, or reports what is wrong with it.
 pub(super) fn parse(text: &str, file: usize, report: &Report) -> Option<KdlDocument> {
@@ -16,13 +20,19 @@ pub(super) fn parse(text: &str, file: usize, report: &Report) -> Option<KdlDocum
         let place = Place { file, offset, len: 1 };
         report.add(
             Draft::new("too-deep", place, format!("braces, parentheses or comments are nested more than {DEPTH} deep"))
-                .help("a manifest needs five levels"),
+                .help("a manifest needs five levels, and no `/-` behind another"),
         );
         return None;
     }
-    let error = match KdlDocument::parse_v2(text) {
-        Ok(document) => return Some(document),
-        Err(error) => error,
+    let error = match parse_safely(text) {
+        Some(Ok(document)) => return Some(document),
+        Some(Err(error)) => error,
+        None => {
+            let place = Place { file, offset: 0, len: 1 };
+            let draft = Draft::new("too-large", place, "there is not enough memory to parse a file of this size");
+            report.add(draft.help("put lists of commits into files of their own: `commits file=\"commits.txt\"`"));
+            return None;
+        }
     };
     // After a first error the parser often says what only follows from it.
     let follows = |d: &KdlDiagnostic| {
@@ -41,11 +51,26 @@ pub(super) fn parse(text: &str, file: usize, report: &Report) -> Option<KdlDocum
     None
 }
 
+/// The parser begins anew, one call deeper, behind each byte with which it can do nothing. Its stack is as large as a text of
+/// such bytes would need, of which a sane text touches next to nothing. `None` if there is no such stack to be had.
+fn parse_safely(text: &str) -> Option<Result<KdlDocument, kdl::KdlError>> {
+    const PER_BYTE: usize = 4096;
+    const LEAST: usize = 8 << 20;
+    let stack = LEAST + text.len() * PER_BYTE;
+    std::thread::scope(|scope| {
+        let parser = std::thread::Builder::new().stack_size(stack);
+        parser.spawn_scoped(scope, || KdlDocument::parse_v2(text)).ok()?.join().ok()
+    })
+}
+
 fn draft(diagnostic: &KdlDiagnostic, text: &str, file: usize) -> Draft {
     let place = place(diagnostic, text, file);
     let word = text.get(place.offset..place.offset + place.len).unwrap_or_default();
     let bare = word.split_whitespace().last().unwrap_or(word);
     let bare = bare.rsplit('=').next().unwrap_or(bare);
+    let short: String = bare.chars().take(SHOWN_WORD).collect();
+    let bare = if short.len() < bare.len() { format!("{short}…") } else { short };
+    let bare = bare.as_str();
     let said = diagnostic.message.clone().unwrap_or_else(|| "this is not KDL".into());
     let mut label = diagnostic.label.clone().unwrap_or_else(|| "here".into());
     let (message, help) = if let "true" | "false" | "null" = bare {
@@ -71,7 +96,7 @@ fn draft(diagnostic: &KdlDiagnostic, text: &str, file: usize) -> Draft {
     let draft = Draft::new("syntax", place, message).label(label);
     match help {
         Some(help) => draft.help(help),
-        None => draft,
+        None => draft.help("a manifest is KDL 2: `node \"text\" 3 property=#true { child }`, one node a line"),
     }
 }
 
@@ -103,7 +128,20 @@ fn place(diagnostic: &KdlDiagnostic, text: &str, file: usize) -> Place {
 fn too_deep(text: &str) -> Option<usize> {
     let bytes = text.as_bytes();
     let (mut depth, mut i) = (0_usize, 0_usize);
+    // What a `/-` comments out may begin with another one.
+    let mut dashes = 0_usize;
     while let Some(&b) = bytes.get(i) {
+        if bytes.get(i..i + 2) == Some(b"/-") {
+            dashes += 1;
+            i += 1;
+        } else if !matches!(b, b' ' | b'\t' | b'\r' | b'\n' | b'\\')
+            && !matches!(bytes.get(i..i + 2), Some(b"//" | b"/*"))
+        {
+            dashes = 0;
+        }
+        if dashes > DASHES {
+            return Some(i.saturating_sub(1));
+        }
         if let Some(end) = literal_end(text, i) {
             let region = bytes.get(i..end).unwrap_or_default();
             depth += region.iter().fold(0, |within, &b| step(within, b));

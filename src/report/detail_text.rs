@@ -26,7 +26,8 @@ pub fn text(detail: &JobDetail, store: &Store, now: Timestamp, width: usize) -> 
     if let Some(subject) = &result.subject {
         fact("commit", subject);
     }
-    if let Some(meaning) = &detail.meaning {
+    let idle = detail.next_action.as_ref().is_some_and(|next| next.starts_with("none"));
+    if let Some(meaning) = detail.meaning.as_ref().filter(|_| idle) {
         fact("meaning", meaning);
     }
     if let Some(speedup) = result.speedup {
@@ -53,7 +54,7 @@ pub fn text(detail: &JobDetail, store: &Store, now: Timestamp, width: usize) -> 
         let means = detail.marks_mean.get(mark).map_or_else(String::new, |means| format!(": {means}"));
         fact("mark", &format!("{mark}{means}"));
     }
-    if let Some(next) = &detail.next_action {
+    if let Some(next) = detail.next_action.as_ref().filter(|_| !idle) {
         fact("next", &next.replace("JOB", result.job.as_str()));
     }
     if detail.steps.iter().any(|step| step.kind == "agent") {
@@ -99,7 +100,8 @@ fn tell_step(
     }
     let Some(chosen) = step.chosen() else { return };
     if let Some(size) = chosen.ended.outputs.get("size").and_then(Value::as_text) {
-        text.push_str(&format!("  patch: {size}\n"));
+        let one = size.strip_prefix("1 files").map(|rest| format!("1 file{rest}"));
+        text.push_str(&format!("  patch: {}\n", one.as_deref().unwrap_or(size)));
     } else if !chosen.ended.outputs.is_empty() && step.kind != "classify" {
         let left: Vec<&str> = chosen.ended.outputs.keys().map(String::as_str).collect();
         text.push_str(&format!("  {}\n", wrap(&format!("left: {}", left.join(", ")), width - 4).join("\n    ")));

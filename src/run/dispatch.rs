@@ -230,9 +230,15 @@ impl Dispatcher {
         self.send();
     }
 
+    /// The same for what is true only if every record before it becomes durable.
+    fn tell_if_durable(&mut self, event: Event) {
+        self.outbox.follow(Told { event, at: Timestamp::now() });
+        self.send();
+    }
+
     /// Tells what may be told: events keep their order, and wait for their records.
     fn send(&mut self) {
-        while let Some(told) = self.outbox.next() {
+        while let Some(told) = self.outbox.pop() {
             self.journal.see(&told);
             for observer in &mut self.observers {
                 observer.see(&told);
@@ -407,7 +413,11 @@ impl Dispatcher {
         let event = settled_event(self.plan(), node, &ended, by, marks);
         self.states.set(node, State::Over { end: End::Settled(ended), by });
         self.fresh.push(node);
-        self.tell(event);
+        match by {
+            // The other's line may not be durable yet, and may never be.
+            By::Shared(_) => self.tell_if_durable(event),
+            _ => self.tell(event),
+        }
     }
 
     fn over(&mut self, node: usize, end: End) {
@@ -461,7 +471,7 @@ impl Dispatcher {
         if let (Some(class), false) = (text("class").map(str::to_owned), self.jobs_told[job]) {
             self.jobs_told[job] = true;
             let job = self.plan().jobs[job].id.clone();
-            self.tell(Event::JobSettled { job, class, speedup, cached });
+            self.tell_if_durable(Event::JobSettled { job, class, speedup, cached });
         }
     }
 
@@ -784,6 +794,7 @@ impl Dispatcher {
     fn close(mut self) -> Report {
         // The writer ends when all it was sent is durable.
         self.writer = None;
+        self.outbox.abandon();
         let mut classes: BTreeMap<String, usize> = BTreeMap::new();
         let mut open = 0;
         let jobs = self.wanted_jobs();

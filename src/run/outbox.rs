@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use crate::event::{Event, Told};
+use crate::event::Told;
 
 /// An event that waits for its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,7 @@ pub struct Ticket(u64);
 
 enum Hold {
     Free,
+    Follows,
     Waiting,
     Dropped,
 }
@@ -23,12 +24,18 @@ enum Hold {
 pub struct Outbox {
     first: u64,
     queue: VecDeque<(Told, Hold)>,
+    lost: bool,
 }
 
 impl Outbox {
     /// Adds an event that may be told as soon as those before it are.
     pub fn push(&mut self, told: Told) {
         self.queue.push_back((told, Hold::Free));
+    }
+
+    /// Adds an event that is told only if no record before it was lost.
+    pub fn follow(&mut self, told: Told) {
+        self.queue.push_back((told, Hold::Follows));
     }
 
     /// Adds an event that waits for its record.
@@ -43,32 +50,17 @@ impl Outbox {
         if let Some((_, hold)) = index.and_then(|index| self.queue.get_mut(index)) {
             *hold = if durable { Hold::Free } else { Hold::Dropped };
         }
-        if !durable {
-            self.drop_claims();
-        }
     }
 
-    /// No record will become durable any more: whatever waits for one is not told.
+    /// No record that is waited for will become durable any more.
     pub fn abandon(&mut self) {
         for (_, hold) in self.queue.iter_mut().filter(|(_, hold)| matches!(hold, Hold::Waiting)) {
             *hold = Hold::Dropped;
         }
-        self.drop_claims();
-    }
-
-    /// With a record lost, what was concluded from it is not to be believed either.
-    fn drop_claims(&mut self) {
-        for (told, hold) in &mut self.queue {
-            let claims =
-                matches!(told.event, Event::JobSettled { .. } | Event::ActionSettled { shared_with: Some(_), .. });
-            if claims && matches!(hold, Hold::Free) {
-                *hold = Hold::Dropped;
-            }
-        }
     }
 
     /// The next event that may be told.
-    pub fn next(&mut self) -> Option<Told> {
+    pub fn pop(&mut self) -> Option<Told> {
         while let Some((_, hold)) = self.queue.front() {
             if matches!(hold, Hold::Waiting) {
                 return None;
@@ -76,7 +68,9 @@ impl Outbox {
             self.first += 1;
             match self.queue.pop_front() {
                 Some((told, Hold::Free)) => return Some(told),
-                _ => continue,
+                Some((told, Hold::Follows)) if !self.lost => return Some(told),
+                Some((_, Hold::Dropped)) => self.lost = true,
+                _ => {}
             }
         }
         None
@@ -88,6 +82,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
+    use crate::event::Event;
 
     fn note(text: &str) -> Told {
         Told { event: Event::Notice { text: text.into() }, at: Timestamp::UNIX_EPOCH }
@@ -95,7 +90,7 @@ mod tests {
 
     fn told(outbox: &mut Outbox) -> Vec<String> {
         let mut all = Vec::new();
-        while let Some(Told { event: Event::Notice { text }, .. }) = outbox.next() {
+        while let Some(Told { event: Event::Notice { text }, .. }) = outbox.pop() {
             all.push(text);
         }
         all
@@ -114,7 +109,12 @@ mod tests {
         assert!(told(&mut outbox).is_empty());
         outbox.release(b, true);
         assert_eq!(told(&mut outbox), ["b", "c", "e"]);
-        outbox.push(note("f"));
-        assert_eq!(told(&mut outbox), ["f"]);
+        // The record of `d` was lost, and with it whatever rests on it.
+        outbox.follow(note("f"));
+        outbox.push(note("g"));
+        outbox.hold(note("h"));
+        outbox.abandon();
+        outbox.push(note("i"));
+        assert_eq!(told(&mut outbox), ["g", "i"]);
     }
 }

@@ -11,7 +11,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::attempt::Line;
 use crate::store::{RecordWriter, StoreError};
 
-/// A line to write, and what to say when it is durable; without a line, when all before it are.
+/// A line to write, and what to say when it is durable.
 struct Job<T> {
     line: Line,
     token: T,

@@ -62,7 +62,8 @@ async fn attempt(context: &Context, ask: &CommandAsk, inputs: &Inputs, place: &P
         group: false,
         durable: false,
     };
-    let end = if place.slots.is_empty() && secrets.is_empty() {
+    // Only a supervisor keeps a command off the cores that others measure on.
+    let end = if place.slots.is_empty() && place.cores.is_empty() && secrets.is_empty() {
         context.plain(place, command).await?
     } else {
         context.supervised(place, command).await?

@@ -112,6 +112,8 @@ pipeline sample {
         for folder in ["pipelines", "examples/quickstart"] {
             copy(&root.join(folder), &flow.path(folder));
         }
+        // A project is what holds `.git`: so its store lies beside `pipelines`, as in a clone.
+        std::fs::create_dir_all(flow.path(".git")).unwrap();
         flow
     }
 
@@ -140,6 +142,16 @@ pipeline sample {
         texts
             .flat_map(|text| text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect::<Vec<_>>())
             .collect()
+    }
+
+    /// The events of all runs, from their journals.
+    pub fn journal(&self) -> Vec<Value> {
+        let Ok(runs) = std::fs::read_dir(self.cache().join("runs")) else { return Vec::new() };
+        let text = |run: std::io::Result<std::fs::DirEntry>| {
+            std::fs::read_to_string(run.unwrap().path().join("journal.jsonl"))
+        };
+        let texts: Vec<String> = runs.filter_map(|run| text(run).ok()).collect();
+        texts.iter().flat_map(|text| text.lines()).filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
     /// The ended lines of an action's step that say this outcome: `succeeded`, or a cause.

@@ -1,0 +1,105 @@
+//! What the command line says: help of every verb, and refusals with what to do. Read the snapshots: they are the manual.
+
+mod support;
+
+use support::Flow;
+
+/// Standard output and standard error of a command, and its exit code.
+fn said(flow: &Flow, args: &[&str]) -> String {
+    let ran = flow.flow(args);
+    let project = flow.path("").display().to_string();
+    let project = project.trim_end_matches('/');
+    let text = format!("exit {}\n{}{}", ran.code.unwrap_or(-1), ran.stdout, ran.stderr);
+    let text = text.replace(project, "PROJECT");
+    let text = text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n");
+    for line in text.lines() {
+        assert!(line.chars().count() <= 80, "more than 80 columns: {line}");
+    }
+    text
+}
+
+#[test]
+fn help_teaches_by_example() {
+    let flow = Flow::empty();
+    insta::assert_snapshot!("help", said(&flow, &["--help"]));
+    for verb in ["run", "check", "status", "show", "log", "completions"] {
+        let text = said(&flow, &[verb, "--help"]);
+        assert!(text.contains("Examples:"), "{text}");
+        insta::assert_snapshot!(format!("help_{verb}"), text);
+    }
+}
+
+#[test]
+fn refusals_say_what_to_do() {
+    let flow = Flow::sample();
+    insta::assert_snapshot!("unknown_verb", said(&flow, &["statsu"]));
+    insta::assert_snapshot!("missing_manifest", said(&flow, &["run", "absent.kdl"]));
+    insta::assert_snapshot!("unknown_class", said(&flow, &["run", "m.kdl", "--class", "SUCCESS_IMPROVMENT"]));
+    insta::assert_snapshot!("unknown_repo", said(&flow, &["run", "m.kdl", "--repo", "pgk=/tmp"]));
+    insta::assert_snapshot!("no_run", said(&flow, &["status"]));
+    insta::assert_snapshot!("no_run_for_show", said(&flow, &["show", "pkg/{one}/tidy/1"]));
+    assert!(!flow.cache().join("runs").exists() || std::fs::read_dir(flow.cache().join("runs")).unwrap().count() == 0);
+}
+
+#[test]
+fn completions_are_there_for_every_shell() {
+    let flow = Flow::empty();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        flow.flow(&["completions", shell]).settles().says("status");
+    }
+}
+
+#[test]
+fn the_table_explains_itself_and_job_lines_follow_what_they_speak_of() {
+    let flow = Flow::sample();
+    let ran = flow.flow(&["run", "m.kdl"]);
+    ran.settles().says("4 of 4 jobs improved").says("base divided by patched").says("pkg/{one}/  one");
+    for line in ran.stdout.lines().chain(ran.stderr.lines()) {
+        assert!(line.chars().count() <= 80 || ran.stderr.contains(line), "more than 80 columns: {line}");
+    }
+    let at = |text: &str| {
+        let text = flow.fill(text);
+        ran.stderr.lines().position(|line| line.starts_with(&text)).unwrap_or_else(|| panic!("{text}: {}", ran.stderr))
+    };
+    assert!(at("pkg/{one}/tidy/1 patched  done") < at("pkg/{one}/tidy/1  SUCCESS_IMPROVEMENT"));
+    assert!(!ran.stderr.contains(" classify ") && !ran.stderr.contains(" checkout "), "{}", ran.stderr);
+    // What was settled before is in the table, and not news.
+    let again = flow.flow(&["run", "m.kdl"]);
+    again.settles();
+    assert!(!again.stderr.contains("SUCCESS_IMPROVEMENT"), "{}", again.stderr);
+    assert!(again.stdout.contains("SUCCESS_IMPROVEMENT"));
+}
+
+#[test]
+fn a_job_is_found_by_name_prefix_glob_and_commit_and_several_are_listed() {
+    let flow = Flow::sample();
+    flow.run().settles();
+    flow.flow(&["show", "pkg/{one}/tidy/1"])
+        .settles()
+        .says("the base needs 2.00 times")
+        .says("flow log pkg/{one}/tidy/1 patch");
+    flow.flow(&["show", "*/{one}/tidy/*", "m.kdl"]).settles();
+    flow.flow(&["show", "pkg/{one}/ti"]).settles();
+    flow.flow(&["show", "{one}"]).exits(2).says("means 2 jobs").says("pkg/{one}/human/1");
+    flow.flow(&["show", "pkg/{one}/tydi/1"]).exits(2).says("such as pkg/{one}/tidy/1");
+    flow.flow(&["log", "pkg/{one}/tidy/1", "patch"]).settles().says("+        OPS[0] += 5");
+    flow.flow(&["log", "pkg/{one}/tidy/1", "patch", "--list"]).settles().says("patch, ");
+    flow.flow(&["log", "pkg/{one}/tidy/1", "ptch"]).exits(2).says("its steps are: checkout, build");
+    flow.flow(&["log", "pkg/{one}/tidy/1", "patch", "--stream", "x"]).exits(2).says("it has: patch");
+    flow.flow(&["log", "pkg/{one}/tidy/1", "patch", "--attempt", "7"]).exits(2).says("it has: 1 (");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let flow = Flow::sample();
+    flow.run().settles();
+    for args in
+        [&["show", "pkg/{one}/tidy/1"][..], &["log", "pkg/{one}/tidy/1", "patch"], &["status"], &["run", "m.kdl"]]
+    {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let both = writer.try_clone().unwrap();
+        let code = flow.command(args).stdout(writer).stderr(both).status().unwrap().code();
+        assert_eq!(code, Some(0), "{args:?}");
+    }
+}
