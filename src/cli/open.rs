@@ -129,23 +129,6 @@ fn store_from(folder: &Path, places: &Places) -> PathBuf {
     project.join("cache")
 }
 
-/// The folder of the store for a command that names no manifest: as said, else `cache` in the nearest folder at or above this
-/// one that holds a store or `.git`.
-///
-/// # Errors
-/// If there is none.
-pub fn store_here(places: &Places) -> Result<PathBuf, Fault> {
-    if let Some(cache) = &places.cache {
-        return Ok(std::path::absolute(cache).unwrap_or_else(|_| cache.clone()));
-    }
-    let here = std::env::current_dir().map_err(|error| Fault::new(2, format!("this folder is gone: {error}")))?;
-    let holds_store = |folder: &&Path| folder.join("cache/records").is_dir() || folder.join(".git").exists();
-    match here.ancestors().find(holds_store) {
-        Some(project) => Ok(project.join("cache")),
-        None => Err(Fault::hint(2, "there is no store here", "name the manifest, or the store with --cache DIR")),
-    }
-}
-
 /// Opens a store.
 ///
 /// # Errors

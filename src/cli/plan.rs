@@ -8,9 +8,10 @@ use clap::Args;
 use crate::cli::Places;
 use crate::cli::fault::Fault;
 use crate::cli::open::Opened;
+use crate::cli::output;
 use crate::cli::select::{self, Selection};
 use crate::report::jobs;
-use crate::why::forecast::forecast;
+use crate::why::{self, forecast::forecast};
 
 /// Arguments of `flow plan`.
 #[derive(Debug, Args)]
@@ -42,18 +43,12 @@ pub async fn plan(args: PlanArgs) -> Result<ExitCode, Fault> {
     let opened = Opened::open(&args.manifest, &args.places, false).await?;
     let last_class = jobs::last_classes(opened.plan(), &opened.index);
     let wanted = select::wanted(opened.plan(), &args.selection, &|job| last_class.get(&job).cloned())?;
-    let mut said = Vec::new();
-    for missing in opened.lacking_secrets(&wanted) {
-        if !said.contains(&missing.what) {
-            eprintln!("note: {}; `flow run` needs it", missing.what);
-            said.push(missing.what);
-        }
-    }
+    let lacking = opened.lacking_secrets(&wanted);
     let forecasts = forecast(opened.plan(), &opened.store, &opened.index, &wanted);
     if args.json {
-        println!("{}", crate::why::plan::json(opened.plan(), &forecasts));
+        output::json(&why::plan::json(opened.plan(), &forecasts, &lacking))?;
     } else {
-        print!("{}", crate::why::plan::text(opened.plan(), &forecasts, args.all));
+        output::data(why::plan::text(opened.plan(), &forecasts, &lacking, args.all))?;
     }
     Ok(ExitCode::SUCCESS)
 }

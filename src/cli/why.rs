@@ -10,14 +10,15 @@ use jiff::Timestamp;
 
 use crate::cli::fault::Fault;
 use crate::cli::open::{self, Opened};
-use crate::cli::{Places, select};
+use crate::cli::{Places, output, select};
 use crate::names::{Axes, JobId, RunId};
+use crate::report::status::runs;
 use crate::run::journal::{PlanFile, read_plan};
 use crate::store::{Index, Store};
 use crate::why::change::{Blobs, LINES};
-use crate::why::explain::{Explanation, explain};
+use crate::why::explain::{Explanation, Sources, explain};
 use crate::why::forecast::forecast;
-use crate::why::ran::{Known, Ran};
+use crate::why::ran::Ran;
 use crate::why::text;
 
 /// Commits that are named where one is not found.
@@ -69,10 +70,9 @@ pub async fn why(args: WhyArgs) -> Result<ExitCode, Fault> {
         None => before(&args, &wanted, lines).await?,
     };
     if args.json {
-        let text = serde_json::to_string(&said).map_err(|error| Fault::new(3, error.to_string()))?;
-        println!("{text}");
+        output::json(&said)?;
     } else {
-        print!("{}", text::why(&said, args.all));
+        output::data(text::why(&said, args.all))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -82,9 +82,9 @@ async fn before(args: &WhyArgs, wanted: &Wanted, lines: usize) -> Result<Explana
     let (manifest, places) = match &args.manifest {
         Some(manifest) => (manifest.clone(), args.places.clone()),
         None => {
-            let root = open::store_here(&args.places)?;
+            let root = open::store_root_of(None, &args.places);
             let (run, plan) = newest(&root, None, wanted)?;
-            eprintln!("note: by {}, the manifest of run {run}", plan.manifest.display());
+            output::say(&format!("note: by {}, the manifest of run {run}", plan.manifest.display()));
             (plan.manifest, Places { cache: Some(root), ..args.places.clone() })
         }
     };
@@ -108,15 +108,13 @@ async fn before(args: &WhyArgs, wanted: &Wanted, lines: usize) -> Result<Explana
     }
     let forecasts = forecast(plan, &opened.store, &opened.index, &of_interest);
     let blobs = Blobs { store: &opened.store, intake: Some(&opened.prepared.intake) };
-    Ok(explain(plan, &jobs, &forecasts, &blobs, &opened.index, lines, Timestamp::now()))
+    let sources = Sources { blobs, index: &opened.index, lines, now: Timestamp::now() };
+    Ok(explain(plan, &jobs, &forecasts, &sources))
 }
 
 /// What a run did.
 fn after(args: &WhyArgs, run: &str, wanted: &Wanted, lines: usize) -> Result<Explanation, Fault> {
-    let root = match &args.manifest {
-        Some(manifest) => open::store_root(manifest, &args.places),
-        None => open::store_here(&args.places)?,
-    };
+    let root = open::store_root_of(args.manifest.as_deref(), &args.places);
     let manifest = args.manifest.as_deref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
     let (run, plan) = if run.is_empty() { newest(&root, manifest.as_deref(), wanted)? } else { named(&root, run)? };
     let commits = plan.jobs.iter().filter_map(|(_, axes)| axes.get("commit").map(str::to_owned));
@@ -130,7 +128,7 @@ fn after(args: &WhyArgs, run: &str, wanted: &Wanted, lines: usize) -> Result<Exp
         return Err(wanted.nothing(plan.jobs.iter().map(|(id, _)| id.to_string())));
     }
     if args.run.as_deref() == Some("") {
-        eprintln!("note: run {run} of {}", plan.manifest.display());
+        output::say(&format!("note: run {run} of {}", plan.manifest.display()));
     }
     let store: Store = open::store(&root)?;
     let index = Index::load(&root).map_err(|error| Fault::new(3, error.to_string()))?;
@@ -138,10 +136,10 @@ fn after(args: &WhyArgs, run: &str, wanted: &Wanted, lines: usize) -> Result<Exp
     let now = Timestamp::now();
     let ran = Ran::read(&root, &run, now);
     if !ran.finished() {
-        eprintln!("note: the run has not finished; this is how far it came");
+        output::say("note: the run has not finished; this is how far it came");
     }
-    let blobs = Blobs { store: &store, intake: None };
-    Ok(ran.explain(&run, &plan, &jobs, &Known { blobs: &blobs, index: &index, lines, now }))
+    let sources = Sources { blobs: Blobs { store: &store, intake: None }, index: &index, lines, now };
+    Ok(ran.explain(&run, &plan, &jobs, &sources))
 }
 
 /// Which jobs are asked for.
@@ -220,14 +218,6 @@ fn some_of<T: ToString>(names: impl Iterator<Item = T>) -> String {
     }
 }
 
-/// All runs of a store, the newest first.
-fn runs(root: &Path) -> Vec<RunId> {
-    let entries = std::fs::read_dir(root.join("runs")).into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-    names.sort_unstable();
-    names.into_iter().rev().map(|name| RunId::new(name.as_str())).collect()
-}
-
 /// The newest run that holds what is asked for, of a manifest or of any.
 fn newest(root: &Path, manifest: Option<&Path>, wanted: &Wanted) -> Result<(RunId, PlanFile), Fault> {
     let mut commits = Vec::new();
@@ -250,7 +240,7 @@ fn newest(root: &Path, manifest: Option<&Path>, wanted: &Wanted) -> Result<(RunI
     let hint = if commits.is_empty() {
         format!("no run is recorded under {}; name the manifest: flow why {} MANIFEST", root.display(), wanted.text)
     } else {
-        format!("the runs there are hold {}", some_of(commits.iter()))
+        format!("the recorded runs hold {}", some_of(commits.iter()))
     };
     Err(Fault::hint(2, format!("no run holds `{}`", wanted.text), hint))
 }

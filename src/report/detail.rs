@@ -182,7 +182,7 @@ fn stands(
             }
         },
         End::Skipped(cause) => ("skipped", Some(format!("{cause}: {}", cause.next_action())), None),
-        End::Blocked { by } if shut_gate(plan, node, ends).is_some() => {
+        End::Blocked { by } if shut_gate(plan, node, ends) == Some(*by) => {
             ("blocked", Some(format!("waits for {} to end well", plan.title(*by))), None)
         }
         End::Blocked { by } => ("blocked", Some(format!("{} left nothing to go on with", plan.title(*by))), None),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::attempt::Ended;
 use crate::event::Reason;
 use crate::key::{ActionKey, Change, KeyRecord, Value};
+use crate::manifest::Kind;
 use crate::plan::{Ask, Plan};
 use crate::step::{End, Ends, Keyed, draft, inputs_of};
 use crate::store::{Index, Store};
@@ -168,7 +169,7 @@ pub fn reason_for(
     index: &Index,
 ) -> Reason {
     let axes = &plan.nodes[node].axes;
-    let nearest = |keys: Vec<ActionKey>| {
+    let nearest = |keys: Vec<ActionKey>, waiting: &[(String, usize)]| {
         let mut best: Option<(ActionKey, Vec<Change>)> = None;
         // Newest first, so that among equally near ones the newest wins.
         for key in keys.into_iter().take(COMPARED) {
@@ -182,8 +183,25 @@ pub fn reason_for(
         }
         best
     };
-    let best = nearest(index.nearest_candidates(&record.kind, axes))
-        .or_else(|| nearest(index.strays(&record.kind, axes, &|near| plan.has_point(near))));
+    let anywhere = |_| false;
+    let elsewhere = |near| plan.has_point(near);
+    let best = nearest(index.nearest_candidates(&record.kind, axes), waiting).or_else(|| {
+        // Of an action that only ever shared the key of another there is no record at its own point, but at others of the
+        // commit. A point of which nothing at all is recorded is new, or that of a candidate which had another name.
+        let known = Kind::ALL.iter().any(|kind| !index.nearest_candidates(kind.word(), axes).is_empty());
+        if !known {
+            // A new draw is no old one, and what differs in more than one thing is no old candidate under a new name.
+            return nearest(index.strays(&record.kind, axes, &elsewhere), waiting).filter(|(_, changes)| {
+                changes.len() < 2 && changes.iter().all(|change| change.ingredient != "sample")
+            });
+        }
+        // What others read tells nothing of what this one read, as long as that is open anyway.
+        let inputs = if waiting.is_empty() { Vec::new() } else { inputs_of(plan, node) };
+        nearest(index.strays(&record.kind, axes, &anywhere), &inputs).or_else(|| {
+            // Its key was shared with an action of another commit.
+            (!waiting.is_empty()).then(|| (record.key(), Vec::new()))
+        })
+    });
     match best {
         None => Reason { state: "new".into(), nearest: None, changes: Vec::new(), from: inputs_of(plan, node) },
         Some((key, changes)) => {

@@ -28,7 +28,15 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: ClassifyAsk) -> Draft<'a> {
     for (role, name) in &ROLES {
         let Some(up) = draft.plan.linked(draft.node, role) else { continue };
         match draft.ends.end(up) {
-            End::Pending => draft.waiting.push(((*name).to_owned(), up)),
+            End::Pending => {
+                draft.waiting.push(((*name).to_owned(), up));
+                // These stand in the key only where the end that they come with has them.
+                match role {
+                    Role::Patched => draft.waiting.push(("result".to_owned(), up)),
+                    Role::Patch => draft.waiting.push(("patch".to_owned(), up)),
+                    _ => {}
+                }
+            }
             End::Open(_) => draft.stop(End::Open(format!("waits for {}", draft.plan.title(up)))),
             End::Skipped(cause) => draft.text(name, format!("skipped {cause}")),
             End::Blocked { .. } => draft.text(name, "not run"),

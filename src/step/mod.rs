@@ -157,17 +157,10 @@ impl Draft<'_> {
 /// The ingredients of an action's key that are outputs or ends of others, and of which.
 #[must_use]
 pub fn inputs_of(plan: &Plan, node: usize) -> Vec<(String, usize)> {
-    let mut inputs = match draft(plan, node, &SomeEnds::default()) {
+    match draft(plan, node, &SomeEnds::default()) {
         Keyed::Waiting { waiting, .. } => waiting,
         _ => Vec::new(),
-    };
-    if matches!(plan.nodes[node].ask, Ask::Classify(_)) {
-        // These stand in the key only where the end that they go with has them.
-        for (name, role) in [("result", Role::Patched), ("patch", Role::Patch)] {
-            inputs.extend(plan.linked(node, &role).map(|up| (name.to_owned(), up)));
-        }
     }
-    inputs
 }
 
 /// The key record of an action, given how the actions before it ended.

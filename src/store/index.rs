@@ -300,9 +300,14 @@ pub fn near_hash(kind: &str, axes: &Axes) -> u64 {
     fnv([kind].into_iter().chain(axes))
 }
 
-/// A number for a kind and a commit, whatever else the axes are; 0 without a commit.
+/// A number for a kind and a commit, whatever else the axes are; 0 without a commit. An environment is most often one for all
+/// commits, recorded at the one that came first: of it the kind alone counts.
 pub(super) fn wide_hash(kind: &str, axes: &Axes) -> u64 {
-    axes.get("commit").map_or(0, |commit| fnv([kind, commit].into_iter()))
+    match axes.get("commit") {
+        Some(_) if kind == "environment" => fnv([kind].into_iter()),
+        Some(commit) => fnv([kind, commit].into_iter()),
+        None => 0,
+    }
 }
 
 /// FNV-1a over texts: the same on every machine.

@@ -154,17 +154,21 @@ pub fn about_limits(changes: &[Change]) -> Option<String> {
     changes.iter().any(|change| change.ingredient.starts_with("limit ")).then(|| "the attempt had met it".to_owned())
 }
 
+/// What an explanation is told from.
+pub struct Sources<'a> {
+    /// The content of what changed.
+    pub blobs: Blobs<'a>,
+    /// The attempts.
+    pub index: &'a Index,
+    /// Lines of a difference that are told at most.
+    pub lines: usize,
+    /// The time from which ages are counted.
+    pub now: Timestamp,
+}
+
 /// Explains jobs of a plan by its forecasts.
 #[must_use]
-pub fn explain(
-    plan: &Plan,
-    jobs: &[usize],
-    forecasts: &[Forecast],
-    blobs: &Blobs<'_>,
-    index: &Index,
-    lines: usize,
-    now: Timestamp,
-) -> Explanation {
+pub fn explain(plan: &Plan, jobs: &[usize], forecasts: &[Forecast], sources: &Sources<'_>) -> Explanation {
     let by_node: HashMap<usize, &Forecast> = forecasts.iter().map(|said| (said.node, said)).collect();
     let mut said_of: HashMap<usize, StepSaid> = HashMap::new();
     let mut told = HashSet::new();
@@ -175,7 +179,7 @@ pub fn explain(
         for node in &job.nodes {
             let Some(forecast) = by_node.get(node) else { continue };
             told.insert(*node);
-            let said = said_of.entry(*node).or_insert_with(|| step(plan, forecast, blobs, index, lines, now));
+            let said = said_of.entry(*node).or_insert_with(|| step(plan, forecast, sources));
             steps.push(said.clone());
         }
         jobs_said.push(JobSaid { job: job.id.clone(), axes: job.axes.clone(), steps });
@@ -191,18 +195,23 @@ pub fn explain(
     }
 }
 
-fn step(plan: &Plan, forecast: &Forecast, blobs: &Blobs<'_>, index: &Index, lines: usize, now: Timestamp) -> StepSaid {
+fn step(plan: &Plan, forecast: &Forecast, sources: &Sources<'_>) -> StepSaid {
     let node = forecast.node;
     let mut said = StepSaid::new(plan.step(node).name.value.as_str(), &plan.nodes[node].axes, forecast.state.word());
     said.key = forecast.key;
     said.root = forecast.is_root();
     said.because.clone_from(&forecast.because);
-    said.served_by = forecast.served.as_ref().map(|ended| AttemptSaid::of(ended, now));
+    said.served_by = forecast.served.as_ref().map(|ended| AttemptSaid::of(ended, sources.now));
     said.shared_with = forecast.shares.map(|with| plan.title(with));
     said.follows = forecast.follows.iter().map(|up| plan.title(*up)).collect();
     match forecast.state {
-        State::Retry | State::Exhausted => said.attempts = attempts(forecast, index, now),
-        _ => said.changes = forecast.changes.iter().map(|change| Shown::of(change, blobs, lines)).collect(),
+        State::Retry | State::Exhausted if forecast.changes.is_empty() => {
+            said.attempts = attempts(forecast, sources);
+        }
+        _ => {
+            said.changes =
+                forecast.changes.iter().map(|change| Shown::of(change, &sources.blobs, sources.lines)).collect()
+        }
     }
     if said.because.is_none() {
         said.because = about_limits(&forecast.changes);
@@ -213,9 +222,9 @@ fn step(plan: &Plan, forecast: &Forecast, blobs: &Blobs<'_>, index: &Index, line
     said
 }
 
-fn attempts(forecast: &Forecast, index: &Index, now: Timestamp) -> Vec<AttemptSaid> {
-    let all = forecast.key.and_then(|key| index.attempts(&key).ok()).unwrap_or_default();
-    all.iter().map(|ended| AttemptSaid::of(ended, now)).collect()
+fn attempts(forecast: &Forecast, sources: &Sources<'_>) -> Vec<AttemptSaid> {
+    let all = forecast.key.and_then(|key| sources.index.attempts(&key).ok()).unwrap_or_default();
+    all.iter().map(|ended| AttemptSaid::of(ended, sources.now)).collect()
 }
 
 /// Actions with one and the same cause of their own.
@@ -237,14 +246,9 @@ pub fn groups<'a>(forecasts: &[&'a Forecast]) -> Vec<Group<'a>> {
     let mut groups: Vec<Group<'a>> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
     for said in forecasts.iter().filter(|said| said.is_root()) {
-        let (changes, because) = match said.state {
-            // Which attempt it was tells one action from another, and nothing about the cause.
-            State::Retry => (Vec::new(), Some(last_cause(said))),
-            State::New => (Vec::new(), said.because.clone()),
-            _ => (said.changes.clone(), said.because.clone()),
-        };
-        let place = format!("{:?} {changes:?} {because:?}", said.state);
+        let place = format!("{:?} {:?} {:?}", said.state, said.changes, said.because);
         let at = *places.entry(place).or_insert_with(|| {
+            let (changes, because) = (said.changes.clone(), said.because.clone());
             groups.push(Group { state: said.state, changes, because, members: Vec::new() });
             groups.len() - 1
         });
@@ -257,10 +261,4 @@ pub fn groups<'a>(forecasts: &[&'a Forecast]) -> Vec<Group<'a>> {
     };
     groups.sort_by_key(|group| order(group.state));
     groups
-}
-
-fn last_cause(said: &Forecast) -> String {
-    let last = said.changes.first().and_then(|change| change.old.as_ref()).map(ToString::to_string);
-    let word = last.as_deref().and_then(|text| text.rsplit(' ').next()).unwrap_or("nothing");
-    format!("the last attempt ended in {word}, which settles nothing")
 }

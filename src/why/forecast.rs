@@ -12,7 +12,7 @@ use crate::attempt::Ended;
 use crate::event::Reason;
 use crate::key::{ActionKey, Change};
 use crate::plan::Plan;
-use crate::run::decide::{Decision, decide, reason_for, shut_gate};
+use crate::run::decide::{Again, Decision, decide_again, reason_for, remakes, shut_gate};
 use crate::step::End;
 use crate::store::{Index, Store};
 
@@ -97,26 +97,50 @@ impl Forecast {
 /// Forecasts every wanted action.
 #[must_use]
 pub fn forecast(plan: &Plan, store: &Store, index: &Index, wanted: &[bool]) -> Vec<Forecast> {
+    let (said, lost) = see_all(plan, store, index, wanted, vec![false; plan.nodes.len()]);
+    if !lost {
+        return said;
+    }
+    // What is gone from the store is made again where it is read: which that is can only be said of the whole.
+    see_all(plan, store, index, wanted, remakes(plan, store, index, wanted)).0
+}
+
+fn see_all(plan: &Plan, store: &Store, index: &Index, wanted: &[bool], remake: Vec<bool>) -> (Vec<Forecast>, bool) {
     let mut seer = Seer {
         plan,
         store,
         index,
+        remake,
         ends: vec![End::Pending; plan.nodes.len()],
         lacking: vec![false; plan.nodes.len()],
+        new: vec![false; plan.nodes.len()],
         owners: HashMap::new(),
+        lost: false,
     };
-    (0..plan.nodes.len()).filter(|node| wanted[*node]).map(|node| seer.see(node)).collect()
+    let mut all = Vec::new();
+    for node in (0..plan.nodes.len()).filter(|node| wanted[*node]) {
+        let said = seer.see(node);
+        seer.new[node] = said.state == State::New;
+        all.push(said);
+    }
+    (all, seer.lost)
 }
 
 struct Seer<'a> {
     plan: &'a Plan,
     store: &'a Store,
     index: &'a Index,
+    /// What is gone from the store and has to be made again.
+    remake: Vec<bool>,
     ends: Vec<End>,
     /// Actions that this machine cannot key, and what reads them.
     lacking: Vec<bool>,
+    /// Actions of which nothing is recorded.
+    new: Vec<bool>,
     /// Who executes each key.
     owners: HashMap<ActionKey, usize>,
+    /// Whether something served is gone from the store.
+    lost: bool,
 }
 
 impl Seer<'_> {
@@ -131,11 +155,17 @@ impl Seer<'_> {
             shares: None,
             because: None,
         };
-        match decide(self.plan, node, &self.ends, self.store, self.index, false) {
-            Decision::Served { ended, over_limit, .. } => {
+        let again = Again { retry: false, remake: self.remake[node] };
+        match decide_again(self.plan, node, &self.ends, self.store, self.index, again) {
+            Decision::Served { ended, over_limit, lost } => {
+                self.lost |= lost;
                 said.state = State::Hit;
                 said.key = Some(ended.key);
-                said.because = over_limit.then(|| "OVER_LIMIT: it used more than today's limit".to_owned());
+                said.because = match (over_limit, lost) {
+                    (true, _) => Some("OVER_LIMIT: it used more than today's limit".to_owned()),
+                    (_, true) => Some("the store no longer has what it left; nothing needs it".to_owned()),
+                    _ => None,
+                };
                 said.served = Some(ended.clone());
                 self.ends[node] = End::Settled(ended);
             }
@@ -157,9 +187,14 @@ impl Seer<'_> {
                     return said;
                 }
                 let reason = reason_for(self.plan, node, &partial, &waiting, self.store, self.index);
-                let new = reason.nearest.is_none();
+                let known = !self.index.nearest_candidates(&partial.kind, &self.plan.nodes[node].axes).is_empty();
+                let after_new = said.follows.iter().any(|up| self.new[*up]);
+                let new = reason.nearest.is_none() || !known && after_new;
+                if new {
+                    return said;
+                }
                 explain(&mut said, reason);
-                if said.changes.is_empty() && !new {
+                if said.changes.is_empty() {
                     said.state = State::Follows;
                 }
             }
@@ -226,4 +261,10 @@ fn explain(said: &mut Forecast, reason: Reason) {
         _ => State::New,
     };
     said.changes = reason.changes;
+    if said.state == State::Retry {
+        // Of a retry there is one entry that names the attempt before, unless what that one had left is gone.
+        let last = said.changes.extract_if(.., |change| change.ingredient == "attempt").next();
+        let word = last.and_then(|change| Some(change.old?.as_text()?.rsplit(' ').next()?.to_owned()));
+        said.because = word.map(|word| format!("the last attempt ended in {word}, which settles nothing"));
+    }
 }

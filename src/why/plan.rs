@@ -5,20 +5,20 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use crate::plan::{Missing, Plan};
-use crate::text::Table;
+use crate::text::{Table, wrap};
 use crate::why::change::Shown;
 use crate::why::explain::{Group, groups};
 use crate::why::forecast::{Forecast, State};
-use crate::why::text::{change_lines, printable, wrapped};
+use crate::why::text::{change_lines, printable};
 
 /// Examples of actions that are named for a cause.
 const EXAMPLES: usize = 3;
 /// Different things that a machine lacks and that are named.
 const LACKING: usize = 20;
 
-/// A plan as one JSON document on one line.
+/// A plan as one JSON document. `lacking` is what the machine lacks beside what the actions say themselves.
 #[must_use]
-pub fn json(plan: &Plan, forecasts: &[Forecast]) -> String {
+pub fn json(plan: &Plan, forecasts: &[Forecast], lacking: &[Missing]) -> serde_json::Value {
     let actions: Vec<serde_json::Value> = forecasts
         .iter()
         .map(|said| {
@@ -41,7 +41,7 @@ pub fn json(plan: &Plan, forecasts: &[Forecast]) -> String {
             action
         })
         .collect();
-    let lacking = missing(plan, forecasts);
+    let lacking = missing(plan, forecasts, lacking);
     let execute = executed(forecasts);
     json!({
         "pipeline": plan.manifest.pipeline.name.value,
@@ -52,12 +52,11 @@ pub fn json(plan: &Plan, forecasts: &[Forecast]) -> String {
         "cost_usd": {"known": 0.0, "unknown_attempts": execute, "because": ["flow keeps no prices yet"]},
         "wall_s": null,
     })
-    .to_string()
 }
 
 /// A plan as text: how many actions of each step would run, then the causes; with `all`, every action.
 #[must_use]
-pub fn text(plan: &Plan, forecasts: &[Forecast], all: bool) -> String {
+pub fn text(plan: &Plan, forecasts: &[Forecast], lacking: &[Missing], all: bool) -> String {
     let mut text = table(plan, forecasts);
     let said: Vec<&Forecast> = forecasts.iter().collect();
     if all {
@@ -76,11 +75,11 @@ pub fn text(plan: &Plan, forecasts: &[Forecast], all: bool) -> String {
             text.push_str(&paragraph(plan, &[what], &members));
         }
     }
-    let lacking = missing(plan, forecasts);
+    let lacking = missing(plan, forecasts, lacking);
     if !lacking.is_empty() {
         text.push_str("\nthis machine lacks, and a run would not start without:\n");
         for lacks in lacking.iter().take(LACKING) {
-            for line in wrapped(&format!("{}; {}", printable(&lacks.what), lacks.hint), 76) {
+            for line in wrap(&format!("{}; {}", printable(&lacks.what), lacks.hint), 76) {
                 text.push_str(&format!("    {line}\n"));
             }
         }
@@ -138,7 +137,7 @@ fn cause(plan: &Plan, group: &Group<'_>) -> String {
 
 fn paragraph(plan: &Plan, lines: &[String], members: &[&Forecast]) -> String {
     let mut text = String::new();
-    for line in lines.iter().flat_map(|line| wrapped(&printable(line), 80)) {
+    for line in lines.iter().flat_map(|line| wrap(&printable(line), 80)) {
         text.push_str(&format!("{line}\n"));
     }
     let mut by_step: BTreeMap<usize, usize> = BTreeMap::new();
@@ -152,7 +151,7 @@ fn paragraph(plan: &Plan, lines: &[String], members: &[&Forecast]) -> String {
     if members.len() > EXAMPLES {
         examples.push("…".into());
     }
-    for line in wrapped(&format!("{}: {}", counted.join(", "), examples.join(", ")), 76) {
+    for line in wrap(&format!("{}: {}", counted.join(", "), examples.join(", ")), 76) {
         text.push_str(&format!("    {line}\n"));
     }
     text
@@ -174,11 +173,11 @@ fn left_out<'a>(forecasts: &[&'a Forecast]) -> Vec<(State, String, Vec<&'a Forec
 fn each(plan: &Plan, said: &Forecast) -> String {
     let mut text = format!("{}  {}\n", plan.title(said.node), said.state.word());
     let mut line = |line: &str| text.push_str(&format!("    {line}\n"));
-    for change in said.changes.iter().filter(|_| said.state != State::Retry) {
+    for change in &said.changes {
         change_lines(&Shown::plain(change), 76).iter().for_each(|said| line(said));
     }
     if let Some(because) = &said.because {
-        wrapped(&printable(because), 76).iter().for_each(|said| line(said));
+        wrap(&printable(because), 76).iter().for_each(|said| line(said));
     }
     if let Some(with) = said.shares {
         line(&format!("has the key of {}", plan.title(with)));
@@ -244,9 +243,10 @@ fn critical_path(plan: &Plan, forecasts: &[Forecast]) -> Vec<String> {
 }
 
 /// What the machine lacks, each once.
-fn missing<'a>(plan: &'a Plan, forecasts: &[Forecast]) -> Vec<&'a Missing> {
+fn missing<'a>(plan: &'a Plan, forecasts: &[Forecast], beside: &'a [Missing]) -> Vec<&'a Missing> {
     let mut found: Vec<&Missing> = Vec::new();
-    for lacks in forecasts.iter().flat_map(|said| &plan.nodes[said.node].missing).filter(|lacks| lacks.fatal) {
+    let own = forecasts.iter().flat_map(|said| &plan.nodes[said.node].missing);
+    for lacks in own.filter(|lacks| lacks.fatal).chain(beside) {
         if !found.contains(&lacks) {
             found.push(lacks);
         }

@@ -12,9 +12,8 @@ use crate::key::ActionKey;
 use crate::names::{Axes, JobId, RunId};
 use crate::plan::point_name;
 use crate::run::journal::{PlanFile, read};
-use crate::store::Index;
-use crate::why::change::{Blobs, Shown};
-use crate::why::explain::{AttemptSaid, Explanation, JobSaid, StepSaid, about_limits, age};
+use crate::why::change::Shown;
+use crate::why::explain::{AttemptSaid, Explanation, JobSaid, Sources, StepSaid, about_limits, age};
 
 /// What the journal tells of one action.
 #[derive(Default)]
@@ -36,19 +35,6 @@ enum End {
 pub struct Ran {
     actions: BTreeMap<usize, Action>,
     finished: bool,
-}
-
-/// What an explanation draws on beside the run itself.
-#[derive(Clone, Copy)]
-pub struct Known<'a> {
-    /// Contents.
-    pub blobs: &'a Blobs<'a>,
-    /// Attempts.
-    pub index: &'a Index,
-    /// The most lines of a text's difference.
-    pub lines: usize,
-    /// The time by which ages are told.
-    pub now: Timestamp,
 }
 
 impl Ran {
@@ -140,7 +126,7 @@ impl Ran {
 
     /// Explains what the run did with some jobs of its plan.
     #[must_use]
-    pub fn explain(&self, run: &RunId, plan: &PlanFile, jobs: &[&(JobId, Axes)], known: &Known<'_>) -> Explanation {
+    pub fn explain(&self, run: &RunId, plan: &PlanFile, jobs: &[&(JobId, Axes)], sources: &Sources<'_>) -> Explanation {
         let order: HashMap<&str, usize> =
             plan.steps.iter().enumerate().map(|(at, (step, _))| (step.as_str(), at)).collect();
         let mut said_of: HashMap<usize, StepSaid> = HashMap::new();
@@ -151,7 +137,7 @@ impl Ran {
                 self.actions.iter().filter(|(_, action)| on_it(action)).map(|(node, _)| *node).collect();
             nodes.sort_by_key(|node| (order.get(self.actions[node].step.as_str()).copied(), *node));
             let steps =
-                nodes.into_iter().map(|node| said_of.entry(node).or_insert_with(|| self.step(node, known)).clone());
+                nodes.into_iter().map(|node| said_of.entry(node).or_insert_with(|| self.step(node, sources)).clone());
             said.push(JobSaid { job: job.clone(), axes: axes.clone(), steps: steps.collect() });
         }
         let mut roots = HashSet::new();
@@ -175,8 +161,7 @@ impl Ran {
         }
     }
 
-    fn step(&self, node: usize, known: &Known<'_>) -> StepSaid {
-        let Known { blobs, index, lines, now } = *known;
+    fn step(&self, node: usize, sources: &Sources<'_>) -> StepSaid {
         let action = &self.actions[&node];
         let mut said = StepSaid::new(&action.step, &action.axes, "blocked");
         said.key = action.key;
@@ -184,7 +169,7 @@ impl Ran {
             Some(End::Settled { by, cached, shared_with, marks }) => {
                 said.state = if *cached { "hit" } else { "new" };
                 said.shared_with = shared_with.map(|with| self.title(with));
-                said.served_by = Some(if *cached { recorded(action.key, by, index, now) } else { by.clone() });
+                said.served_by = Some(if *cached { recorded(action.key, by, sources) } else { by.clone() });
                 said.because = (!marks.is_empty()).then(|| marks.join(", "));
             }
             Some(End::Over { word, because }) => {
@@ -195,13 +180,14 @@ impl Ran {
         }
         said.attempts.clone_from(&action.failed);
         if let Some(why) = &action.why {
-            self.reason(&mut said, node, why, blobs, lines);
+            self.reason(&mut said, node, why, sources);
         }
         said
     }
 
-    fn reason(&self, said: &mut StepSaid, node: usize, why: &Reason, blobs: &Blobs<'_>, lines: usize) {
-        let changed = why.state == "changed" || !why.changes.is_empty() && why.state == "adopted";
+    fn reason(&self, said: &mut StepSaid, node: usize, why: &Reason, sources: &Sources<'_>) {
+        // Of a retry there is one entry that names the attempt before, unless what that one had left is gone.
+        let changed = why.changes.iter().any(|change| change.ingredient != "attempt");
         said.state = match why.state.as_str() {
             "changed" if self.own_changes(why) == 0 && !why.changes.is_empty() => "follows",
             "changed" => "changed",
@@ -215,14 +201,16 @@ impl Ran {
             _ => true,
         };
         if changed {
-            said.changes = why.changes.iter().map(|change| Shown::of(change, blobs, lines)).collect();
+            said.changes = why.changes.iter().map(|change| Shown::of(change, &sources.blobs, sources.lines)).collect();
         }
         let mut follows: Vec<usize> =
             why.from.iter().map(|(_, up)| *up).filter(|up| *up != node && self.executed(*up)).collect();
         follows.dedup();
         said.follows = follows.into_iter().map(|up| self.title(up)).collect();
         let because = match why.state.as_str() {
-            "retry" => why.changes.first().and_then(|change| change.old.as_ref()).map(|last| format!("after {last}")),
+            "retry" if !changed => {
+                why.changes.first().and_then(|change| change.old.as_ref()).map(|last| format!("after {last}"))
+            }
             "adopted" => Some("the run that began it had died; what it left was taken over".to_owned()),
             "new" if said.root => Some("nothing like it was run before".to_owned()),
             _ => about_limits(&why.changes),
@@ -232,7 +220,9 @@ impl Ran {
 }
 
 /// The attempt that served, as the records say it: the journal only knows when it was served.
-fn recorded(key: Option<ActionKey>, by: &AttemptSaid, index: &Index, now: Timestamp) -> AttemptSaid {
-    let all = key.and_then(|key| index.attempts(&key).ok()).unwrap_or_default();
-    all.iter().find(|ended| ended.attempt == by.attempt).map_or_else(|| by.clone(), |ended| AttemptSaid::of(ended, now))
+fn recorded(key: Option<ActionKey>, by: &AttemptSaid, sources: &Sources<'_>) -> AttemptSaid {
+    let all = key.and_then(|key| sources.index.attempts(&key).ok()).unwrap_or_default();
+    all.iter()
+        .find(|ended| ended.attempt == by.attempt)
+        .map_or_else(|| by.clone(), |ended| AttemptSaid::of(ended, sources.now))
 }

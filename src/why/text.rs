@@ -2,10 +2,12 @@
 //!
 //! Readable without colour at 80 columns. What a blob or a probe says is hostile until its control characters are spelt out.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use serde_json::Value as Json;
 
+use crate::text::{harmless, wrap};
 use crate::units::human_span;
 use crate::why::change::Shown;
 use crate::why::explain::{AttemptSaid, Explanation, StepSaid};
@@ -13,13 +15,15 @@ use crate::why::explain::{AttemptSaid, Explanation, StepSaid};
 /// How wide a line may be.
 const WIDTH: usize = 80;
 
-/// An explanation as text. With `all`, also the steps of jobs in which nothing happens, and lines as long as they are.
+/// An explanation as text. With `all`, also the steps of jobs in which nothing happens, every difference wherever it is, and lines
+/// as long as they are.
 #[must_use]
 pub fn why(said: &Explanation, all: bool) -> String {
     let mut text = String::new();
     let sections = sections(said);
     let quiet = |section: &&Section<'_>| section.steps.iter().all(|step| step.state == "hit" && step.because.is_none());
     let all = all || sections.iter().all(|section| quiet(&section));
+    let mut told: HashSet<String> = HashSet::new();
     let names = sections.iter().flat_map(|section| &section.steps).map(|step| step.step.len()).max().unwrap_or(0);
     for section in &sections {
         if !text.is_empty() {
@@ -32,7 +36,7 @@ pub fn why(said: &Explanation, all: bool) -> String {
         text.push_str(&section.heading());
         text.push('\n');
         for step in &section.steps {
-            text.push_str(&of_step(step, names, said.run.is_some(), all));
+            text.push_str(&of_step(step, names, said.run.is_some(), all, &mut told));
         }
     }
     text.push_str(&summary(said, &sections));
@@ -78,7 +82,7 @@ fn sections(said: &Explanation) -> Vec<Section<'_>> {
     sections
 }
 
-fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool) -> String {
+fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, told: &mut HashSet<String>) -> String {
     let key = step.key.map_or_else(|| " ".repeat(12), |key| key.0.short());
     let mut head = format!("  {:names$}  {:9}  {key}", step.step, step.state);
     let tail = match (&step.served_by, &step.shared_with) {
@@ -99,10 +103,16 @@ fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool) -> String {
         text.push('\n');
     };
     for change in &step.changes {
-        for said in change_lines(change, WIDTH - 6) {
-            line(6, &said);
+        let mut said = change_lines(change, WIDTH - 6);
+        // What jobs have in common is shown once.
+        let fresh = all || !step.root || change.diff.is_none() || told.insert(format!("{change:?}"));
+        if let (false, Some(last)) = (fresh, said.last_mut()) {
+            last.push_str(if last.ends_with(':') { " as above" } else { "  (as above)" });
         }
-        for difference in change.diff.iter().flat_map(|diff| diff.lines()) {
+        said.iter().for_each(|said| line(6, said));
+        // What a step read from another that was executed is told there.
+        let fresh = fresh && (all || step.root);
+        for difference in change.diff.iter().filter(|_| fresh).flat_map(|diff| diff.lines()) {
             line(8, difference);
         }
     }
@@ -113,7 +123,7 @@ fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool) -> String {
         }
     }
     if let Some(because) = &step.because {
-        for said in wrapped(&printable(because), WIDTH - 6) {
+        for said in wrap(&printable(because), WIDTH - 6) {
             line(6, &said);
         }
     }
@@ -122,9 +132,8 @@ fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool) -> String {
         let ups: Vec<&str> = step.follows.iter().map(|up| up.rsplit(' ').next().unwrap_or(up)).collect();
         line(6, &format!("{verb} {}", ups.join(", ")));
     }
-    if let Some(evidence) = step.served_by.as_ref().and_then(|by| by.evidence.as_ref()).filter(|_| step.state != "hit")
-    {
-        line(6, evidence);
+    if let Some((by, evidence)) = step.served_by.as_ref().and_then(|by| Some((by, by.evidence.as_ref()?))) {
+        line(6, &if step.state == "hit" { format!("{}: {evidence}", by.outcome) } else { evidence.clone() });
     }
     text
 }
@@ -200,7 +209,7 @@ fn side(value: &Json) -> String {
                 format!("sha256:{}", &digits[..12])
             }
             _ if text.is_empty() => "\"\"".to_owned(),
-            _ => printable(&text.replace('\n', " | ")),
+            _ => printable(text),
         },
         other => other.to_string(),
     }
@@ -220,36 +229,10 @@ fn cut(text: &str, width: usize) -> String {
     cut
 }
 
-/// The text in lines of at most so many columns, broken between words.
-#[must_use]
-pub fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split(' ') {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
-}
-
-/// The text with control characters and marks that turn the direction of writing spelt out: a diff of an agent's file must not
-/// be able to write on the terminal.
+/// The text on one line of a terminal, harmless.
 #[must_use]
 pub fn printable(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\t' => out.push_str("    "),
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => out.extend(c.escape_unicode()),
-            c if c.is_control() => out.extend(c.escape_default()),
-            c => out.push(c),
-        }
-    }
-    out
+    harmless(text).replace('\t', "    ").replace('\n', " | ")
 }
 
 #[cfg(test)]
@@ -269,6 +252,6 @@ mod tests {
 
     #[test]
     fn what_is_shown_cannot_write_on_the_terminal() {
-        assert_eq!(printable("a\x1b[2Jb\u{202e}c\td"), "a\\u{1b}[2Jb\\u{202e}c    d");
+        assert_eq!(printable("a\x1b[2Jb\u{202e}c\td"), "a^[[2Jb\\u{202e}c    d");
     }
 }
