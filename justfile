@@ -19,7 +19,8 @@ check:
 
 # Write anew what is generated: docs/manifest.md and the tables of docs/verdicts.md
 docs:
-    UPDATE_DOCS=1 cargo test --test manifest_reference --test docs the_
+    UPDATE_DOCS=1 cargo test --test manifest_reference
+    UPDATE_DOCS=1 cargo test --test docs the_tables
 
 # Licences, sources and versions of the dependencies
 deny:

@@ -121,6 +121,8 @@ causes! {
     OptPathNotHit = "OPT_PATH_NOT_HIT", Test, true, true, "correct the test's workload so that it reaches the optimised path";
     /// The test measured nothing because another package was imported.
     WrongPackage = "WRONG_PACKAGE", Environment, true, true, "remove the installed package from the interpreter, so that the tree's own is imported";
+    /// A file of the tested tree makes a shim start another program than the one that was probed.
+    OtherProgram = "OTHER_PROGRAM", Test, true, true, "name the program itself as the tool, not a version manager's shim";
     /// The test could not import what it tests.
     ImportError = "IMPORT_ERROR", Test, true, true, "read the test's log: a module is missing or broken";
     /// The test ended with a `TypeError`.

@@ -14,7 +14,7 @@ use crate::plan::points::{axes_of, ordered_points};
 use crate::plan::scope::{Scope, tools_in};
 use crate::plan::{
     AgentAsk, Ask, CheckoutAsk, ClassifyAsk, CommandAsk, EnvAsk, Facts, Intake, Job, Link, Missing, Node, PatchAsk,
-    Plan, Point, TestAsk, point_name,
+    Plan, Point, Role, TestAsk, point_name,
 };
 
 /// Makes the plan. What the machine lacks is noted in the actions that need it.
@@ -384,6 +384,11 @@ impl Expander<'_> {
         let argv = self.argv(point, if body.run.is_empty() { &shape.run } else { &body.run }, missing);
         let tools = tools_in(&argv);
         self.want_tools(&tools, missing);
+        let environment = self.bound[step].links.iter().find(|(role, _)| *role == Role::Environment);
+        let of_environment = environment.and_then(|(_, up)| match &pipeline.steps[*up].body {
+            Body::Environment(environment) => environment.tool.as_ref().map(|tool| tool.value.clone()),
+            _ => None,
+        });
         let only_tool = match pipeline.tools.as_slice() {
             [tool] => Some(tool.name.value.clone()),
             _ => None,
@@ -411,7 +416,7 @@ impl Expander<'_> {
             metrics,
             protocol: shape.protocol,
             aa: body.aa,
-            tool: only_tool,
+            tool: of_environment.or(only_tool),
             tools,
             env,
             timeout: decl.timeout.as_ref().map(|timeout| timeout.value),

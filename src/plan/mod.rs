@@ -45,6 +45,10 @@ pub struct ToolFact {
     pub identity: String,
     /// Its stat, to tell whether it changed during an attempt.
     pub stat: String,
+    /// The arguments of its probes.
+    pub probes: Vec<Vec<String>>,
+    /// Whether it is a script, such as a version manager's shim: what it starts may depend on the folder it is started in.
+    pub script: bool,
 }
 
 /// What resolving a commit gave.

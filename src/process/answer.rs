@@ -3,6 +3,7 @@
 //! Only its standard output counts, bounded; it is killed with its group when it takes too long.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -12,17 +13,23 @@ use tokio::process::Command;
 /// The longest answer, in bytes.
 const LONGEST: u64 = 16 * 1024 * 1024;
 
-/// What a program says on its standard output. It gets the given environment, with `LANG=C.UTF-8`.
+/// What a program, started in `cwd`, says on its standard output. It gets the given environment, with `LANG=C.UTF-8`.
 ///
 /// # Errors
 /// Why there is no answer, in words: it cannot be started, took too long, said too much, or ended with a code other than 0.
-pub async fn answer(argv: &[String], env: &BTreeMap<String, String>, limit: Duration) -> Result<Vec<u8>, String> {
+pub async fn answer(
+    argv: &[String],
+    env: &BTreeMap<String, String>,
+    cwd: &Path,
+    limit: Duration,
+) -> Result<Vec<u8>, String> {
     let [program, arguments @ ..] = argv else { return Err("there is no program".into()) };
     let mut child = Command::new(program)
         .args(arguments)
         .env_clear()
         .envs(env)
         .env("LANG", "C.UTF-8")
+        .current_dir(cwd)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -130,7 +130,8 @@ pub struct Dispatcher {
     index: Index,
     options: Options,
     states: States,
-    ready: BinaryHeap<Rank>,
+    /// What can begin: what holds slots or lanes, which bound it, and the rest, which `--jobs` bounds.
+    ready: [BinaryHeap<Rank>; 2],
     /// Actions that wait for slots or lanes of this run, each with what it lacks.
     aside: Vec<(usize, SlotKind)>,
     contended: Vec<usize>,
@@ -145,6 +146,8 @@ pub struct Dispatcher {
     /// Whether the thread that writes is there.
     writes: bool,
     attempts: u32,
+    /// How many of the running actions hold slots or lanes.
+    holding: usize,
     observers: Vec<Box<dyn Observer>>,
     journal: Journal,
     outbox: Outbox,
@@ -196,7 +199,7 @@ impl Dispatcher {
             index,
             options,
             states: States::new(actions),
-            ready: BinaryHeap::new(),
+            ready: [BinaryHeap::new(), BinaryHeap::new()],
             aside: Vec::new(),
             contended: Vec::new(),
             records: HashMap::new(),
@@ -209,6 +212,7 @@ impl Dispatcher {
             unwritten: 0,
             writes: true,
             attempts: 0,
+            holding: 0,
             observers,
             journal,
             outbox: Outbox::default(),
@@ -293,7 +297,7 @@ impl Dispatcher {
     fn is_over(&self) -> bool {
         let idle = self.states.running() == 0 && self.unwritten == 0;
         let stopped = self.draining.is_some() || self.broken.is_some();
-        let waiting = self.ready.is_empty() && self.aside.is_empty() && self.contended.is_empty();
+        let waiting = self.ready.iter().all(BinaryHeap::is_empty) && self.aside.is_empty() && self.contended.is_empty();
         idle && (stopped || waiting)
     }
 
@@ -393,9 +397,15 @@ impl Dispatcher {
             }
             None => {
                 self.states.set(node, State::Ready);
-                self.ready.push(self.rank(node));
+                self.make_ready(node);
             }
         }
+    }
+
+    fn make_ready(&mut self, node: usize) {
+        let rank = self.rank(node);
+        let holds_nothing = self.plan().nodes[node].holds.is_empty();
+        self.ready[usize::from(holds_nothing)].push(rank);
     }
 
     fn rank(&self, node: usize) -> Rank {
@@ -477,8 +487,11 @@ impl Dispatcher {
 
     /// Starts what is ready, as far as there is room, slots and keys.
     fn start_ready(&mut self, finished: &mpsc::UnboundedSender<Finished>) {
-        while self.states.running() < self.options.jobs && self.unwritten < BACKLOG {
-            let Some(Rank { node, .. }) = self.ready.pop() else { break };
+        while self.unwritten < BACKLOG {
+            // A slot that is free is not kept waiting by agents that wait for their provider.
+            let free = self.states.running() - self.holding < self.options.jobs;
+            let next = self.ready[0].pop().or_else(|| if free { self.ready[1].pop() } else { None });
+            let Some(Rank { node, .. }) = next else { break };
             match self.reserved(node) {
                 Some(kind) => self.aside.push((node, kind)),
                 None => self.start(node, finished),
@@ -561,6 +574,7 @@ impl Dispatcher {
         }
         let adopts = left.finished.as_ref().map(|finished| finished.run.clone());
         self.states.set(node, State::Running);
+        self.holding += usize::from(!self.plan().nodes[node].holds.is_empty());
         let plan = self.context.plan.clone();
         let step = plan.step(node).name.value.to_string();
         let axes = plan.nodes[node].axes.clone();
@@ -671,8 +685,10 @@ impl Dispatcher {
             slots: granted.names(),
         });
         self.leases.give_back(granted);
-        self.ready
-            .extend(std::mem::take(&mut self.aside).into_iter().map(|(node, _)| self.rank(node)).collect::<Vec<_>>());
+        self.holding -= usize::from(!plan.nodes[node].holds.is_empty());
+        for (node, _) in std::mem::take(&mut self.aside) {
+            self.make_ready(node);
+        }
         self.index.add(ended.clone());
         let settles = ended.outcome.settles();
         let event = if settles {
@@ -717,7 +733,7 @@ impl Dispatcher {
         }
         if again {
             self.states.set(node, State::Ready);
-            self.ready.push(self.rank(node));
+            self.make_ready(node);
             return;
         }
         self.records.remove(&node);
@@ -772,8 +788,7 @@ impl Dispatcher {
     fn ask_again(&mut self) {
         for node in std::mem::take(&mut self.contended) {
             self.states.set(node, State::Ready);
-            let rank = self.rank(node);
-            self.ready.push(rank);
+            self.make_ready(node);
         }
     }
 

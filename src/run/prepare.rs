@@ -17,7 +17,7 @@ use crate::plan::expand::{expand, protected, set_heights};
 use crate::plan::{CheckoutAsk, CommitFact, Facts, Intake, Missing, Plan, ToolFact, tool_stat};
 use crate::process::answer;
 use crate::step::checkout;
-use crate::step::context::Machine;
+use crate::step::context::{Machine, identity};
 use crate::store::{Index, Store};
 
 /// How long a probe may take.
@@ -250,43 +250,48 @@ async fn probe(tool: &Tool, facts: &Facts, machine: &Machine, memory: &mut Memor
         let folder = fill(&watch.value, prefix)?;
         watched.push_str(&newest_within(Path::new(&folder)));
     }
-    let mut identity = Vec::new();
-    for probe in &tool.probes {
-        let arguments: Vec<String> =
-            probe.value.iter().map(|argument| fill(argument, prefix)).collect::<Result<_, _>>()?;
-        let question = format!("{}\n{stat}\n{watched}\n{}", path.display(), arguments.join("\u{1f}"));
+    let probes: Vec<Vec<String>> = tool
+        .probes
+        .iter()
+        .map(|probe| probe.value.iter().map(|argument| fill(argument, prefix)).collect())
+        .collect::<Result<_, _>>()?;
+    let script = is_script(&path);
+    if !probes.is_empty() {
+        let asked: Vec<String> = probes.iter().map(|arguments| arguments.join("\u{1f}")).collect();
+        let question = format!("{}\n{stat}\n{watched}\n{}", path.display(), asked.join("\n"));
         let question = Digest::of(question.as_bytes()).hex();
-        let text = match memory.known.get(&question) {
-            Some(text) => text.clone(),
-            None => {
-                let argv: Vec<String> = std::iter::once(path.display().to_string()).chain(arguments.clone()).collect();
-                let bytes = answer(&argv, &machine.variables, PROBE).await.map_err(|why| {
-                    missing(format!("the probe `{} {}` failed: {why}", written, arguments.join(" ")), "run it by hand")
-                })?;
-                let text = String::from_utf8_lossy(&bytes).trim_end().to_owned();
-                memory.known.insert(question, text.clone());
-                memory.changed = true;
-                text
-            }
-        };
-        identity.push(text);
-    }
-    if tool.probes.is_empty() {
-        let question = Digest::of(format!("{}\n{stat}\nbytes", path.display()).as_bytes()).hex();
-        let digest = match memory.known.get(&question) {
+        // Asked in the root folder, so that no file of the project's decides which program a shim starts.
+        let identity = match memory.known.get(&question) {
             Some(known) => known.clone(),
             None => {
-                let digest = Digest::of_file(&path).map_err(|error| {
-                    missing(format!("{} cannot be read: {error}", path.display()), "make it readable")
-                })?;
-                memory.known.insert(question, digest.hex());
+                let said = identity(&path, &probes, &machine.variables, Path::new("/")).await;
+                let said =
+                    said.map_err(|why| missing(format!("the probe {why}"), "run it by hand, in the folder /"))?;
+                memory.known.insert(question, said.clone());
                 memory.changed = true;
-                digest.hex()
+                said
             }
         };
-        identity.push(format!("sha256:{digest}"));
+        return Ok(ToolFact { path, identity, stat, probes, script });
     }
-    Ok(ToolFact { path, identity: identity.join("\n"), stat })
+    let question = Digest::of(format!("{}\n{stat}\nbytes", path.display()).as_bytes()).hex();
+    let digest = match memory.known.get(&question) {
+        Some(known) => known.clone(),
+        None => {
+            let digest = Digest::of_file(&path)
+                .map_err(|error| missing(format!("{} cannot be read: {error}", path.display()), "make it readable"))?;
+            memory.known.insert(question, digest.hex());
+            memory.changed = true;
+            digest.hex()
+        }
+    };
+    Ok(ToolFact { path, identity: format!("sha256:{digest}"), stat, probes, script: false })
+}
+
+fn is_script(path: &Path) -> bool {
+    use std::io::Read;
+    let mut first = [0; 2];
+    std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut first)).is_ok() && first == *b"#!"
 }
 
 /// Where a program is: a path against the file that says it, a bare name in `PATH`.
@@ -347,7 +352,7 @@ async fn gpus(
         fatal: true,
     };
     let argv = ["nvidia-smi", "--query-gpu=index,uuid,name", "--format=csv,noheader"].map(str::to_owned);
-    let bytes = answer(&argv, &machine.variables, PROBE)
+    let bytes = answer(&argv, &machine.variables, Path::new("/"), PROBE)
         .await
         .map_err(|why| missing(format!("no GPU answers: nvidia-smi: {why}")))?;
     let text = String::from_utf8_lossy(&bytes).into_owned();

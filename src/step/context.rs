@@ -24,6 +24,8 @@ use crate::store::Store;
 
 /// Blobs larger than this are not read into memory.
 pub const LARGEST_BLOB: u64 = 1 << 30;
+/// How long a probe of a tool may take.
+const PROBE: Duration = Duration::from_secs(60);
 /// Bytes kept of each captured stream where the step has no `limit`.
 pub const OUTPUT_LIMIT: u64 = 16 * 1024 * 1024;
 /// The longest secret that is read from a file.
@@ -283,9 +285,11 @@ impl Context {
                     .ok()
                     .flatten()
                     .ok_or_else(|| lacking(format!("cannot be read from {}", path.display())))?,
-                SecretSource::Command(argv) => process::answer(argv, &self.machine.variables, Duration::from_secs(60))
-                    .await
-                    .map_err(|why| lacking(format!("was not given by `{}`: {why}", argv.join(" "))))?,
+                SecretSource::Command(argv) => {
+                    process::answer(argv, &self.machine.variables, Path::new("/"), Duration::from_secs(60))
+                        .await
+                        .map_err(|why| lacking(format!("was not given by `{}`: {why}", argv.join(" "))))?
+                }
             };
             let secret = Secret::new(name, value);
             if secret.expose().is_empty() {
@@ -476,6 +480,33 @@ impl Context {
             _ => None,
         })
     }
+}
+
+/// The environment in which a tool is asked who it is: nothing of flow's own but where programs are.
+#[must_use]
+pub fn asked_in(variables: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    variables.iter().filter(|(name, _)| *name == "PATH").map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// What a tool answers to its probes when it is started in `cwd`: its identity.
+///
+/// # Errors
+/// Which probe failed, and why.
+pub async fn identity(
+    path: &Path,
+    probes: &[Vec<String>],
+    variables: &BTreeMap<String, String>,
+    cwd: &Path,
+) -> Result<String, String> {
+    let mut answers = Vec::new();
+    for arguments in probes {
+        let argv: Vec<String> = std::iter::once(path.display().to_string()).chain(arguments.iter().cloned()).collect();
+        let bytes = process::answer(&argv, &asked_in(variables), cwd, PROBE)
+            .await
+            .map_err(|why| format!("`{}`: {why}", argv.join(" ")))?;
+        answers.push(String::from_utf8_lossy(&bytes).trim_end().to_owned());
+    }
+    Ok(answers.join("\n"))
 }
 
 /// An end that flow itself spoilt, by a full disk say, is no end of the process.

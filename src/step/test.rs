@@ -17,7 +17,7 @@ use crate::names::ObjectId;
 use crate::outcome::{Cause, Failure, Outcome};
 use crate::plan::{Ask, Role, TestAsk};
 use crate::process::{self, Exit};
-use crate::step::context::{Command, Context, Done, Inputs, OUTPUT_LIMIT, Place, fault, redactor};
+use crate::step::context::{Command, Context, Done, Inputs, OUTPUT_LIMIT, Place, fault, identity, redactor};
 use crate::step::{Draft, End};
 
 /// What the attempts of this kind mean.
@@ -108,6 +108,11 @@ impl Session<'_> {
         tokio::task::block_in_place(|| self.materialise())?;
         let secrets = self.context.secrets(&self.ask.env.secrets).await?;
         let mut done = Done::succeeded();
+        if let Some((arm, failure)) = self.other_program(&tools).await? {
+            done.output("failed arm", Value::text(arm.to_string()));
+            done.outcome = Outcome::Failed(failure);
+            return Ok(done);
+        }
         let mut runs: Vec<Run> = Vec::new();
         let mut longest = 0;
         let started = Instant::now();
@@ -158,6 +163,26 @@ impl Session<'_> {
             self.conclude(&runs, &mut done)?;
         }
         Ok(done)
+    }
+
+    /// A shim may start another program in a tree that says so (`.python-version`): what the key calls the interpreter would
+    /// then not be what is measured. Asked anew in each tree, of scripts only: a program is itself wherever it is started.
+    async fn other_program(&self, tools: &[String]) -> Result<Option<(Arm, Failure)>, Failure> {
+        let facts = &self.context.plan.facts;
+        let shims = tools.iter().filter_map(|tool| facts.tools.get(tool)?.as_ref().ok()).filter(|fact| fact.script);
+        for fact in shims {
+            let arms: &[Arm] = if self.compares() { &[Arm::Base, Arm::Patched] } else { &[Arm::Base] };
+            for arm in arms {
+                let tree = self.tree(*arm)?;
+                let said = identity(&fact.path, &fact.probes, &self.context.machine.variables, &tree).await;
+                if said.as_ref().ok() != Some(&fact.identity) {
+                    let said = said.unwrap_or_else(|why| why);
+                    let evidence = format!("in the {arm} tree {} is another program: {said}", fact.path.display());
+                    return Ok(Some((*arm, Failure::new(Cause::OtherProgram, &evidence))));
+                }
+            }
+        }
+        Ok(None)
     }
 
     fn time_is_up(&self, elapsed: Duration, block: Duration) -> bool {

@@ -125,8 +125,9 @@ impl Wild {
         let project = self.flow.path("");
         let alive = processes_of(&project);
         assert!(alive.is_empty(), "alive: {alive:?}");
-        let left: Vec<PathBuf> =
-            below(&self.flow.cache().join("tmp")).into_iter().filter(|path| !path.ends_with("places")).collect();
+        // A blob that a killed flow was writing is swept a day later: its writer may be on another host.
+        let is_place = |path: &PathBuf| !path.ends_with("places") && !path.to_string_lossy().contains("/tmp/blob-");
+        let left: Vec<PathBuf> = below(&self.flow.cache().join("tmp")).into_iter().filter(is_place).collect();
         assert!(left.is_empty(), "left in the store's tmp: {left:?}");
         let size: u64 =
             below(&self.flow.cache()).iter().filter_map(|path| Some(path.symlink_metadata().ok()?.len())).sum();
