@@ -30,10 +30,10 @@ const DIGITS: usize = 4;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  flow why 9f47610d m.kdl               what would run again for a commit, and why
-  flow why 9f47610d                     the same, by the manifest of the newest run that holds it
+  flow why 9f47610d m.kdl               what would run again, and why
+  flow why 9f47610d                     by the manifest of its newest run
   flow why 'shop/9f47610d/careful/*'    only these jobs
-  flow why 9f47610d --run               what the newest run did with it, and why
+  flow why 9f47610d --run               what the newest run did, and why
   flow why 9f47610d --run 20261121T0401 what a certain run did
 
 Exit codes: 0 explained; 2 no such commit, run or manifest.")]

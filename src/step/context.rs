@@ -286,7 +286,7 @@ impl Context {
                     .flatten()
                     .ok_or_else(|| lacking(format!("cannot be read from {}", path.display())))?,
                 SecretSource::Command(argv) => {
-                    process::answer(argv, &self.machine.variables, Path::new("/"), Duration::from_secs(60))
+                    process::answer(argv, &self.machine.variables, Path::new("."), Duration::from_secs(60))
                         .await
                         .map_err(|why| lacking(format!("was not given by `{}`: {why}", argv.join(" "))))?
                 }

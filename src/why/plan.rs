@@ -79,8 +79,10 @@ pub fn text(plan: &Plan, forecasts: &[Forecast], lacking: &[Missing], all: bool)
     if !lacking.is_empty() {
         text.push_str("\nthis machine lacks, and a run would not start without:\n");
         for lacks in lacking.iter().take(LACKING) {
-            for line in wrap(&format!("{}; {}", printable(&lacks.what), lacks.hint), 76) {
-                text.push_str(&format!("    {line}\n"));
+            // On one line however long it is: it names a path, which a person copies.
+            text.push_str(&format!("    {}\n", printable(&lacks.what)));
+            for line in wrap(&printable(&lacks.hint), 72) {
+                text.push_str(&format!("        {line}\n"));
             }
         }
         if lacking.len() > LACKING {
