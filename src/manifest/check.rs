@@ -15,7 +15,6 @@ use crate::names::StepName;
 pub(super) fn all(pipeline: &mut Pipeline, report: &Report) {
     slots(pipeline, report);
     candidates(pipeline, report);
-    config_secrets(pipeline, report);
     let known = names(pipeline, report);
     if pipeline.steps.is_empty() {
         report.add(
@@ -122,29 +121,6 @@ fn candidates(pipeline: &Pipeline, report: &Report) {
                 )
                 .label("not declared")
                 .help(help),
-            );
-        }
-    }
-}
-
-/// Reports `{secret.NAME}` in configs of names that nobody declares: what the agent would read is the hole itself.
-fn config_secrets(pipeline: &Pipeline, report: &Report) {
-    let of_steps = pipeline.steps.iter().filter(|step| matches!(step.body, Body::Agent(_))).map(|step| &step.env);
-    for candidate in &pipeline.candidates {
-        let Some(config) = &candidate.config else { continue };
-        let adapter = pipeline.agents.get(&candidate.agent.value).map(|agent| &agent.env);
-        let envs = of_steps.clone().chain([&candidate.env]).chain(adapter);
-        let declared: BTreeSet<&str> =
-            envs.flat_map(|env| &env.secret).map(|secret| secret.name.value.as_str()).collect();
-        let text = String::from_utf8_lossy(&config.bytes);
-        let named = text.split("{secret.").skip(1).filter_map(|rest| rest.split_once('}')).map(|(name, _)| name);
-        let unknown: BTreeSet<&str> = named.filter(|name| !declared.contains(name)).collect();
-        for name in unknown {
-            let message = format!("the config uses `{{secret.{name}}}`, which is not declared");
-            report.add(
-                Draft::new("unknown-secret", config.file.place, message)
-                    .label("in this file")
-                    .help(format!("write `secret {name}` in candidate `{}`", candidate.name.value)),
             );
         }
     }

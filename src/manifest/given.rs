@@ -85,12 +85,16 @@ impl Checker<'_> {
             let Some((name, _)) = after.split_once('}') else { continue };
             if !known.contains(name) && told.insert(name) {
                 self.report.add(
-                    Draft::new("unknown-secret", config.file.place, format!("the config asks for the secret `{name}`"))
-                        .label("not declared")
-                        .help(format!(
-                            "add `secret {name}` to the candidate; {}",
-                            suggest(name, known.iter().copied(), "secret")
-                        )),
+                    Draft::new(
+                        "unknown-secret",
+                        config.file.place,
+                        format!("the config uses `{{secret.{name}}}`, which is not declared"),
+                    )
+                    .label("in this file")
+                    .help(format!(
+                        "add `secret {name}` to the candidate; {}",
+                        suggest(name, known.iter().copied(), "secret")
+                    )),
                 );
             }
         }
