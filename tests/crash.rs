@@ -227,7 +227,8 @@ fn dying_at_each_call_that_makes_something_durable_loses_and_repeats_nothing() {
             assert!(call < 500, "it never came to its end");
         }
         println!("{when}: {call} calls");
-        assert!(call > 10, "hardly any call was met: {call}");
+        // Each run that dies leaves less for the next, so that how many there are depends on the disk.
+        assert!(call > 2, "no call was met");
         ends_well(&flow, &undisturbed);
     }
 }
