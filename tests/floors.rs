@@ -28,8 +28,6 @@ const LONGEST: usize = 500;
 const LONG: &[(&str, &str)] = &[
     ("manifest/forms.rs", "one table: every node of the manifest, from which the manual is written"),
     ("manifest/mod.rs", "what a manifest holds: types and no code"),
-    ("run/dispatch.rs", "one state machine, whose states move in one place"),
-    ("step/context.rs", "what all steps share"),
 ];
 
 /// What only `cli` and `main` may do.

@@ -13,7 +13,8 @@ use crate::manifest::{self, Manifest};
 use crate::plan::{Missing, Plan};
 use crate::report::jobs;
 use crate::run::prepare::{Prepared, Wishes, prepare};
-use crate::step::context::{Machine, lacking_secrets};
+use crate::step::context::Machine;
+use crate::step::secrets::lacking_secrets;
 use crate::store::{Index, Store};
 
 /// A manifest on this machine.

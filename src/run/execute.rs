@@ -14,7 +14,7 @@ use crate::names::{AttemptId, RunId};
 use crate::outcome::{Cause, Failure};
 use crate::plan::Ask;
 use crate::process::{self, Exit};
-use crate::step::context::remove_private;
+use crate::step::secrets::remove_private;
 use crate::step::{
     Context, Done, End, Ends, Inputs, Place, SomeEnds, Stop, agent, checkout, classify, command, environment, patch,
     test,

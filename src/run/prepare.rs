@@ -17,7 +17,8 @@ use crate::plan::expand::{expand, protected, set_heights};
 use crate::plan::{CheckoutAsk, CommitFact, Facts, Intake, Missing, Plan, ToolFact, tool_stat};
 use crate::process::answer;
 use crate::step::checkout;
-use crate::step::context::{Machine, identity};
+use crate::step::context::Machine;
+use crate::step::processes::identity;
 use crate::store::{Index, Store};
 
 /// How long a probe may take.

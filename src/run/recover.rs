@@ -13,7 +13,8 @@ use crate::names::{AttemptId, RunId};
 use crate::outcome::{Cause, Failure, Outcome};
 use crate::process;
 use crate::run::execute::{alive, discard, finished_agent, place_of};
-use crate::step::context::{Machine, remove_private};
+use crate::step::context::Machine;
+use crate::step::secrets::remove_private;
 use crate::store::{Index, RecordWriter, Store, StoreError};
 
 /// How long orphans may take to die.

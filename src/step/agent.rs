@@ -15,9 +15,10 @@ use crate::plan::{AgentAsk, Role};
 use crate::process;
 use crate::redact::{Redactor, Secret};
 use crate::step::Draft;
-use crate::step::context::{
-    Command, Context, Done, Inputs, OUTPUT_LIMIT, Place, failure_of, fault, private_places, redactor,
-};
+use crate::step::context::{Context, OUTPUT_LIMIT, Place, fault};
+use crate::step::done::{Done, Inputs};
+use crate::step::processes::{Command, failure_of};
+use crate::step::secrets::{private_places, redactor};
 
 /// What the attempts of this kind mean.
 pub(super) const FORMAT: u16 = 1;

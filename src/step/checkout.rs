@@ -5,7 +5,8 @@ use crate::key::{KeyRecord, Value};
 use crate::manifest::Base;
 use crate::outcome::{Cause, Failure};
 use crate::plan::CheckoutAsk;
-use crate::step::context::{Context, Done};
+use crate::step::context::Context;
+use crate::step::done::Done;
 
 /// What the attempts of this kind mean.
 const FORMAT: u16 = 1;

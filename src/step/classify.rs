@@ -7,7 +7,8 @@ use crate::key::Value;
 use crate::measure::{self, TestResult};
 use crate::outcome::{Cause, Failure};
 use crate::plan::{Ask, ClassifyAsk, Plan, Role};
-use crate::step::context::{Context, Done};
+use crate::step::context::Context;
+use crate::step::done::Done;
 use crate::step::{Draft, End, Ends};
 
 /// What the attempts of this kind mean.

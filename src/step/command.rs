@@ -10,9 +10,10 @@ use crate::plan::{CommandAsk, Role};
 use crate::process;
 use crate::redact::Redactor;
 use crate::step::Draft;
-use crate::step::context::{
-    Command, Context, Done, Inputs, LARGEST_BLOB, OUTPUT_LIMIT, Place, blob_lost, failure_of, fault, redactor,
-};
+use crate::step::context::{Context, LARGEST_BLOB, OUTPUT_LIMIT, Place, blob_lost, fault};
+use crate::step::done::{Done, Inputs};
+use crate::step::processes::{Command, failure_of};
+use crate::step::secrets::redactor;
 
 /// What the attempts of this kind mean.
 pub(super) const FORMAT: u16 = 1;

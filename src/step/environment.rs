@@ -4,7 +4,8 @@
 use crate::key::Value;
 use crate::outcome::{Cause, Failure};
 use crate::step::Draft;
-use crate::step::context::{Context, Done};
+use crate::step::context::Context;
+use crate::step::done::Done;
 
 /// What the attempts of this kind mean.
 pub(super) const FORMAT: u16 = 1;

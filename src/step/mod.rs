@@ -16,11 +16,15 @@ pub mod checkout;
 pub mod classify;
 pub mod command;
 pub mod context;
+pub mod done;
 pub mod environment;
 pub mod patch;
+pub mod processes;
+pub mod secrets;
 pub mod test;
 
-pub use context::{Context, Done, Inputs, Place, Stop};
+pub use context::{Context, Place, Stop};
+pub use done::{Done, Inputs};
 
 /// How an action stands, as those downstream see it.
 #[derive(Clone, Debug)]

@@ -9,7 +9,8 @@ use crate::names::ObjectId;
 use crate::outcome::{Cause, Failure};
 use crate::plan::{PatchAsk, Role};
 use crate::step::Draft;
-use crate::step::context::{Context, Done, Inputs};
+use crate::step::context::Context;
+use crate::step::done::{Done, Inputs};
 
 /// What the attempts of this kind mean.
 pub(super) const FORMAT: u16 = 1;

@@ -17,7 +17,10 @@ use crate::names::ObjectId;
 use crate::outcome::{Cause, Failure, Outcome};
 use crate::plan::{Ask, Role, TestAsk};
 use crate::process::{self, Exit};
-use crate::step::context::{Command, Context, Done, Inputs, OUTPUT_LIMIT, Place, fault, identity, redactor};
+use crate::step::context::{Context, OUTPUT_LIMIT, Place, fault};
+use crate::step::done::{Done, Inputs};
+use crate::step::processes::{Command, identity};
+use crate::step::secrets::redactor;
 use crate::step::{Draft, End};
 
 /// What the attempts of this kind mean.

@@ -1,0 +1,209 @@
+//! The end of an action, and of the run: what an executor did becomes a record, an event, another try, or the last word.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use jiff::Timestamp;
+
+use super::*;
+
+impl Dispatcher {
+    /// Takes what an executor did: the action is over, or tried again.
+    pub(super) fn finish(&mut self, finished: Finished) {
+        let Finished { node, attempt, adopts, mut done, wall, granted, lock } = finished;
+        let plan = self.context.plan.clone();
+        let Some(key) = self.states.key(node) else { return };
+        if let Ask::Command(ask) = &plan.nodes[node].ask
+            && done.outcome.failure().is_none()
+            && let Err(failure) = command::publish(&self.context, ask, &done.outputs)
+        {
+            done.outcome = Outcome::Failed(failure);
+        }
+        let ended = Arc::new(Ended {
+            attempt,
+            run: self.run.clone(),
+            adopts,
+            key,
+            kind: plan.kind(node).word().into(),
+            step: plan.step(node).name.value.to_string(),
+            axes: plan.nodes[node].axes.clone(),
+            at: Timestamp::now(),
+            wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX),
+            outcome: done.outcome,
+            outputs: done.outputs,
+            logs: done.logs,
+            limits: done.limits,
+            notes: done.notes,
+            usage: done.usage,
+            slots: granted.names(),
+        });
+        self.leases.give_back(granted);
+        self.holding -= usize::from(!plan.nodes[node].holds.is_empty());
+        for (node, _) in std::mem::take(&mut self.aside) {
+            self.make_ready(node);
+        }
+        self.index.add(ended.clone());
+        let settles = ended.outcome.settles();
+        let event = if settles {
+            settled_event(&plan, node, &ended, By::Executed, Vec::new())
+        } else {
+            self.unsettled_event(node, &ended)
+        };
+        let event = self.outbox.hold(Told { event, at: Timestamp::now() });
+        self.write(Line::Ended((*ended).clone()), Token::Ended { event, lock });
+        if settles {
+            self.records.remove(&node);
+            self.states.set(node, State::Over { end: End::Settled(ended), by: By::Executed });
+            self.fresh.push(node);
+        } else {
+            self.unsettled(node, &ended);
+        }
+    }
+
+    fn again(&self, node: usize, ended: &Ended) -> bool {
+        let counts = ended.outcome.failure().is_some_and(|failure| failure.cause.counts());
+        let cap = self.plan().step(node).attempts.as_ref().map_or(ATTEMPTS, |attempts| attempts.value);
+        let tried = self.tried.get(&node).copied().unwrap_or(0) + 1;
+        counts && tried < cap && self.draining.is_none() && self.broken.is_none()
+    }
+
+    fn unsettled_event(&self, node: usize, ended: &Ended) -> Event {
+        Event::AttemptFailed {
+            node,
+            axes: ended.axes.clone(),
+            step: ended.step.clone(),
+            attempt: ended.attempt.clone(),
+            outcome: ended.outcome.word().into(),
+            evidence: ended.outcome.failure().map(|failure| failure.evidence.as_str().to_owned()).unwrap_or_default(),
+            again: self.again(node, ended),
+        }
+    }
+
+    fn unsettled(&mut self, node: usize, ended: &Arc<Ended>) {
+        let again = self.again(node, ended);
+        if ended.outcome.failure().is_some_and(|failure| failure.cause.counts()) {
+            *self.tried.entry(node).or_insert(0) += 1;
+        }
+        if again {
+            self.states.set(node, State::Ready);
+            self.make_ready(node);
+            return;
+        }
+        self.records.remove(&node);
+        let because = ended.outcome.failure().map_or_else(String::new, |failure| {
+            format!("{}: {}; {}", failure.cause, failure.evidence.as_str(), failure.cause.next_action())
+        });
+        self.states.set(node, State::Over { end: End::Open(because), by: By::Executed });
+        self.fresh.push(node);
+    }
+
+    /// Lines became durable: what they say may be told now.
+    pub(super) fn durable(&mut self, written: Written<Token>) {
+        let (tokens, error) = match written {
+            Ok(tokens) => (tokens, None),
+            Err((error, tokens)) => (tokens, Some(error.to_string())),
+        };
+        for token in tokens {
+            self.unwritten -= 1;
+            match token {
+                Token::Go(go) => {
+                    let _ = go.send(error.clone().map_or(Ok(()), Err));
+                }
+                Token::Ended { event, lock } => {
+                    self.outbox.release(event, error.is_none());
+                    drop(lock);
+                }
+                Token::Nothing => {}
+            }
+        }
+        self.send();
+        if let Some(error) = error {
+            self.break_off(error);
+        }
+    }
+
+    /// The thread that writes is gone, which only a bug of its own can do: nobody answers for what was sent to it.
+    pub(super) fn cannot_write(&mut self) {
+        self.writes = false;
+        self.unwritten = 0;
+        self.outbox.abandon();
+        self.break_off("the thread that writes the records died".to_owned());
+    }
+
+    /// The store cannot be written: nothing more is begun, and the run says so.
+    pub(super) fn break_off(&mut self, why: String) {
+        if self.broken.is_none() {
+            self.tell(Event::Notice { text: format!("the run stops: {why}") });
+            self.broken = Some(why);
+        }
+    }
+
+    pub(super) fn ask_again(&mut self) {
+        for node in std::mem::take(&mut self.contended) {
+            self.states.set(node, State::Ready);
+            self.make_ready(node);
+        }
+    }
+
+    pub(super) fn obey(&mut self, order: Order) {
+        match order {
+            Order::Drain if self.draining.is_none() => {
+                self.draining = Some(Instant::now());
+                let running = self.states.running();
+                self.tell(Event::Draining { running });
+            }
+            Order::Drain | Order::Kill => {
+                self.draining.get_or_insert_with(Instant::now);
+                self.stop.send_replace(Stop::Now);
+            }
+        }
+    }
+
+    pub(super) fn close(mut self) -> Report {
+        // The writer ends when all it was sent is durable.
+        self.writer = None;
+        self.outbox.abandon();
+        let mut classes: BTreeMap<String, usize> = BTreeMap::new();
+        let mut open = 0;
+        let jobs = self.wanted_jobs();
+        for job in &jobs {
+            let job = &self.context.plan.jobs[*job];
+            match job.classify {
+                Some(node) => {
+                    let settled = self.states.end(node).settled();
+                    let class = settled.and_then(|ended| ended.outputs.get("class")?.as_text().map(str::to_owned));
+                    if class.is_none() {
+                        open += 1;
+                    }
+                    let class = class.unwrap_or_else(|| {
+                        classify::provisional(&self.context.plan, node, &self.states).class.name().to_owned()
+                    });
+                    *classes.entry(class).or_default() += 1;
+                }
+                None => {
+                    let unsettled = |node: &usize| {
+                        self.options.wanted[*node] && matches!(self.states.end(*node), End::Pending | End::Open(_))
+                    };
+                    if job.nodes.iter().any(unsettled) {
+                        open += 1;
+                    }
+                }
+            }
+        }
+        // What the run was stopped before is not part of any other count.
+        let mut actions = self.states.counts();
+        let wanted = self.options.wanted.iter().filter(|wanted| **wanted).count();
+        actions.blocked += wanted.saturating_sub(actions.total);
+        actions.total = wanted;
+        let exit = match (&self.broken, self.draining, open) {
+            (Some(_), ..) => 3,
+            (None, Some(_), _) => 130,
+            (None, None, 0) => 0,
+            (None, None, _) => 3,
+        };
+        let finished = Event::RunFinished { run: self.run.clone(), jobs: jobs.len(), actions, classes, open, exit };
+        self.tell(finished.clone());
+        Report { finished, exit }
+    }
+}

@@ -1,0 +1,93 @@
+//! What an attempt reads and what it comes to: the settled attempts upstream, and its own outcome before it is a record.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::attempt::{Ended, LimitUse, Usage};
+use crate::digest::Digest;
+use crate::key::Value;
+use crate::outcome::{Cause, Failure, Outcome};
+use crate::plan::Role;
+
+/// The settled attempts that an action reads.
+#[derive(Clone, Debug, Default)]
+pub struct Inputs(pub Vec<(Role, Arc<Ended>)>);
+
+impl Inputs {
+    fn value(&self, role: &Role, output: &str) -> Option<&Value> {
+        self.0.iter().find(|(own, _)| own == role).and_then(|(_, ended)| ended.outputs.get(output))
+    }
+
+    /// Whether there is such an input.
+    #[must_use]
+    pub fn has(&self, role: &Role) -> bool {
+        self.0.iter().any(|(own, _)| own == role)
+    }
+
+    /// A text output of an input.
+    ///
+    /// # Errors
+    /// If it is not there: the key would not have been complete.
+    pub fn text(&self, role: &Role, output: &str) -> Result<&str, Failure> {
+        self.value(role, output).and_then(Value::as_text).ok_or_else(|| absent(role, output))
+    }
+
+    /// A blob output of an input.
+    ///
+    /// # Errors
+    /// If it is not there.
+    pub fn blob(&self, role: &Role, output: &str) -> Result<Digest, Failure> {
+        self.value(role, output).and_then(Value::as_blob).ok_or_else(|| absent(role, output))
+    }
+}
+
+fn absent(role: &Role, output: &str) -> Failure {
+    Failure::new(Cause::HarnessFault, &format!("the input {role:?} has no output `{output}`"))
+}
+
+/// What an attempt came to, before it is a record.
+#[derive(Clone, Debug)]
+pub struct Done {
+    /// What it did.
+    pub outcome: Outcome,
+    /// What others read.
+    pub outputs: BTreeMap<String, Value>,
+    /// What people read.
+    pub logs: BTreeMap<String, Digest>,
+    /// Limits and their use.
+    pub limits: BTreeMap<String, LimitUse>,
+    /// Facts worth a warning.
+    pub notes: Vec<String>,
+    /// Tokens.
+    pub usage: Option<Usage>,
+}
+
+impl Done {
+    fn new(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            outputs: BTreeMap::new(),
+            logs: BTreeMap::new(),
+            limits: BTreeMap::new(),
+            notes: Vec::new(),
+            usage: None,
+        }
+    }
+
+    /// A success without outputs yet.
+    #[must_use]
+    pub fn succeeded() -> Self {
+        Self::new(Outcome::Succeeded)
+    }
+
+    /// A failure without outputs.
+    #[must_use]
+    pub fn failed(failure: Failure) -> Self {
+        Self::new(Outcome::Failed(failure))
+    }
+
+    /// Adds an output.
+    pub fn output(&mut self, name: &str, value: Value) {
+        self.outputs.insert(name.to_owned(), value);
+    }
+}

@@ -1,0 +1,251 @@
+//! How steps run processes: their environment, their supervisors, what they printed, and who a tool says it is.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::digest::Digest;
+use crate::hostile;
+use crate::outcome::{Cause, Failure};
+use crate::plan::EnvAsk;
+use crate::process::{self, Exit, Spec, Supervised};
+use crate::redact::{Redactor, Secret};
+use crate::step::context::{Context, Place, Stop, fault};
+
+/// How long a probe of a tool may take.
+const PROBE: Duration = Duration::from_secs(60);
+
+/// A process to run under a supervisor.
+pub struct Command<'a> {
+    /// Its argv.
+    pub argv: Vec<String>,
+    /// Variables beyond the base: hashed and unhashed.
+    pub env: &'a EnvAsk,
+    /// Variables of flow's making.
+    pub extra: Vec<(String, String)>,
+    /// The secrets that `env` names, read.
+    pub secrets: &'a [Secret],
+    /// Where it starts.
+    pub cwd: PathBuf,
+    /// A name for its captured streams and its end within the place.
+    pub label: String,
+    /// Its time limit.
+    pub timeout: Option<Duration>,
+    /// Bytes kept of each stream.
+    pub limit: u64,
+    /// A folder outside the store that holds secrets, removed when all its processes are dead.
+    pub private: Option<PathBuf>,
+    /// Whether to hold its processes in a cgroup where one can be had. Not what is measured: the move costs time.
+    pub group: bool,
+    /// Whether its end outlives a crash of the machine: that of an agent, which a later run adopts.
+    pub durable: bool,
+}
+
+impl Context {
+    /// A child's environment: a fixed base, the slots it holds, and what the manifest gives it. Never flow's own.
+    fn environment(&self, place: &Place, command: &Command<'_>) -> Result<Vec<(String, String)>, Failure> {
+        let home = self.folder(place, "home")?;
+        let tmp = self.folder(place, "tmp")?;
+        let path = self.machine.variables.get("PATH").cloned().unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+        let mut env: BTreeMap<String, String> = BTreeMap::new();
+        let mut put = |name: &str, value: String| env.insert(name.to_owned(), value);
+        put("PATH", path);
+        put("HOME", home.display().to_string());
+        put("TMPDIR", tmp.display().to_string());
+        put("LANG", "C.UTF-8".into());
+        put("TZ", "UTC".into());
+        put("CUDA_DEVICE_ORDER", "PCI_BUS_ID".into());
+        // By the driver's own name where it is known: numbers depend on who asks.
+        let device = |name: &String| match self.plan.facts.devices.get(&format!("gpu/{name}")) {
+            Some(Ok(uuid)) => uuid.clone(),
+            _ => name.clone(),
+        };
+        let gpus: Vec<String> =
+            place.slots.iter().filter(|(kind, _)| kind == "gpu").map(|(_, name)| device(name)).collect();
+        // Empty means none: a step that holds no GPU must not touch one that another step measures on.
+        put("CUDA_VISIBLE_DEVICES", gpus.join(","));
+        let slots: Vec<String> = place.slots.iter().map(|(kind, name)| format!("{kind}/{name}")).collect();
+        if !slots.is_empty() {
+            put("FLOW_SLOT", slots.join(","));
+        }
+        for (name, value) in command.env.unhashed.iter().chain(&command.env.hashed) {
+            put(name, value.clone());
+        }
+        for (name, value) in &command.extra {
+            put(name, value.clone());
+        }
+        Ok(env.into_iter().collect())
+    }
+
+    /// Runs a process without a supervisor, in a process group of its own: for cheap commands that hold nothing.
+    ///
+    /// # Errors
+    /// If flow cannot do its own part.
+    pub async fn plain(&self, place: &Place, command: Command<'_>) -> Result<process::End, Failure> {
+        let env = self.environment(place, &command)?;
+        let file = |end: &str| place.dir.join(format!("{}.{end}", command.label));
+        let plain = process::Plain {
+            env,
+            attempt: place.attempt.as_str().to_owned(),
+            stdin: None,
+            stdout: file("out"),
+            stderr: file("err"),
+            timeout: command.timeout,
+            output_limit: command.limit,
+            argv: command.argv,
+            cwd: command.cwd,
+        };
+        let mut stop = place.stop.clone();
+        let mut running = std::pin::pin!(process::spawn_plain(plain));
+        loop {
+            tokio::select! {
+                end = &mut running => return checked(end),
+                changed = stop.changed() => {
+                    if changed.is_err() || *stop.borrow_and_update() != Stop::No {
+                        // Dropping the future kills the group.
+                        return Err(Failure::new(Cause::Interrupted, "stopped before its end"));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Runs a process under a supervisor of its own and waits for its end. Its streams are captured, bounded and redacted
+    /// into `<label>.out` and `<label>.err` of the place.
+    ///
+    /// # Errors
+    /// If no supervisor can be started, or it was killed.
+    pub async fn supervised(&self, place: &Place, command: Command<'_>) -> Result<process::End, Failure> {
+        let env = self.environment(place, &command)?;
+        let file = |end: &str| place.dir.join(format!("{}.{end}", command.label));
+        let secrets = command.secrets.iter().map(|secret| process::Secret {
+            name: secret.name().to_owned(),
+            value: String::from_utf8_lossy(secret.expose()).into_owned(),
+        });
+        let spec = Spec {
+            argv: command.argv,
+            env,
+            secrets: secrets.collect(),
+            attempt: place.attempt.as_str().to_owned(),
+            cwd: command.cwd,
+            stdin: None,
+            stdout: file("out"),
+            stderr: file("err"),
+            output_limit: command.limit,
+            kill_over_limit: false,
+            timeout_ms: command.timeout.map(millis),
+            grace_ms: Spec::GRACE_MS,
+            end: file("end.json"),
+            durable: command.durable,
+            cgroup: command.group,
+            inherit: Vec::new(),
+            extra: Vec::new(),
+            cores: place.cores.clone(),
+            private: command.private,
+        };
+        let fault = |error: String| Failure::new(Cause::HarnessFault, &format!("supervisor: {error}"));
+        let mut child =
+            Supervised::start(&self.machine.flow, spec, &place.locks).map_err(|error| fault(error.to_string()))?;
+        let mut stop = place.stop.clone();
+        loop {
+            tokio::select! {
+                end = child.wait() => return end.map_err(|error| fault(error.to_string())).and_then(checked),
+                changed = stop.changed() => {
+                    let level = *stop.borrow_and_update();
+                    match level {
+                        _ if changed.is_err() => child.kill(),
+                        Stop::Now => child.kill(),
+                        Stop::Polite => child.stop(),
+                        Stop::No => {}
+                    }
+                    if changed.is_err() {
+                        return child.wait().await.map_err(|error| fault(error.to_string())).and_then(checked);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The bytes of a captured stream as they may be stored and shown; empty if there is none. The supervisor has bounded and
+    /// redacted it, but its file lies where the child could write too: what is no regular file or too long is not taken, and
+    /// secrets are taken out again.
+    #[must_use]
+    pub fn stream(&self, place: &Place, file: &str, limit: u64, redactor: &Redactor) -> Vec<u8> {
+        match hostile::read_below(&place.dir, Path::new(file), limit) {
+            Ok(Some(bytes)) if redactor.is_idle() => bytes,
+            Ok(Some(bytes)) => redactor.clean(&bytes),
+            Ok(None) => Vec::new(),
+            Err(error) => format!("(the captured output was tampered with: {error})").into_bytes(),
+        }
+    }
+
+    /// Stores what a stream held; `None` if that is nothing.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub fn keep(&self, stream: &[u8]) -> Result<Option<Digest>, Failure> {
+        if stream.is_empty() { Ok(None) } else { self.put(stream).map(Some) }
+    }
+}
+
+/// The environment in which a tool is asked who it is: nothing of flow's own but where programs are.
+#[must_use]
+pub fn asked_in(variables: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    variables.iter().filter(|(name, _)| *name == "PATH").map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// What a tool answers to its probes when it is started in `cwd`: its identity.
+///
+/// # Errors
+/// Which probe failed, and why.
+pub async fn identity(
+    path: &Path,
+    probes: &[Vec<String>],
+    variables: &BTreeMap<String, String>,
+    cwd: &Path,
+) -> Result<String, String> {
+    let mut answers = Vec::new();
+    for arguments in probes {
+        let argv: Vec<String> = std::iter::once(path.display().to_string()).chain(arguments.iter().cloned()).collect();
+        let bytes = process::answer(&argv, &asked_in(variables), cwd, PROBE)
+            .await
+            .map_err(|why| format!("`{}`: {why}", argv.join(" ")))?;
+        answers.push(String::from_utf8_lossy(&bytes).trim_end().to_owned());
+    }
+    Ok(answers.join("\n"))
+}
+
+/// An end that flow itself spoilt, by a full disk say, is no end of the process.
+fn checked(end: process::End) -> Result<process::End, Failure> {
+    match &end.fault {
+        Some(why) => Err(fault(why)),
+        None => Ok(end),
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What the end of a supervised process means where only exit 0 is good; `None` for exit 0.
+#[must_use]
+pub fn failure_of(end: &process::End, crashed: Cause, timeout: Cause) -> Option<Failure> {
+    let seconds = Duration::from_millis(end.wall_ms).as_secs_f64();
+    Some(match &end.exit {
+        Exit::Code(0) => return None,
+        Exit::Code(code) => Failure::new(crashed, &format!("exit code {code}")).exit(Some(*code)),
+        Exit::Signal(signal) => Failure::new(Cause::Killed, &format!("killed by signal {signal}, not by flow")),
+        Exit::TimedOut { limit_ms } => Failure::new(
+            timeout,
+            &format!(
+                "stopped after {seconds:.1} s, the limit is {:.1} s",
+                Duration::from_millis(*limit_ms).as_secs_f64()
+            ),
+        ),
+        Exit::OverLimit { limit_bytes } => {
+            Failure::new(Cause::OverLimit, &format!("more than {limit_bytes} bytes of output"))
+        }
+        Exit::NotStarted { why } => Failure::new(Cause::NotStarted, why),
+        Exit::Interrupted { .. } => Failure::new(Cause::Interrupted, "stopped before its end"),
+    })
+}

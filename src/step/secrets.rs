@@ -1,0 +1,112 @@
+//! Secrets of steps: read anew at each attempt, and the private folders in which configs hold them.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::hostile;
+use crate::manifest::{SecretFrom, SecretSource};
+use crate::outcome::{Cause, Failure};
+use crate::plan::{EnvAsk, Missing};
+use crate::process;
+use crate::redact::{Redactor, Secret};
+use crate::step::context::{Context, Machine};
+
+/// The longest secret that is read from a file.
+const LARGEST_SECRET: u64 = 64 * 1024;
+
+impl Context {
+    /// Reads secrets anew, so that renewing one helps a run that is under way.
+    ///
+    /// # Errors
+    /// If one is not to be had; never with its value.
+    pub async fn secrets(&self, from: &[SecretFrom]) -> Result<Vec<Secret>, Failure> {
+        let mut secrets = Vec::new();
+        for secret in from {
+            let name = &secret.name.value;
+            let lacking = |why: String| Failure::new(Cause::NotStarted, &format!("the secret {name} {why}"));
+            let value = match &secret.source {
+                SecretSource::Variable => self
+                    .machine
+                    .variables
+                    .get(name)
+                    .map(|value| value.clone().into_bytes())
+                    .ok_or_else(|| lacking("is not set".into()))?,
+                SecretSource::File(path) => crate::store::read_bounded(path, LARGEST_SECRET)
+                    .ok()
+                    .flatten()
+                    .ok_or_else(|| lacking(format!("cannot be read from {}", path.display())))?,
+                SecretSource::Command(argv) => {
+                    process::answer(argv, &self.machine.variables, Path::new("."), Duration::from_secs(60))
+                        .await
+                        .map_err(|why| lacking(format!("was not given by `{}`: {why}", argv.join(" "))))?
+                }
+            };
+            let secret = Secret::new(name, value);
+            if secret.expose().is_empty() {
+                return Err(lacking("is empty".into()));
+            }
+            if std::str::from_utf8(secret.expose()).is_err() || secret.expose().contains(&0) {
+                return Err(lacking("is no text".into()));
+            }
+            // Of a name that adapter and candidate both give, the candidate's holds.
+            secrets.retain(|other: &Secret| other.name() != name);
+            secrets.push(secret);
+        }
+        Ok(secrets)
+    }
+}
+
+/// Where the private copies of an attempt may lie: configs with secrets in them. In memory, outside the store; the first of the
+/// two where there is a folder for this user's run time.
+#[must_use]
+pub fn private_places(machine: &Machine, attempt: &str) -> Vec<PathBuf> {
+    let roots = machine.variables.get("XDG_RUNTIME_DIR").filter(|dir| dir.starts_with('/')).map(PathBuf::from);
+    roots.into_iter().chain([PathBuf::from("/dev/shm")]).map(|root| root.join(format!("flow-{attempt}"))).collect()
+}
+
+/// Removes the private copies of an attempt that is over.
+pub fn remove_private(machine: &Machine, attempt: &str) {
+    for dir in private_places(machine, attempt) {
+        // Only its owner could have made it; what somebody else put there under this name stays theirs.
+        let _ = hostile::remove_all(&dir);
+    }
+}
+
+/// What of an action's secrets this machine does not have. In no key: an action that is served needs none of them. What a
+/// command would answer is not asked before the attempt.
+#[must_use]
+pub fn lacking_secrets(machine: &Machine, env: &EnvAsk) -> Vec<Missing> {
+    let lacking = |secret: &SecretFrom| {
+        let name = &secret.name.value;
+        let (what, hint) = match &secret.source {
+            SecretSource::Variable => match machine.variables.get(name).map(|value| value.trim_end()) {
+                None => (format!("the secret {name} is not set"), format!("export {name}=… before `flow run`")),
+                Some("") => (format!("the secret {name} is empty"), format!("export {name}=… before `flow run`")),
+                Some(_) => return None,
+            },
+            SecretSource::File(path) => match crate::store::read_bounded(path, LARGEST_SECRET) {
+                Ok(Some(bytes)) if !bytes.trim_ascii_end().is_empty() => return None,
+                found => {
+                    let why = match found {
+                        Ok(Some(_)) => "it is empty".to_owned(),
+                        Ok(None) => "it is not there".to_owned(),
+                        Err(error) => error.to_string(),
+                    };
+                    (
+                        format!("the secret {name} cannot be read from {}: {why}", path.display()),
+                        "write it there".into(),
+                    )
+                }
+            },
+            SecretSource::Command(_) => return None,
+        };
+        Some(Missing { what, hint, place: Some(secret.name.place), fatal: true })
+    };
+    env.secrets.iter().filter_map(lacking).collect()
+}
+
+/// A redactor of some secrets.
+#[must_use]
+pub fn redactor(secrets: &[Secret]) -> Redactor {
+    Redactor::new(secrets)
+}
