@@ -66,7 +66,7 @@ classes! {
     SuccessRegression = "SUCCESS_REGRESSION", "patched", None, false, "none: the patch is slower";
     Mixed = "MIXED", "patched", None, false, "read the metrics: one gained and a guard lost";
     Inconclusive = "INCONCLUSIVE", "patched", None, false, "raise `blocks max`: the interval is too wide to say";
-    Suspect = "SUSPECT", "patched", Some(Agent), false, "read the patch: the claimed time does not fit the time that passed";
+    Suspect = "SUSPECT", "patched", Some(Agent), false, "read the patch: what was measured cannot be believed";
     AgentNoPatch = "AGENT_NO_PATCH", "agent", Some(Agent), false, "none for this draw: the agent ended without changing a file";
     AgentTimeout = "AGENT_TIMEOUT", "agent", Some(Agent), false, "raise `timeout` on the agent step if it was still working";
     AgentMaxSteps = "AGENT_MAX_STEPS", "agent", Some(Agent), false, "raise the agent's own limit of steps";
@@ -259,6 +259,7 @@ fn by_patched(ends: &Ends) -> Option<Class> {
         StepEnd::Failed { cause, base_arm: true } => base_failure(*cause),
         StepEnd::Failed { cause, base_arm: false } | StepEnd::Skipped(cause) => Some(match cause {
             Cause::WrongResult => Class::PatchedWrongResult,
+            Cause::Tampered => Class::Suspect,
             Cause::ImportError => Class::PatchedImportError,
             Cause::TypeError => Class::PatchedTypeError,
             // The target was in the base and is gone: the patch took it away.

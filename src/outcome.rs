@@ -147,6 +147,8 @@ causes! {
     Nondeterministic = "NONDETERMINISTIC", Test, true, true, "make the test's result a function of its seed, or compare with `equal close`";
     /// The patched tree's results differ from the base's.
     WrongResult = "WRONG_RESULT", Agent, true, true, "none for this draw: the patch changes what the code computes";
+    /// A process of the patched tree changed the base tree or the test script.
+    Tampered = "TAMPERED", Agent, true, true, "read the patch: it changes what it is measured with";
     /// A command of the manifest's own ended with a code other than 0.
     CommandFailed = "COMMAND_FAILED", Test, true, true, "read the command's log";
     /// A command ended well without a declared output file.

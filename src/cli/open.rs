@@ -17,6 +17,9 @@ use crate::step::context::Machine;
 use crate::step::secrets::lacking_secrets;
 use crate::store::{Index, Store};
 
+/// The most actions of one manifest: about what fits into a few gigabytes.
+const MOST_ACTIONS: u64 = 2_000_000;
+
 /// A manifest on this machine.
 pub struct Opened {
     /// The store.
@@ -45,6 +48,14 @@ impl Opened {
     /// # Errors
     /// If the store cannot be used.
     pub async fn with(manifest: Arc<Manifest>, path: &Path, places: &Places, fetch: bool) -> Result<Self, Fault> {
+        let actions = crate::plan::points::count(&manifest.pipeline);
+        if actions > MOST_ACTIONS {
+            return Err(Fault::hint(
+                2,
+                format!("the manifest has {actions} actions: more than {MOST_ACTIONS} are refused"),
+                "its axes, commits, candidates and samples multiply: use fewer, or several manifests",
+            ));
+        }
         let store = Arc::new(store(&store_root(path, places))?);
         let index = Index::load(&store.root).map_err(|error| Fault::new(3, error.to_string()))?;
         say_damage(&index);

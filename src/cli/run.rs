@@ -57,8 +57,8 @@ pub struct RunArgs {
     #[command(flatten)]
     selection: Selection,
     /// At most so many actions at once [default: the number of processors]
-    #[arg(long, value_name = "N")]
-    jobs: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
     /// Try again what has used up its attempts, for jobs that match a glob
     #[arg(long, value_name = "JOB-GLOB")]
     retry: Vec<String>,
@@ -129,7 +129,11 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
     let plan = Arc::new(prepared.plan);
     let context = Arc::new(Context { plan: plan.clone(), store: store.clone(), machine, sources: prepared.sources });
     let options = Options {
-        jobs: args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from)).max(1),
+        jobs: args
+            .jobs
+            .map(usize::from)
+            .unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from))
+            .max(1),
         drain: args.drain.0,
         wanted: wanted.clone(),
         again,

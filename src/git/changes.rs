@@ -123,6 +123,33 @@ impl Changes {
         })
     }
 
+    /// A link that is absolute or leads above the tree's root.
+    #[must_use]
+    pub fn leaving_link(&self) -> Option<&TreePath> {
+        let leaves = |path: &TreePath, target: &[u8]| {
+            let mut depth = path.names().count() - 1;
+            if target.starts_with(b"/") {
+                return true;
+            }
+            target.split(|byte| *byte == b'/').any(|part| match part {
+                b"" | b"." => false,
+                b".." if depth == 0 => true,
+                b".." => {
+                    depth -= 1;
+                    false
+                }
+                _ => {
+                    depth += 1;
+                    false
+                }
+            })
+        };
+        self.0.iter().find_map(|(path, entry)| match entry {
+            Entry::Link { target } if leaves(path, target) => Some(path),
+            _ => None,
+        })
+    }
+
     /// The changes but those whose path `drop` names, and the paths that were dropped, escaped.
     #[must_use]
     pub fn without(&self, drop: &dyn Fn(&TreePath) -> bool) -> (Self, Vec<String>) {

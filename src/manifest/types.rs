@@ -162,7 +162,9 @@ pub(super) fn typed(value: Value<'_>, ty: Ty, subject: &str, form: &Form, report
             }
         }
         Ty::Glob => {
-            if text.starts_with('!') {
+            if text.trim_matches('/').trim().is_empty() {
+                bad("bad-glob", format!("`{text}` would match every path"), None);
+            } else if text.starts_with('!') {
                 bad("bad-glob", format!("`{text}` negates, which is not supported"), None);
             } else if let Err(error) = globset::Glob::new(text) {
                 bad("bad-glob", error.to_string(), None);

@@ -118,6 +118,10 @@ pub fn check(base: &[Sample], patched: &[Sample], reference: Option<&str>, rule:
             let text = format!("the base's result was {} before and is {now} now", reference.unwrap_or_default());
             return Err(Failure::new(Cause::Nondeterministic, &text));
         }
+        Agreement::Unchecked if reference.is_some() => {
+            let text = format!("the base's result was {} before and there is none now", reference.unwrap_or_default());
+            return Err(Failure::new(Cause::Nondeterministic, &text));
+        }
         Agreement::Agree { .. } | Agreement::Unchecked => {}
     }
     match compare(base, patched, rule) {

@@ -33,12 +33,30 @@ pub fn expand(manifest: Arc<Manifest>, facts: Facts, intake: &mut Intake) -> Pla
             nodes.push(node);
         }
     }
+    refuse_shared_places(&mut nodes);
     let graph = Graph::of(&nodes);
     let dependents = graph.as_ref().map_or_else(|| vec![Vec::new(); nodes.len()], Graph::dependents);
     let jobs = if graph.is_some() { jobs(&manifest.pipeline, &nodes, &dependents) } else { Vec::new() };
     let mut plan = Plan { manifest, facts, nodes, jobs, dependents, points: std::sync::OnceLock::new() };
     set_heights(&mut plan, &|_| 1.0);
     plan
+}
+
+/// Two actions that publish to one file would overwrite each other, and who wins would be chance.
+fn refuse_shared_places(nodes: &mut [Node]) {
+    let mut taken: HashMap<PathBuf, usize> = HashMap::new();
+    for (index, node) in nodes.iter_mut().enumerate() {
+        let Ask::Command(ask) = &node.ask else { continue };
+        let twice = ask.publish.values().find(|path| taken.insert((*path).clone(), index).is_some());
+        if let Some(path) = twice {
+            node.missing.push(Missing {
+                what: format!("{} is published by two actions", path.display()),
+                hint: "use every axis of the step in the path of `publish`".into(),
+                place: None,
+                fatal: true,
+            });
+        }
+    }
 }
 
 /// Recomputes the critical path by expected durations in seconds.
@@ -438,9 +456,18 @@ impl Expander<'_> {
         let mut publish = BTreeMap::new();
         for output in &body.outputs {
             if let Some((path, dir)) = &output.publish
-                && let Some(path) = keep(scope.text(path), missing)
+                && let Some(text) = keep(scope.text(path), missing)
             {
-                publish.insert(output.name.value.clone(), dir.join(path));
+                let climbs = |text: &str| text.split('/').any(|part| part == "..") || text.starts_with('/');
+                if climbs(&text) && !climbs(&path.value.to_string()) {
+                    missing.push(Missing {
+                        what: format!("`{text}` leaves the folder that `{}` names", path.value),
+                        hint: "a value of an axis may not hold `..`".into(),
+                        place: Some(path.place),
+                        fatal: true,
+                    });
+                }
+                publish.insert(output.name.value.clone(), dir.join(text));
             }
         }
         let argv = self.argv(point, &body.run, missing);

@@ -18,7 +18,7 @@ pub mod binding;
 pub mod expand;
 pub mod graph;
 pub mod intake;
-mod points;
+pub mod points;
 pub mod scope;
 
 pub use intake::Intake;

@@ -96,3 +96,19 @@ pub(super) fn axes_of(pipeline: &Pipeline, point: &Point) -> Axes {
     }
     axes
 }
+
+/// How many actions a pipeline has: counted before any is made, for the axes multiply.
+#[must_use]
+pub fn count(pipeline: &Pipeline) -> u64 {
+    let commits: u64 = pipeline.repos.iter().map(|repo| repo.commits.len() as u64).sum();
+    let samples: u64 = pipeline.candidates.iter().map(|candidate| u64::from(candidate.samples)).sum();
+    let of_step = |step: &Step| {
+        let own = pipeline.axes.iter().filter(|axis| step.axes.contains(&axis.name.value));
+        let own = own.fold(1_u64, |product, axis| product.saturating_mul(axis.values.len() as u64));
+        let has = |axis: &str| step.axes.iter().any(|known| known == axis);
+        let commits = if has("commit") || has("repo") { commits } else { 1 };
+        let samples = if has("candidate") { samples } else { 1 };
+        own.saturating_mul(commits).saturating_mul(samples)
+    };
+    pipeline.steps.iter().map(of_step).fold(0, u64::saturating_add)
+}

@@ -19,6 +19,7 @@ pub mod context;
 pub mod done;
 pub mod environment;
 pub mod patch;
+mod pristine;
 pub mod processes;
 pub mod secrets;
 pub mod test;

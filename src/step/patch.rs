@@ -53,7 +53,11 @@ fn take(context: &Context, repo: usize, ask: &PatchAsk, inputs: &Inputs) -> Resu
         Ok(Done { outcome: crate::outcome::Outcome::Failed(Failure::new(cause, evidence)), ..done })
     };
     if changes.is_empty() {
-        return refused(done, Cause::NoPatch, "the work tree is the base tree");
+        let why = match done.notes.is_empty() {
+            true => "the work tree is the base tree",
+            false => "nothing is left but changes of ignored paths",
+        };
+        return refused(done, Cause::NoPatch, why);
     }
     let protect = context.globs(&ask.protect)?;
     let touched: Vec<String> =
@@ -64,6 +68,13 @@ fn take(context: &Context, repo: usize, ask: &PatchAsk, inputs: &Inputs) -> Resu
     let limit = ask.limit.unwrap_or(LIMIT);
     let used = diff.bytes.len() as u64;
     done.limits.insert("limit".into(), LimitUse { limit, used, met: used > limit });
+    if let Some(path) = changes.leaving_link() {
+        return refused(
+            done,
+            Cause::BadTree,
+            &format!("the link {path} leads out of the tree: what it leads to is in no patch"),
+        );
+    }
     if let Some(first) = touched.first() {
         let more = if touched.len() > 1 { format!(" and {} more", touched.len() - 1) } else { String::new() };
         return refused(done, Cause::Protected, &format!("touches the protected path {first}{more}"));

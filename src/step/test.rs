@@ -19,6 +19,7 @@ use crate::plan::{Ask, Role, TestAsk};
 use crate::process::{self, Exit};
 use crate::step::context::{Context, OUTPUT_LIMIT, Place, fault};
 use crate::step::done::{Done, Inputs};
+use crate::step::pristine::{Pristine, Touched};
 use crate::step::processes::{Command, identity};
 use crate::step::secrets::redactor;
 use crate::step::{Draft, End};
@@ -116,6 +117,7 @@ impl Session<'_> {
             done.outcome = Outcome::Failed(failure);
             return Ok(done);
         }
+        let mut pristine = self.pristine()?;
         let mut runs: Vec<Run> = Vec::new();
         let mut longest = 0;
         let started = Instant::now();
@@ -144,7 +146,7 @@ impl Session<'_> {
                     done.logs.insert(format!("{} {name}", turn.arm), log);
                 }
             }
-            match ran.run {
+            match self.put_back(&mut pristine, turn.arm)?.map_or(ran.run, Err) {
                 Ok(sample) => runs.push(Run { turn, sample }),
                 Err(failure) => {
                     let log = done.logs.get(&format!("{} stderr", turn.arm)).copied();
@@ -166,6 +168,40 @@ impl Session<'_> {
             self.conclude(&runs, &mut done)?;
         }
         Ok(done)
+    }
+
+    fn pristine(&self) -> Result<Pristine, Failure> {
+        let arms: &[Arm] = if self.compares() { &[Arm::Base, Arm::Patched] } else { &[Arm::Base] };
+        let trees: Vec<(Arm, PathBuf)> =
+            arms.iter().map(|arm| Ok((*arm, self.tree(*arm)?))).collect::<Result<_, Failure>>()?;
+        let script = self.ask.script.map(|_| self.script()).transpose()?;
+        Pristine::of(&trees, script.as_deref()).map_err(|error| gone(&error))
+    }
+
+    /// After a process: its own tree is put back if it changed it; what it changed of others is a failure of its own.
+    fn put_back(&self, pristine: &mut Pristine, arm: Arm) -> Result<Option<Failure>, Failure> {
+        if !self.place.dir.join("results").is_dir() {
+            return Err(fault("the attempt's place was removed while it was measured"));
+        }
+        match tokio::task::block_in_place(|| pristine.after(arm)).map_err(|error| gone(&error))? {
+            Touched::Nothing => Ok(None),
+            Touched::Others(what) if arm == Arm::Patched && !self.ask.aa => {
+                let evidence = format!("a process of the patched tree changed {what}");
+                Ok(Some(Failure::new(Cause::Tampered, &evidence)))
+            }
+            Touched::Others(what) => {
+                Ok(Some(Failure::new(Cause::Exception, &format!("a process of the {arm} tree changed {what}"))))
+            }
+            Touched::OwnTree => {
+                tokio::task::block_in_place(|| {
+                    let dir = self.tree(arm)?;
+                    crate::hostile::remove_all(&dir).map_err(|error| gone(&error))?;
+                    self.write_arm(arm)?;
+                    pristine.renew(arm).map_err(|error| gone(&error))
+                })?;
+                Ok(None)
+            }
+        }
     }
 
     /// A shim may start another program in a tree that says so (`.python-version`): what the key calls the interpreter would
@@ -192,23 +228,25 @@ impl Session<'_> {
         self.ask.protocol.time_max_ms.is_some_and(|max| elapsed + block > Duration::from_millis(max))
     }
 
-    fn materialise(&self) -> Result<(), Failure> {
+    /// Writes the tree of one arm.
+    fn write_arm(&self, arm: Arm) -> Result<(), Failure> {
         let failed = |error: git::GitError| Failure::new(Cause::CheckoutFailed, &error.to_string());
         let mirror = self.context.mirror(self.repo)?;
         let base = ObjectId::new(self.inputs.text(&Role::Checkout, "tree")?);
-        let none = git::Changes::default();
-        let patched = if self.inputs.has(&Role::Patch) && !self.ask.aa {
-            self.context.changes(self.inputs.blob(&Role::Patch, "changes")?)?
-        } else {
-            git::Changes::default()
+        let patched = arm == Arm::Patched && self.inputs.has(&Role::Patch) && !self.ask.aa;
+        let changes = match patched {
+            true => self.context.changes(self.inputs.blob(&Role::Patch, "changes")?)?,
+            false => git::Changes::default(),
         };
-        let blobs = self.context.blobs();
-        let cache = self.context.store.inflated();
-        let arms: &[(Arm, &git::Changes)] =
-            if self.compares() { &[(Arm::Base, &none), (Arm::Patched, &patched)] } else { &[(Arm::Base, &none)] };
-        for (arm, changes) in arms {
-            let dir = self.tree(*arm)?;
-            git::write_tree(&mirror, &base, changes, &blobs, &dir, Some(&cache)).map_err(failed)?;
+        let (blobs, cache) = (self.context.blobs(), self.context.store.inflated());
+        git::write_tree(&mirror, &base, &changes, &blobs, &self.tree(arm)?, Some(&cache)).map_err(failed)?;
+        Ok(())
+    }
+
+    fn materialise(&self) -> Result<(), Failure> {
+        self.write_arm(Arm::Base)?;
+        if self.compares() {
+            self.write_arm(Arm::Patched)?;
         }
         if let Some(script) = self.ask.script {
             let path = self.script()?;
@@ -347,6 +385,11 @@ impl Session<'_> {
         }
         Ok(())
     }
+}
+
+/// What is wrong with a place that cannot be looked at.
+fn gone(error: &std::io::Error) -> Failure {
+    fault(&format!("the attempt's place cannot be read: {error}"))
 }
 
 /// What stands for the reference where a test reports no digest.
