@@ -5,16 +5,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::digest::Digest;
-use crate::manifest::{Agent, Body, Env, InputFrom, Kind, Manifest, Pipeline, Spanned, Step, Template, Tests};
+use crate::manifest::{Agent, Body, Env, InputFrom, Manifest, Pipeline, Spanned, Step, Template, Tests};
 use crate::measure::{self, Contract};
-use crate::names::{JobId, SlotKind};
+use crate::names::SlotKind;
 use crate::plan::binding::{Bound, bind};
-use crate::plan::graph::{Graph, upstream_of};
+use crate::plan::graph::Graph;
 use crate::plan::points::{axes_of, ordered_points};
 use crate::plan::scope::{Scope, tools_in};
+use crate::plan::whole::{jobs, refuse_shared_places};
 use crate::plan::{
-    AgentAsk, Ask, CheckoutAsk, ClassifyAsk, CommandAsk, EnvAsk, Facts, Intake, Job, Link, Missing, Node, PatchAsk,
-    Plan, Point, Role, TestAsk, point_name,
+    AgentAsk, Ask, CheckoutAsk, ClassifyAsk, CommandAsk, EnvAsk, Facts, Intake, Link, Missing, Node, PatchAsk, Plan,
+    Point, Role, TestAsk,
 };
 
 /// Makes the plan. What the machine lacks is noted in the actions that need it.
@@ -42,23 +43,6 @@ pub fn expand(manifest: Arc<Manifest>, facts: Facts, intake: &mut Intake) -> Pla
     plan
 }
 
-/// Two actions that publish to one file would overwrite each other, and who wins would be chance.
-fn refuse_shared_places(nodes: &mut [Node]) {
-    let mut taken: HashMap<PathBuf, usize> = HashMap::new();
-    for (index, node) in nodes.iter_mut().enumerate() {
-        let Ask::Command(ask) = &node.ask else { continue };
-        let twice = ask.publish.values().find(|path| taken.insert((*path).clone(), index).is_some());
-        if let Some(path) = twice {
-            node.missing.push(Missing {
-                what: format!("{} is published by two actions", path.display()),
-                hint: "use every axis of the step in the path of `publish`".into(),
-                place: None,
-                fatal: true,
-            });
-        }
-    }
-}
-
 /// Recomputes the critical path by expected durations in seconds.
 pub fn set_heights(plan: &mut Plan, seconds: &dyn Fn(usize) -> f64) {
     if let Some(graph) = Graph::of(&plan.nodes) {
@@ -82,32 +66,6 @@ pub fn protected(pipeline: &Pipeline) -> Vec<String> {
         }
     }
     globs
-}
-
-fn jobs(pipeline: &Pipeline, nodes: &[Node], dependents: &[Vec<usize>]) -> Vec<Job> {
-    let classify = |node: usize| pipeline.steps[nodes[node].step].kind() == Kind::Classify;
-    let any_classify = pipeline.steps.iter().any(|step| step.kind() == Kind::Classify);
-    let mut by_point: BTreeMap<&Point, Vec<usize>> = BTreeMap::new();
-    for (index, node) in nodes.iter().enumerate() {
-        let ends = if any_classify { classify(index) } else { dependents[index].is_empty() };
-        if ends {
-            by_point.entry(&node.point).or_default().push(index);
-        }
-    }
-    let mut jobs: Vec<Job> = by_point
-        .into_values()
-        .map(|ends| {
-            let axes = nodes[ends[0]].axes.clone();
-            Job {
-                id: JobId::new(point_name(&axes)),
-                axes,
-                classify: ends.iter().copied().find(|node| classify(*node)),
-                nodes: upstream_of(nodes, &ends),
-            }
-        })
-        .collect();
-    jobs.sort_by_key(|job| job.nodes.last().copied());
-    jobs
 }
 
 struct Expander<'a> {

@@ -20,6 +20,7 @@ pub mod graph;
 pub mod intake;
 pub mod points;
 pub mod scope;
+mod whole;
 
 pub use intake::Intake;
 
