@@ -11,6 +11,7 @@ use crate::digest::Digest;
 use crate::key::{ActionKey, Value};
 use crate::names::{AttemptId, Axes, RunId};
 use crate::outcome::Outcome;
+use crate::process::Exit;
 
 /// One line of a run's record file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,16 +59,43 @@ pub struct LimitUse {
     pub met: bool,
 }
 
-/// Tokens and cost of an attempt. `None` is unknown, never 0.
+/// How the process of an attempt ended, before anybody reads a meaning into it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessEnd {
+    /// How.
+    pub exit: Exit,
+    /// How long it ran, in milliseconds of the monotonic clock: the attempt without what flow did before and after.
+    pub active_ms: u64,
+    /// Processor time of all its processes, in milliseconds.
+    pub cpu_ms: u64,
+}
+
+/// Tokens of an attempt, each counted once: what was read from the provider's cache is not in `input`. `None` is unknown,
+/// never 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Tokens that the model read, cached ones apart.
     pub input: Option<u64>,
-    /// Tokens that the model wrote.
+    /// Tokens that the model wrote, its reasoning among them.
     pub output: Option<u64>,
-    /// Why a figure is unknown, where one is.
+    /// Tokens that the model read from the provider's cache.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cache_read: Option<u64>,
+    /// Tokens that were written into the provider's cache.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cache_write: Option<u64>,
+    /// How many replies of the model they come from, where the agent tells.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub calls: Option<u64>,
+    /// Whether the agent rounds what it tells.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub approximate: bool,
+    /// Why a figure is unknown, or may be less than was paid for.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub unknown_because: Option<String>,
+    /// The ids of the models that the provider said it answered with, each once.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub models: Vec<String>,
 }
 
 /// That an attempt ended, and how.
@@ -106,6 +134,12 @@ pub struct Ended {
     /// Facts worth a warning: `skipped-ignored=3`, `killed-descendants=2`.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub notes: Vec<String>,
+    /// How the process of an agent ended: from this, its logs and today's tables its outcome and usage can be read anew.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub process: Option<ProcessEnd>,
+    /// The tables by which `outcome` and `usage` were read, where they were read by any.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub read_by: Option<Digest>,
     /// Tokens, for an agent.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub usage: Option<Usage>,

@@ -239,6 +239,7 @@ fn by_patch_and_agent(ends: &Ends) -> Option<Class> {
     let agent = ends.agent.cause();
     let by_agent = |otherwise| match agent {
         Some(Cause::Timeout) => Class::AgentTimeout,
+        Some(Cause::MaxSteps) => Class::AgentMaxSteps,
         Some(Cause::HoldsSecret | Cause::BadTree | Cause::OverLimit) => Class::PatchInvalid,
         Some(_) => Class::AgentError,
         None => otherwise,

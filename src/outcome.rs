@@ -36,10 +36,23 @@ impl fmt::Display for Owner {
     }
 }
 
+/// What a cause shuts for others: what is sure to meet them too is not begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Shuts {
+    /// Nothing.
+    Nothing,
+    /// The candidate: its agent is broken in the same way for every commit.
+    Candidate,
+    /// The lane of the provider that the candidate's model names.
+    Lane,
+}
+
 macro_rules! causes {
-    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal, $owner:ident, $settles:literal, $counts:literal, $next:literal;)+) => {
+    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal, $owner:ident, $settles:literal, $counts:literal, $shuts:ident, $next:literal;)+) => {
         /// Why an attempt or a step ended without success. The list is closed; each row says who owns it, whether it settles
-        /// the action (it is the action's own doing and would come again), whether it counts towards `attempts`, and what to do.
+        /// the action (it is the action's own doing and would come again), whether it counts towards `attempts`, what it shuts
+        /// for others, and what to do.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         pub enum Cause {
             $($(#[doc = $doc])+ #[serde(rename = $text)] $name,)+
@@ -73,6 +86,12 @@ macro_rules! causes {
                 match self { $(Self::$name => $counts),+ }
             }
 
+            /// What else cannot go on once an attempt ended so.
+            #[must_use]
+            pub fn shuts(self) -> Shuts {
+                match self { $(Self::$name => Shuts::$shuts),+ }
+            }
+
             /// What to do about it, in words.
             #[must_use]
             pub fn next_action(self) -> &'static str {
@@ -84,81 +103,123 @@ macro_rules! causes {
 
 causes! {
     /// The commit is not in the repository.
-    CommitMissing = "COMMIT_MISSING", Environment, false, true, "fetch the commit into the repository, or take it off the list";
+    CommitMissing = "COMMIT_MISSING", Environment, false, true, Nothing, "fetch the commit into the repository, or take it off the list";
     /// The base tree could not be read or written.
-    CheckoutFailed = "CHECKOUT_FAILED", Environment, false, true, "read the log: disk full, or a damaged mirror";
+    CheckoutFailed = "CHECKOUT_FAILED", Environment, false, true, Nothing, "read the log: disk full, or a damaged mirror";
     /// A recipe failed or its interpreter did not answer.
-    EnvironmentFailed = "ENVIRONMENT_FAILED", Environment, false, true, "read the log of the environment step";
+    EnvironmentFailed = "ENVIRONMENT_FAILED", Environment, false, true, Nothing, "read the log of the environment step";
     /// A declared tool changed while an attempt used it.
-    ToolChanged = "TOOL_CHANGED", Environment, false, false, "do not change tools under a run; run again";
+    ToolChanged = "TOOL_CHANGED", Environment, false, false, Nothing, "do not change tools under a run; run again";
     /// The agent's process ended with a code other than 0.
-    Crashed = "CRASHED", Agent, true, true, "read the agent's log";
+    Crashed = "CRASHED", Agent, true, true, Nothing, "read the agent's log";
     /// The agent was killed by a signal it did not get from flow.
-    Killed = "KILLED", Environment, false, true, "read the agent's log; the system may have run out of memory";
+    Killed = "KILLED", Environment, false, true, Nothing, "read the agent's log; the system may have run out of memory";
+    /// The agent sent the model a conversation without the output of one of its tool calls.
+    ToolOutputMissing = "TOOL_OUTPUT_MISSING", Agent, true, true, Nothing, "a bug of the agent: run a version that mends it, and say `reuse except cause=TOOL_OUTPUT_MISSING`";
+    /// The same on a wire that calls it a tool result.
+    ToolResultMissing = "TOOL_RESULT_MISSING", Agent, true, true, Nothing, "a bug of the agent: run a version that mends it, and say `reuse except cause=TOOL_RESULT_MISSING`";
+    /// The agent reported a tool's failure without a word.
+    EmptyErrorContent = "EMPTY_ERROR_CONTENT", Agent, true, true, Nothing, "a bug of the agent: run a version that mends it";
+    /// The conversation outgrew the model's window.
+    ContextLength = "CONTEXT_LENGTH", Agent, true, true, Nothing, "none for this draw: the agent filled the model's window";
+    /// The model's reply was cut at its own limit.
+    OutputLimit = "OUTPUT_LIMIT", Agent, true, true, Nothing, "raise the agent's limit of output tokens in its config";
+    /// The agent could not parse what the model said.
+    JsonParse = "JSON_PARSE", Agent, true, true, Nothing, "read the trajectory; a larger limit of output tokens often helps";
+    /// The agent reached its own limit of steps.
+    MaxSteps = "MAX_STEPS", Agent, true, true, Nothing, "raise the agent's own limit of steps in its config";
+    /// The agent reached its own limit of cost.
+    CostLimit = "COST_LIMIT", Agent, true, true, Nothing, "raise the agent's own limit of cost in its config";
+    /// It failed, and no signature knows how.
+    Unknown = "UNKNOWN", Agent, true, true, Nothing, "read `flow log JOB agent`, and add a `signature` to the adapter: no agent runs again for it";
+    /// The account has nothing left.
+    QuotaExceeded = "QUOTA_EXCEEDED", Provider, false, false, Lane, "add credit to the provider's account, or wait for its quota";
+    /// Credentials that were good are not any more.
+    CredentialsExpired = "CREDENTIALS_EXPIRED", Provider, false, false, Lane, "log in to the provider again";
+    /// The provider does not know the key.
+    InvalidApiKey = "INVALID_API_KEY", Provider, false, false, Lane, "correct the provider's secret";
+    /// The provider does not offer the model to this account.
+    ModelNotFound = "MODEL_NOT_FOUND", Provider, false, false, Lane, "correct the candidate's `model`, or ask the provider for access to it";
+    /// Its lane closed while it worked: it was stopped.
+    LaneClosed = "LANE_CLOSED", Provider, false, false, Nothing, "mend what closed the lane, and run the same command again";
+    /// The provider asked for patience.
+    RateLimited = "RATE_LIMITED", Provider, false, true, Nothing, "lower the provider's `lane` or `per-minute`";
+    /// The provider has no room.
+    Overloaded = "OVERLOADED", Provider, false, true, Nothing, "run the same command again later";
+    /// The provider failed.
+    ServerError = "SERVER_ERROR", Provider, false, true, Nothing, "run the same command again later";
+    /// The way to the provider broke.
+    Connection = "CONNECTION", Provider, false, true, Nothing, "look at the network between here and the provider";
+    /// The agent refused its configuration or its arguments.
+    AgentConfig = "AGENT_CONFIG", Environment, false, false, Candidate, "correct the candidate's config or the adapter's argv";
+    /// The agent's own installation lacks a module, or a program it starts.
+    MissingModule = "MISSING_MODULE", Environment, false, false, Candidate, "repair the agent's installation; `flow doctor` tells more";
+    /// A pipe between the agent and its own tools broke.
+    BrokenPipe = "BROKEN_PIPE", Harness, false, true, Nothing, "run the same command again";
     /// The agent reached the step's `timeout`.
-    Timeout = "TIMEOUT", Agent, true, true, "raise `timeout` on the step if the agent was still working";
+    Timeout = "TIMEOUT", Agent, true, true, Nothing, "raise `timeout` on the step if the agent was still working";
     /// More output or more files than the limit allows.
-    OverLimit = "OVER_LIMIT", Agent, true, true, "raise the step's `limit` if so much is to be expected";
+    OverLimit = "OVER_LIMIT", Agent, true, true, Nothing, "raise the step's `limit` if so much is to be expected";
     /// The program could not be started at all.
-    NotStarted = "NOT_STARTED", Environment, false, true, "install the program, or correct its path in the manifest";
+    NotStarted = "NOT_STARTED", Environment, false, true, Nothing, "install the program, or correct its path in the manifest";
     /// The work tree or the patch holds the value of a secret.
-    HoldsSecret = "HOLDS_SECRET", Agent, true, true, "treat the key as exposed: renew it, then redraw with --retry";
+    HoldsSecret = "HOLDS_SECRET", Agent, true, true, Nothing, "treat the key as exposed: renew it, then redraw with --retry";
     /// The work tree holds what no git tree can: a device, a name with `..`, too many files.
-    BadTree = "BAD_TREE", Agent, true, true, "read the evidence: the agent left something that is not a source tree";
+    BadTree = "BAD_TREE", Agent, true, true, Nothing, "read the evidence: the agent left something that is not a source tree";
     /// The patch touches protected paths.
-    Protected = "PROTECTED", Agent, true, true, "none for this draw; `protect` in the manifest says which paths are refused";
+    Protected = "PROTECTED", Agent, true, true, Nothing, "none for this draw; `protect` in the manifest says which paths are refused";
     /// The patch is larger than the patch step's `limit`.
-    PatchTooLarge = "PATCH_TOO_LARGE", Agent, true, true, "raise `limit` on the patch step if patches that large are wanted";
+    PatchTooLarge = "PATCH_TOO_LARGE", Agent, true, true, Nothing, "raise `limit` on the patch step if patches that large are wanted";
     /// The work tree equals the base tree.
-    NoPatch = "NO_PATCH", Agent, true, true, "read the agent's log: it ended without changing a file";
+    NoPatch = "NO_PATCH", Agent, true, true, Nothing, "read the agent's log: it ended without changing a file";
     /// Only blank space changed.
-    EmptyEdit = "EMPTY_EDIT", Agent, true, true, "none: the agent changed only blank space";
+    EmptyEdit = "EMPTY_EDIT", Agent, true, true, Nothing, "none: the agent changed only blank space";
     /// The commit has no test script.
-    NoTestScript = "NO_TEST_SCRIPT", Test, true, true, "write the commit's test script where `tests dir=… name=…` looks for it";
+    NoTestScript = "NO_TEST_SCRIPT", Test, true, true, Nothing, "write the commit's test script where `tests dir=… name=…` looks for it";
     /// The test says that its target is not in the tree.
-    TargetNotResolved = "TARGET_NOT_RESOLVED", Test, true, true, "correct the module or symbol that the test script names";
+    TargetNotResolved = "TARGET_NOT_RESOLVED", Test, true, true, Nothing, "correct the module or symbol that the test script names";
     /// The test says that the optimised path was not taken.
-    OptPathNotHit = "OPT_PATH_NOT_HIT", Test, true, true, "correct the test's workload so that it reaches the optimised path";
+    OptPathNotHit = "OPT_PATH_NOT_HIT", Test, true, true, Nothing, "correct the test's workload so that it reaches the optimised path";
     /// The test measured nothing because another package was imported.
-    WrongPackage = "WRONG_PACKAGE", Environment, true, true, "remove the installed package from the interpreter, so that the tree's own is imported";
+    WrongPackage = "WRONG_PACKAGE", Environment, true, true, Nothing, "remove the installed package from the interpreter, so that the tree's own is imported";
     /// A file of the tested tree makes a shim start another program than the one that was probed.
-    OtherProgram = "OTHER_PROGRAM", Test, true, true, "name the program itself as the tool, not a version manager's shim";
+    OtherProgram = "OTHER_PROGRAM", Test, true, true, Nothing, "name the program itself as the tool, not a version manager's shim";
     /// The test could not import what it tests.
-    ImportError = "IMPORT_ERROR", Test, true, true, "read the test's log: a module is missing or broken";
+    ImportError = "IMPORT_ERROR", Test, true, true, Nothing, "read the test's log: a module is missing or broken";
     /// The test ended with a `TypeError`.
-    TypeError = "TYPE_ERROR", Test, true, true, "read the test's log: the target's signature differs from what the script calls";
+    TypeError = "TYPE_ERROR", Test, true, true, Nothing, "read the test's log: the target's signature differs from what the script calls";
     /// The test ended with an `AttributeError`.
-    AttributeError = "ATTRIBUTE_ERROR", Test, true, true, "read the test's log: a name is gone from the package";
+    AttributeError = "ATTRIBUTE_ERROR", Test, true, true, Nothing, "read the test's log: a name is gone from the package";
     /// The test ended with a `RuntimeError`.
-    RuntimeError = "RUNTIME_ERROR", Test, true, true, "read the test's log";
+    RuntimeError = "RUNTIME_ERROR", Test, true, true, Nothing, "read the test's log";
     /// The test ended with an `AssertionError`.
-    Assertion = "ASSERTION", Test, true, true, "read the test's log: its own check failed";
+    Assertion = "ASSERTION", Test, true, true, Nothing, "read the test's log: its own check failed";
     /// The test ran out of memory.
-    Oom = "OOM", Test, true, true, "give the test more memory, or a smaller workload";
+    Oom = "OOM", Test, true, true, Nothing, "give the test more memory, or a smaller workload";
     /// The test met an error of the GPU's driver or runtime.
-    CudaError = "CUDA_ERROR", Test, true, true, "read the test's log: an error of the GPU";
+    CudaError = "CUDA_ERROR", Test, true, true, Nothing, "read the test's log: an error of the GPU";
     /// A process of the test reached the step's `timeout`.
-    TestTimeout = "TEST_TIMEOUT", Test, true, true, "raise `timeout` on the test step if the workload needs longer";
+    TestTimeout = "TEST_TIMEOUT", Test, true, true, Nothing, "raise `timeout` on the test step if the workload needs longer";
     /// The test ended with any other error.
-    Exception = "EXCEPTION", Test, true, true, "read the test's log";
+    Exception = "EXCEPTION", Test, true, true, Nothing, "read the test's log";
     /// The test ended well but reported no result that can be read.
-    NoResult = "NO_RESULT", Test, true, true, "make the script report its metric as its contract says";
+    NoResult = "NO_RESULT", Test, true, true, Nothing, "make the script report its metric as its contract says";
     /// Two runs of the base disagree.
-    Nondeterministic = "NONDETERMINISTIC", Test, true, true, "make the test's result a function of its seed, or compare with `equal close`";
+    Nondeterministic = "NONDETERMINISTIC", Test, true, true, Nothing, "make the test's result a function of its seed, or compare with `equal close`";
     /// The patched tree's results differ from the base's.
-    WrongResult = "WRONG_RESULT", Agent, true, true, "none for this draw: the patch changes what the code computes";
+    WrongResult = "WRONG_RESULT", Agent, true, true, Nothing, "none for this draw: the patch changes what the code computes";
     /// A process of the patched tree changed the base tree or the test script.
-    Tampered = "TAMPERED", Agent, true, true, "read the patch: it changes what it is measured with";
+    Tampered = "TAMPERED", Agent, true, true, Nothing, "read the patch: it changes what it is measured with";
     /// A command of the manifest's own ended with a code other than 0.
-    CommandFailed = "COMMAND_FAILED", Test, true, true, "read the command's log";
+    CommandFailed = "COMMAND_FAILED", Test, true, true, Nothing, "read the command's log";
     /// A command ended well without a declared output file.
-    OutputMissing = "OUTPUT_MISSING", Test, true, true, "make the command write each `output` it declares";
+    OutputMissing = "OUTPUT_MISSING", Test, true, true, Nothing, "make the command write each `output` it declares";
     /// Somebody stopped the run, or flow or the machine died.
-    Interrupted = "INTERRUPTED", Harness, false, false, "run the same command again";
+    Interrupted = "INTERRUPTED", Harness, false, false, Nothing, "run the same command again";
     /// A blob that a record names is gone from the store, or was damaged.
-    BlobLost = "BLOB_LOST", Harness, false, false, "run the same command again: what made it is made anew";
+    BlobLost = "BLOB_LOST", Harness, false, false, Nothing, "run the same command again: what made it is made anew";
     /// flow could not do its own part.
-    HarnessFault = "HARNESS_FAULT", Harness, false, true, "read the evidence; if it is not the disk, report a bug of flow";
+    HarnessFault = "HARNESS_FAULT", Harness, false, true, Nothing, "read the evidence; if it is not the disk, report a bug of flow";
 }
 
 impl fmt::Display for Cause {

@@ -3,7 +3,7 @@
 //! The table itself is `forms`. Nothing here looks at a manifest.
 
 use super::Kind;
-pub(super) use super::forms::{FORMS, LATER};
+pub(super) use super::forms::{LATER, forms};
 
 /// Where a node stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,12 +151,12 @@ impl In {
 
     /// The form of a name here.
     pub(super) fn form(self, name: &str) -> Option<&'static Form> {
-        FORMS.iter().find(|form| form.name == name && self.holds(form))
+        forms().find(|form| form.name == name && self.holds(form))
     }
 
     /// The forms that may stand here.
     pub(super) fn forms(self) -> impl Iterator<Item = &'static Form> {
-        FORMS.iter().filter(move |form| self.holds(form))
+        forms().filter(move |form| self.holds(form))
     }
 
     /// Where it is, in words.

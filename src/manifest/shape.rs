@@ -4,7 +4,7 @@
 
 use super::Place;
 use super::flaw::{Draft, Report, list, nearest};
-use super::grammar::{Arg, FORMS, Form, In, LATER, Many, Ty};
+use super::grammar::{Arg, Form, In, LATER, Many, Ty, forms};
 use super::node::{Node, Value};
 use super::types::typed;
 use crate::names::check_name;
@@ -83,7 +83,7 @@ fn annotation(place: Place, ty: &str, report: &Report) {
 fn unknown_node(node: Node<'_>, at: In, report: &Report) {
     let name = node.name();
     let here: Vec<&str> = at.forms().map(|form| form.name).collect();
-    let elsewhere: Vec<&Form> = FORMS.iter().filter(|form| form.name == name).collect();
+    let elsewhere: Vec<&Form> = forms().filter(|form| form.name == name).collect();
     let help = if let Some(near) = nearest(name, here.iter().copied()).filter(|_| elsewhere.is_empty()) {
         format!("did you mean `{near}`?")
     } else if let Some(form) = elsewhere.first() {

@@ -99,6 +99,8 @@ pub fn interrupted(started: &Started, run: &RunId) -> Ended {
         logs: std::collections::BTreeMap::new(),
         limits: std::collections::BTreeMap::new(),
         notes: Vec::new(),
+        process: None,
+        read_by: None,
         usage: None,
         slots: started.slots.clone(),
     }

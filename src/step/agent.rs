@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::attempt::{LimitUse, Usage};
+use crate::attempt::{LimitUse, ProcessEnd, Usage};
 use crate::git::{self, TakeError, TakeLimits};
 use crate::hostile;
 use crate::key::Value;
@@ -253,6 +253,7 @@ fn read(
         let met = matches!(end.exit, process::Exit::TimedOut { .. });
         done.limits.insert("timeout".into(), LimitUse { limit, used: end.wall_ms, met });
     }
+    done.process = Some(ProcessEnd { exit: end.exit.clone(), active_ms: end.wall_ms, cpu_ms: end.cpu_ms });
     done.usage = Some(usage(ask, &stdout));
     if let Some(failure) = failure_of(end, Cause::Crashed, Cause::Timeout) {
         let evidence = last_line(&stderr).or_else(|| last_line(&stdout));
@@ -327,7 +328,7 @@ fn usage(ask: &AgentAsk, stdout: &[u8]) -> Usage {
     let count = |name: &str| value.get(name).and_then(serde_json::Value::as_u64);
     let (input, output) = (count("input"), count("output"));
     let unknown_because = (input.is_none() || output.is_none()).then(|| "the agent reported only a part".to_owned());
-    Usage { input, output, unknown_because }
+    Usage { input, output, unknown_because, ..Usage::default() }
 }
 
 fn last_line(stream: &[u8]) -> Option<String> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::attempt::{Ended, LimitUse, Usage};
+use crate::attempt::{Ended, LimitUse, ProcessEnd, Usage};
 use crate::digest::Digest;
 use crate::key::Value;
 use crate::outcome::{Cause, Failure, Outcome};
@@ -58,6 +58,10 @@ pub struct Done {
     pub limits: BTreeMap<String, LimitUse>,
     /// Facts worth a warning.
     pub notes: Vec<String>,
+    /// How an agent's process ended.
+    pub process: Option<ProcessEnd>,
+    /// The tables by which `outcome` and `usage` were read.
+    pub read_by: Option<Digest>,
     /// Tokens.
     pub usage: Option<Usage>,
 }
@@ -70,6 +74,8 @@ impl Done {
             logs: BTreeMap::new(),
             limits: BTreeMap::new(),
             notes: Vec::new(),
+            process: None,
+            read_by: None,
             usage: None,
         }
     }

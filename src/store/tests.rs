@@ -47,6 +47,8 @@ fn ended(run: &str, n: u32) -> Ended {
         logs: BTreeMap::from([("stdout".to_owned(), Digest::of(b"o")), ("stderr".to_owned(), Digest::of(b"e"))]),
         limits: BTreeMap::from([("timeout".to_owned(), LimitUse { limit: 600_000, used: 12_345, met: false })]),
         notes: Vec::new(),
+        process: None,
+        read_by: None,
         usage: None,
         slots: Vec::new(),
     }

@@ -35,6 +35,8 @@ impl Dispatcher {
             logs: done.logs,
             limits: done.limits,
             notes: done.notes,
+            process: done.process,
+            read_by: done.read_by,
             usage: done.usage,
             slots: granted.names(),
         });

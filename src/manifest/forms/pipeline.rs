@@ -1,0 +1,117 @@
+//! What a pipeline is made of but for its steps and candidates: repositories, tests, slots, axes.
+
+use super::*;
+
+/// The nodes.
+pub(super) const FORMS: &[Form] = &[
+    Form {
+        name: "repo",
+        within: &[In::Pipeline],
+        args: &[one("name", Ty::Name), one("URL or path", Ty::Text)],
+        repeat: true,
+        inner: In::Repo,
+        must: &["commits"],
+        meaning: "A repository. What holds `://` or looks like `user@host:path` is a URL; anything else is a path relative to the file: a clone, or a `git fast-import` stream.",
+        example: "repo vllm \"https://github.com/vllm-project/vllm.git\" { … }",
+        ..NODE
+    },
+    Form {
+        name: "commits",
+        within: &[In::Repo],
+        props: &[prop("file", Ty::Path), prop("table", Ty::Path)],
+        inner: In::Commits,
+        meaning: "The human commits, said in one of three ways: `file`, with `human [base | parent=N]` a line and `#` comments; `table`, JSONL or CSV by its ending, with the columns `human` and `base` or `parent` and any others, which become `{commit.COLUMN}`; or children. Without a base it is the first parent.",
+        example: "commits file=\"commits/vllm.txt\"",
+        ..NODE
+    },
+    Form {
+        name: "commit",
+        within: &[In::Commits],
+        args: &[one("commit id", Ty::Commit)],
+        props: &[prop("base", Ty::Commit), prop("parent", Ty::Whole(1, 100))],
+        repeat: true,
+        meaning: "A human commit: 8 to 40 hex digits, in quotes.",
+        example: "commit \"8aa1485f\" parent=1",
+        ..NODE
+    },
+    Form {
+        name: "tests",
+        within: &[In::Repo],
+        props: &[must("dir", Ty::Path), must("name", Ty::Template), prop("contract", Ty::Word(&["flow", "isobench"]))],
+        repeat: true,
+        inner: In::Tests,
+        meaning: "Where test scripts are and how they report; `contract` is `flow` if not said. The first whose `only` holds the commit wins; one without `only` takes all others.",
+        example: "tests dir=\"tests/vllm\" name=\"{commit.id8}.py\" contract=flow",
+        ..NODE
+    },
+    Form {
+        name: "only",
+        within: &[In::Tests],
+        args: &[some("commit id", Ty::Commit)],
+        meaning: "The commits that these tests are for.",
+        example: "only \"8aa1485f\"",
+        ..NODE
+    },
+    Form {
+        name: "metric",
+        within: &[In::Tests, TEST],
+        args: &[one("name", Ty::Name)],
+        props: &[
+            must("better", Ty::Word(&["lower", "higher"])),
+            prop("min-effect", Ty::Percent),
+            prop("kind", Ty::Word(&["time", "count"])),
+            prop("guard", Ty::Flag),
+        ],
+        repeat: true,
+        meaning: "A metric of the test's result, in place of the contract's default. The first is primary; a `guard` must not get worse. `kind` is `time` if not said, `min-effect` is 2%. A `count` is exact and needs no statistics.",
+        example: "metric ops better=lower kind=count min-effect=\"2%\"",
+        ..NODE
+    },
+    Form {
+        name: "slots",
+        within: &[In::Pipeline],
+        inner: In::Slots,
+        meaning: "The things that a step may hold while it runs.",
+        example: "slots { gpu \"0\" cores=\"0-7\"; cpu \"a\"; lane build 2 }",
+        ..NODE
+    },
+    Form {
+        name: "gpu",
+        within: &[In::Slots],
+        args: &[one("name", Ty::Text)],
+        props: &[prop("cores", Ty::Cores)],
+        repeat: true,
+        meaning: "A GPU by number or UUID, and the cores kept for it.",
+        example: "gpu \"0\" cores=\"0-7\"",
+        ..NODE
+    },
+    Form {
+        name: "cpu",
+        within: &[In::Slots],
+        args: &[one("name", Ty::Text)],
+        props: &[prop("cores", Ty::Cores)],
+        repeat: true,
+        meaning: "A share of the processor, and its cores.",
+        example: "cpu \"a\" cores=\"0-3,8\"",
+        ..NODE
+    },
+    Form {
+        name: "lane",
+        within: &[In::Slots],
+        args: &[one("name", Ty::Name), one("width", Ty::Whole(1, 10_000))],
+        repeat: true,
+        meaning: "How many may hold it at once; no device.",
+        example: "lane build 2",
+        ..NODE
+    },
+    Form {
+        name: "axis",
+        within: &[In::Pipeline],
+        args: &[one("name", Ty::HoleName), any("value", Ty::Text)],
+        props: &[prop("file", Ty::Path)],
+        repeat: true,
+        meaning: "An axis of the manifest's own, with its values as arguments or one a line of a file (`#` begins a comment line). A step takes it by using `{NAME}` or `each NAME`.",
+        example: "axis n \"1\" \"2\" \"3\"",
+        ..NODE
+    },
+];

@@ -1,0 +1,195 @@
+//! What the steps take.
+
+use super::*;
+
+/// The nodes.
+pub(super) const FORMS: &[Form] = &[
+    Form {
+        name: "needs",
+        within: STEPS,
+        args: &[some("step", Ty::Name)],
+        meaning: "Data: the steps whose outputs this one reads, bound by kind and role. An ambiguity is a flaw.",
+        example: "needs checkout build",
+        ..NODE
+    },
+    Form {
+        name: "after",
+        within: STEPS,
+        args: &[some("step", Ty::Name)],
+        meaning: "Order, and a gate that opens when those steps ended well. It is in no key.",
+        example: "after baseline",
+        ..NODE
+    },
+    Form {
+        name: "each",
+        within: STEPS,
+        args: &[some("axis", Ty::Name)],
+        meaning: "Axes that the step has though it does not use them in braces: an axis of the manifest, `commit` or `candidate`.",
+        example: "each n",
+        ..NODE
+    },
+    Form {
+        name: "holds",
+        within: RUNNING,
+        open: Some(Ty::Count),
+        meaning: "What it holds while it runs: slots and lanes by kind, each with a number.",
+        example: "holds gpu=1 cpu=\"{commit.cpus}\"",
+        ..NODE
+    },
+    Form {
+        name: "timeout",
+        within: RUNNING,
+        args: &[one("time", Ty::Span)],
+        meaning: "For a test of each process, else of the attempt.",
+        example: "timeout \"10m\"",
+        ..NODE
+    },
+    Form {
+        name: "attempts",
+        within: RUNNING,
+        args: &[one("number", Ty::Whole(1, 100))],
+        meaning: "At most so many counted attempts of one action, over all runs.",
+        example: "attempts 3",
+        ..NODE
+    },
+    Form {
+        name: "limit",
+        within: &[In::Step(Kind::Agent), In::Step(Kind::Patch), TEST, COMMAND],
+        args: &[one("size", Ty::Size)],
+        meaning: "The largest patch, or the most output.",
+        example: "limit \"2MiB\"",
+        ..NODE
+    },
+    Form {
+        name: "recipe",
+        within: &[In::Step(Kind::Environment)],
+        args: &[one("recipe", Ty::Word(&["interpreter"]))],
+        props: &[prop("tool", Ty::Name)],
+        meaning: "How the environment is made. `interpreter` builds nothing: it is a tool's probe. The tool is the only declared one, if not said.",
+        example: "recipe interpreter tool=python",
+        ..NODE
+    },
+    Form {
+        name: "prompt",
+        within: &[In::Step(Kind::Agent)],
+        props: &[must("file", Ty::Template)],
+        meaning: "The prompt. Its text is a template too.",
+        example: "prompt file=\"prompts/optimise.md\"",
+        ..NODE
+    },
+    Form {
+        name: "show",
+        within: &[In::Step(Kind::Agent)],
+        args: &[some("column", Ty::Name)],
+        meaning: "The columns of the commit that the prompt may use. Nothing of the commit reaches a prompt otherwise.",
+        example: "show task gpus",
+        ..NODE
+    },
+    Form {
+        name: "protect",
+        within: &[In::Step(Kind::Patch)],
+        args: &[some("glob", Ty::Glob)],
+        meaning: "Paths that a patch may not touch: gitignore globs, anchored at the tree's root when they hold a `/` other than at the end.",
+        example: "protect \"tests/**\" \"benchmarks/**\"",
+        ..NODE
+    },
+    Form {
+        name: "ignore",
+        within: &[In::Step(Kind::Patch)],
+        args: &[some("glob", Ty::Glob)],
+        meaning: "Paths whose changes are dropped and listed.",
+        example: "ignore \"*.log\"",
+        ..NODE
+    },
+    Form {
+        name: "against",
+        within: &[TEST],
+        args: &[one("step", Ty::Name)],
+        meaning: "The gate whose result is the reference. That step takes slots, metrics, argv and environment from this one, so that gate and measurement cannot drift apart.",
+        example: "against baseline",
+        ..NODE
+    },
+    Form {
+        name: "protocol",
+        within: &[TEST],
+        args: &[one("profile", Ty::Word(&["screen", "headline", "fixed"]))],
+        inner: In::Protocol,
+        meaning: "How it is measured.",
+        example: "protocol screen { blocks max=12; time max=\"45m\"; seed 1 }",
+        ..NODE
+    },
+    Form {
+        name: "blocks",
+        within: &[In::Protocol],
+        props: &[must("max", Ty::Whole(1, 1000))],
+        meaning: "At most so many blocks; the profile's own number if not said.",
+        example: "blocks max=12",
+        ..NODE
+    },
+    Form {
+        name: "time",
+        within: &[In::Protocol],
+        props: &[must("max", Ty::Span)],
+        meaning: "No new block after so long.",
+        example: "time max=\"45m\"",
+        ..NODE
+    },
+    Form {
+        name: "seed",
+        within: &[In::Protocol],
+        args: &[one("number", Ty::Whole(0, i64::MAX as i128))],
+        meaning: "Of the order of the arms; 0 if not said.",
+        example: "seed 1",
+        ..NODE
+    },
+    Form {
+        name: "aa",
+        within: &[TEST],
+        meaning: "Arm B is a second copy of the base tree: a test of the measurement.",
+        example: "aa",
+        ..NODE
+    },
+    Form {
+        name: "equal",
+        within: &[TEST],
+        args: &[one("comparison", Ty::Word(&["digest"]))],
+        meaning: "How results are compared before speed is believed: by the digest that the script prints. The only way for now.",
+        example: "equal digest",
+        ..NODE
+    },
+    Form {
+        name: "judge",
+        within: &[In::Step(Kind::Classify)],
+        props: &[must("min-effect", Ty::Percent)],
+        meaning: "Judges the stored samples by another smallest effect; marked POST-HOC.",
+        example: "judge min-effect=\"1%\"",
+        ..NODE
+    },
+    Form {
+        name: "input",
+        within: &[COMMAND],
+        args: &[one("name", Ty::HoleName), maybe("path", Ty::Template)],
+        props: &[prop("from", Ty::Source)],
+        repeat: true,
+        meaning: "A named input, `{in.NAME}`: a file of the user's, or an output of another command. A bare `needs s` of a step with one output is the input `s`.",
+        example: "input a \"src/{n}.txt\"",
+        ..NODE
+    },
+    Form {
+        name: "output",
+        within: &[COMMAND],
+        args: &[one("name", Ty::HoleName), one("file", Ty::Text)],
+        props: &[prop("publish", Ty::Template)],
+        repeat: true,
+        meaning: "A named output file, `{out.NAME}`. `publish` puts a copy where the user wants it and is in no key.",
+        example: "output b \"b.txt\" publish=\"out/{n}.txt\"",
+        ..NODE
+    },
+    Form {
+        name: "remove",
+        within: STEPS,
+        meaning: "In an amendment: drops the step.",
+        example: "step rebuild { remove }",
+        ..NODE
+    },
+];

@@ -1,0 +1,72 @@
+//! What stands at the top of a file, and tools.
+
+use super::*;
+
+/// The nodes.
+pub(super) const FORMS: &[Form] = &[
+    Form {
+        name: "flow",
+        within: &[In::File],
+        args: &[one("format", Ty::Whole(1, 1))],
+        meaning: "The manifest format. The first node of every file.",
+        example: "flow 1",
+        ..NODE
+    },
+    Form {
+        name: "import",
+        within: &[In::File],
+        args: &[some("file", Ty::Path)],
+        repeat: true,
+        meaning: "Brings the agents, tools and steps of other files. Their order means nothing; a file imported twice is read once; a cycle is a flaw.",
+        example: "import \"agents/nop.kdl\" \"steps/standard.kdl\"",
+        ..NODE
+    },
+    Form {
+        name: "pipeline",
+        within: &[In::File],
+        args: &[one("name", Ty::Name)],
+        inner: In::Pipeline,
+        meaning: "What is evaluated, and how. One in the file that is run, none in an imported one. The name is the identity of history and `why`; the file's name is free.",
+        example: "pipeline quickstart { … }",
+        ..NODE
+    },
+    Form {
+        name: "tool",
+        within: &[In::File, In::Pipeline],
+        args: &[one("name", Ty::HoleName), one("path", Ty::Template)],
+        repeat: true,
+        inner: In::Tool,
+        meaning: "A program that decides a result. A path with a `/` is relative to the file, other names are looked up in `PATH`. Run in place, used as `{tool.NAME}`; without a probe it is hashed by its bytes.",
+        example: "tool python \"python3\" { probe \"-VV\" }",
+        ..NODE
+    },
+    Form {
+        name: "step",
+        within: &[In::File, In::Pipeline],
+        args: &[one("name", Ty::Name)],
+        props: &[prop("uses", Ty::Word(KINDS)), prop("like", Ty::Name)],
+        repeat: true,
+        inner: In::AnyStep,
+        meaning: "With `uses` a definition; with `like` a copy of another step, whose own children replace the copied ones; with neither, in a pipeline, an amendment: its children replace those of the step as a group by node name (`set`, `pass` and `secret` by the variable), the others are kept.",
+        example: "step baseline uses=test { needs checkout build; timeout \"10m\" }",
+        ..NODE
+    },
+    Form {
+        name: "probe",
+        within: &[In::Tool],
+        args: &[some("argument", Ty::Template)],
+        repeat: true,
+        meaning: "The arguments with which the tool is asked what it is; the answer is an ingredient.",
+        example: "probe \"-m\" \"pip\" \"freeze\"",
+        ..NODE
+    },
+    Form {
+        name: "watch",
+        within: &[In::Tool],
+        args: &[some("path", Ty::Template)],
+        repeat: true,
+        meaning: "Paths whose change makes the probes be asked again. `{prefix}` is the executable's parent of `bin`.",
+        example: "watch \"{prefix}/lib\"",
+        ..NODE
+    },
+];
