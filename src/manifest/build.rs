@@ -4,16 +4,17 @@
 
 use std::collections::BTreeMap;
 
-use super::flaw::{Draft, Report};
+use super::flaw::{Draft, Report, suggest};
 use super::grammar::In;
 use super::node::{Node, Value};
 use super::read::{Top, missing, read_file};
 use super::{
-    Agent, Axis, Candidate, Config, Env, GivenFile, Lane, Pass, Pipeline, Repo, RepoSource, SecretFrom, SecretSource,
-    Slot, Spanned, Template, Tests, Tool, commits, config, types,
+    Agent, Axis, Candidate, Config, Env, GivenFile, Lane, Pass, Pipeline, Repo, RepoSource, Reuse, SecretFrom,
+    SecretSource, Slot, Spanned, Template, Tests, Tool, commits, config, types,
 };
 use crate::measure::metric::Better;
 use crate::measure::{Contract, Kind as MetricKind, MetricSpec};
+use crate::outcome::Cause;
 
 /// The largest axis file, in bytes.
 const AXIS_BYTES: u64 = 64 << 20;
@@ -168,10 +169,44 @@ fn candidate(node: Node<'_>, report: &Report) -> Option<Candidate> {
         model: node.child("model").and_then(Node::text),
         config: node.child("config").and_then(|node| candidate_config(node, report)),
         samples: node.child("samples").and_then(|node| node.arg(0)?.whole()).unwrap_or(1),
+        reuse: node.child("reuse").map(|node| reuse(node, report)).unwrap_or_default(),
         files: node.all("file").filter_map(|node| given(node, report)).collect(),
         args: node.child("args").map(Node::templates).unwrap_or_default(),
         env,
     })
+}
+
+fn reuse(node: Node<'_>, report: &Report) -> Reuse {
+    let word = node.arg(0).and_then(Value::str);
+    let causes: Vec<Value<'_>> = node.props("cause").collect();
+    let run = node.prop("run").and_then(Value::text);
+    let said = usize::from(word.is_some()) + usize::from(run.is_some());
+    if said != 1 || causes.is_empty() == (word == Some("except")) {
+        report.add(
+            Draft::new("bad-reuse", node.place(), "`reuse` says which earlier draws stand in one of four ways")
+                .label("not one of them")
+                .help("write `reuse usable`, `reuse except cause=\"TOOL_OUTPUT_MISSING\"`, `reuse run=\"RUN\"` or `reuse strict`"),
+        );
+    }
+    let mut except = Vec::new();
+    for value in causes {
+        let Some(name) = value.str() else { continue };
+        match Cause::ALL.iter().find(|cause| cause.name() == name) {
+            Some(cause) => except.push(*cause),
+            None => report.add(
+                Draft::new("unknown-cause", value.place(), format!("there is no cause `{name}`"))
+                    .label("unknown")
+                    .help(suggest(name, Cause::ALL.iter().map(|cause| cause.name()), "cause")),
+            ),
+        }
+    }
+    match (word, run) {
+        (Some("strict"), _) => Reuse::Strict,
+        (Some("usable"), _) => Reuse::Usable,
+        (Some("except"), _) => Reuse::Except(except),
+        (_, Some(run)) => Reuse::Run(run.value),
+        _ => Reuse::Environment,
+    }
 }
 
 fn candidate_config(node: Node<'_>, report: &Report) -> Option<Config> {
@@ -308,6 +343,7 @@ fn tool(node: Node<'_>) -> Option<Tool> {
             })
             .collect(),
         watch: node.all("watch").flat_map(Node::templates).collect(),
+        source: node.child("source").and_then(|node| node.arg(0)?.template()),
     })
 }
 

@@ -116,6 +116,8 @@ pub(super) struct Prop {
     pub(super) ty: Ty,
     /// Whether it must be there.
     pub(super) must: bool,
+    /// Whether it may be given more than once.
+    pub(super) repeat: bool,
 }
 
 /// A node of the grammar.

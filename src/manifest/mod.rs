@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::measure::{Contract, MetricSpec, Protocol};
 use crate::names::{CandidateName, RepoName, SlotKind, StepName};
+use crate::outcome::Cause;
 
 mod bind;
 mod build;
@@ -171,12 +172,30 @@ pub struct Candidate {
     pub config: Option<Config>,
     /// How many independent draws, at least 1.
     pub samples: u32,
+    /// Which earlier draws stand although the agent's version or environment changed.
+    pub reuse: Reuse,
     /// Files given to the agent, by role.
     pub files: Vec<GivenFile>,
     /// What stands for `{args}` in the adapter's argv.
     pub args: Vec<Spanned<Template>>,
     /// Its environment.
     pub env: Env,
+}
+
+/// Which earlier draws of an agent stand when nothing but its version or its environment changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Reuse {
+    /// Those whose environment alone changed.
+    #[default]
+    Environment,
+    /// None.
+    Strict,
+    /// Those whose job came to a measured class, or to none yet.
+    Usable,
+    /// Those that did not end by one of these causes.
+    Except(Vec<Cause>),
+    /// Those of a run.
+    Run(String),
 }
 
 /// A configuration file: YAML, TOML or JSON by its ending, keyed by its parsed value. Read and checked by the reader.
@@ -294,6 +313,8 @@ pub struct Tool {
     pub probes: Vec<Spanned<Vec<Template>>>,
     /// Folders whose change makes the probes be asked again.
     pub watch: Vec<Spanned<Template>>,
+    /// The folder of its own source tree, relative to `dir`.
+    pub source: Option<Spanned<Template>>,
 }
 
 /// An axis of the manifest's own.

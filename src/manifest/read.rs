@@ -124,7 +124,7 @@ fn assemble(loaded: &[Loaded], whole: bool, report: &Report) -> Option<Pipeline>
         return None;
     };
     top.tools.extend(pipeline.all("tool"));
-    let steps = steps::read(&top.steps, pipeline, &top.tools, report);
+    let steps = steps::read(&top.steps, pipeline, &steps::Tools::of(&top.tools, &top.agents), report);
     let mut built = build::pipeline(pipeline, &top, report)?;
     built.steps = steps;
     if whole {

@@ -365,8 +365,13 @@ impl Expander<'_> {
             Body::Environment(environment) => environment.tool.as_ref().map(|tool| tool.value.clone()),
             _ => None,
         });
-        let only_tool = match pipeline.tools.as_slice() {
-            [tool] => Some(tool.name.value.clone()),
+        let acts = |name: &str| {
+            let runs = pipeline.agents.values().flat_map(|agent| &agent.run);
+            runs.flat_map(|template| template.value.holes()).any(|hole| hole.strip_prefix("tool.") == Some(name))
+        };
+        let mut spare = pipeline.tools.iter().filter(|tool| !acts(&tool.name.value));
+        let only_tool = match (spare.next(), spare.next()) {
+            (Some(tool), None) => Some(tool.name.value.clone()),
             _ => None,
         };
         let timed = metrics.iter().any(|metric| metric.kind == measure::Kind::Time);

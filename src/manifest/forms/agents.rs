@@ -53,6 +53,15 @@ pub(super) const FORMS: &[Form] = &[
         ..NODE
     },
     Form {
+        name: "reuse",
+        within: &[In::Candidate],
+        args: &[maybe("which", Ty::Word(&["usable", "except", "strict"]))],
+        props: &[props("cause", Ty::Text), prop("run", Ty::Text)],
+        meaning: "Which earlier draws stand when only the agent's version, its tools or its environment changed: `usable`, those whose job came to a measured class; `except cause=A cause=B`, all but those that ended by such a cause; `run=\"ID\"`, those of a run. Without it a changed version draws anew and a changed environment does not; `strict` draws anew for both.",
+        example: "reuse except cause=\"TOOL_OUTPUT_MISSING\"",
+        ..NODE
+    },
+    Form {
         name: "samples",
         within: &[In::Candidate],
         args: &[one("number", Ty::Whole(1, 1000))],

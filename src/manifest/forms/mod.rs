@@ -38,10 +38,13 @@ const fn any(what: &'static str, ty: Ty) -> Arg {
     Arg { what, ty, many: Many::Any }
 }
 const fn prop(name: &'static str, ty: Ty) -> Prop {
-    Prop { name, ty, must: false }
+    Prop { name, ty, must: false, repeat: false }
+}
+const fn props(name: &'static str, ty: Ty) -> Prop {
+    Prop { name, ty, must: false, repeat: true }
 }
 const fn must(name: &'static str, ty: Ty) -> Prop {
-    Prop { name, ty, must: true }
+    Prop { name, ty, must: true, repeat: false }
 }
 
 /// The words of `uses=`.
@@ -84,12 +87,10 @@ pub(super) const LATER: &[&str] = &[
     "confirm",
     "goals",
     "on",
-    "reuse",
     "canary",
     "expect",
     "with",
     "second-session",
-    "source",
     "pattern",
     "exclusive",
     "from",

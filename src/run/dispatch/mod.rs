@@ -324,6 +324,10 @@ impl Dispatcher {
                 let marks = if over_limit { vec!["OVER_LIMIT".to_owned()] } else { Vec::new() };
                 self.served(node, ended, By::Cached, marks);
             }
+            Decision::Reused { key, ended, .. } => {
+                self.states.set_key(node, key);
+                self.served(node, ended, By::Reused, vec!["REUSED".to_owned()]);
+            }
             Decision::Execute { record, reason, counted } => self.execute(node, record, reason, counted),
         }
     }
