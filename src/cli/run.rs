@@ -139,8 +139,11 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
         again,
     };
     let mut observers: Vec<Box<dyn Observer>> = Vec::new();
+    let mut lost = None;
     if args.json {
-        observers.push(Box::new(progress::Json));
+        let json = progress::Json::default();
+        lost = Some(json.lost());
+        observers.push(Box::new(json));
     } else if !args.quiet {
         observers.push(progress::for_terminal(&plan, &wanted));
     }
@@ -160,6 +163,9 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
     let report = dispatcher.run(orders()?).await;
     for damage in store.cas.take_damage() {
         output::say(&format!("warning: {damage}"));
+    }
+    if let Some(fault) = lost.and_then(|lost| lost.fault()) {
+        return Err(fault);
     }
     if !args.json {
         let index = Index::load(&store.root).map_err(|error| broken(error.to_string()))?;
