@@ -126,3 +126,26 @@ fn events_nobody_reads_lose_no_record() {
     assert_eq!(ran.stderr, "");
     flow.run().settles().executes_nothing();
 }
+
+#[test]
+fn an_empty_selector_selects_nothing() {
+    let flow = Flow::sample();
+    flow.run().settles();
+    for option in ["--only", "--commit", "--class", "--until", "--retry"] {
+        flow.flow(&["run", "m.kdl", option, ""]).exits(2).says("it is empty").says("leave the option out");
+        flow.flow(&["run", "m.kdl", option, " "]).exits(2).says("it is empty");
+    }
+    flow.flow(&["show", ""]).exits(2).says("has a job ``");
+    flow.flow(&["show", "", "m.kdl"]).exits(2).says("has no job ``");
+    flow.flow(&["why", ""]).exits(2);
+}
+
+#[test]
+fn a_class_is_suggested_only_if_it_is_near() {
+    let flow = Flow::sample();
+    let asks = |class: &str| flow.flow(&["plan", "m.kdl", "--class", class]);
+    asks("sucess_neutral").exits(2).says("did you mean SUCCESS_NEUTRAL?");
+    let far = asks("NOPE");
+    far.exits(2).says("the classes are:").says("AGENT_TIMEOUT");
+    assert!(!far.stderr.contains("did you mean"), "{}", far.stderr);
+}
