@@ -60,7 +60,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
     /// Try again what has used up its attempts, for jobs that match a glob
-    #[arg(long, value_name = "JOB-GLOB")]
+    #[arg(long, value_name = "JOB-GLOB", value_parser = select::not_empty)]
     retry: Vec<String>,
     /// How long running actions may go on after Ctrl-C
     #[arg(long, value_name = "SPAN", default_value = "90s")]
@@ -139,8 +139,11 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
         again,
     };
     let mut observers: Vec<Box<dyn Observer>> = Vec::new();
+    let mut lost = None;
     if args.json {
-        observers.push(Box::new(progress::Json));
+        let json = progress::Json::default();
+        lost = Some(json.lost());
+        observers.push(Box::new(json));
     } else if !args.quiet {
         observers.push(progress::for_terminal(&plan, &wanted));
     }
@@ -160,6 +163,9 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
     let report = dispatcher.run(orders()?).await;
     for damage in store.cas.take_damage() {
         output::say(&format!("warning: {damage}"));
+    }
+    if let Some(fault) = lost.and_then(|lost| lost.fault()) {
+        return Err(fault);
     }
     if !args.json {
         let index = Index::load(&store.root).map_err(|error| broken(error.to_string()))?;

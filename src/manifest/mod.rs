@@ -38,7 +38,7 @@ pub use reference::reference;
 pub use template::Template;
 
 /// A stretch of one of the manifest's files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
     /// Index into [`Manifest::files`].
     pub file: usize,

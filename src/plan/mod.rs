@@ -27,7 +27,7 @@ pub use intake::Intake;
 pub use tools::SourceFact;
 
 /// Something that the machine lacks: an unset variable, an absent tool, a commit that no repository here holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Missing {
     /// What, as the object of a sentence: `the variable BENCH_PYTHON is not set`.
     pub what: String,
@@ -37,6 +37,15 @@ pub struct Missing {
     pub place: Option<Place>,
     /// Whether a run must not start without it. A commit that asks for more slots than there are only blocks itself.
     pub fatal: bool,
+}
+
+impl Missing {
+    /// Each once, in their order: one lacking thing is often missed by every action of a commit, or of all.
+    #[must_use]
+    pub fn distinct<'a>(all: impl IntoIterator<Item = &'a Self>) -> Vec<&'a Self> {
+        let mut seen = HashSet::new();
+        all.into_iter().filter(|missing| seen.insert(*missing)).collect()
+    }
 }
 
 /// What a declared tool turned out to be.

@@ -247,12 +247,6 @@ fn critical_path(plan: &Plan, forecasts: &[Forecast]) -> Vec<String> {
 
 /// What the machine lacks, each once.
 fn missing<'a>(plan: &'a Plan, forecasts: &[Forecast], beside: &'a [Missing]) -> Vec<&'a Missing> {
-    let mut found: Vec<&Missing> = Vec::new();
     let own = forecasts.iter().flat_map(|said| &plan.nodes[said.node].missing);
-    for lacks in own.filter(|lacks| lacks.fatal).chain(beside) {
-        if !found.contains(&lacks) {
-            found.push(lacks);
-        }
-    }
-    found
+    Missing::distinct(own.filter(|lacks| lacks.fatal).chain(beside))
 }
