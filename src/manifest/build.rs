@@ -10,7 +10,7 @@ use super::node::{Node, Value};
 use super::read::{Top, missing, read_file};
 use super::{
     Agent, Axis, Candidate, Config, Env, GivenFile, Lane, Pass, Pipeline, Repo, RepoSource, Reuse, SecretFrom,
-    SecretSource, Slot, Spanned, Template, Tests, Tool, commits, config, types,
+    SecretSource, Slot, Spanned, Template, Tests, Tool, commits, config, providers, types,
 };
 use crate::measure::metric::Better;
 use crate::measure::{Contract, Kind as MetricKind, MetricSpec};
@@ -50,6 +50,7 @@ pub(super) fn pipeline(node: Node<'_>, top: &Top<'_>, report: &Report) -> Option
     let agents: BTreeMap<String, Agent> =
         top.agents.iter().filter_map(|&node| agent(node, report)).map(|a| (a.name.value.clone(), a)).collect();
     unique(top.agents.iter().copied(), "agent", report);
+    unique(top.providers.iter().copied(), "provider", report);
     unique(top.tools.iter().copied(), "tool", report);
     for name in ["repo", "candidate", "axis"] {
         unique(node.all(name), name, report);
@@ -65,6 +66,8 @@ pub(super) fn pipeline(node: Node<'_>, top: &Top<'_>, report: &Report) -> Option
         repos: node.all("repo").filter_map(|node| repo(node, report)).collect(),
         candidates: node.all("candidate").filter_map(|node| candidate(node, report)).collect(),
         agents,
+        providers: providers::providers(&top.providers, report),
+        on: node.all("on").filter_map(providers::on).collect(),
         slots: slots().filter_map(slot).collect(),
         lanes: slots().filter_map(lane).collect(),
         tools: top.tools.iter().filter_map(|&node| tool(node)).collect(),
@@ -167,6 +170,8 @@ fn candidate(node: Node<'_>, report: &Report) -> Option<Candidate> {
         name: Spanned { value: name.value.as_str().into(), place: name.place },
         agent: node.prop("agent")?.text()?,
         model: node.child("model").and_then(Node::text),
+        provider: node.child("model").and_then(providers::of_model),
+        canary: node.child("canary").and_then(providers::canary),
         config: node.child("config").and_then(|node| candidate_config(node, report)),
         samples: node.child("samples").and_then(|node| node.arg(0)?.whole()).unwrap_or(1),
         reuse: node.child("reuse").map(|node| reuse(node, report)).unwrap_or_default(),
@@ -283,7 +288,7 @@ pub(super) fn env<'a>(nodes: impl Iterator<Item = Node<'a>>, report: &Report) ->
             }
             _ => {
                 let file = node.prop("file").and_then(Value::path);
-                let command = node.child("command").map(Node::texts);
+                let command = node.child("command").map(providers::argv);
                 let source = match (file, command) {
                     (Some(file), Some(_)) => {
                         report.add(
@@ -294,10 +299,10 @@ pub(super) fn env<'a>(nodes: impl Iterator<Item = Node<'a>>, report: &Report) ->
                         continue;
                     }
                     (Some(file), None) => SecretSource::File(file.value),
-                    (None, Some(argv)) => SecretSource::Command(argv.into_iter().map(|word| word.value).collect()),
+                    (None, Some(argv)) => SecretSource::Command(argv),
                     (None, None) => SecretSource::Variable,
                 };
-                env.secret.push(SecretFrom { name, source });
+                env.secret.push(SecretFrom { name, source, of_provider: false });
             }
         }
     }

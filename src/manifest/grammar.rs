@@ -28,6 +28,10 @@ pub(super) enum In {
     Tool,
     /// In `agent` at the top of a file.
     Agent,
+    /// In `provider`.
+    Provider,
+    /// In `on`.
+    On,
     /// In `secret`.
     Secret,
     /// In `protocol`.
@@ -174,6 +178,8 @@ impl In {
             Self::Slots => "in `slots`".into(),
             Self::Tool => "in a tool".into(),
             Self::Agent => "in an agent".into(),
+            Self::Provider => "in a provider".into(),
+            Self::On => "in `on`".into(),
             Self::Secret => "in `secret`".into(),
             Self::Protocol => "in `protocol`".into(),
             Self::Step(kind) => format!("in a step that uses `{}`", kind.word()),

@@ -51,6 +51,9 @@ pub(super) fn all(pipeline: &Pipeline, report: &Report) {
     for candidate in &pipeline.candidates {
         checker.candidate(candidate, &plain);
     }
+    for provider in pipeline.providers.values() {
+        checker.provider(provider, &plain);
+    }
     checker.twins();
     for step in &pipeline.steps {
         checker.step(step);

@@ -283,6 +283,9 @@ impl Expander<'_> {
         let tools = tools_in(&argv);
         self.want_tools(&tools, missing);
         let mut envs = vec![&decl.env, &candidate.env];
+        if let Some(provider) = point.candidate.and_then(|candidate| pipeline.provider_of(candidate)) {
+            envs.insert(0, &provider.env);
+        }
         if let Some(adapter) = adapter {
             envs.insert(0, &adapter.env);
         }

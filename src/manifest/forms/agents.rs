@@ -30,8 +30,9 @@ pub(super) const FORMS: &[Form] = &[
         name: "model",
         within: &[In::Candidate],
         args: &[one("model id", Ty::Text)],
-        meaning: "The model's id, given to the agent as `{model}`.",
-        example: "model \"us.anthropic.claude-sonnet-4-5-20250929-v1:0\"",
+        props: &[prop("provider", Ty::Name)],
+        meaning: "The model's id, given to the agent as `{model}`, and the provider that offers it.",
+        example: "model \"us.anthropic.claude-sonnet-4-5-20250929-v1:0\" provider=bedrock",
         ..NODE
     },
     Form {

@@ -6,6 +6,7 @@
 mod agents;
 mod env;
 mod pipeline;
+mod providers;
 mod steps;
 mod top;
 
@@ -69,25 +70,23 @@ const WITH_ENV: &[In] = &[
     In::Step(Kind::Command),
     In::Candidate,
     In::Agent,
+    In::Provider,
 ];
 const TEST: In = In::Step(Kind::Test);
 const COMMAND: In = In::Step(Kind::Command);
 
 /// Every node, in the order of the reference.
 pub(super) fn forms() -> impl Iterator<Item = &'static Form> {
-    [top::FORMS, pipeline::FORMS, agents::FORMS, env::FORMS, steps::FORMS].into_iter().flatten()
+    [top::FORMS, pipeline::FORMS, agents::FORMS, providers::FORMS, env::FORMS, steps::FORMS].into_iter().flatten()
 }
 
 /// Words of the design that this version does not read, so that a flaw can say that instead of guessing.
 pub(super) const LATER: &[&str] = &[
-    "provider",
     "prices",
     "asset",
     "budget",
     "confirm",
     "goals",
-    "on",
-    "canary",
     "expect",
     "with",
     "second-session",
@@ -95,6 +94,4 @@ pub(super) const LATER: &[&str] = &[
     "exclusive",
     "from",
     "overlay",
-    "per-minute",
-    "expires",
 ];
