@@ -109,7 +109,7 @@ causes! {
     /// A recipe failed or its interpreter did not answer.
     EnvironmentFailed = "ENVIRONMENT_FAILED", Environment, false, true, Nothing, "read the log of the environment step";
     /// A declared tool changed while an attempt used it.
-    ToolChanged = "TOOL_CHANGED", Environment, false, false, Nothing, "do not change tools under a run; run again";
+    ToolChanged = "TOOL_CHANGED", Environment, false, false, Candidate, "do not change tools under a run; run again";
     /// The agent's process ended with a code other than 0.
     Crashed = "CRASHED", Agent, true, true, Nothing, "read the agent's log";
     /// The agent was killed by a signal it did not get from flow.
@@ -139,7 +139,7 @@ causes! {
     /// The provider does not know the key.
     InvalidApiKey = "INVALID_API_KEY", Provider, false, false, Lane, "correct the provider's secret";
     /// The provider does not offer the model to this account.
-    ModelNotFound = "MODEL_NOT_FOUND", Provider, false, false, Lane, "correct the candidate's `model`, or ask the provider for access to it";
+    ModelNotFound = "MODEL_NOT_FOUND", Provider, false, false, Candidate, "correct the candidate's `model`, or ask the provider for access to it";
     /// Its lane closed while it worked: it was stopped.
     LaneClosed = "LANE_CLOSED", Provider, false, false, Nothing, "mend what closed the lane, and run the same command again";
     /// The provider asked for patience.

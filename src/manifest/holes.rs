@@ -52,7 +52,7 @@ pub(super) fn all(pipeline: &Pipeline, report: &Report) {
         checker.candidate(candidate, &plain);
     }
     for provider in pipeline.providers.values() {
-        checker.provider(provider, &plain);
+        checker.provider(provider);
     }
     checker.twins();
     for step in &pipeline.steps {

@@ -23,7 +23,7 @@ mod system;
 mod table;
 mod tree;
 
-pub use answer::answer;
+pub use answer::{answer, answer_to};
 pub use client::{SuperviseError, Supervised};
 pub use end::{By, End, Exit, read_end};
 pub use launch::{ATTEMPT_MARK, SUPERVISOR_MARK};
