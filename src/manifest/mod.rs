@@ -526,6 +526,8 @@ pub struct AgentBody {
     pub prompt: Option<(Spanned<Template>, PathBuf)>,
     /// The commit's columns that the prompt may use.
     pub show: Vec<Spanned<String>>,
+    /// Whether an agent that would be shown lines of the human's change runs all the same, on record.
+    pub leaks_recorded: bool,
 }
 
 /// What a patch may not hold.

@@ -265,6 +265,8 @@ pub struct AgentAsk {
     pub version: Option<String>,
     /// Whether the argv uses the human's change.
     pub human_change: bool,
+    /// Whether it runs although it would be shown lines of the human's change.
+    pub leaks_recorded: bool,
     /// Its environment.
     pub env: EnvAsk,
     /// Tools named in the argv.
