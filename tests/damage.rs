@@ -79,3 +79,20 @@ fn a_torn_last_line_is_one_miss() {
     assert_eq!(again.executed().len(), 1, "{:?}", again.executed());
     again.says("warning");
 }
+
+#[test]
+fn what_lies_among_the_records_and_is_no_file_is_said_and_never_read() {
+    let flow = Flow::sample();
+    flow.run().settles();
+    let records = flow.cache().join("records/v1");
+    std::os::unix::fs::symlink("/dev/zero", records.join("zero.jsonl")).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(records.join("pipe.jsonl")).status().unwrap();
+    assert!(made.success());
+    std::fs::create_dir(records.join("folder.jsonl")).unwrap();
+    for args in [&["run", "m.kdl", "--json"][..], &["plan", "m.kdl"]] {
+        let ran = flow.flow(args);
+        ran.settles().says("zero.jsonl: it is no regular file").says("pipe.jsonl").says("folder.jsonl");
+        assert_eq!(ran.stderr.matches("zero.jsonl").count(), 1, "{}", ran.stderr);
+    }
+    flow.run().settles().executes_nothing();
+}

@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 
 use super::StoreError;
+use crate::hostile::open_regular;
 use crate::key::ActionKey;
 use crate::names::RunId;
 
@@ -104,7 +105,7 @@ impl RunLock {
     /// If the system does not say.
     pub fn is_alive(root: &Path, run: &RunId) -> Result<bool, StoreError> {
         let path = run_lock_path(root, run);
-        match File::open(&path) {
+        match open_regular(&path) {
             Ok(file) => asks_locked(&file, range(0, 0)).map_err(StoreError::io("ask for the lock of", &path)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(e) => Err(StoreError::io("open", &path)(e)),
