@@ -56,7 +56,8 @@ impl Opened {
                 "its axes, commits, candidates and samples multiply: use fewer, or several manifests",
             ));
         }
-        let store = Arc::new(store(&store_root(path, places))?);
+        let root = store_root(path, places);
+        let store = Arc::new(if fetch { store(&root)? } else { store_to_read(&root)? });
         let index = Index::load(&store.root).map_err(|error| Fault::new(3, error.to_string()))?;
         say_damage(&index);
         let machine = machine()?;
@@ -167,6 +168,18 @@ pub fn machine() -> Result<Machine, Fault> {
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
     let variables =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+/// Opens a store for what only reads: made if it is not there, as a mirror may have to be put into it, but as good where it
+/// cannot be written.
+///
+/// # Errors
+/// If its path cannot be told to other programs.
+pub fn store_to_read(root: &Path) -> Result<Store, Fault> {
+    match store(root) {
+        Err(fault) if fault.code() == 2 => Err(fault),
+        opened => Ok(opened.unwrap_or_else(|_| Store::to_read(root))),
+    }
+}
+
     Ok(Machine { flow, host, variables: variables.collect() })
 }
 

@@ -41,9 +41,14 @@ impl KeyLocks {
     /// # Errors
     /// If the lock file cannot be made.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
-        let path = root.join("locks/keys");
-        open_lock_file(&path)?;
-        Ok(Self { path })
+        let locks = Self::of(root);
+        open_lock_file(&locks.path)?;
+        Ok(locks)
+    }
+
+    /// The same without touching anything: of a store that is only read, nobody takes one.
+    pub(super) fn of(root: &Path) -> Self {
+        Self { path: root.join("locks/keys") }
     }
 
     /// Takes the lock of a key, or gives `None` if somebody has it, in this process or another.

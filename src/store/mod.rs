@@ -162,6 +162,13 @@ impl Store {
         Ok(Self { root: root.to_owned(), cas: Arc::new(Cas::open(root)), locks })
     }
 
+    /// Opens the store to read what it holds. Touches nothing, so that one on a disk that cannot be written serves, and one
+    /// that is not there is empty. What needs to write finds out when it does.
+    #[must_use]
+    pub fn to_read(root: &Path) -> Self {
+        Self { root: root.to_owned(), cas: Arc::new(Cas::open(root)), locks: KeyLocks::of(root) }
+    }
+
     /// Where bare mirrors of repositories lie.
     #[must_use]
     pub fn mirrors(&self) -> PathBuf {
