@@ -20,7 +20,7 @@ mod tests;
 pub use cas::Cas;
 pub use files::{read_bounded, write_durable};
 pub use index::{Index, near_hash};
-pub use locks::{KeyLock, KeyLocks, RunLock};
+pub use locks::{KeyLock, KeyLocks, RunLock, begun};
 pub use records::{RecordWriter, Records, read_records};
 
 /// What went wrong with the store. Every variant says where.
