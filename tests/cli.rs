@@ -173,3 +173,17 @@ fn a_clock_that_was_set_back_does_not_hide_the_newest_run() {
     std::fs::remove_file(&order).unwrap();
     assert_eq!(flow.flow(&["status", "--json"]).json()["run"], "29990101T000000Z-0000");
 }
+
+#[test]
+fn a_clone_that_is_not_there_is_refused_though_nothing_needs_it() {
+    let flow = Flow::sample();
+    flow.run().settles();
+    for args in [&["run", "m.kdl"][..], &["plan", "m.kdl"], &["show", "pkg/{one}/tidy/1", "m.kdl"]] {
+        flow.flow(&[args, &["--repo", "pkg=/nonexistent"]].concat())
+            .exits(2)
+            .says("--repo pkg=/nonexistent")
+            .says("clone");
+        flow.flow(&[args, &["--repo", "pkg=tests"]].concat()).exits(2).says("--repo pkg=tests");
+        flow.flow(&[args, &["--repo", "pkg=repo"]].concat()).settles();
+    }
+}

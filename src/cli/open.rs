@@ -9,6 +9,7 @@ use miette::{Diagnostic, NamedSource, SourceSpan};
 use crate::cli::Places;
 use crate::cli::fault::Fault;
 use crate::cli::output;
+use crate::git::{Mirror, Source};
 use crate::manifest::{self, Manifest};
 use crate::plan::{Missing, Plan};
 use crate::report::jobs;
@@ -73,6 +74,14 @@ impl Opened {
         for (name, path) in &places.repos {
             let full =
                 std::path::absolute(path).map_err(|error| Fault::new(2, format!("{}: {error}", path.display())))?;
+            // Asked though all may be served and nobody opens it: the next run would meet a path that was mistyped.
+            Mirror::open(&full, &Source::Local(full.clone())).map_err(|error| {
+                Fault::hint(
+                    2,
+                    format!("--repo {name}={}: {error}", path.display()),
+                    "give the folder of a clone or of a bare repository on this machine",
+                )
+            })?;
             repos.insert(name.clone(), full);
         }
         let wishes = Wishes { fetch, repos };
