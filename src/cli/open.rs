@@ -154,11 +154,30 @@ fn store_from(folder: &Path, places: &Places) -> PathBuf {
 /// Opens a store.
 ///
 /// # Errors
-/// If it cannot be made or written, with what to do.
+/// If it cannot be made or written, or its path cannot be told to other programs, with what to do.
 pub fn store(root: &Path) -> Result<Store, Fault> {
+    if root.to_str().is_none() {
+        return Err(Fault::hint(
+            2,
+            format!("the path of the store is not UTF-8: {}", root.display()),
+            "name another folder with --cache DIR or FLOW_CACHE: programs are told their paths in it as text",
+        ));
+    }
     Store::open(root).map_err(|error| {
         Fault::hint(3, error.to_string(), "make the folder writable, or name another with --cache DIR or FLOW_CACHE")
     })
+}
+
+/// Opens a store for what only reads: made if it is not there, as a mirror may have to be put into it, but as good where it
+/// cannot be written.
+///
+/// # Errors
+/// If its path cannot be told to other programs.
+pub fn store_to_read(root: &Path) -> Result<Store, Fault> {
+    match store(root) {
+        Err(fault) if fault.code() == 2 => Err(fault),
+        opened => Ok(opened.unwrap_or_else(|_| Store::to_read(root))),
+    }
 }
 
 /// Says what of the store cannot be believed: each is a miss, never silent.
@@ -177,18 +196,6 @@ pub fn machine() -> Result<Machine, Fault> {
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
     let variables =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-/// Opens a store for what only reads: made if it is not there, as a mirror may have to be put into it, but as good where it
-/// cannot be written.
-///
-/// # Errors
-/// If its path cannot be told to other programs.
-pub fn store_to_read(root: &Path) -> Result<Store, Fault> {
-    match store(root) {
-        Err(fault) if fault.code() == 2 => Err(fault),
-        opened => Ok(opened.unwrap_or_else(|_| Store::to_read(root))),
-    }
-}
-
     Ok(Machine { flow, host, variables: variables.collect() })
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::names::{AttemptId, SlotKind};
 use crate::plan::Plan;
 use crate::process;
-use crate::slots::{Holder, Lease, SlotDir, SlotName};
+use crate::slots::{Holder, Lease, SlotDir, SlotError, SlotName};
 use crate::store::KeyLock;
 
 /// How long orphans of a slot's last holder may take to die.
@@ -112,7 +112,15 @@ impl Leases {
             .iter()
             .map(|lane| Lane { kind: lane.name.value.to_string(), width: lane.width, used: 0 })
             .collect();
-        let dir = if slots.is_empty() { None } else { Some(SlotDir::open(dir).map_err(|error| error.to_string())?) };
+        let open = || {
+            let dir = SlotDir::open(dir)?;
+            slots.iter().try_for_each(|slot| dir.probe(&slot.locks))?;
+            Ok(dir)
+        };
+        let dir = match slots.is_empty() {
+            true => None,
+            false => Some(open().map_err(|error: SlotError| error.to_string())?),
+        };
         Ok(Self { dir, store: store.to_owned(), slots, lanes })
     }
 
