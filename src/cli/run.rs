@@ -151,6 +151,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
     } else if !args.quiet {
         observers.push(progress::for_terminal(&plan, &wanted));
     }
+    leases.stand_aside();
     let journal = Journal::create(&store.root, &run);
     let manifest = path.display().to_string();
     let dispatcher = Dispatcher::new(Parts {

@@ -34,6 +34,8 @@ pub struct Leases {
     store: PathBuf,
     slots: Vec<Slot>,
     lanes: Vec<Lane>,
+    /// The cores that no slot names; none where none does, or where none is left.
+    rest: Vec<u32>,
 }
 
 /// What an action holds.
@@ -121,7 +123,10 @@ impl Leases {
             true => None,
             false => Some(open().map_err(|error: SlotError| error.to_string())?),
         };
-        Ok(Self { dir, store: store.to_owned(), slots, lanes })
+        let kept: Vec<u32> = slots.iter().flat_map(|slot| slot.cores.clone()).collect();
+        let mut rest = if kept.is_empty() { Vec::new() } else { process::own_cores() };
+        rest.retain(|core| !kept.contains(core));
+        Ok(Self { dir, store: store.to_owned(), slots, lanes, rest })
     }
 
     /// Takes what an action holds, all or nothing.
@@ -202,12 +207,13 @@ impl Leases {
         if !own.is_empty() {
             return own;
         }
-        let kept: Vec<u32> = self.slots.iter().flat_map(|slot| slot.cores.clone()).collect();
-        if kept.is_empty() {
-            return Vec::new();
-        }
-        let all = std::thread::available_parallelism().map_or(1, usize::from);
-        (0..u32::try_from(all).unwrap_or(u32::MAX)).filter(|core| !kept.contains(core)).collect()
+        self.rest.clone()
+    }
+
+    /// Keeps this process, and the supervisors that it starts from now on, off the cores that slots name: what is measured there
+    /// would be measured with them. Where slots name no cores, or all there are, everything stays as it is.
+    pub fn stand_aside(&self) {
+        process::keep_to(&self.rest);
     }
 
     /// Gives back what an action held.
