@@ -18,7 +18,7 @@ use crate::cli::progress;
 use crate::cli::select::{self, Selection};
 use crate::names::RunId;
 use crate::plan::Missing;
-use crate::report::{jobs, table};
+use crate::report::{composite, jobs, table};
 use crate::run::decide::{Again, remakes};
 use crate::run::dispatch::{Dispatcher, Observer, Options, Order, Parts};
 use crate::run::journal::Journal;
@@ -178,6 +178,8 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
         let width = output::width();
         output::data(table::results(&results, width))?;
         output::data(table::legend(&results, width))?;
+        let ends = jobs::ends(&plan, &store, &index, &wanted);
+        output::data(composite::text(&composite::composites(&plan, &store, &index, &ends), width))?;
         output::data(table::summary(&results, Some(&report.finished), width))?;
         crate::cli::progress::next_steps(&results, &path);
     }
