@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::measure::{Contract, MetricSpec, Protocol};
+use crate::money::Prices;
 use crate::names::{CandidateName, RepoName, SlotKind, StepName};
+use crate::units::Usd;
 
 mod bind;
 mod build;
@@ -22,6 +24,7 @@ mod given;
 mod grammar;
 mod graph;
 mod holes;
+mod money;
 mod node;
 mod read;
 mod reference;
@@ -32,6 +35,7 @@ pub mod template;
 mod types;
 
 pub use flaw::{Flaw, Flaws};
+pub use money::{Budget, Expect};
 pub use read::{read, read_text};
 pub use reference::reference;
 pub use template::Template;
@@ -97,6 +101,12 @@ pub struct Pipeline {
     pub tools: Vec<Tool>,
     /// The manifest's own axes.
     pub axes: Vec<Axis>,
+    /// What models cost.
+    pub prices: Prices,
+    /// The most that agents may cost.
+    pub budget: Option<Budget>,
+    /// The amount above which a run asks before it spends.
+    pub confirm: Option<Spanned<Usd>>,
     /// The steps, amendments applied, in an order in which each comes after what it needs.
     pub steps: Vec<Step>,
 }
@@ -175,6 +185,8 @@ pub struct Candidate {
     pub files: Vec<GivenFile>,
     /// What stands for `{args}` in the adapter's argv.
     pub args: Vec<Spanned<Template>>,
+    /// What one attempt is expected to take.
+    pub expect: Option<Expect>,
     /// Its environment.
     pub env: Env,
 }
@@ -259,6 +271,8 @@ pub struct Agent {
     pub usage_lines: Option<Spanned<String>>,
     /// A file within `{out}` that tells what the agent did: kept for people, redacted.
     pub trajectory: Option<Spanned<String>>,
+    /// Whether it calls no model, so that it costs nothing.
+    pub free: bool,
 }
 
 /// A thing held while a step runs.
@@ -270,6 +284,8 @@ pub struct Slot {
     pub name: Spanned<String>,
     /// The cores that belong to it.
     pub cores: Vec<u32>,
+    /// What an hour of it costs.
+    pub hourly: Option<Usd>,
 }
 
 /// A share of concurrency without a device.

@@ -5,6 +5,7 @@
 
 mod agents;
 mod env;
+mod money;
 mod pipeline;
 mod steps;
 mod top;
@@ -72,21 +73,17 @@ const COMMAND: In = In::Step(Kind::Command);
 
 /// Every node, in the order of the reference.
 pub(super) fn forms() -> impl Iterator<Item = &'static Form> {
-    [top::FORMS, pipeline::FORMS, agents::FORMS, env::FORMS, steps::FORMS].into_iter().flatten()
+    [top::FORMS, pipeline::FORMS, agents::FORMS, money::FORMS, env::FORMS, steps::FORMS].into_iter().flatten()
 }
 
 /// Words of the design that this version does not read, so that a flaw can say that instead of guessing.
 pub(super) const LATER: &[&str] = &[
     "provider",
-    "prices",
     "asset",
-    "budget",
-    "confirm",
     "goals",
     "on",
     "reuse",
     "canary",
-    "expect",
     "with",
     "second-session",
     "source",
