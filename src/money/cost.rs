@@ -41,7 +41,8 @@ impl Cost {
 }
 
 /// The cost of an attempt that began at a time, by its tokens. The model is the one that the provider said it answered with; if
-/// it said none, or one without a price, that which the candidate asks for.
+/// it said none, or one without a price, or one whose id is a part of the id that the candidate asks for
+/// (`us.anthropic.claude-x` answers as `claude-x`), it is the one that the candidate asks for.
 #[must_use]
 pub fn cost(usage: Option<&Usage>, asked: Option<&str>, prices: &Prices, at: Timestamp) -> Cost {
     let Some(usage) = usage else { return Cost::unknown("its usage was not read") };
@@ -88,6 +89,10 @@ pub fn cost(usage: Option<&Usage>, asked: Option<&str>, prices: &Prices, at: Tim
 fn rate(usage: &Usage, asked: Option<&str>, prices: &Prices, at: Timestamp) -> Result<(Rate, Option<String>), String> {
     let price = match usage.models.as_slice() {
         [] => prices.of(asked.ok_or("the model is not known")?, at)?,
+        // One model by two names, of which the longer also says by which way it was reached: that way has its own price.
+        [one] if asked.is_some_and(|asked| asked.contains(one.as_str()) && prices.knows(asked)) => {
+            prices.of(asked.unwrap_or_default(), at)?
+        }
         [one] => match (prices.of(one, at), asked) {
             (Ok(price), _) => price,
             // A provider may answer with another name than the one that its price list and the candidate use.
@@ -189,6 +194,10 @@ mod tests {
         };
         assert_eq!(at(&answered(&["bare"]), "m-1", THEN).exact(), Some(usd("2")));
         assert_eq!(at(&answered(&["nobody"]), "m-1", THEN).exact(), Some(usd("3")));
+        let routed = prices().0.into_iter().chain([Price { model: Pattern::new("us.m-1-v1"), ..prices().0[2].clone() }]);
+        let routed = Prices(routed.collect());
+        let by_route = cost(Some(&answered(&["m-1"])), Some("us.m-1-v1"), &routed, THEN.parse().unwrap());
+        assert_eq!(by_route.exact(), Some(usd("2")));
         assert_eq!(at(&answered(&["m-1", "m-2"]), "m-1", THEN).exact(), Some(usd("3")));
         let mixed = at(&answered(&["m-1", "bare"]), "m-1", THEN);
         assert_eq!(mixed.unknown.as_deref(), Some("several models of different prices answered"));

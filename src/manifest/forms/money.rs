@@ -26,7 +26,7 @@ pub(super) const FORMS: &[Form] = &[
         ],
         repeat: true,
         inner: In::Price,
-        meaning: "The price of a million tokens from a date on (the first moment of that day in UTC), until a later date of the same id. `*` stands for any run of characters. An attempt is priced by the date on which it began, and by the id that the provider answered with, else by the candidate's. Two that mean the same id are a flaw, unless they are written alike and differ in `since`.",
+        meaning: "The price of a million tokens from a date on (the first moment of that day in UTC), until a later date of the same id. `*` stands for any run of characters. An attempt is priced by the date on which it began, and by the id that the provider answered with; by the candidate's where the provider told none, one without a price, or one that is a part of the candidate's. Two that mean the same id are a flaw, unless they are written alike and differ in `since`.",
         example: "model \"us.anthropic.claude-sonnet-4-5-*\" since=\"2025-09-29\" input=(usd)3.00 output=(usd)15.00 cache-read=(usd)0.30 cache-write=(usd)3.75",
         ..NODE
     },
