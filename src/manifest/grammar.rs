@@ -28,6 +28,10 @@ pub(super) enum In {
     Tool,
     /// In `agent` at the top of a file.
     Agent,
+    /// In `provider`.
+    Provider,
+    /// In `on`.
+    On,
     /// In `secret`.
     Secret,
     /// In `prices`.
@@ -124,6 +128,8 @@ pub(super) struct Prop {
     pub(super) ty: Ty,
     /// Whether it must be there.
     pub(super) must: bool,
+    /// Whether it may be given more than once.
+    pub(super) repeat: bool,
 }
 
 /// A node of the grammar.
@@ -180,6 +186,8 @@ impl In {
             Self::Slots => "in `slots`".into(),
             Self::Tool => "in a tool".into(),
             Self::Agent => "in an agent".into(),
+            Self::Provider => "in a provider".into(),
+            Self::On => "in `on`".into(),
             Self::Secret => "in `secret`".into(),
             Self::Prices => "in `prices`".into(),
             Self::Price => "in a `model` of `prices`".into(),

@@ -12,7 +12,7 @@ const INTRO: &str = "# The manifest
 <!-- Written from the reader's own table: UPDATE_DOCS=1 cargo test --test manifest_reference -->
 
 A manifest is a KDL 2 file. It begins with `flow 1` (a line `/- kdl-version 2` may stand before) and holds one `pipeline`.
-Imported files hold `agent`, `prices`, `tool` and `step` only; the file with the pipeline may hold them too.
+Imported files hold `agent`, `provider`, `prices`, `tool` and `step` only; the file with the pipeline may hold them too.
 
 - Arguments are the thing itself, properties (`name=value`) are modifiers of it, children (`{ … }`) are its parts.
 - What begins with a digit, holds a `/` or a brace stands in double quotes; commit ids always do. Flags are `#true`, `#false`.
@@ -73,12 +73,14 @@ pub fn reference() -> String {
         ("In `candidate`", In::Candidate),
         ("In `config`", In::Config),
         ("In `agent`", In::Agent),
+        ("In `provider`", In::Provider),
         ("In `tool`", In::Tool),
         ("In `slots`", In::Slots),
         ("In `prices`", In::Prices),
         ("In `model` of `prices`", In::Price),
         ("In `step`", In::AnyStep),
         ("In `protocol`", In::Protocol),
+        ("In `on`", In::On),
         ("In `secret`", In::Secret),
     ];
     let mut told: Vec<&Form> = Vec::new();
@@ -86,8 +88,8 @@ pub fn reference() -> String {
         // Writing to a String cannot fail.
         let _ = write!(text, "\n## {title}\n");
         for form in at.forms() {
-            // Two nodes may have one name in different places.
-            let known = told.iter().any(|other| std::ptr::eq(*other, form));
+            // One name may be two things in two places.
+            let known = told.iter().any(|other| other.name == form.name && other.meaning == form.meaning);
             describe(&mut text, form, at, known);
             if !known {
                 told.push(form);

@@ -194,7 +194,8 @@ mod tests {
         };
         assert_eq!(at(&answered(&["bare"]), "m-1", THEN).exact(), Some(usd("2")));
         assert_eq!(at(&answered(&["nobody"]), "m-1", THEN).exact(), Some(usd("3")));
-        let routed = prices().0.into_iter().chain([Price { model: Pattern::new("us.m-1-v1"), ..prices().0[2].clone() }]);
+        let routed =
+            prices().0.into_iter().chain([Price { model: Pattern::new("us.m-1-v1"), ..prices().0[2].clone() }]);
         let routed = Prices(routed.collect());
         let by_route = cost(Some(&answered(&["m-1"])), Some("us.m-1-v1"), &routed, THEN.parse().unwrap());
         assert_eq!(by_route.exact(), Some(usd("2")));
