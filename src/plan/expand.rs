@@ -305,6 +305,7 @@ impl Expander<'_> {
             limit: decl.limit.as_ref().map(|limit| limit.value),
             usage_lines: adapter.and_then(|adapter| adapter.usage_lines.as_ref()).map(|marker| marker.value.clone()),
             trajectory: adapter.and_then(|adapter| adapter.trajectory.as_ref()).map(|file| file.value.clone()),
+            free: adapter.is_some_and(|adapter| adapter.free),
         }))
     }
 
@@ -478,6 +479,7 @@ fn nobody() -> AgentAsk {
         limit: None,
         usage_lines: None,
         trajectory: None,
+        free: false,
     }
 }
 

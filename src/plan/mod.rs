@@ -279,6 +279,8 @@ pub struct AgentAsk {
     pub usage_lines: Option<String>,
     /// A file in the attempt's `{out}` that tells what the agent did.
     pub trajectory: Option<String>,
+    /// Whether it calls no model.
+    pub free: bool,
 }
 
 /// Take the patch.

@@ -361,6 +361,9 @@ fn keep_trajectory(
 }
 
 fn usage(ask: &AgentAsk, stdout: &[u8]) -> Usage {
+    if ask.free {
+        return Usage { input: Some(0), output: Some(0), ..Usage::default() };
+    }
     let unknown = |why: &str| Usage { unknown_because: Some(why.to_owned()), ..Usage::default() };
     let Some(marker) = &ask.usage_lines else { return unknown("the adapter says nothing of usage") };
     let text = String::from_utf8_lossy(&stdout[stdout.len().saturating_sub(USAGE_READ)..]);

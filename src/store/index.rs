@@ -54,6 +54,8 @@ struct Head {
     kind: String,
     axes: Axes,
     at: Timestamp,
+    #[serde(default)]
+    slots: Vec<String>,
 }
 
 impl Index {
@@ -196,6 +198,7 @@ impl Index {
                         file,
                         offset,
                         len: line.len() as u32,
+                        kind: kind_code(&head.kind, !head.slots.is_empty()),
                         name: rows.intern(head.attempt.as_str()),
                     };
                     if head.line == "ended" { rows.tail.push(row) } else { rows.started.push(row) }
@@ -320,6 +323,12 @@ pub(super) fn wide_hash(kind: &str, axes: &Axes) -> u64 {
         Some(commit) => fnv([kind, commit].into_iter()),
         None => 0,
     }
+}
+
+/// A number for a kind of step and whether it held slots: by it attempts are found without being read.
+pub(super) fn kind_code(kind: &str, held: bool) -> u32 {
+    let kind = fnv([kind].into_iter()) as u32;
+    kind & !1 | u32::from(held)
 }
 
 /// FNV-1a over texts: the same on every machine.
