@@ -28,6 +28,10 @@ pub(super) enum In {
     Tool,
     /// In `agent` at the top of a file.
     Agent,
+    /// In `provider`.
+    Provider,
+    /// In `on`.
+    On,
     /// In `secret`.
     Secret,
     /// In `protocol`.
@@ -116,6 +120,8 @@ pub(super) struct Prop {
     pub(super) ty: Ty,
     /// Whether it must be there.
     pub(super) must: bool,
+    /// Whether it may be given more than once.
+    pub(super) repeat: bool,
 }
 
 /// A node of the grammar.
@@ -172,6 +178,8 @@ impl In {
             Self::Slots => "in `slots`".into(),
             Self::Tool => "in a tool".into(),
             Self::Agent => "in an agent".into(),
+            Self::Provider => "in a provider".into(),
+            Self::On => "in `on`".into(),
             Self::Secret => "in `secret`".into(),
             Self::Protocol => "in `protocol`".into(),
             Self::Step(kind) => format!("in a step that uses `{}`", kind.word()),
