@@ -6,6 +6,7 @@
 mod agents;
 mod env;
 mod pipeline;
+mod readings;
 mod steps;
 mod top;
 
@@ -72,7 +73,7 @@ const COMMAND: In = In::Step(Kind::Command);
 
 /// Every node, in the order of the reference.
 pub(super) fn forms() -> impl Iterator<Item = &'static Form> {
-    [top::FORMS, pipeline::FORMS, agents::FORMS, env::FORMS, steps::FORMS].into_iter().flatten()
+    [top::FORMS, pipeline::FORMS, agents::FORMS, readings::FORMS, env::FORMS, steps::FORMS].into_iter().flatten()
 }
 
 /// Words of the design that this version does not read, so that a flaw can say that instead of guessing.
