@@ -98,6 +98,10 @@ name_type!(
     CandidateName
 );
 name_type!(
+    /// The name of a provider of models.
+    ProviderName
+);
+name_type!(
     /// The name of a repository in the manifest.
     RepoName
 );

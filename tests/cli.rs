@@ -103,3 +103,49 @@ fn a_reader_that_goes_away_is_no_error() {
         assert_eq!(code, Some(0), "{args:?}");
     }
 }
+
+#[test]
+fn what_cannot_be_printed_is_an_error_and_the_run_keeps_its_records() {
+    let flow = Flow::sample();
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let to_full = |args: &[&str]| flow.ran(flow.command(args).stdout(full()).output().unwrap());
+    to_full(&["run", "m.kdl", "--json"]).exits(3).says("cannot write to standard output: No space left");
+    flow.run().settles().executes_nothing();
+    for args in [&["run", "m.kdl"][..], &["plan", "m.kdl"], &["status"], &["show", "pkg/{one}/tidy/1"], &["--help"]] {
+        to_full(args).exits(3).says("cannot write to standard output");
+    }
+}
+
+#[test]
+fn events_nobody_reads_lose_no_record() {
+    let flow = Flow::sample();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let ran = flow.ran(flow.command(&["run", "m.kdl", "--json"]).stdout(writer).output().unwrap());
+    ran.settles();
+    assert_eq!(ran.stderr, "");
+    flow.run().settles().executes_nothing();
+}
+
+#[test]
+fn an_empty_selector_selects_nothing() {
+    let flow = Flow::sample();
+    flow.run().settles();
+    for option in ["--only", "--commit", "--class", "--until", "--retry"] {
+        flow.flow(&["run", "m.kdl", option, ""]).exits(2).says("it is empty").says("leave the option out");
+        flow.flow(&["run", "m.kdl", option, " "]).exits(2).says("it is empty");
+    }
+    flow.flow(&["show", ""]).exits(2).says("has a job ``");
+    flow.flow(&["show", "", "m.kdl"]).exits(2).says("has no job ``");
+    flow.flow(&["why", ""]).exits(2);
+}
+
+#[test]
+fn a_class_is_suggested_only_if_it_is_near() {
+    let flow = Flow::sample();
+    let asks = |class: &str| flow.flow(&["plan", "m.kdl", "--class", class]);
+    asks("sucess_neutral").exits(2).says("did you mean SUCCESS_NEUTRAL?");
+    let far = asks("NOPE");
+    far.exits(2).says("the classes are:").says("AGENT_TIMEOUT");
+    assert!(!far.stderr.contains("did you mean"), "{}", far.stderr);
+}

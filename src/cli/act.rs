@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use serde::Deserialize;
 
 use crate::cli::fault::Fault;
+use crate::cli::output;
 use crate::git;
 use crate::hostile::read_regular;
 use crate::units::Span;
@@ -88,7 +89,7 @@ fn scripted(args: Scripted) -> Result<ExitCode, Fault> {
     if let Some(patch) = &args.patch
         && apply(patch)?
     {
-        println!("applied {}", patch.display());
+        output::data(format!("applied {}\n", patch.display()))?;
     }
     let mut script = Script::default();
     if let Some(path) = &args.script {
@@ -107,7 +108,7 @@ fn scripted(args: Scripted) -> Result<ExitCode, Fault> {
         code = status.code().and_then(|code| u8::try_from(code).ok()).or(Some(1));
     }
     if let Some(usage) = &script.usage {
-        println!("flow-usage {usage}");
+        output::data(format!("flow-usage {usage}\n"))?;
     }
     let delay = match (args.delay, &script.delay) {
         (Some(delay), _) => Some(delay.0),

@@ -32,7 +32,7 @@ pub async fn find(wanted: &str, manifest: Option<&Path>, places: &Places) -> Res
     let glob = Glob::new(wanted).map_err(|error| Fault::new(2, error.to_string()))?.compile_matcher();
     let means = |job: &JobId, axes: &Axes| {
         let name = job.as_str();
-        name.starts_with(wanted)
+        (name.starts_with(wanted) && !wanted.is_empty())
             || glob.is_match(name)
             || (wanted.len() >= 4 && axes.get("commit").is_some_and(|commit| commit.starts_with(wanted)))
     };

@@ -198,12 +198,7 @@ const SHOWN: usize = 20;
 /// The fault that a run cannot start for what this machine lacks; `None` if it lacks nothing.
 #[must_use]
 pub fn lacks(manifest: &Manifest, missing: &[&Missing]) -> Option<Fault> {
-    let mut distinct: Vec<&Missing> = Vec::new();
-    for lacking in missing {
-        if !distinct.contains(lacking) {
-            distinct.push(lacking);
-        }
-    }
+    let distinct = Missing::distinct(missing.iter().copied());
     let first = distinct.first()?;
     let more = distinct.len() - 1;
     let summary = match more {

@@ -17,13 +17,29 @@ const USUAL: usize = 100;
 /// # Errors
 /// If it cannot be written for another reason than that the reader went away.
 pub fn data(bytes: impl AsRef<[u8]>) -> Result<(), Fault> {
-    let mut out = io::stdout().lock();
-    match out.write_all(bytes.as_ref()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Fault::new(3, format!("cannot write to standard output: {error}")))
-        }
+    match write(bytes) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(unwritable(&error)),
         _ => Ok(()),
     }
+}
+
+/// Writes to standard output, to its end.
+///
+/// # Errors
+/// Whatever the system says, also that the reader went away.
+pub fn write(bytes: impl AsRef<[u8]>) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes.as_ref()).and_then(|()| out.flush())
+}
+
+/// That standard output takes nothing more.
+#[must_use]
+pub fn unwritable(error: &io::Error) -> Fault {
+    Fault::hint(
+        3,
+        format!("cannot write to standard output: {error}"),
+        "what was printed is not whole; what the store holds is: the same command prints it again",
+    )
 }
 
 /// Prints a line to standard error. That nobody reads it must not end a run, as `eprintln` would.

@@ -1,14 +1,15 @@
 //! Progress of a run for people and for programs: plain lines off a terminal, bars on one, JSON where asked.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use unicode_width::UnicodeWidthStr;
 
+use crate::cli::fault::Fault;
 use crate::cli::output;
 use crate::event::{Event, Told};
 use crate::manifest::Kind;
@@ -26,15 +27,41 @@ const SHOWN: usize = 8;
 const TICK: Duration = Duration::from_millis(500);
 
 /// Every event as a line of JSON on standard output.
-pub struct Json;
+#[derive(Default)]
+pub struct Json {
+    lost: Lost,
+}
+
+/// Why events could not be printed, once they could not.
+#[derive(Clone, Default)]
+pub struct Lost(Arc<OnceLock<std::io::Error>>);
+
+impl Lost {
+    /// The fault to end with when the run is over. A reader that went away is none: it has read what it wanted.
+    #[must_use]
+    pub fn fault(&self) -> Option<Fault> {
+        self.0.get().filter(|error| error.kind() != std::io::ErrorKind::BrokenPipe).map(output::unwritable)
+    }
+}
+
+impl Json {
+    /// What is known of events that could not be printed: for when the run is over and this is gone.
+    #[must_use]
+    pub fn lost(&self) -> Lost {
+        self.lost.clone()
+    }
+}
 
 impl Observer for Json {
     fn see(&mut self, told: &Told) {
-        if let Ok(line) = serde_json::to_string(told) {
-            let mut out = std::io::stdout().lock();
-            // A reader that went away does not end the run: what it would have read is in the journal.
-            let _ = writeln!(out, "{line}");
-            let _ = out.flush();
+        // The run goes on all the same: what would have been read is in the journal. But nothing is printed after a gap.
+        if self.lost.0.get().is_some() {
+            return;
+        }
+        if let Ok(line) = serde_json::to_string(told)
+            && let Err(error) = output::write(line + "\n")
+        {
+            let _ = self.lost.0.set(error);
         }
     }
 }

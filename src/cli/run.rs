@@ -18,7 +18,7 @@ use crate::cli::progress;
 use crate::cli::select::{self, Selection};
 use crate::names::RunId;
 use crate::plan::Missing;
-use crate::report::{jobs, table};
+use crate::report::{composite, jobs, table};
 use crate::run::decide::{Again, remakes};
 use crate::run::dispatch::{Dispatcher, Observer, Options, Order, Parts};
 use crate::run::journal::Journal;
@@ -60,7 +60,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
     /// Try again what has used up its attempts, for jobs that match a glob
-    #[arg(long, value_name = "JOB-GLOB")]
+    #[arg(long, value_name = "JOB-GLOB", value_parser = select::not_empty)]
     retry: Vec<String>,
     /// How long running actions may go on after Ctrl-C
     #[arg(long, value_name = "SPAN", default_value = "90s")]
@@ -139,8 +139,11 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
         again,
     };
     let mut observers: Vec<Box<dyn Observer>> = Vec::new();
+    let mut lost = None;
     if args.json {
-        observers.push(Box::new(progress::Json));
+        let json = progress::Json::default();
+        lost = Some(json.lost());
+        observers.push(Box::new(json));
     } else if !args.quiet {
         observers.push(progress::for_terminal(&plan, &wanted));
     }
@@ -161,12 +164,17 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
     for damage in store.cas.take_damage() {
         output::say(&format!("warning: {damage}"));
     }
+    if let Some(fault) = lost.and_then(|lost| lost.fault()) {
+        return Err(fault);
+    }
     if !args.json {
         let index = Index::load(&store.root).map_err(|error| broken(error.to_string()))?;
         let results = jobs::results(&plan, &store, &index, &wanted);
         let width = output::width();
         output::data(table::results(&results, width))?;
         output::data(table::legend(&results, width))?;
+        let ends = jobs::ends(&plan, &store, &index, &wanted);
+        output::data(composite::text(&composite::composites(&plan, &store, &index, &ends), width))?;
         output::data(table::summary(&results, Some(&report.finished), width))?;
         crate::cli::progress::next_steps(&results, &path);
     }

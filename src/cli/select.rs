@@ -8,20 +8,31 @@ use crate::cli::fault::Fault;
 use crate::plan::Plan;
 use crate::plan::graph::upstream_of;
 
+/// Reads a selector: one that is empty, as an unset variable of a script leaves it, would select what nobody meant.
+///
+/// # Errors
+/// If it is empty.
+pub fn not_empty(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() {
+        return Err("it is empty: say what is meant, or leave the option out to mean all".into());
+    }
+    Ok(text.to_owned())
+}
+
 /// Selection of jobs and steps.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Selection {
     /// Only jobs that match a glob: `shop/*/careful/1`, `*/hasty/*`
-    #[arg(long, value_name = "JOB-GLOB")]
+    #[arg(long, value_name = "JOB-GLOB", value_parser = not_empty)]
     pub only: Vec<String>,
     /// Only jobs of commits that begin so
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = not_empty)]
     pub commit: Vec<String>,
     /// Only jobs whose last class was this
-    #[arg(long, value_name = "CLASS")]
+    #[arg(long, value_name = "CLASS", value_parser = not_empty)]
     pub class: Vec<String>,
     /// Nothing beyond this step
-    #[arg(long, value_name = "STEP")]
+    #[arg(long, value_name = "STEP", value_parser = not_empty)]
     pub until: Option<String>,
 }
 
@@ -68,9 +79,8 @@ pub fn jobs(
     let only = globs(&selection.only)?;
     for class in &selection.class {
         if !Class::ALL.iter().any(|known| known.name() == class) {
-            let near = Class::ALL.iter().min_by_key(|known| strsim::damerau_levenshtein(known.name(), class));
-            let hint = near.map_or_else(String::new, |near| format!("did you mean {near}?"));
-            return Err(Fault::hint(2, format!("there is no class `{class}`"), hint));
+            let known = Class::ALL.iter().map(|known| known.name());
+            return Err(Fault::hint(2, format!("there is no class `{class}`"), class_like(class, known)));
         }
     }
     let selected = |index: &usize| {
@@ -94,6 +104,16 @@ pub fn jobs(
         ));
     }
     Ok(jobs)
+}
+
+/// The class that was most likely meant, or all there are.
+fn class_like<'a>(class: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
+    let upper = class.to_uppercase();
+    let near = known.clone().map(|name| (strsim::damerau_levenshtein(name, &upper), name)).min();
+    match near {
+        Some((distance, near)) if distance <= near.len() / 4 => format!("did you mean {near}?"),
+        _ => format!("the classes are: {}", known.collect::<Vec<_>>().join(", ")),
+    }
 }
 
 /// Compiles globs of jobs: a `*` does not cross a `/`.

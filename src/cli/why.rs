@@ -48,7 +48,7 @@ pub struct WhyArgs {
     #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "")]
     run: Option<String>,
     /// Only jobs that match a glob
-    #[arg(long, value_name = "GLOB")]
+    #[arg(long, value_name = "GLOB", value_parser = select::not_empty)]
     job: Vec<String>,
     /// Every step and every line
     #[arg(long)]

@@ -5,16 +5,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::flaw::{Draft, Report};
+use super::flaw::{Draft, Report, suggest};
 use super::grammar::In;
 use super::node::{Node, Value};
 use super::read::{Top, missing, read_file};
 use super::{
-    Agent, Axis, Candidate, Config, Env, GivenFile, Lane, Pass, Pipeline, Repo, RepoSource, SecretFrom, SecretSource,
-    Slot, Spanned, Template, Tests, Tool, commits, config, readings, types,
+    Agent, Axis, Candidate, Config, Env, GivenFile, Lane, Pass, Pipeline, Repo, RepoSource, Reuse, SecretFrom,
+    SecretSource, Slot, Spanned, Template, Tests, Tool, commits, config, providers, readings, types,
 };
 use crate::measure::metric::Better;
 use crate::measure::{Contract, Kind as MetricKind, MetricSpec};
+use crate::outcome::Cause;
 
 /// The largest axis file, in bytes.
 const AXIS_BYTES: u64 = 64 << 20;
@@ -51,6 +52,7 @@ pub(super) fn pipeline(node: Node<'_>, top: &Top<'_>, report: &Report) -> Option
     let agents: BTreeMap<String, Agent> =
         top.agents.iter().filter_map(|&node| agent(node, report)).map(|a| (a.name.value.clone(), a)).collect();
     unique(top.agents.iter().copied(), "agent", report);
+    unique(top.providers.iter().copied(), "provider", report);
     unique(top.tools.iter().copied(), "tool", report);
     for name in ["repo", "candidate", "axis"] {
         unique(node.all(name), name, report);
@@ -66,6 +68,8 @@ pub(super) fn pipeline(node: Node<'_>, top: &Top<'_>, report: &Report) -> Option
         repos: node.all("repo").filter_map(|node| repo(node, report)).collect(),
         candidates: node.all("candidate").filter_map(|node| candidate(node, report)).collect(),
         agents,
+        providers: providers::providers(&top.providers, report),
+        on: node.all("on").filter_map(providers::on).collect(),
         slots: slots().filter_map(slot).collect(),
         lanes: slots().filter_map(lane).collect(),
         tools: top.tools.iter().filter_map(|&node| tool(node)).collect(),
@@ -168,12 +172,48 @@ fn candidate(node: Node<'_>, report: &Report) -> Option<Candidate> {
         name: Spanned { value: name.value.as_str().into(), place: name.place },
         agent: node.prop("agent")?.text()?,
         model: node.child("model").and_then(Node::text),
+        provider: node.child("model").and_then(providers::of_model),
+        canary: node.child("canary").and_then(providers::canary),
         config: node.child("config").and_then(|node| candidate_config(node, report)),
         samples: node.child("samples").and_then(|node| node.arg(0)?.whole()).unwrap_or(1),
+        reuse: node.child("reuse").map(|node| reuse(node, report)).unwrap_or_default(),
         files: node.all("file").filter_map(|node| given(node, report)).collect(),
         args: node.child("args").map(Node::templates).unwrap_or_default(),
         env,
     })
+}
+
+fn reuse(node: Node<'_>, report: &Report) -> Reuse {
+    let word = node.arg(0).and_then(Value::str);
+    let causes: Vec<Value<'_>> = node.props("cause").collect();
+    let run = node.prop("run").and_then(Value::text);
+    let said = usize::from(word.is_some()) + usize::from(run.is_some());
+    if said != 1 || causes.is_empty() == (word == Some("except")) {
+        report.add(
+            Draft::new("bad-reuse", node.place(), "`reuse` says which earlier draws stand in one of four ways")
+                .label("not one of them")
+                .help("write `reuse usable`, `reuse except cause=\"TOOL_OUTPUT_MISSING\"`, `reuse run=\"RUN\"` or `reuse strict`"),
+        );
+    }
+    let mut except = Vec::new();
+    for value in causes {
+        let Some(name) = value.str() else { continue };
+        match Cause::ALL.iter().find(|cause| cause.name() == name) {
+            Some(cause) => except.push(*cause),
+            None => report.add(
+                Draft::new("unknown-cause", value.place(), format!("there is no cause `{name}`"))
+                    .label("unknown")
+                    .help(suggest(name, Cause::ALL.iter().map(|cause| cause.name()), "cause")),
+            ),
+        }
+    }
+    match (word, run) {
+        (Some("strict"), _) => Reuse::Strict,
+        (Some("usable"), _) => Reuse::Usable,
+        (Some("except"), _) => Reuse::Except(except),
+        (_, Some(run)) => Reuse::Run(run.value),
+        _ => Reuse::Environment,
+    }
 }
 
 fn candidate_config(node: Node<'_>, report: &Report) -> Option<Config> {
@@ -250,7 +290,7 @@ pub(super) fn env<'a>(nodes: impl Iterator<Item = Node<'a>>, report: &Report) ->
             }
             _ => {
                 let file = node.prop("file").and_then(Value::path);
-                let command = node.child("command").map(Node::texts);
+                let command = node.child("command").map(providers::argv);
                 let source = match (file, command) {
                     (Some(file), Some(_)) => {
                         report.add(
@@ -261,10 +301,10 @@ pub(super) fn env<'a>(nodes: impl Iterator<Item = Node<'a>>, report: &Report) ->
                         continue;
                     }
                     (Some(file), None) => SecretSource::File(file.value),
-                    (None, Some(argv)) => SecretSource::Command(argv.into_iter().map(|word| word.value).collect()),
+                    (None, Some(argv)) => SecretSource::Command(argv),
                     (None, None) => SecretSource::Variable,
                 };
-                env.secret.push(SecretFrom { name, source });
+                env.secret.push(SecretFrom { name, source, of_provider: false });
             }
         }
     }
@@ -311,6 +351,7 @@ fn tool(node: Node<'_>) -> Option<Tool> {
             })
             .collect(),
         watch: node.all("watch").flat_map(Node::templates).collect(),
+        source: node.child("source").and_then(|node| node.arg(0)?.template()),
     })
 }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::flaw::{Draft, Report, list, suggest};
 use super::graph::{axes, edges, order};
-use super::{Body, Input, InputFrom, Pipeline, Place, Spanned, Step, bind, holes};
+use super::{Body, Input, InputFrom, Pipeline, Place, Spanned, Step, bind, holes, providers};
 use crate::measure::{Kind as MetricKind, MetricSpec};
 use crate::names::StepName;
 
@@ -15,6 +15,7 @@ use crate::names::StepName;
 pub(super) fn all(pipeline: &mut Pipeline, report: &Report) {
     slots(pipeline, report);
     candidates(pipeline, report);
+    providers::check(pipeline, report);
     let known = names(pipeline, report);
     if pipeline.steps.is_empty() {
         report.add(
@@ -34,6 +35,7 @@ pub(super) fn all(pipeline: &mut Pipeline, report: &Report) {
     // Only after the checks: an adapter that nobody uses is checked too.
     let used: BTreeSet<String> = pipeline.candidates.iter().map(|candidate| candidate.agent.value.clone()).collect();
     pipeline.agents.retain(|name, _| used.contains(name));
+    providers::keep_used(pipeline);
 }
 
 fn slots(pipeline: &Pipeline, report: &Report) {

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use super::flaw::{Draft, suggest};
 use super::holes::{AGENT, Checker, Known, env_signature, env_templates, of_step};
+use super::providers::keyed_signature;
 use super::{Agent, Body, Candidate, Place, Spanned, Template};
 
 impl Checker<'_> {
@@ -77,7 +78,7 @@ impl Checker<'_> {
     fn secrets(&self, candidate: &Candidate, agent: &Agent) {
         let Some(config) = &candidate.config else { return };
         let steps = self.pipeline.steps.iter().filter(|step| matches!(step.body, Body::Agent(_))).map(|step| &step.env);
-        let envs = steps.chain([&candidate.env, &agent.env]);
+        let envs = steps.chain([&candidate.env, &agent.env]).chain(self.provider_env(candidate));
         let known: BTreeSet<&str> = envs.flat_map(|env| &env.secret).map(|secret| secret.name.value.as_str()).collect();
         let text = config.value.to_string();
         let mut told: BTreeSet<&str> = BTreeSet::new();
@@ -92,7 +93,7 @@ impl Checker<'_> {
                     )
                     .label("in this file")
                     .help(format!(
-                        "add `secret {name}` to the candidate; {}",
+                        "add `secret {name}` to the candidate or to its provider; {}",
                         suggest(name, known.iter().copied(), "secret")
                     )),
                 );
@@ -111,6 +112,7 @@ impl Checker<'_> {
                 agent.run.iter().chain(&candidate.args).map(|arg| arg.value.to_string()).collect();
             parts.extend(env_signature(&agent.env));
             parts.extend(env_signature(&candidate.env));
+            parts.extend(self.provider_env(candidate).into_iter().flat_map(keyed_signature));
             parts.extend(
                 candidate
                     .files

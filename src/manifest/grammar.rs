@@ -34,6 +34,10 @@ pub(super) enum In {
     Finder,
     /// In `usage` in `reading`.
     Usage,
+    /// In `provider`.
+    Provider,
+    /// In `on`.
+    On,
     /// In `secret`.
     Secret,
     /// In `protocol`.
@@ -128,6 +132,8 @@ pub(super) struct Prop {
     pub(super) ty: Ty,
     /// Whether it must be there.
     pub(super) must: bool,
+    /// Whether it may be given more than once.
+    pub(super) repeat: bool,
 }
 
 /// A node of the grammar.
@@ -187,6 +193,8 @@ impl In {
             Self::Reading => "in `reading`".into(),
             Self::Finder => "in a reader".into(),
             Self::Usage => "in `usage`".into(),
+            Self::Provider => "in a provider".into(),
+            Self::On => "in `on`".into(),
             Self::Secret => "in `secret`".into(),
             Self::Protocol => "in `protocol`".into(),
             Self::Step(kind) => format!("in a step that uses `{}`", kind.word()),

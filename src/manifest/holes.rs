@@ -39,7 +39,7 @@ pub(super) fn all(pipeline: &Pipeline, report: &Report) {
                 checker.template(&Spanned { value: value.clone(), place: probe.place }, &known);
             }
         }
-        tool.watch.iter().for_each(|path| checker.template(path, &known));
+        tool.watch.iter().chain(&tool.source).for_each(|path| checker.template(path, &known));
     }
     // An axis would make one agent many; it is taken by steps.
     let axes: BTreeSet<&str> = pipeline.axes.iter().map(|axis| axis.name.value.as_str()).collect();
@@ -50,6 +50,9 @@ pub(super) fn all(pipeline: &Pipeline, report: &Report) {
     }
     for candidate in &pipeline.candidates {
         checker.candidate(candidate, &plain);
+    }
+    for provider in pipeline.providers.values() {
+        checker.provider(provider, &plain);
     }
     checker.twins();
     for step in &pipeline.steps {

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::ReadingTable;
 use crate::measure::{Contract, MetricSpec, Protocol};
-use crate::names::{CandidateName, RepoName, SlotKind, StepName};
+use crate::names::{CandidateName, ProviderName, RepoName, SlotKind, StepName};
+use crate::outcome::Cause;
 
 mod bind;
 mod build;
@@ -26,6 +27,7 @@ mod grammar;
 mod graph;
 mod holes;
 mod node;
+mod providers;
 mod read;
 mod readings;
 mod reference;
@@ -36,12 +38,13 @@ pub mod template;
 mod types;
 
 pub use flaw::{Flaw, Flaws};
+pub use providers::fill_variables;
 pub use read::{read, read_text};
 pub use reference::reference;
 pub use template::Template;
 
 /// A stretch of one of the manifest's files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
     /// Index into [`Manifest::files`].
     pub file: usize,
@@ -93,6 +96,10 @@ pub struct Pipeline {
     pub candidates: Vec<Candidate>,
     /// The adapters that the candidates name, by name.
     pub agents: BTreeMap<String, Agent>,
+    /// The providers that the candidates name, by name.
+    pub providers: BTreeMap<ProviderName, Provider>,
+    /// What is run when something happens.
+    pub on: Vec<On>,
     /// The slots, one node each.
     pub slots: Vec<Slot>,
     /// Lanes that are only a count: `lane build 2`.
@@ -171,16 +178,38 @@ pub struct Candidate {
     pub agent: Spanned<String>,
     /// The model's id.
     pub model: Option<Spanned<String>>,
+    /// Who offers the model.
+    pub provider: Option<Spanned<ProviderName>>,
+    /// How many of its jobs go first; 0 for none and no breaker.
+    pub canary: Option<Spanned<u32>>,
     /// Its configuration file.
     pub config: Option<Config>,
     /// How many independent draws, at least 1.
     pub samples: u32,
+    /// Which earlier draws stand although the agent's version or environment changed.
+    pub reuse: Reuse,
     /// Files given to the agent, by role.
     pub files: Vec<GivenFile>,
     /// What stands for `{args}` in the adapter's argv.
     pub args: Vec<Spanned<Template>>,
     /// Its environment.
     pub env: Env,
+}
+
+/// Which earlier draws of an agent stand when nothing but its version or its environment changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Reuse {
+    /// Those whose environment alone changed.
+    #[default]
+    Environment,
+    /// None.
+    Strict,
+    /// Those whose job came to a measured class, or to none yet.
+    Usable,
+    /// Those that did not end by one of these causes.
+    Except(Vec<Cause>),
+    /// Those of a run.
+    Run(String),
 }
 
 /// A configuration file: YAML, TOML or JSON by its ending, keyed by its parsed value. Read and checked by the reader.
@@ -234,6 +263,8 @@ pub struct SecretFrom {
     pub name: Spanned<String>,
     /// Where flow reads it, again at each attempt.
     pub source: SecretSource,
+    /// Whether a provider declares it: where it cannot be had, no agent of that provider can work.
+    pub of_provider: bool,
 }
 
 /// A secret's source.
@@ -245,6 +276,70 @@ pub enum SecretSource {
     File(PathBuf),
     /// A command's output without its last newline.
     Command(Vec<String>),
+}
+
+/// A provider of models. What it gives its agents is `env`; the rest says when an agent may be begun, and is in no key.
+#[derive(Clone, Debug)]
+pub struct Provider {
+    /// Its name.
+    pub name: Spanned<ProviderName>,
+    /// How many agents at once; `None` leaves it to `--jobs`.
+    pub lane: Option<u32>,
+    /// What its agents get.
+    pub env: Env,
+    /// The argv that tells whether a call would be taken.
+    pub probe: Option<Vec<String>>,
+    /// Until when its credential is good.
+    pub expires: Option<Expires>,
+    /// What it allows a minute.
+    pub per_minute: PerMinute,
+}
+
+/// Where a provider's credential says until when it is good.
+#[derive(Clone, Debug)]
+pub struct Expires {
+    /// Who says it.
+    pub source: ExpiresSource,
+    /// The JSON pointer of the time; without one all that is said is the time.
+    pub pointer: Option<String>,
+}
+
+/// Who says until when a credential is good.
+#[derive(Clone, Debug)]
+pub enum ExpiresSource {
+    /// A file: its path, in which only `{var.NAME}` may stand, and the folder it is relative to.
+    File(Spanned<Template>, PathBuf),
+    /// A command's output.
+    Command(Vec<String>),
+}
+
+/// What a provider allows a minute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PerMinute {
+    /// Calls.
+    pub requests: Option<u64>,
+    /// Tokens, read and written.
+    pub tokens: Option<u64>,
+}
+
+/// `on lane-closed { command … }`.
+#[derive(Clone, Debug)]
+pub struct On {
+    /// When.
+    pub moments: Vec<Moment>,
+    /// The argv.
+    pub command: Vec<String>,
+}
+
+/// When a command of `on` is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// A lane closed.
+    LaneClosed,
+    /// A candidate is paused.
+    Breaker,
+    /// The run is over.
+    RunFinished,
 }
 
 /// An agent adapter: how one is run. Data, not code.
@@ -311,6 +406,8 @@ pub struct Tool {
     pub probes: Vec<Spanned<Vec<Template>>>,
     /// Folders whose change makes the probes be asked again.
     pub watch: Vec<Spanned<Template>>,
+    /// The folder of its own source tree, relative to `dir`.
+    pub source: Option<Spanned<Template>>,
 }
 
 /// An axis of the manifest's own.

@@ -91,6 +91,11 @@ impl<'a> Node<'a> {
         self.entries().find(|value| value.key() == Some(name))
     }
 
+    /// A property that may be given more than once.
+    pub(super) fn props(self, name: &'a str) -> impl Iterator<Item = Value<'a>> {
+        self.entries().filter(move |value| value.key() == Some(name))
+    }
+
     /// Its children.
     pub(super) fn children(self) -> impl Iterator<Item = Node<'a>> {
         let nodes = self.raw.children().map_or(&[][..], |document| document.nodes());

@@ -86,6 +86,8 @@ fn finish(report: Report, pipeline: Option<Pipeline>) -> Result<Manifest, Flaws>
 pub(super) struct Top<'a> {
     /// `agent`.
     pub(super) agents: Vec<Node<'a>>,
+    /// `provider`.
+    pub(super) providers: Vec<Node<'a>>,
     /// `tool`, of the files and of the pipeline.
     pub(super) tools: Vec<Node<'a>>,
     /// `step`, of the files.
@@ -101,13 +103,16 @@ fn assemble(loaded: &[Loaded], whole: bool, report: &Report) -> Option<Pipeline>
         for node in nodes() {
             match node.name() {
                 "agent" => top.agents.push(node),
+                "provider" => top.providers.push(node),
                 "tool" => top.tools.push(node),
                 "step" => top.steps.push(node),
                 "pipeline" if file.scope.file == 0 => pipeline = pipeline.or(Some(node)),
                 "pipeline" => report.add(
                     Draft::new("imported-pipeline", node.place(), "an imported file holds no pipeline")
                         .label("belongs in the file that is run")
-                        .help("move what is shared into `agent`, `tool` and `step` at the top of this file"),
+                        .help(
+                            "move what is shared into `agent`, `provider`, `tool` and `step` at the top of this file",
+                        ),
                 ),
                 _ => {}
             }
@@ -124,7 +129,7 @@ fn assemble(loaded: &[Loaded], whole: bool, report: &Report) -> Option<Pipeline>
         return None;
     };
     top.tools.extend(pipeline.all("tool"));
-    let steps = steps::read(&top.steps, pipeline, &top.tools, report);
+    let steps = steps::read(&top.steps, pipeline, &steps::Tools::of(&top.tools, &top.agents), report);
     let mut built = build::pipeline(pipeline, &top, report)?;
     built.steps = steps;
     if whole {

@@ -12,7 +12,7 @@ const INTRO: &str = "# The manifest
 <!-- Written from the reader's own table: UPDATE_DOCS=1 cargo test --test manifest_reference -->
 
 A manifest is a KDL 2 file. It begins with `flow 1` (a line `/- kdl-version 2` may stand before) and holds one `pipeline`.
-Imported files hold `agent`, `tool` and `step` only; the file with the pipeline may hold them too.
+Imported files hold `agent`, `provider`, `tool` and `step` only; the file with the pipeline may hold them too.
 
 - Arguments are the thing itself, properties (`name=value`) are modifiers of it, children (`{ … }`) are its parts.
 - What begins with a digit, holds a `/` or a brace stands in double quotes; commit ids always do. Flags are `#true`, `#false`.
@@ -72,21 +72,24 @@ pub fn reference() -> String {
         ("In `candidate`", In::Candidate),
         ("In `config`", In::Config),
         ("In `agent`", In::Agent),
+        ("In `provider`", In::Provider),
         ("In `tool`", In::Tool),
         ("In `slots`", In::Slots),
         ("In `step`", In::AnyStep),
         ("In `protocol`", In::Protocol),
+        ("In `on`", In::On),
         ("In `secret`", In::Secret),
     ];
-    let mut told: Vec<&str> = Vec::new();
+    let mut told: Vec<&Form> = Vec::new();
     for (title, at) in sections {
         // Writing to a String cannot fail.
         let _ = write!(text, "\n## {title}\n");
         for form in at.forms() {
-            let known = told.contains(&form.name);
+            // One name may be two things in two places.
+            let known = told.iter().any(|other| other.name == form.name && other.meaning == form.meaning);
             describe(&mut text, form, at, known);
             if !known {
-                told.push(form.name);
+                told.push(form);
             }
         }
     }

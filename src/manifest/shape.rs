@@ -146,7 +146,8 @@ fn properties(node: Node<'_>, form: &'static Form, report: &Report) {
     let mut seen: Vec<Value<'_>> = Vec::new();
     for value in node.entries() {
         let Some(key) = value.key() else { continue };
-        if let Some(first) = seen.iter().find(|other| other.key() == Some(key)) {
+        let repeats = form.props.iter().any(|prop| prop.name == key && prop.repeat);
+        if let Some(first) = seen.iter().find(|other| other.key() == Some(key) && !repeats) {
             report.add(
                 Draft::new("repeated-property", value.place(), format!("`{key}` is given twice"))
                     .label("again here")

@@ -27,7 +27,7 @@ struct Raw<'a> {
 }
 
 /// Reads all steps: those of the files, those of the pipeline, and the pipeline's amendments.
-pub(super) fn read<'a>(top: &[Node<'a>], pipeline: Node<'a>, tools: &[Node<'a>], report: &Report) -> Vec<Step> {
+pub(super) fn read<'a>(top: &[Node<'a>], pipeline: Node<'a>, tools: &Tools<'_>, report: &Report) -> Vec<Step> {
     let own: Vec<Node<'a>> = pipeline.all("step").collect();
     let defines = |node: &&Node<'_>| node.prop("uses").is_some() || node.prop("like").is_some();
     for node in top.iter().filter(|node| !defines(node)) {
@@ -193,7 +193,7 @@ fn names(node: Option<&Node<'_>>) -> Vec<Spanned<StepName>> {
     texts.into_iter().map(|text| Spanned { value: StepName::new(text.value), place: text.place }).collect()
 }
 
-fn build(raw: &Raw<'_>, tools: &[Node<'_>], report: &Report) -> Option<Step> {
+fn build(raw: &Raw<'_>, tools: &Tools<'_>, report: &Report) -> Option<Step> {
     let find = |name: &str| raw.children.iter().find(|child| child.name() == name);
     let all = |name: &'static str| raw.children.iter().copied().filter(move |child| child.name() == name);
     let body = match raw.kind {
@@ -258,8 +258,28 @@ fn once(names: Vec<Spanned<StepName>>, report: &Report) -> Vec<Spanned<StepName>
     seen
 }
 
-fn environment(raw: &Raw<'_>, tools: &[Node<'_>], report: &Report) -> EnvironmentBody {
-    let known: Vec<&str> = tools.iter().filter_map(|tool| tool.arg(0)?.str()).collect();
+/// The declared tools by name.
+pub(super) struct Tools<'a> {
+    all: Vec<&'a str>,
+    /// Those that no agent runs: an interpreter that is not named is one of them.
+    spare: Vec<&'a str>,
+}
+
+impl<'a> Tools<'a> {
+    /// Those of some nodes, given the adapters that may run them.
+    pub(super) fn of(tools: &[Node<'a>], agents: &[Node<'a>]) -> Self {
+        let runs = agents.iter().flat_map(|agent| agent.all("run")).flat_map(Node::templates);
+        let acting: Vec<String> =
+            runs.flat_map(|template| template.value.holes().map(str::to_owned).collect::<Vec<_>>()).collect();
+        let all: Vec<&str> = tools.iter().filter_map(|tool| tool.arg(0)?.str()).collect();
+        let acts = |name: &str| acting.iter().any(|hole| hole.strip_prefix("tool.") == Some(name));
+        let spare = all.iter().copied().filter(|name| !acts(name)).collect();
+        Self { all, spare }
+    }
+}
+
+fn environment(raw: &Raw<'_>, tools: &Tools<'_>, report: &Report) -> EnvironmentBody {
+    let known = &tools.all;
     let Some(recipe) = raw.children.iter().find(|child| child.name() == "recipe") else {
         report.add(
             Draft::new("missing-node", raw.name.place, format!("the environment `{}` has no `recipe`", raw.name.value))
@@ -274,12 +294,12 @@ fn environment(raw: &Raw<'_>, tools: &[Node<'_>], report: &Report) -> Environmen
             report.add(
                 Draft::new("unknown-tool", tool.place(), format!("there is no tool `{}`", name.value))
                     .label("not declared")
-                    .help(suggest(&name.value, known, "tool")),
+                    .help(suggest(&name.value, known.iter().copied(), "tool")),
             );
         }
         return EnvironmentBody { tool: text };
     }
-    match known.as_slice() {
+    match tools.spare.as_slice() {
         [] => EnvironmentBody { tool: None },
         [one] => EnvironmentBody { tool: Some(Spanned { value: (*one).to_owned(), place: recipe.place() }) },
         several => {

@@ -283,6 +283,9 @@ impl Expander<'_> {
         let tools = tools_in(&argv);
         self.want_tools(&tools, missing);
         let mut envs = vec![&decl.env, &candidate.env];
+        if let Some(provider) = point.candidate.and_then(|candidate| pipeline.provider_of(candidate)) {
+            envs.insert(0, &provider.env);
+        }
         if let Some(adapter) = adapter {
             envs.insert(0, &adapter.env);
         }
@@ -366,8 +369,13 @@ impl Expander<'_> {
             Body::Environment(environment) => environment.tool.as_ref().map(|tool| tool.value.clone()),
             _ => None,
         });
-        let only_tool = match pipeline.tools.as_slice() {
-            [tool] => Some(tool.name.value.clone()),
+        let acts = |name: &str| {
+            let runs = pipeline.agents.values().flat_map(|agent| &agent.run);
+            runs.flat_map(|template| template.value.holes()).any(|hole| hole.strip_prefix("tool.") == Some(name))
+        };
+        let mut spare = pipeline.tools.iter().filter(|tool| !acts(&tool.name.value));
+        let only_tool = match (spare.next(), spare.next()) {
+            (Some(tool), None) => Some(tool.name.value.clone()),
             _ => None,
         };
         let timed = metrics.iter().any(|metric| metric.kind == measure::Kind::Time);

@@ -21,12 +21,14 @@ pub mod graph;
 pub mod intake;
 pub mod points;
 pub mod scope;
+pub mod tools;
 mod whole;
 
 pub use intake::Intake;
+pub use tools::SourceFact;
 
 /// Something that the machine lacks: an unset variable, an absent tool, a commit that no repository here holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Missing {
     /// What, as the object of a sentence: `the variable BENCH_PYTHON is not set`.
     pub what: String,
@@ -36,6 +38,15 @@ pub struct Missing {
     pub place: Option<Place>,
     /// Whether a run must not start without it. A commit that asks for more slots than there are only blocks itself.
     pub fatal: bool,
+}
+
+impl Missing {
+    /// Each once, in their order: one lacking thing is often missed by every action of a commit, or of all.
+    #[must_use]
+    pub fn distinct<'a>(all: impl IntoIterator<Item = &'a Self>) -> Vec<&'a Self> {
+        let mut seen = HashSet::new();
+        all.into_iter().filter(|missing| seen.insert(*missing)).collect()
+    }
 }
 
 /// What a declared tool turned out to be.
@@ -49,6 +60,8 @@ pub struct ToolFact {
     pub stat: String,
     /// The arguments of its probes.
     pub probes: Vec<Vec<String>>,
+    /// Its own source tree, where the manifest names it.
+    pub source: Option<SourceFact>,
     /// Whether it is a script, such as a version manager's shim: what it starts may depend on the folder it is started in.
     pub script: bool,
 }
@@ -397,23 +410,4 @@ pub fn point_name(axes: &Axes) -> String {
     }
     parts.extend(axes.0.iter().filter(|(axis, _)| !known.contains(&axis.as_str())).map(|(_, value)| value.as_str()));
     parts.join("/")
-}
-
-/// What tells that a program is no longer what it was: device, inode, size and times of the file behind its links.
-#[must_use]
-pub fn tool_stat(path: &std::path::Path) -> String {
-    use std::os::unix::fs::MetadataExt;
-    match std::fs::metadata(path) {
-        Ok(meta) => format!(
-            "{}:{} {} {}.{:09} {}.{:09}",
-            meta.dev(),
-            meta.ino(),
-            meta.size(),
-            meta.mtime(),
-            meta.mtime_nsec(),
-            meta.ctime(),
-            meta.ctime_nsec()
-        ),
-        Err(_) => "gone".to_owned(),
-    }
 }

@@ -12,7 +12,7 @@ use crate::names::{Axes, JobId};
 use crate::outcome::Owner;
 use crate::plan::{Job, Plan, Role};
 use crate::run::decide::{Decision, decide, shut_gate};
-use crate::step::{End, classify};
+use crate::step::{End, Keyed, classify, draft};
 use crate::store::{Index, Store};
 
 /// What came of one job.
@@ -64,7 +64,7 @@ pub fn ends(plan: &Plan, store: &Store, index: &Index, wanted: &[bool]) -> Vec<E
     let mut ends = vec![End::Pending; plan.nodes.len()];
     for node in (0..plan.nodes.len()).filter(|node| wanted[*node]) {
         ends[node] = match decide(plan, node, &ends, store, index, false) {
-            Decision::Served { ended, .. } => End::Settled(ended),
+            Decision::Served { ended, .. } | Decision::Reused { ended, .. } => End::Settled(ended),
             Decision::Over(end) => end,
             Decision::Execute { .. } => match shut_gate(plan, node, &ends) {
                 Some(by) => End::Blocked { by },
@@ -145,6 +145,9 @@ pub fn result(plan: &Plan, job: usize, ends: &Vec<End>) -> JobResult {
             None => "finished".to_owned(),
             Some(failure) => failure.cause.name().to_lowercase().replace('_', "-"),
         });
+        if reused(plan, classify, ends) {
+            result.marks.push("REUSED".to_owned());
+        }
         if let Some(usage) = &agent.usage {
             result.tokens = [usage.input, usage.output];
         }
@@ -158,6 +161,15 @@ pub fn result(plan: &Plan, job: usize, ends: &Vec<End>) -> JobResult {
         result.evidence = Some(verdict.class.next_action().to_owned());
     }
     result
+}
+
+/// Whether the draw that stands for a job's agent was made under another key.
+fn reused(plan: &Plan, classify: usize, ends: &Vec<End>) -> bool {
+    let Some(node) = plan.linked(classify, &Role::Agent) else { return false };
+    match (ends[node].settled(), draft(plan, node, ends)) {
+        (Some(ended), Keyed::Ready(record)) => record.key() != ended.key,
+        _ => false,
+    }
 }
 
 /// What the commit of a job is about, if it could be resolved.

@@ -1,5 +1,6 @@
 //! What came of it: the results of jobs, read from the store alone, and tables of them.
 
+pub mod composite;
 pub mod detail;
 pub mod detail_text;
 pub mod jobs;

@@ -207,9 +207,10 @@ pub fn summary(results: &[JobResult], finished: Option<&Event>, width: usize) ->
     }
     let mut text = format!("\n{}\n", wrap(&parts.join(", "), width).join("\n  "));
     if let Some(Event::RunFinished { run, actions, .. }) = finished {
+        let reused = if actions.reused > 0 { format!("{} reused, ", actions.reused) } else { String::new() };
         let said = format!(
-            "run {run}: {} actions: {} executed ({} of them failed), {} cached, {} skipped, {} blocked",
-            actions.total, actions.executed, actions.failed, actions.cached, actions.skipped, actions.blocked
+            "run {run}: {} actions: {} executed ({} of them failed), {} cached, {}{} skipped, {} blocked",
+            actions.total, actions.executed, actions.failed, actions.cached, reused, actions.skipped, actions.blocked
         );
         text.push_str(&format!("{}\n", wrap(&said, width).join("\n  ")));
     }

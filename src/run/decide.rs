@@ -10,6 +10,7 @@ use crate::event::Reason;
 use crate::key::{ActionKey, Change, KeyRecord, Value};
 use crate::manifest::Kind;
 use crate::plan::{Ask, Plan};
+use crate::run::reuse::{Reused, reusable};
 use crate::step::{End, Ends, Keyed, draft, inputs_of};
 use crate::store::{Index, Store};
 use crate::units::human_span;
@@ -28,6 +29,15 @@ pub enum Decision {
         over_limit: bool,
         /// The store no longer has all it left.
         lost: bool,
+    },
+    /// A draw of another version of the agent, or in another environment, stands for it.
+    Reused {
+        /// Its own key.
+        key: ActionKey,
+        /// The attempt that stands for it.
+        ended: Arc<Ended>,
+        /// What is otherwise today.
+        changes: Vec<Change>,
     },
     /// It is to be executed.
     Execute {
@@ -86,6 +96,12 @@ pub fn remakes(plan: &Plan, store: &Store, index: &Index, wanted: &[bool]) -> Ve
                     gone.push(node);
                 }
             }
+            Decision::Reused { ended, .. } => {
+                if lost(&ended, store).is_some() {
+                    gone.push(node);
+                }
+                ends[node] = End::Settled(ended);
+            }
             Decision::Over(end) => ends[node] = end,
             _ => {}
         }
@@ -124,6 +140,14 @@ pub fn decide_again(plan: &Plan, node: usize, ends: &dyn Ends, store: &Store, in
             },
             Serves::Raised(changes) => raised = changes,
         }
+    }
+    if raised.is_empty()
+        && gone.is_empty()
+        && !again.retry
+        && let Some(Reused { ended, changes }) = reusable(plan, node, &record, ends, store, index)
+        && (!again.remake || lost(&ended, store).is_none())
+    {
+        return Decision::Reused { key, ended, changes };
     }
     let unsettled = || attempts.iter().filter(|ended| !ended.outcome.settles());
     let counted =

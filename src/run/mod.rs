@@ -8,5 +8,6 @@ pub mod leases;
 pub mod outbox;
 pub mod prepare;
 pub mod recover;
+pub mod reuse;
 pub mod state;
 pub mod writer;

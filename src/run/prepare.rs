@@ -14,7 +14,8 @@ use crate::key::Value;
 use crate::manifest::{Body, Kind, Manifest, Pipeline, Place, RepoSource, Template, Tool};
 use crate::names::SlotKind;
 use crate::plan::expand::{expand, protected, set_heights};
-use crate::plan::{CheckoutAsk, CommitFact, Facts, Intake, Missing, Plan, ToolFact, tool_stat};
+use crate::plan::tools::{newest_within, source_listing, source_stat, tool_stat};
+use crate::plan::{CheckoutAsk, CommitFact, Facts, Intake, Missing, Plan, SourceFact, ToolFact};
 use crate::process::answer;
 use crate::step::checkout;
 use crate::step::context::Machine;
@@ -25,8 +26,6 @@ use crate::store::{Index, Store};
 const PROBE: Duration = Duration::from_secs(60);
 /// How long fetching a repository may take.
 const FETCH: Duration = Duration::from_secs(2 * 3600);
-/// How many entries of a watched folder are looked at.
-const WATCHED: usize = 100_000;
 
 /// A plan and what it was made with.
 pub struct Prepared {
@@ -66,14 +65,14 @@ pub async fn prepare(
         ..Facts::default()
     };
     let mut memory = Memory::load(store);
+    let mut intake = Intake::default();
     for tool in &pipeline.tools {
-        let fact = probe(tool, &facts, machine, &mut memory).await;
+        let fact = probe(tool, &facts, machine, &mut memory, &mut intake).await;
         facts.tools.insert(tool.name.value.clone(), fact);
     }
     memory.save(store);
     facts.devices = devices(pipeline, machine).await;
     facts.commits = tokio::task::block_in_place(|| commits(pipeline, &sources, store, index, wishes, &mut notices));
-    let mut intake = Intake::default();
     let mut plan = tokio::task::block_in_place(|| expand(manifest.clone(), facts, &mut intake));
     let typical = typical_seconds(&plan);
     set_heights(&mut plan, &|node| typical[node]);
@@ -228,7 +227,13 @@ impl Memory {
     }
 }
 
-async fn probe(tool: &Tool, facts: &Facts, machine: &Machine, memory: &mut Memory) -> Result<ToolFact, Missing> {
+async fn probe(
+    tool: &Tool,
+    facts: &Facts,
+    machine: &Machine,
+    memory: &mut Memory,
+    intake: &mut Intake,
+) -> Result<ToolFact, Missing> {
     let missing =
         |what: String, hint: &str| Missing { what, hint: hint.to_owned(), place: Some(tool.path.place), fatal: true };
     let fill = |template: &Template, prefix: Option<&Path>| {
@@ -256,6 +261,19 @@ async fn probe(tool: &Tool, facts: &Facts, machine: &Machine, memory: &mut Memor
         .iter()
         .map(|probe| probe.value.iter().map(|argument| fill(argument, prefix)).collect())
         .collect::<Result<_, _>>()?;
+    let source = match &tool.source {
+        None => None,
+        Some(source) => {
+            let dir = tool.dir.join(fill(&source.value, prefix)?);
+            let fact = source_fact(&dir, memory, intake).map_err(|error| Missing {
+                what: format!("the source tree {} cannot be read: {error}", dir.display()),
+                hint: "correct the path of the tool's `source`, or leave it out".into(),
+                place: Some(source.place),
+                fatal: true,
+            })?;
+            Some(fact)
+        }
+    };
     let script = is_script(&path);
     if !probes.is_empty() {
         let asked: Vec<String> = probes.iter().map(|arguments| arguments.join("\u{1f}")).collect();
@@ -273,7 +291,7 @@ async fn probe(tool: &Tool, facts: &Facts, machine: &Machine, memory: &mut Memor
                 said
             }
         };
-        return Ok(ToolFact { path, identity, stat, probes, script });
+        return Ok(ToolFact { path, identity, stat, probes, source, script });
     }
     let question = Digest::of(format!("{}\n{stat}\nbytes", path.display()).as_bytes()).hex();
     let digest = match memory.known.get(&question) {
@@ -286,7 +304,23 @@ async fn probe(tool: &Tool, facts: &Facts, machine: &Machine, memory: &mut Memor
             digest.hex()
         }
     };
-    Ok(ToolFact { path, identity: format!("sha256:{digest}"), stat, probes, script: false })
+    Ok(ToolFact { path, identity: format!("sha256:{digest}"), stat, probes, source, script: false })
+}
+
+/// What a tool's source tree is. Its files are read again only if the stat of one of them changed.
+fn source_fact(dir: &Path, memory: &mut Memory, intake: &mut Intake) -> std::io::Result<SourceFact> {
+    let stat = source_stat(dir)?;
+    let question = Digest::of(format!("{}\n{stat}\nsource", dir.display()).as_bytes()).hex();
+    let listing = match memory.known.get(&question) {
+        Some(known) => known.clone().into_bytes(),
+        None => {
+            let listing = source_listing(dir)?;
+            memory.known.insert(question, String::from_utf8_lossy(&listing).into_owned());
+            memory.changed = true;
+            listing
+        }
+    };
+    Ok(SourceFact { dir: dir.to_owned(), listing: intake.bytes(listing), stat })
 }
 
 fn is_script(path: &Path) -> bool {
@@ -304,28 +338,6 @@ fn find(written: &str, dir: &Path, machine: &Machine) -> Option<PathBuf> {
     let path = machine.variables.get("PATH")?;
     let executable = |path: &PathBuf| path.metadata().is_ok_and(|meta| meta.is_file() && meta.mode() & 0o111 != 0);
     std::env::split_paths(path).map(|folder| folder.join(written)).find(executable)
-}
-
-/// The newest change below a folder, and how many entries there are: changes when something in it changes.
-fn newest_within(folder: &Path) -> String {
-    let mut newest = 0;
-    let mut seen = 0;
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
-        for entry in entries.flatten() {
-            seen += 1;
-            if seen > WATCHED {
-                return format!("{newest} more than {WATCHED}");
-            }
-            let Ok(meta) = entry.metadata() else { continue };
-            newest = newest.max(meta.ctime() * 1_000_000_000 + meta.ctime_nsec());
-            if meta.is_dir() {
-                folders.push(entry.path());
-            }
-        }
-    }
-    format!("{newest} {seen}")
 }
 
 /// What the slots are, one text a kind (the device that steps are keyed by) and one a GPU slot (its lock's name).

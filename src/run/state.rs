@@ -38,6 +38,8 @@ pub enum By {
     Executed,
     /// An attempt that was there.
     Cached,
+    /// A draw of another version of the agent, or in another environment.
+    Reused,
     /// Another action of this run with the same key.
     Shared(usize),
     /// Nobody: it was not executed.
@@ -121,6 +123,7 @@ impl States {
                 let count = match (by, end) {
                     (By::Executed, _) => &mut self.counts.executed,
                     (By::Cached | By::Shared(_), _) => &mut self.counts.cached,
+                    (By::Reused, _) => &mut self.counts.reused,
                     (By::Nobody, End::Skipped(_)) => &mut self.counts.skipped,
                     (By::Nobody, _) => &mut self.counts.blocked,
                 };

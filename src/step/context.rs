@@ -14,6 +14,7 @@ use crate::manifest::{Base, Template};
 use crate::names::AttemptId;
 use crate::outcome::{Cause, Failure};
 use crate::plan::Plan;
+use crate::plan::tools::{SourceFact, source_stat, tool_stat};
 use crate::store::Store;
 
 /// Blobs larger than this are not read into memory.
@@ -165,14 +166,20 @@ impl Context {
         argv.iter().map(|template| template.fill(value)).collect()
     }
 
-    /// The tools whose stat is no longer what it was when the plan was made.
+    /// The first tool that is no longer what it was when the plan was made: its executable or its source tree.
     #[must_use]
     pub fn changed_tool(&self, tools: &[String]) -> Option<Failure> {
         tools.iter().find_map(|tool| match self.plan.facts.tools.get(tool) {
-            Some(Ok(fact)) if crate::plan::tool_stat(&fact.path) != fact.stat => Some(Failure::new(
-                Cause::ToolChanged,
-                &format!("{} changed since the run was planned", fact.path.display()),
-            )),
+            Some(Ok(fact)) => {
+                let same = |source: &SourceFact| source_stat(&source.dir).is_ok_and(|stat| stat == source.stat);
+                let changed = if tool_stat(&fact.path) == fact.stat {
+                    fact.source.as_ref().filter(|source| !same(source)).map(|source| &source.dir)
+                } else {
+                    Some(&fact.path)
+                };
+                let what = changed?.display();
+                Some(Failure::new(Cause::ToolChanged, &format!("{what} changed since the run was planned")))
+            }
             _ => None,
         })
     }

@@ -155,6 +155,9 @@ impl Draft<'_> {
         for tool in tools {
             if let Some(Ok(fact)) = facts.tools.get(tool) {
                 self.text(&format!("tool {tool}"), &fact.identity);
+                if let Some(source) = &fact.source {
+                    self.push(&format!("source {tool}"), Value::Blob(source.listing));
+                }
             }
         }
     }

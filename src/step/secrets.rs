@@ -23,7 +23,9 @@ impl Context {
         let mut secrets = Vec::new();
         for secret in from {
             let name = &secret.name.value;
-            let lacking = |why: String| Failure::new(Cause::NotStarted, &format!("the secret {name} {why}"));
+            // Without its provider's credential no agent can work: a login that ran out looks like this.
+            let cause = if secret.of_provider { Cause::CredentialsExpired } else { Cause::NotStarted };
+            let lacking = |why: String| Failure::new(cause, &format!("the secret {name} {why}"));
             let value = match &secret.source {
                 SecretSource::Variable => self
                     .machine

@@ -22,6 +22,8 @@ use crate::store::{Index, Store};
 pub enum State {
     /// Served.
     Hit,
+    /// Served by a draw of another version of the agent, or in another environment.
+    Reused,
     /// Executed, because an ingredient of its own changed.
     Changed,
     /// Executed if what is executed upstream of it comes out otherwise.
@@ -44,6 +46,7 @@ impl State {
     pub fn word(self) -> &'static str {
         match self {
             Self::Hit => "hit",
+            Self::Reused => "reused",
             Self::Changed => "changed",
             Self::Follows => "follows",
             Self::New => "new",
@@ -166,6 +169,14 @@ impl Seer<'_> {
                     (_, true) => Some("the store no longer has what it left; nothing needs it".to_owned()),
                     _ => None,
                 };
+                said.served = Some(ended.clone());
+                self.ends[node] = End::Settled(ended);
+            }
+            Decision::Reused { key, ended, changes } => {
+                said.state = State::Reused;
+                said.key = Some(key);
+                said.changes = changes;
+                said.because = Some("an earlier draw stands for it, as `reuse` says".to_owned());
                 said.served = Some(ended.clone());
                 self.ends[node] = End::Settled(ended);
             }

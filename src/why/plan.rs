@@ -47,7 +47,7 @@ pub fn json(plan: &Plan, forecasts: &[Forecast], lacking: &[Missing]) -> serde_j
         "pipeline": plan.manifest.pipeline.name.value,
         "actions": actions,
         "execute": execute,
-        "reuse": 0,
+        "reuse": forecasts.iter().filter(|said| said.state == State::Reused).count(),
         "missing": lacking.iter().map(|lacks| json!({"what": lacks.what, "hint": lacks.hint})).collect::<Vec<_>>(),
         "cost_usd": {"known": 0.0, "unknown_attempts": execute, "because": ["flow keeps no prices yet"]},
         "wall_s": null,
@@ -97,6 +97,7 @@ pub fn text(plan: &Plan, forecasts: &[Forecast], lacking: &[Missing], all: bool)
 fn table(plan: &Plan, forecasts: &[Forecast]) -> String {
     let states = [
         State::Hit,
+        State::Reused,
         State::New,
         State::Changed,
         State::Follows,
@@ -162,7 +163,7 @@ fn paragraph(plan: &Plan, lines: &[String], members: &[&Forecast]) -> String {
 /// What is not executed and not served, by why.
 fn left_out<'a>(forecasts: &[&'a Forecast]) -> Vec<(State, String, Vec<&'a Forecast>)> {
     let mut found: Vec<(State, String, Vec<&'a Forecast>)> = Vec::new();
-    for said in forecasts.iter().filter(|said| matches!(said.state, State::Exhausted)) {
+    for said in forecasts.iter().filter(|said| matches!(said.state, State::Exhausted | State::Reused)) {
         let because = said.because.clone().unwrap_or_default();
         match found.iter_mut().find(|(state, known, _)| *state == said.state && *known == because) {
             Some((.., members)) => members.push(said),
@@ -246,12 +247,6 @@ fn critical_path(plan: &Plan, forecasts: &[Forecast]) -> Vec<String> {
 
 /// What the machine lacks, each once.
 fn missing<'a>(plan: &'a Plan, forecasts: &[Forecast], beside: &'a [Missing]) -> Vec<&'a Missing> {
-    let mut found: Vec<&Missing> = Vec::new();
     let own = forecasts.iter().flat_map(|said| &plan.nodes[said.node].missing);
-    for lacks in own.filter(|lacks| lacks.fatal).chain(beside) {
-        if !found.contains(&lacks) {
-            found.push(lacks);
-        }
-    }
-    found
+    Missing::distinct(own.filter(|lacks| lacks.fatal).chain(beside))
 }

@@ -87,7 +87,7 @@ fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, told: &mut HashS
     let mut head = format!("  {:names$}  {:9}  {key}", step.step, step.state);
     let tail = match (&step.served_by, &step.shared_with) {
         (_, Some(with)) => format!("as {}", printable(with)),
-        (Some(by), None) if step.state == "hit" => format!("{}, {}", by.attempt, ago(by)),
+        (Some(by), None) if matches!(step.state, "hit" | "reused") => format!("{}, {}", by.attempt, ago(by)),
         (Some(by), None) => {
             let took = by.wall_ms.map(|ms| format!(" in {}", human_span(Duration::from_millis(ms))));
             format!("{}{}", by.outcome, took.unwrap_or_default())

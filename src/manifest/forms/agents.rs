@@ -30,8 +30,9 @@ pub(super) const FORMS: &[Form] = &[
         name: "model",
         within: &[In::Candidate],
         args: &[one("model id", Ty::Text)],
-        meaning: "The model's id, given to the agent as `{model}`.",
-        example: "model \"us.anthropic.claude-sonnet-4-5-20250929-v1:0\"",
+        props: &[prop("provider", Ty::Name)],
+        meaning: "The model's id, given to the agent as `{model}`, and the provider that offers it.",
+        example: "model \"us.anthropic.claude-sonnet-4-5-20250929-v1:0\" provider=bedrock",
         ..NODE
     },
     Form {
@@ -50,6 +51,15 @@ pub(super) const FORMS: &[Form] = &[
         repeat: true,
         meaning: "What the configuration must say, checked before anything runs. A segment with a dot stands in `'…'`, an element of a list is its number from 0; a missing path is unmet.",
         example: "require \"models.'gpt-5.1'.temperature\" 0",
+        ..NODE
+    },
+    Form {
+        name: "reuse",
+        within: &[In::Candidate],
+        args: &[maybe("which", Ty::Word(&["usable", "except", "strict"]))],
+        props: &[props("cause", Ty::Text), prop("run", Ty::Text)],
+        meaning: "Which earlier draws stand when only the agent's version, its tools or its environment changed: `usable`, those whose job came to a measured class; `except cause=A cause=B`, all but those that ended by such a cause; `run=\"ID\"`, those of a run. Without it a changed version draws anew and a changed environment does not; `strict` draws anew for both.",
+        example: "reuse except cause=\"TOOL_OUTPUT_MISSING\"",
         ..NODE
     },
     Form {

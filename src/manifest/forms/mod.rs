@@ -4,8 +4,9 @@
 //! It does not say how nodes fit together: that is `check`.
 
 mod agents;
-mod env;
+mod envs;
 mod pipeline;
+mod providers;
 mod readings;
 mod steps;
 mod top;
@@ -39,10 +40,13 @@ const fn any(what: &'static str, ty: Ty) -> Arg {
     Arg { what, ty, many: Many::Any }
 }
 const fn prop(name: &'static str, ty: Ty) -> Prop {
-    Prop { name, ty, must: false }
+    Prop { name, ty, must: false, repeat: false }
+}
+const fn props(name: &'static str, ty: Ty) -> Prop {
+    Prop { name, ty, must: false, repeat: true }
 }
 const fn must(name: &'static str, ty: Ty) -> Prop {
-    Prop { name, ty, must: true }
+    Prop { name, ty, must: true, repeat: false }
 }
 
 /// The words of `uses=`.
@@ -67,34 +71,30 @@ const WITH_ENV: &[In] = &[
     In::Step(Kind::Command),
     In::Candidate,
     In::Agent,
+    In::Provider,
 ];
 const TEST: In = In::Step(Kind::Test);
 const COMMAND: In = In::Step(Kind::Command);
 
 /// Every node, in the order of the reference.
 pub(super) fn forms() -> impl Iterator<Item = &'static Form> {
-    [top::FORMS, pipeline::FORMS, agents::FORMS, readings::FORMS, env::FORMS, steps::FORMS].into_iter().flatten()
+    let subjects =
+        [top::FORMS, pipeline::FORMS, agents::FORMS, readings::FORMS, providers::FORMS, envs::FORMS, steps::FORMS];
+    subjects.into_iter().flatten()
 }
 
 /// Words of the design that this version does not read, so that a flaw can say that instead of guessing.
 pub(super) const LATER: &[&str] = &[
-    "provider",
     "prices",
     "asset",
     "budget",
     "confirm",
     "goals",
-    "on",
-    "reuse",
-    "canary",
     "expect",
     "with",
     "second-session",
-    "source",
     "pattern",
     "exclusive",
     "from",
     "overlay",
-    "per-minute",
-    "expires",
 ];

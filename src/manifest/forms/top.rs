@@ -61,6 +61,14 @@ pub(super) const FORMS: &[Form] = &[
         ..NODE
     },
     Form {
+        name: "source",
+        within: &[In::Tool],
+        args: &[one("folder", Ty::Template)],
+        meaning: "The tool's own source tree, for one that is installed from a folder: its files are an ingredient, uncommitted ones too, because a version string does not change with them. What the tree's `.gitignore` names does not count.",
+        example: "source \"third-party/trae-agent\"",
+        ..NODE
+    },
+    Form {
         name: "watch",
         within: &[In::Tool],
         args: &[some("path", Ty::Template)],

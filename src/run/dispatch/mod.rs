@@ -17,7 +17,7 @@ use crate::manifest::Kind;
 use crate::names::{AttemptId, RunId, SlotKind};
 use crate::outcome::{Cause, Failure, Outcome};
 use crate::plan::{Ask, Plan};
-use crate::run::decide::{ATTEMPTS, Again, Decision, decide_again};
+use crate::run::decide::{ATTEMPTS, Decision, decide_again};
 use crate::run::execute::{Left, Work, caught, execute};
 use crate::run::journal::Journal;
 use crate::run::leases::{Granted, Leases, Taken};
@@ -26,12 +26,16 @@ use crate::run::recover::interrupted;
 use crate::run::state::{By, State, States};
 use crate::run::writer::{Writer, Written};
 use crate::step::{Context, Done, End, Ends, SomeEnds, Stop, classify, command};
-use crate::store::{Index, KeyLock, RecordWriter};
+use crate::store::{Index, KeyLock};
 
 mod begin;
 mod end;
+mod over;
+mod parts;
 mod rank;
 
+use over::settled_event;
+pub use parts::{Observer, Options, Order, Parts, Report};
 use rank::{Rank, commit_ranks};
 
 /// How often a key or a slot that somebody else holds is asked for again.
@@ -39,64 +43,6 @@ const ASK_AGAIN: Duration = Duration::from_millis(20);
 
 /// How many lines may wait to become durable before nothing more is begun: what a kill would make this run do again.
 const BACKLOG: usize = 32;
-
-/// What a person may tell a run while it works.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// Begin nothing more; what runs may end within the grace.
-    Drain,
-    /// End now.
-    Kill,
-}
-
-/// Someone who watches. Cannot answer back.
-pub trait Observer: Send {
-    /// Sees an event.
-    fn see(&mut self, told: &Told);
-}
-
-/// How a run is to go.
-pub struct Options {
-    /// At most so many actions at once.
-    pub jobs: usize,
-    /// How long running actions may go on after a drain was asked for.
-    pub drain: Duration,
-    /// Which actions are wanted; the others are not part of this run.
-    pub wanted: Vec<bool>,
-    /// Which actions are executed though an attempt is there, and why.
-    pub again: Vec<Again>,
-}
-
-/// What a run is made of.
-pub struct Parts {
-    /// The plan, the store and this machine.
-    pub context: Arc<Context>,
-    /// The run's name.
-    pub run: RunId,
-    /// The manifest's path as it was written.
-    pub manifest: String,
-    /// What the store knows.
-    pub index: Index,
-    /// Where this run writes its attempts.
-    pub records: RecordWriter,
-    /// Where this run writes its events.
-    pub journal: Journal,
-    /// The slots of this machine.
-    pub leases: Leases,
-    /// How it is to go.
-    pub options: Options,
-    /// Who watches.
-    pub observers: Vec<Box<dyn Observer>>,
-}
-
-/// How a run ended.
-#[derive(Debug)]
-pub struct Report {
-    /// The last event.
-    pub finished: Event,
-    /// The exit code.
-    pub exit: i32,
-}
 
 /// What a line that became durable lets happen.
 enum Token {
@@ -324,6 +270,10 @@ impl Dispatcher {
                 let marks = if over_limit { vec!["OVER_LIMIT".to_owned()] } else { Vec::new() };
                 self.served(node, ended, By::Cached, marks);
             }
+            Decision::Reused { key, ended, .. } => {
+                self.states.set_key(node, key);
+                self.served(node, ended, By::Reused, vec!["REUSED".to_owned()]);
+            }
             Decision::Execute { record, reason, counted } => self.execute(node, record, reason, counted),
         }
     }
@@ -393,94 +343,5 @@ impl Dispatcher {
 
     fn rank(&self, node: usize) -> Rank {
         Rank { commit: self.commit_ranks[node], height: self.plan().nodes[node].height, node }
-    }
-
-    fn served(&mut self, node: usize, ended: Arc<Ended>, by: By, marks: Vec<String>) {
-        // Another action's attempt may have published elsewhere, and what was published may be gone.
-        if let Ask::Command(ask) = &self.context.plan.nodes[node].ask
-            && ended.outcome.failure().is_none()
-            && let Err(failure) = command::publish(&self.context, ask, &ended.outputs)
-        {
-            return self.over(node, End::Open(format!("cannot publish: {}", failure.evidence.as_str())));
-        }
-        let event = settled_event(self.plan(), node, &ended, by, marks);
-        self.states.set(node, State::Over { end: End::Settled(ended), by });
-        self.fresh.push(node);
-        match by {
-            // The other's line may not be durable yet, and may never be.
-            By::Shared(_) => self.tell_if_durable(event),
-            _ => self.tell(event),
-        }
-    }
-
-    fn over(&mut self, node: usize, end: End) {
-        let (word, because) = match &end {
-            End::Skipped(cause) => ("skipped", format!("{cause}: {}", cause.next_action())),
-            End::Blocked { by } => ("blocked", format!("{} left nothing to go on with", self.plan().title(*by))),
-            End::Open(because) => ("open", because.clone()),
-            End::Pending | End::Settled(_) => ("open", "it did not end".to_owned()),
-        };
-        let event = Event::ActionOver {
-            node,
-            axes: self.plan().nodes[node].axes.clone(),
-            step: self.plan().step(node).name.value.to_string(),
-            end: word.into(),
-            because,
-        };
-        self.states.set(node, State::Over { end, by: By::Nobody });
-        self.fresh.push(node);
-        self.tell(event);
-    }
-
-    /// Looks at everything that waited for actions which are over now.
-    fn settle_fresh(&mut self) {
-        while let Some(node) = self.fresh.pop() {
-            for sharer in self.sharing.remove(&node).unwrap_or_default() {
-                match self.states.end(node).clone() {
-                    End::Settled(ended) => self.served(sharer, ended, By::Shared(node), Vec::new()),
-                    other => self.over(sharer, other),
-                }
-            }
-            for dependent in self.plan().dependents[node].clone() {
-                match self.states.get(dependent) {
-                    State::Waiting => self.consider(dependent),
-                    State::Gated => self.pass_gates(dependent),
-                    _ => {}
-                }
-            }
-            self.tell_jobs(node);
-        }
-    }
-
-    fn tell_jobs(&mut self, node: usize) {
-        if self.plan().kind(node) != Kind::Classify {
-            return;
-        }
-        let Some(job) = self.plan().jobs.iter().position(|job| job.classify == Some(node)) else { return };
-        let cached = matches!(self.states.get(node), State::Over { by: By::Cached, .. });
-        let Some(ended) = self.states.end(node).settled() else { return };
-        let text = |name: &str| ended.outputs.get(name).and_then(Value::as_text);
-        let speedup = text("speedup").and_then(|text| text.parse().ok());
-        if let (Some(class), false) = (text("class").map(str::to_owned), self.jobs_told[job]) {
-            self.jobs_told[job] = true;
-            let job = self.plan().jobs[job].id.clone();
-            self.tell_if_durable(Event::JobSettled { job, class, speedup, cached });
-        }
-    }
-}
-
-fn settled_event(plan: &Plan, node: usize, ended: &Ended, by: By, marks: Vec<String>) -> Event {
-    Event::ActionSettled {
-        node,
-        key: ended.key,
-        axes: plan.nodes[node].axes.clone(),
-        step: plan.step(node).name.value.to_string(),
-        attempt: ended.attempt.clone(),
-        cached: by != By::Executed,
-        shared_with: if let By::Shared(with) = by { Some(with) } else { None },
-        outcome: ended.outcome.word().into(),
-        evidence: ended.outcome.failure().map(|failure| failure.evidence.as_str().to_owned()),
-        wall_ms: ended.wall_ms,
-        marks,
     }
 }

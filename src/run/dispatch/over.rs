@@ -1,0 +1,94 @@
+//! The end of an action for a run: what serves it or leaves it open is told, and what waited for it is looked at.
+
+use super::*;
+
+impl Dispatcher {
+    pub(super) fn served(&mut self, node: usize, ended: Arc<Ended>, by: By, marks: Vec<String>) {
+        // Another action's attempt may have published elsewhere, and what was published may be gone.
+        if let Ask::Command(ask) = &self.context.plan.nodes[node].ask
+            && ended.outcome.failure().is_none()
+            && let Err(failure) = command::publish(&self.context, ask, &ended.outputs)
+        {
+            return self.over(node, End::Open(format!("cannot publish: {}", failure.evidence.as_str())));
+        }
+        let event = settled_event(self.plan(), node, &ended, by, marks);
+        self.states.set(node, State::Over { end: End::Settled(ended), by });
+        self.fresh.push(node);
+        match by {
+            // The other's line may not be durable yet, and may never be.
+            By::Shared(_) => self.tell_if_durable(event),
+            _ => self.tell(event),
+        }
+    }
+
+    pub(super) fn over(&mut self, node: usize, end: End) {
+        let (word, because) = match &end {
+            End::Skipped(cause) => ("skipped", format!("{cause}: {}", cause.next_action())),
+            End::Blocked { by } => ("blocked", format!("{} left nothing to go on with", self.plan().title(*by))),
+            End::Open(because) => ("open", because.clone()),
+            End::Pending | End::Settled(_) => ("open", "it did not end".to_owned()),
+        };
+        let event = Event::ActionOver {
+            node,
+            axes: self.plan().nodes[node].axes.clone(),
+            step: self.plan().step(node).name.value.to_string(),
+            end: word.into(),
+            because,
+        };
+        self.states.set(node, State::Over { end, by: By::Nobody });
+        self.fresh.push(node);
+        self.tell(event);
+    }
+
+    /// Looks at everything that waited for actions which are over now.
+    pub(super) fn settle_fresh(&mut self) {
+        while let Some(node) = self.fresh.pop() {
+            for sharer in self.sharing.remove(&node).unwrap_or_default() {
+                match self.states.end(node).clone() {
+                    End::Settled(ended) => self.served(sharer, ended, By::Shared(node), Vec::new()),
+                    other => self.over(sharer, other),
+                }
+            }
+            for dependent in self.plan().dependents[node].clone() {
+                match self.states.get(dependent) {
+                    State::Waiting => self.consider(dependent),
+                    State::Gated => self.pass_gates(dependent),
+                    _ => {}
+                }
+            }
+            self.tell_jobs(node);
+        }
+    }
+
+    pub(super) fn tell_jobs(&mut self, node: usize) {
+        if self.plan().kind(node) != Kind::Classify {
+            return;
+        }
+        let Some(job) = self.plan().jobs.iter().position(|job| job.classify == Some(node)) else { return };
+        let cached = matches!(self.states.get(node), State::Over { by: By::Cached, .. });
+        let Some(ended) = self.states.end(node).settled() else { return };
+        let text = |name: &str| ended.outputs.get(name).and_then(Value::as_text);
+        let speedup = text("speedup").and_then(|text| text.parse().ok());
+        if let (Some(class), false) = (text("class").map(str::to_owned), self.jobs_told[job]) {
+            self.jobs_told[job] = true;
+            let job = self.plan().jobs[job].id.clone();
+            self.tell_if_durable(Event::JobSettled { job, class, speedup, cached });
+        }
+    }
+}
+
+pub(super) fn settled_event(plan: &Plan, node: usize, ended: &Ended, by: By, marks: Vec<String>) -> Event {
+    Event::ActionSettled {
+        node,
+        key: ended.key,
+        axes: plan.nodes[node].axes.clone(),
+        step: plan.step(node).name.value.to_string(),
+        attempt: ended.attempt.clone(),
+        cached: by != By::Executed,
+        shared_with: if let By::Shared(with) = by { Some(with) } else { None },
+        outcome: ended.outcome.word().into(),
+        evidence: ended.outcome.failure().map(|failure| failure.evidence.as_str().to_owned()),
+        wall_ms: ended.wall_ms,
+        marks,
+    }
+}

@@ -1,0 +1,166 @@
+//! Which earlier draw of an agent stands for today's, although the agent's version or its environment is another.
+//!
+//! An agent costs money: one missing module in an environment, or a new release, must not draw a whole campaign again unless
+//! somebody wants that. What stands is said to be reused, never that it is today's; a set that was chosen by its outcomes is
+//! told apart where it is reported. Nothing is written here.
+
+use std::sync::Arc;
+
+use crate::attempt::Ended;
+use crate::class::Class;
+use crate::key::{Change, KeyRecord, Value};
+use crate::manifest::{Kind, Reuse};
+use crate::plan::Plan;
+use crate::run::decide::{Decision, decide};
+use crate::step::{End, Ends, SomeEnds};
+use crate::store::{Index, Store};
+
+/// Old records that are looked at for one action at most.
+const COMPARED: usize = 256;
+/// The largest key record.
+const RECORD_BYTES: u64 = 16 * 1024 * 1024;
+
+/// A draw that stands for another.
+#[derive(Clone, Debug)]
+pub struct Reused {
+    /// The attempt.
+    pub ended: Arc<Ended>,
+    /// What is otherwise today.
+    pub changes: Vec<Change>,
+}
+
+/// A draw of the family: the same action but for the agent's version and environment.
+#[derive(Clone, Debug)]
+pub struct Relative {
+    /// The attempt that settled.
+    pub ended: Arc<Ended>,
+    /// Its key record.
+    pub record: KeyRecord,
+    /// What is otherwise today.
+    pub changes: Vec<Change>,
+}
+
+/// Whether an ingredient belongs to the agent's version.
+#[must_use]
+pub fn is_version(role: &str) -> bool {
+    role == "version" || role.starts_with("tool ") || role.starts_with("source ")
+}
+
+fn is_environment(role: &str) -> bool {
+    role == "environment"
+}
+
+/// What the manifest says of an agent's action; `None` for others.
+fn policy(plan: &Plan, node: usize) -> Option<&Reuse> {
+    if plan.kind(node) != Kind::Agent {
+        return None;
+    }
+    plan.manifest.pipeline.candidates.get(plan.nodes[node].point.candidate?).map(|candidate| &candidate.reuse)
+}
+
+/// The earlier draw that stands for an action of which nothing is recorded under its own key.
+#[must_use]
+pub fn reusable(
+    plan: &Plan,
+    node: usize,
+    record: &KeyRecord,
+    ends: &dyn Ends,
+    store: &Store,
+    index: &Index,
+) -> Option<Reused> {
+    let policy = policy(plan, node)?;
+    let bridged = |change: &Change| match policy {
+        Reuse::Strict => false,
+        Reuse::Environment => is_environment(&change.ingredient),
+        _ => is_environment(&change.ingredient) || is_version(&change.ingredient),
+    };
+    if *policy == Reuse::Strict {
+        return None;
+    }
+    let newest_first = relatives(plan, node, record, store, index);
+    newest_first.into_iter().filter(|relative| relative.changes.iter().all(bridged)).find_map(|relative| {
+        let stands = match policy {
+            Reuse::Strict => false,
+            Reuse::Environment => true,
+            Reuse::Except(causes) => {
+                relative.ended.outcome.failure().is_none_or(|failure| !causes.contains(&failure.cause))
+            }
+            Reuse::Run(run) => relative.ended.run.as_str() == run,
+            Reuse::Usable => class_with(plan, node, &relative.ended, ends, store, index).is_none_or(Class::usable),
+        };
+        stands.then_some(Reused { ended: relative.ended, changes: relative.changes })
+    })
+}
+
+/// The earlier draws at an action's point that differ from it by the agent's version and environment alone, of each key the
+/// attempt that settled it; the newest first.
+#[must_use]
+pub fn relatives(plan: &Plan, node: usize, record: &KeyRecord, store: &Store, index: &Index) -> Vec<Relative> {
+    let axes = &plan.nodes[node].axes;
+    let today = |near| plan.has_point(near);
+    let mut keys = index.nearest_candidates(Kind::Agent.word(), axes);
+    // What a candidate of another name drew that is none of today's.
+    keys.extend(index.strays(Kind::Agent.word(), axes, &today));
+    let own = record.key();
+    let mut found: Vec<Relative> = keys
+        .into_iter()
+        .filter(|key| *key != own)
+        .take(COMPARED)
+        .filter_map(|key| {
+            let old = KeyRecord::decode(&store.cas.get(&key.0, RECORD_BYTES).ok()??).ok()?;
+            let changes = record.changes_since(&old);
+            let family = |change: &Change| is_environment(&change.ingredient) || is_version(&change.ingredient);
+            if changes.is_empty() || !changes.iter().all(family) {
+                return None;
+            }
+            let attempts = index.attempts(&key).ok()?;
+            let ended = attempts.into_iter().find(|ended| ended.outcome.settles())?;
+            Some(Relative { ended, record: old, changes })
+        })
+        .collect();
+    found.sort_by(|a, b| b.ended.at.cmp(&a.ended.at));
+    found
+}
+
+/// The class that the job of an agent's action has if this attempt speaks for it, as far as all that takes is recorded.
+#[must_use]
+pub fn class_with(
+    plan: &Plan,
+    node: usize,
+    ended: &Arc<Ended>,
+    ends: &dyn Ends,
+    store: &Store,
+    index: &Index,
+) -> Option<Class> {
+    let job = plan.jobs.iter().find(|job| job.nodes.contains(&node))?;
+    let mut over = Overlay { under: ends, over: SomeEnds::default() };
+    over.over.0.insert(node, End::Settled(ended.clone()));
+    for other in &job.nodes {
+        // What was made of today's draw does not count, so all that follows the agent is looked up anew.
+        let follows = plan.nodes[*other].links.iter().any(|link| over.over.0.contains_key(&link.node));
+        if *other == node || !follows && over.end(*other).is_over() {
+            continue;
+        }
+        let end = match decide(plan, *other, &over, store, index, false) {
+            Decision::Served { ended, .. } | Decision::Reused { ended, .. } => End::Settled(ended),
+            Decision::Over(end) => end,
+            _ => End::Pending,
+        };
+        over.over.0.insert(*other, end);
+    }
+    let settled = over.end(job.classify?).settled()?;
+    let name = settled.outputs.get("class").and_then(Value::as_text)?;
+    Class::ALL.iter().copied().find(|class| class.name() == name)
+}
+
+/// Ends as they would be.
+struct Overlay<'a> {
+    under: &'a dyn Ends,
+    over: SomeEnds,
+}
+
+impl Ends for Overlay<'_> {
+    fn end(&self, node: usize) -> &End {
+        self.over.0.get(&node).unwrap_or_else(|| self.under.end(node))
+    }
+}
