@@ -30,7 +30,11 @@ pub enum Wait {
 pub fn wait(owner: Owner, failed: u32, text: &str, lot: f64) -> Wait {
     if let Some(asked) = retry_after(text) {
         // Never sooner than asked for, and not all at once.
-        return if asked > PATIENCE { Wait::TooLong(asked) } else { Wait::For(asked.mul_f64(1.0 + 0.1 * bounded(lot))) };
+        return if asked > PATIENCE {
+            Wait::TooLong(asked)
+        } else {
+            Wait::For(asked.mul_f64(1.0 + 0.1 * bounded(lot)))
+        };
     }
     let first = if owner == Owner::Provider { PROVIDER } else { OTHER };
     Wait::For(spread(doubled(first, failed.saturating_sub(1), LONGEST), lot))
@@ -57,7 +61,8 @@ fn bounded(lot: f64) -> f64 {
 #[must_use]
 pub fn retry_after(text: &str) -> Option<Duration> {
     let text = text.to_ascii_lowercase();
-    let leads = ["retry after", "retry-after", "retry_after", "retrydelay", "try again in", "try again after", "retry in"];
+    let leads =
+        ["retry after", "retry-after", "retry_after", "retrydelay", "try again in", "try again after", "retry in"];
     let found = leads.iter().flat_map(|lead| text.match_indices(lead).map(|(at, lead)| at + lead.len()));
     let mut spans: Vec<(usize, Duration)> = found.filter_map(|at| Some((at, leading_span(&text[at..])?))).collect();
     spans.sort_by_key(|(at, _)| *at);

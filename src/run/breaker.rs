@@ -173,10 +173,7 @@ mod tests {
     fn five_first_ends_alike_pause_the_candidate() {
         let mut breaker = Breaker::new(None, true, false);
         let trip = fed(&mut breaker, &[Some(Cause::NoPatch); 5]);
-        assert_eq!(
-            trip,
-            Some(Trip { cause: Cause::NoPatch, count: 5, of: 5, canary: true, evidence: "line".into() })
-        );
+        assert_eq!(trip, Some(Trip { cause: Cause::NoPatch, count: 5, of: 5, canary: true, evidence: "line".into() }));
         assert_eq!(breaker.may_begin(9), May::Paused);
     }
 

@@ -96,7 +96,10 @@ enum Health {
     Open,
     Closed(Shut),
     /// One agent, once it is begun, tries for all.
-    HalfOpen { trial: Option<usize>, shut: Shut },
+    HalfOpen {
+        trial: Option<usize>,
+        shut: Shut,
+    },
 }
 
 #[derive(Debug)]
