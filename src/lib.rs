@@ -3,6 +3,7 @@
 //! The library is the product; the program is a thin command line over it. Nothing below `cli` prints, exits or reads the
 //! environment. Each file imports only from the floors below its own; `tests/floors.rs` holds the table.
 
+pub mod agent;
 pub mod attempt;
 pub mod class;
 pub mod cli;
@@ -13,6 +14,7 @@ pub mod hostile;
 pub mod key;
 pub mod manifest;
 pub mod measure;
+pub mod money;
 pub mod names;
 pub mod outcome;
 pub mod plan;

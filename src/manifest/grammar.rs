@@ -28,12 +28,22 @@ pub(super) enum In {
     Tool,
     /// In `agent` at the top of a file.
     Agent,
+    /// In `reading`.
+    Reading,
+    /// In a node of `reading` that finds text.
+    Finder,
+    /// In `usage` in `reading`.
+    Usage,
     /// In `provider`.
     Provider,
     /// In `on`.
     On,
     /// In `secret`.
     Secret,
+    /// In `prices`.
+    Prices,
+    /// In `model` of `prices`.
+    Price,
     /// In `protocol`.
     Protocol,
     /// In a step of a kind.
@@ -71,6 +81,10 @@ pub(super) enum Ty {
     Size,
     /// A percentage.
     Percent,
+    /// An amount of dollars.
+    Money,
+    /// A day.
+    Date,
     /// One of some words.
     Word(&'static [&'static str]),
     /// A glob.
@@ -85,6 +99,12 @@ pub(super) enum Ty {
     Dotted,
     /// `step.output`.
     Source,
+    /// A regular expression.
+    Pattern,
+    /// A pointer into JSON.
+    Pointer,
+    /// A cause that a reading can give.
+    Cause,
 }
 
 /// How many of an argument.
@@ -112,7 +132,7 @@ pub(super) struct Arg {
 }
 
 /// A property.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Prop {
     /// Its name.
     pub(super) name: &'static str,
@@ -178,9 +198,14 @@ impl In {
             Self::Slots => "in `slots`".into(),
             Self::Tool => "in a tool".into(),
             Self::Agent => "in an agent".into(),
+            Self::Reading => "in `reading`".into(),
+            Self::Finder => "in a reader".into(),
+            Self::Usage => "in `usage`".into(),
             Self::Provider => "in a provider".into(),
             Self::On => "in `on`".into(),
             Self::Secret => "in `secret`".into(),
+            Self::Prices => "in `prices`".into(),
+            Self::Price => "in a `model` of `prices`".into(),
             Self::Protocol => "in `protocol`".into(),
             Self::Step(kind) => format!("in a step that uses `{}`", kind.word()),
             Self::AnyStep => "in a step".into(),
@@ -205,6 +230,8 @@ impl Ty {
             Self::Flag => "`#true` or `#false`".into(),
             Self::Span => "a length of time such as \"10m\"".into(),
             Self::Size => "a size such as \"2MiB\"".into(),
+            Self::Money => "an amount such as (usd)12.50".into(),
+            Self::Date => "a date such as \"2025-09-29\"".into(),
             Self::Percent => "a percentage such as \"2%\"".into(),
             Self::Word(words) => super::flaw::list(words.iter().copied()).replace(" and ", " or "),
             Self::Glob => "a glob".into(),
@@ -213,6 +240,9 @@ impl Ty {
             Self::Count => "a number, or a text such as \"{commit.gpus}\"".into(),
             Self::Dotted => "a dotted path".into(),
             Self::Source => "`step.output`".into(),
+            Self::Pattern => "a regular expression".into(),
+            Self::Pointer => "a pointer such as \"/usage/input\"".into(),
+            Self::Cause => "a cause such as QUOTA_EXCEEDED".into(),
         }
     }
 }

@@ -8,9 +8,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+use crate::agent::ReadingTable;
 use crate::measure::{Contract, MetricSpec, Protocol};
+use crate::money::Prices;
 use crate::names::{CandidateName, ProviderName, RepoName, SlotKind, StepName};
 use crate::outcome::Cause;
+use crate::units::Usd;
 
 mod bind;
 mod build;
@@ -23,9 +28,11 @@ mod given;
 mod grammar;
 mod graph;
 mod holes;
+mod money;
 mod node;
 mod providers;
 mod read;
+mod readings;
 mod reference;
 mod shape;
 mod steps;
@@ -34,6 +41,7 @@ pub mod template;
 mod types;
 
 pub use flaw::{Flaw, Flaws};
+pub use money::{Budget, Expect};
 pub use providers::fill_variables;
 pub use read::{read, read_text};
 pub use reference::reference;
@@ -104,6 +112,12 @@ pub struct Pipeline {
     pub tools: Vec<Tool>,
     /// The manifest's own axes.
     pub axes: Vec<Axis>,
+    /// What models cost.
+    pub prices: Prices,
+    /// The most that agents may cost.
+    pub budget: Option<Budget>,
+    /// The amount above which a run asks before it spends.
+    pub confirm: Option<Spanned<Usd>>,
     /// The steps, amendments applied, in an order in which each comes after what it needs.
     pub steps: Vec<Step>,
 }
@@ -188,6 +202,8 @@ pub struct Candidate {
     pub files: Vec<GivenFile>,
     /// What stands for `{args}` in the adapter's argv.
     pub args: Vec<Spanned<Template>>,
+    /// What one attempt is expected to take.
+    pub expect: Option<Expect>,
     /// Its environment.
     pub env: Env,
 }
@@ -350,10 +366,25 @@ pub struct Agent {
     pub version: Option<Spanned<String>>,
     /// Its environment.
     pub env: Env,
-    /// The marker of the lines of its stdout that hold usage as JSON.
-    pub usage_lines: Option<Spanned<String>>,
     /// A file within `{out}` that tells what the agent did: kept for people, redacted.
     pub trajectory: Option<Spanned<String>>,
+    /// Whether it calls no model, so that it costs nothing.
+    pub free: bool,
+    /// Other files that are kept for its reading.
+    pub keep: Vec<Keep>,
+    /// How its outcome and its usage are read. In no key.
+    pub reading: Arc<ReadingTable>,
+}
+
+/// A file that is kept with each attempt of an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keep {
+    /// What readers and `flow log` call it.
+    pub name: String,
+    /// Whether it lies in the agent's home, rather than in `{out}`.
+    pub home: bool,
+    /// Its path there, as a glob.
+    pub glob: String,
 }
 
 /// A thing held while a step runs.
@@ -365,6 +396,8 @@ pub struct Slot {
     pub name: Spanned<String>,
     /// The cores that belong to it.
     pub cores: Vec<u32>,
+    /// What an hour of it costs.
+    pub hourly: Option<Usd>,
 }
 
 /// A share of concurrency without a device.
@@ -526,6 +559,8 @@ pub struct AgentBody {
     pub prompt: Option<(Spanned<Template>, PathBuf)>,
     /// The commit's columns that the prompt may use.
     pub show: Vec<Spanned<String>>,
+    /// Whether an agent that would be shown lines of the human's change runs all the same, on record.
+    pub leaks_recorded: bool,
 }
 
 /// What a patch may not hold.

@@ -5,10 +5,13 @@
 use kdl::KdlValue;
 
 use super::Template;
-use super::flaw::{Draft, Report, suggest};
+use super::flaw::{Draft, Report, list, suggest};
 use super::grammar::{Form, Ty};
-use super::node::{Value, parse_percent, parse_size, parse_span};
+use super::money::parse_date;
+use super::node::{Value, parse_money, parse_percent, parse_size, parse_span};
+use crate::agent::{Pattern, Pointer, readable};
 use crate::names::check_name;
+use crate::outcome::Cause;
 
 /// Checks a value against a type.
 pub(super) fn typed(value: Value<'_>, ty: Ty, subject: &str, form: &Form, report: &Report) {
@@ -62,6 +65,12 @@ pub(super) fn typed(value: Value<'_>, ty: Ty, subject: &str, form: &Form, report
                 wrong(Some("a number is written out here; holes are for texts".into()));
             }
             _ => wrong(None),
+        }
+        return;
+    }
+    if ty == Ty::Money {
+        if let Err(message) = parse_money(value) {
+            bad("bad-amount", format!("{subject}: {message}"), Some(format!("it is written: {}", form.example)));
         }
         return;
     }
@@ -145,6 +154,11 @@ pub(super) fn typed(value: Value<'_>, ty: Ty, subject: &str, form: &Form, report
                 bad("bad-unit", message, None);
             }
         }
+        Ty::Date => {
+            if let Err(message) = parse_date(text) {
+                bad("bad-date", message, None);
+            }
+        }
         Ty::Percent => {
             if let Err(message) = parse_percent(text) {
                 bad("bad-unit", message, None);
@@ -192,7 +206,28 @@ pub(super) fn typed(value: Value<'_>, ty: Ty, subject: &str, form: &Form, report
                 bad("bad-source", format!("`{text}` is not `step.output`"), None);
             }
         }
-        Ty::Scalar | Ty::Whole(..) | Ty::Flag => {}
+        Ty::Pattern => {
+            if let Err(error) = Pattern::new(text) {
+                bad("bad-pattern", format!("`{text}` is no regular expression: {error}"), None);
+            }
+        }
+        Ty::Pointer => {
+            if let Err(error) = Pointer::parse(text) {
+                bad("bad-pointer", error.to_string(), Some(format!("write it as \"/{text}\"")));
+            }
+        }
+        Ty::Cause => {
+            let known = || Cause::ALL.iter().copied().filter(|cause| readable(*cause));
+            if !known().any(|cause| cause.name() == text) {
+                let help = if Cause::ALL.iter().any(|cause| cause.name() == text) {
+                    format!("flow itself finds {text}; a reading can give {}", list(known().map(Cause::name)))
+                } else {
+                    suggest(text, known().map(Cause::name), "cause")
+                };
+                bad("unknown-cause", format!("{subject} cannot be `{text}`"), Some(help));
+            }
+        }
+        Ty::Scalar | Ty::Whole(..) | Ty::Flag | Ty::Money => {}
     }
 }
 
