@@ -2,6 +2,7 @@
 //!
 //! Says nothing of quality: that is `class`. A failure cannot be built without a cause and a line of evidence.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -315,6 +316,16 @@ impl Outcome {
         match self {
             Self::Succeeded => None,
             Self::Failed(failure) => Some(failure),
+        }
+    }
+
+    /// A failure with the log that a person looks into first: standard error, else standard output.
+    #[must_use]
+    pub fn with_log(self, logs: &BTreeMap<String, Digest>) -> Self {
+        let log = logs.get("stderr").or_else(|| logs.get("stdout")).copied();
+        match self {
+            Self::Succeeded => Self::Succeeded,
+            Self::Failed(failure) => Self::Failed(failure.log(log)),
         }
     }
 

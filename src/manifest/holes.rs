@@ -14,7 +14,7 @@ const PROMPT_BYTES: u64 = 4 << 20;
 /// What is known of every commit.
 const COMMIT: &[&str] = &["commit.id", "commit.id8", "commit.base", "commit.subject"];
 /// What an adapter's argv may use beside the common names.
-pub(super) const AGENT: &[&str] = &["args", "prompt", "config", "human-change", "model", "work", "out", "flow"];
+pub(super) const AGENT: &[&str] = &["args", "prompt", "config", "human-change", "model", "work", "out", "home", "flow"];
 
 pub(super) type Known = BTreeSet<String>;
 

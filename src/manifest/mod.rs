@@ -8,6 +8,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+use crate::agent::ReadingTable;
 use crate::measure::{Contract, MetricSpec, Protocol};
 use crate::names::{CandidateName, ProviderName, RepoName, SlotKind, StepName};
 use crate::outcome::Cause;
@@ -26,6 +29,7 @@ mod holes;
 mod node;
 mod providers;
 mod read;
+mod readings;
 mod reference;
 mod shape;
 mod steps;
@@ -350,10 +354,23 @@ pub struct Agent {
     pub version: Option<Spanned<String>>,
     /// Its environment.
     pub env: Env,
-    /// The marker of the lines of its stdout that hold usage as JSON.
-    pub usage_lines: Option<Spanned<String>>,
     /// A file within `{out}` that tells what the agent did: kept for people, redacted.
     pub trajectory: Option<Spanned<String>>,
+    /// Other files that are kept for its reading.
+    pub keep: Vec<Keep>,
+    /// How its outcome and its usage are read. In no key.
+    pub reading: Arc<ReadingTable>,
+}
+
+/// A file that is kept with each attempt of an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keep {
+    /// What readers and `flow log` call it.
+    pub name: String,
+    /// Whether it lies in the agent's home, rather than in `{out}`.
+    pub home: bool,
+    /// Its path there, as a glob.
+    pub glob: String,
 }
 
 /// A thing held while a step runs.

@@ -302,8 +302,9 @@ impl Expander<'_> {
             tools,
             timeout: decl.timeout.as_ref().map(|timeout| timeout.value),
             limit: decl.limit.as_ref().map(|limit| limit.value),
-            usage_lines: adapter.and_then(|adapter| adapter.usage_lines.as_ref()).map(|marker| marker.value.clone()),
             trajectory: adapter.and_then(|adapter| adapter.trajectory.as_ref()).map(|file| file.value.clone()),
+            keep: adapter.map(|adapter| adapter.keep.clone()).unwrap_or_default(),
+            reading: adapter.map(|adapter| adapter.reading.clone()).unwrap_or_default(),
         }))
     }
 
@@ -474,8 +475,9 @@ fn nobody() -> AgentAsk {
         tools: Vec::new(),
         timeout: None,
         limit: None,
-        usage_lines: None,
         trajectory: None,
+        keep: Vec::new(),
+        reading: Arc::default(),
     }
 }
 

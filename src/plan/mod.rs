@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::agent::ReadingTable;
 use crate::digest::Digest;
-use crate::manifest::{Base, Kind, Manifest, Place, SecretFrom, Step, Template};
+use crate::manifest::{Base, Keep, Kind, Manifest, Place, SecretFrom, Step, Template};
 use crate::measure::{self, Contract, MetricSpec, Protocol};
 use crate::names::{Axes, JobId, SlotKind};
 use crate::store::near_hash;
@@ -273,10 +274,12 @@ pub struct AgentAsk {
     pub timeout: Option<Duration>,
     /// Bytes of output kept of each stream.
     pub limit: Option<u64>,
-    /// The marker of usage lines.
-    pub usage_lines: Option<String>,
     /// A file in the attempt's `{out}` that tells what the agent did.
     pub trajectory: Option<String>,
+    /// Other files that are kept for its reading. In no key.
+    pub keep: Vec<Keep>,
+    /// How its outcome and its usage are read. In no key.
+    pub reading: Arc<ReadingTable>,
 }
 
 /// Take the patch.

@@ -18,6 +18,7 @@ pub mod command;
 pub mod context;
 pub mod done;
 pub mod environment;
+pub mod leavings;
 pub mod patch;
 mod pristine;
 pub mod processes;

@@ -92,7 +92,7 @@ impl Dispatcher {
             return self.break_off(error.to_string());
         }
         for started in &left.dead {
-            let end = interrupted(started, &self.run);
+            let end = interrupted(&self.context.store, started, &self.run);
             self.index.add(Arc::new(end.clone()));
             self.write(Line::Ended(end), Token::Nothing);
         }
