@@ -75,6 +75,7 @@ pub fn reference() -> String {
         ("In `provider`", In::Provider),
         ("In `tool`", In::Tool),
         ("In `slots`", In::Slots),
+        ("In `goals`", In::Goals),
         ("In `step`", In::AnyStep),
         ("In `protocol`", In::Protocol),
         ("In `on`", In::On),

@@ -86,7 +86,6 @@ pub(super) const LATER: &[&str] = &[
     "asset",
     "budget",
     "confirm",
-    "goals",
     "expect",
     "with",
     "second-session",
