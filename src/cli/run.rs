@@ -97,6 +97,11 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
         return Err(fault);
     }
     let Opened { store, machine, prepared, path, .. } = opened;
+    let leases = Leases::open(&prepared.plan, &args.slots, &store.root).map_err(|error| {
+        let hint =
+            "the slots of a machine are locked in one folder that all its users can write: name it with FLOW_SLOTS=DIR";
+        Fault::hint(2, format!("the slots cannot be locked: {error}"), hint)
+    })?;
     for (_, bytes) in prepared.intake.blobs() {
         store.cas.put(bytes).map_err(|error| broken(error.to_string()))?;
     }
@@ -125,7 +130,6 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
         again
     };
     crate::run::journal::write_plan(&store.root, &run, &prepared.plan, &path, &wanted);
-    let leases = Leases::open(&prepared.plan, &args.slots, &store.root).map_err(broken)?;
     let plan = Arc::new(prepared.plan);
     let context = Arc::new(Context { plan: plan.clone(), store: store.clone(), machine, sources: prepared.sources });
     let options = Options {
@@ -147,6 +151,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
     } else if !args.quiet {
         observers.push(progress::for_terminal(&plan, &wanted));
     }
+    leases.stand_aside();
     let journal = Journal::create(&store.root, &run);
     let manifest = path.display().to_string();
     let dispatcher = Dispatcher::new(Parts {

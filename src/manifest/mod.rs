@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::measure::{Contract, MetricSpec, Protocol};
+use crate::money::Prices;
 use crate::names::{CandidateName, ProviderName, RepoName, SlotKind, StepName};
 use crate::outcome::Cause;
+use crate::units::Usd;
 
 mod bind;
 mod build;
@@ -24,6 +26,7 @@ mod goals;
 mod grammar;
 mod graph;
 mod holes;
+mod money;
 mod node;
 mod providers;
 mod read;
@@ -36,6 +39,7 @@ mod types;
 
 pub use flaw::{Flaw, Flaws};
 pub use goals::{Goal, GoalLevel, GoalRate, goals_line};
+pub use money::{Budget, Expect};
 pub(crate) use node::clean;
 pub use providers::fill_variables;
 pub use read::{read, read_text};
@@ -109,6 +113,12 @@ pub struct Pipeline {
     pub tools: Vec<Tool>,
     /// The manifest's own axes.
     pub axes: Vec<Axis>,
+    /// What models cost.
+    pub prices: Prices,
+    /// The most that agents may cost.
+    pub budget: Option<Budget>,
+    /// The amount above which a run asks before it spends.
+    pub confirm: Option<Spanned<Usd>>,
     /// The steps, amendments applied, in an order in which each comes after what it needs.
     pub steps: Vec<Step>,
 }
@@ -195,6 +205,8 @@ pub struct Candidate {
     pub files: Vec<GivenFile>,
     /// What stands for `{args}` in the adapter's argv.
     pub args: Vec<Spanned<Template>>,
+    /// What one attempt is expected to take.
+    pub expect: Option<Expect>,
     /// Its environment.
     pub env: Env,
 }
@@ -361,6 +373,8 @@ pub struct Agent {
     pub usage_lines: Option<Spanned<String>>,
     /// A file within `{out}` that tells what the agent did: kept for people, redacted.
     pub trajectory: Option<Spanned<String>>,
+    /// Whether it calls no model, so that it costs nothing.
+    pub free: bool,
 }
 
 /// A thing held while a step runs.
@@ -372,6 +386,8 @@ pub struct Slot {
     pub name: Spanned<String>,
     /// The cores that belong to it.
     pub cores: Vec<u32>,
+    /// What an hour of it costs.
+    pub hourly: Option<Usd>,
 }
 
 /// A share of concurrency without a device.
@@ -533,6 +549,8 @@ pub struct AgentBody {
     pub prompt: Option<(Spanned<Template>, PathBuf)>,
     /// The commit's columns that the prompt may use.
     pub show: Vec<Spanned<String>>,
+    /// Whether an agent that would be shown lines of the human's change runs all the same, on record.
+    pub leaks_recorded: bool,
 }
 
 /// What a patch may not hold.

@@ -294,6 +294,7 @@ impl Expander<'_> {
             prompt,
             config,
             model: candidate.model.as_ref().map(|model| model.value.clone()),
+            leaks_recorded: body.leaks_recorded,
             human_change: argv.iter().any(|template| template.holes().any(|hole| hole == "human-change")),
             argv,
             files,
@@ -304,6 +305,7 @@ impl Expander<'_> {
             limit: decl.limit.as_ref().map(|limit| limit.value),
             usage_lines: adapter.and_then(|adapter| adapter.usage_lines.as_ref()).map(|marker| marker.value.clone()),
             trajectory: adapter.and_then(|adapter| adapter.trajectory.as_ref()).map(|file| file.value.clone()),
+            free: adapter.is_some_and(|adapter| adapter.free),
         }))
     }
 
@@ -490,6 +492,7 @@ fn nobody() -> AgentAsk {
         argv: Vec::new(),
         files: BTreeMap::new(),
         version: None,
+        leaks_recorded: false,
         human_change: false,
         env: EnvAsk::default(),
         tools: Vec::new(),
@@ -497,6 +500,7 @@ fn nobody() -> AgentAsk {
         limit: None,
         usage_lines: None,
         trajectory: None,
+        free: false,
     }
 }
 

@@ -265,6 +265,8 @@ pub struct AgentAsk {
     pub version: Option<String>,
     /// Whether the argv uses the human's change.
     pub human_change: bool,
+    /// Whether it runs although it would be shown lines of the human's change.
+    pub leaks_recorded: bool,
     /// Its environment.
     pub env: EnvAsk,
     /// Tools named in the argv.
@@ -277,6 +279,8 @@ pub struct AgentAsk {
     pub usage_lines: Option<String>,
     /// A file in the attempt's `{out}` that tells what the agent did.
     pub trajectory: Option<String>,
+    /// Whether it calls no model.
+    pub free: bool,
 }
 
 /// Take the patch.

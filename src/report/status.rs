@@ -2,7 +2,7 @@
 //!
 //! Reads the journal and the plan's digest, never the records: it says what the run told, not what is settled in the store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::event::{Counts, Event};
 use crate::names::{AttemptId, Axes, RunId};
 use crate::plan::point_name;
 use crate::run::journal::{self, PlanFile};
-use crate::store::RunLock;
+use crate::store::{RunLock, begun};
 use crate::text::{Table, short_digests, shorten, wrap};
 use crate::units::human_span;
 
@@ -102,7 +102,8 @@ pub struct FailureStatus {
     pub at: Timestamp,
 }
 
-/// The runs of a store, the newest first.
+/// The runs of a store, the newest first: by their names, which begin with the time, but in the order that they noted when
+/// they began. A clock that was set back must not hide the newest.
 #[must_use]
 pub fn runs(root: &Path) -> Vec<RunId> {
     let Ok(entries) = std::fs::read_dir(root.join("runs")) else { return Vec::new() };
@@ -116,7 +117,19 @@ pub fn runs(root: &Path) -> Vec<RunId> {
         })
         .collect();
     found.sort_by(|a, b| (&b.0, b.1, &b.2).cmp(&(&a.0, a.1, &a.2)));
-    found.into_iter().map(|(_, _, run)| run).collect()
+    let mut runs: Vec<RunId> = found.into_iter().map(|(_, _, run)| run).collect();
+    let there: HashMap<&RunId, usize> = runs.iter().enumerate().map(|(at, run)| (run, at)).collect();
+    // Those that are noted share the places they have among the others.
+    let mut noted: Vec<usize> = begun(root).iter().rev().filter_map(|run| there.get(run).copied()).collect();
+    let mut seen = HashSet::new();
+    noted.retain(|at| seen.insert(*at));
+    let mut places = noted.clone();
+    places.sort_unstable();
+    let in_order: Vec<RunId> = noted.iter().map(|at| runs[*at].clone()).collect();
+    for (place, run) in places.into_iter().zip(in_order) {
+        runs[place] = run;
+    }
+    runs
 }
 
 /// Reads how a run stands.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::attempt::Started;
@@ -61,6 +62,8 @@ pub struct Finished {
     pub attempt: AttemptId,
     /// Its run.
     pub run: RunId,
+    /// When it began.
+    pub at: Timestamp,
     end: process::End,
 }
 
@@ -74,7 +77,8 @@ impl Left {
         for started in index.unfinished()?.into_iter().filter(|started| started.key == *key && started.run != *own) {
             match finished_agent(store, &started) {
                 Some(end) if left.finished.is_none() => {
-                    left.finished = Some(Finished { attempt: started.attempt.clone(), run: started.run.clone(), end });
+                    let (attempt, run, at) = (started.attempt.clone(), started.run.clone(), started.at);
+                    left.finished = Some(Finished { attempt, run, at, end });
                 }
                 _ => left.dead.push(started),
             }

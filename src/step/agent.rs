@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::attempt::{LimitUse, ProcessEnd, Usage};
+use crate::digest::Digest;
 use crate::git::{self, TakeError, TakeLimits};
 use crate::hostile;
 use crate::key::Value;
@@ -17,8 +18,10 @@ use crate::redact::{Redactor, Secret};
 use crate::step::Draft;
 use crate::step::context::{Context, OUTPUT_LIMIT, Place, fault};
 use crate::step::done::{Done, Inputs};
+use crate::step::leak::{self, Leak, Telling};
 use crate::step::processes::{Command, failure_of};
 use crate::step::secrets::{private_places, redactor};
+use crate::step::setup;
 
 /// What the attempts of this kind mean.
 pub(super) const FORMAT: u16 = 1;
@@ -87,7 +90,8 @@ async fn attempt(
         return Err(failure);
     }
     let private = Private::default();
-    let argv = tokio::task::block_in_place(|| prepare(context, repo, ask, inputs, place, &secrets, &private))?;
+    let Prepared { argv, setup, leak } =
+        tokio::task::block_in_place(|| prepare(context, repo, ask, inputs, place, &secrets, &private))?;
     let end = context
         .supervised(
             place,
@@ -110,7 +114,10 @@ async fn attempt(
     if let Some(failure) = context.changed_tool(&ask.tools) {
         return Err(failure);
     }
-    tokio::task::block_in_place(|| read(context, repo, ask, inputs, place, &secrets, &end))
+    let mut done = tokio::task::block_in_place(|| read(context, repo, ask, inputs, place, &secrets, &end))?;
+    done.logs.insert("setup".into(), setup);
+    done.notes.extend(leak.map(|leak| format!("{}{leak}", leak::NOTE)));
+    Ok(done)
 }
 
 /// Who an agent's commits are by: the sealed repository has no user, and git refuses to commit without one.
@@ -140,7 +147,7 @@ fn prepare(
     place: &Place,
     secrets: &[Secret],
     private: &Private,
-) -> Result<Vec<String>, Failure> {
+) -> Result<Prepared, Failure> {
     let checkout = |error: git::GitError| Failure::new(Cause::CheckoutFailed, &error.to_string());
     let mirror = context.mirror(repo)?;
     let work = context.folder(place, "work")?;
@@ -162,13 +169,21 @@ fn prepare(
     if let Some(prompt) = &ask.prompt {
         write("prompt", &context.get(prompt)?)?;
     }
+    let changes = context.changes(inputs.blob(&Role::Checkout, "human change")?)?;
+    let human = git::diff(&mirror, &tree, &changes, &context.blobs()).map_err(checkout)?;
+    let mut leak = None;
     if ask.human_change {
-        let changes = context.changes(inputs.blob(&Role::Checkout, "human change")?)?;
-        let diff = git::diff(&mirror, &tree, &changes, &context.blobs()).map_err(checkout)?;
-        write("human-change", &diff.bytes)?;
+        write("human-change", &human.bytes)?;
+    } else {
+        leak = leaked(context, ask, &Telling::of(&human.bytes), &work)?;
     }
+    let mut written = None;
     let config = match &ask.config {
-        Some((_, bytes, source)) => Some(place_config(context, place, &context.get(bytes)?, source, secrets, private)?),
+        Some((_, bytes, source)) => {
+            let bytes = context.get(bytes)?;
+            written = Some(String::from_utf8_lossy(&bytes).into_owned());
+            Some(place_config(context, place, &bytes, source, secrets, private)?)
+        }
         None => None,
     };
     let places = |name: &str| match name {
@@ -179,7 +194,35 @@ fn prepare(
         "human-change" => Some(files.join("human-change").display().to_string()),
         _ => name.strip_prefix("file.").map(|file| files.join(file).display().to_string()),
     };
-    context.fill(&ask.argv, &places)
+    let argv = context.fill(&ask.argv, &places)?;
+    let setup = context.put(&setup::document(ask, &argv, written.as_deref()))?;
+    Ok(Prepared { argv, setup, leak })
+}
+
+/// What is ready to be started.
+struct Prepared {
+    argv: Vec<String>,
+    /// What it is given, for people.
+    setup: Digest,
+    /// What of the human's change it is shown, where the manifest lets it run all the same.
+    leak: Option<Leak>,
+}
+
+/// What of the human's change an agent would be shown.
+fn leaked(context: &Context, ask: &AgentAsk, telling: &Telling, work: &Path) -> Result<Option<Leak>, Failure> {
+    if telling.is_empty() {
+        return Ok(None);
+    }
+    let prompt = ask.prompt.map(|prompt| context.get(&prompt)).transpose()?;
+    let in_tree = || telling.in_tree(work).map_err(|error| fault(&format!("{}: {error}", work.display())));
+    let leak = match prompt.and_then(|prompt| telling.in_prompt(&prompt)) {
+        Some(leak) => Some(leak),
+        None => in_tree()?,
+    };
+    match leak {
+        Some(leak) if !ask.leaks_recorded => Err(Failure::new(Cause::LeakedAnswer, &leak.to_string())),
+        other => Ok(other),
+    }
 }
 
 /// Puts the config where the agent reads it: within the place, or outside the store if a secret is filled into it.
@@ -318,6 +361,9 @@ fn keep_trajectory(
 }
 
 fn usage(ask: &AgentAsk, stdout: &[u8]) -> Usage {
+    if ask.free {
+        return Usage { input: Some(0), output: Some(0), ..Usage::default() };
+    }
     let unknown = |why: &str| Usage { unknown_because: Some(why.to_owned()), ..Usage::default() };
     let Some(marker) = &ask.usage_lines else { return unknown("the adapter says nothing of usage") };
     let text = String::from_utf8_lossy(&stdout[stdout.len().saturating_sub(USAGE_READ)..]);

@@ -5,6 +5,7 @@
 
 mod agents;
 mod env;
+mod money;
 mod pipeline;
 mod providers;
 mod steps;
@@ -77,20 +78,10 @@ const COMMAND: In = In::Step(Kind::Command);
 
 /// Every node, in the order of the reference.
 pub(super) fn forms() -> impl Iterator<Item = &'static Form> {
-    [top::FORMS, pipeline::FORMS, agents::FORMS, providers::FORMS, env::FORMS, steps::FORMS].into_iter().flatten()
+    [top::FORMS, pipeline::FORMS, agents::FORMS, providers::FORMS, money::FORMS, env::FORMS, steps::FORMS]
+        .into_iter()
+        .flatten()
 }
 
 /// Words of the design that this version does not read, so that a flaw can say that instead of guessing.
-pub(super) const LATER: &[&str] = &[
-    "prices",
-    "asset",
-    "budget",
-    "confirm",
-    "expect",
-    "with",
-    "second-session",
-    "pattern",
-    "exclusive",
-    "from",
-    "overlay",
-];
+pub(super) const LATER: &[&str] = &["asset", "with", "second-session", "pattern", "exclusive", "from", "overlay"];

@@ -114,7 +114,9 @@ impl Dispatcher {
         });
         let durable_first = plan.kind(node) == Kind::Agent;
         let mut go = None;
+        let mut began = left.finished.as_ref().map(|finished| finished.at);
         if adopts.is_none() {
+            let at = Timestamp::now();
             let started = Line::Started(Started {
                 attempt: attempt.clone(),
                 run: self.run.clone(),
@@ -122,12 +124,14 @@ impl Dispatcher {
                 kind: plan.kind(node).word().into(),
                 step,
                 axes,
-                at: Timestamp::now(),
+                at,
                 slots: granted.names(),
                 host: self.context.machine.host.clone(),
+                pipeline: self.paid_by(node),
             });
             // What costs money is on record before it is begun; the rest would be repeated for nothing but seconds.
             let supervised = matches!(plan.kind(node), Kind::Agent | Kind::Test) || !granted.is_empty();
+            began = (durable_first || supervised).then_some(at);
             if durable_first {
                 let (sender, receiver) = oneshot::channel();
                 go = Some(receiver);
@@ -153,7 +157,7 @@ impl Dispatcher {
         };
         let finished = finished.clone();
         tokio::spawn(async move {
-            let began = Instant::now();
+            let clock = Instant::now();
             let mut refused = None;
             if let Some(go) = go {
                 refused = match go.await {
@@ -167,7 +171,8 @@ impl Dispatcher {
                 None => caught(execute(work)).await,
             };
             // The dispatcher outlives every executor: it waits until none is running.
-            let _ = finished.send(Finished { node, attempt, adopts, done, wall: began.elapsed(), granted, lock });
+            let _ =
+                finished.send(Finished { node, attempt, adopts, began, done, wall: clock.elapsed(), granted, lock });
         });
     }
 

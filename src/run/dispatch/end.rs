@@ -11,7 +11,7 @@ use super::*;
 impl Dispatcher {
     /// Takes what an executor did: the action is over, or tried again.
     pub(super) fn finish(&mut self, finished: Finished) {
-        let Finished { node, attempt, adopts, mut done, wall, granted, lock } = finished;
+        let Finished { node, attempt, adopts, began, mut done, wall, granted, lock } = finished;
         let plan = self.context.plan.clone();
         let Some(key) = self.states.key(node) else { return };
         if let Ask::Command(ask) = &plan.nodes[node].ask
@@ -29,6 +29,8 @@ impl Dispatcher {
             step: plan.step(node).name.value.to_string(),
             axes: plan.nodes[node].axes.clone(),
             at: Timestamp::now(),
+            began,
+            pipeline: self.paid_by(node),
             wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX),
             outcome: done.outcome,
             outputs: done.outputs,

@@ -68,6 +68,8 @@ struct Finished {
     node: usize,
     attempt: AttemptId,
     adopts: Option<RunId>,
+    /// When it began, where a line says so.
+    began: Option<Timestamp>,
     done: Done,
     wall: Duration,
     granted: Granted,
@@ -228,6 +230,12 @@ impl Dispatcher {
         let stopped = self.draining.is_some() || self.broken.is_some();
         let waiting = self.ready.iter().all(BinaryHeap::is_empty) && self.aside.is_empty() && self.contended.is_empty();
         idle && (stopped || waiting)
+    }
+
+    /// The pipeline whose budget an action's attempts are on, if they cost anything.
+    fn paid_by(&self, node: usize) -> Option<String> {
+        let costs = self.plan().kind(node) == Kind::Agent || !self.plan().nodes[node].holds.is_empty();
+        costs.then(|| self.plan().manifest.pipeline.name.value.clone())
     }
 
     fn wanted_jobs(&self) -> Vec<usize> {
