@@ -29,6 +29,7 @@ mod goals;
 mod grammar;
 mod graph;
 mod holes;
+mod locate;
 mod money;
 mod node;
 mod providers;
