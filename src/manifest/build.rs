@@ -315,6 +315,7 @@ fn agent(node: Node<'_>, report: &Report) -> Option<Agent> {
     Some(Agent {
         name: node.text()?,
         run: node.child("run").map(Node::templates).unwrap_or_default(),
+        stdin: node.child("stdin").and_then(|node| node.arg(0)?.template()),
         version: node.child("version").and_then(Node::text),
         env: env(node.children(), report),
         trajectory: node.child("trajectory").and_then(Node::text),

@@ -348,8 +348,10 @@ pub struct Agent {
     /// Its name.
     pub name: Spanned<String>,
     /// The argv. `{flow}` is flow itself, `{args}` the candidate's, `{file.NAME}` a given file, `{prompt}` and `{config}` files,
-    /// `{human-change}` the human's change, `{model}`, `{work}` the work tree.
+    /// `{prompt-text}` the prompt itself, `{human-change}` the human's change, `{model}`, `{work}` the work tree.
     pub run: Vec<Spanned<Template>>,
+    /// The file that it reads as its standard input.
+    pub stdin: Option<Spanned<Template>>,
     /// What tells that the adapter's behaviour changed.
     pub version: Option<Spanned<String>>,
     /// Its environment.

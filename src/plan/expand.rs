@@ -280,6 +280,8 @@ impl Expander<'_> {
                 argv.extend(self.argv(point, std::slice::from_ref(template), missing));
             }
         }
+        let stdin = adapter.and_then(|adapter| adapter.stdin.as_ref());
+        let stdin = self.argv(point, stdin.map(std::slice::from_ref).unwrap_or_default(), missing).pop();
         let tools = tools_in(&argv);
         self.want_tools(&tools, missing);
         let mut envs = vec![&decl.env, &candidate.env];
@@ -294,8 +296,9 @@ impl Expander<'_> {
             prompt,
             config,
             model: candidate.model.as_ref().map(|model| model.value.clone()),
-            human_change: argv.iter().any(|template| template.holes().any(|hole| hole == "human-change")),
+            human_change: argv.iter().chain(&stdin).any(|part| part.holes().any(|hole| hole == "human-change")),
             argv,
+            stdin,
             files,
             version: adapter.and_then(|adapter| adapter.version.as_ref()).map(|version| version.value.clone()),
             env: self.env(point, &envs, missing),
@@ -468,6 +471,7 @@ fn nobody() -> AgentAsk {
         config: None,
         model: None,
         argv: Vec::new(),
+        stdin: None,
         files: BTreeMap::new(),
         version: None,
         human_change: false,

@@ -33,6 +33,7 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: &AgentAsk) -> Draft<'a> {
     draft.record.push_some("config", ask.config.as_ref().map(|(value, _, _)| Value::Blob(*value)));
     draft.record.push_some("model", ask.model.as_ref().map(Value::text));
     draft.push("argv", Value::List(ask.argv.iter().map(ToString::to_string).collect()));
+    draft.record.push_some("stdin", ask.stdin.as_ref().map(|file| Value::text(file.to_string())));
     for (name, digest) in &ask.files {
         draft.record.push_some(format!("file {name}"), digest.map(Value::Blob));
     }
@@ -86,7 +87,7 @@ async fn attempt(
         return Err(failure);
     }
     let private = Private::default();
-    let argv = tokio::task::block_in_place(|| prepare(context, repo, ask, inputs, place, &secrets, &private))?;
+    let (argv, stdin) = tokio::task::block_in_place(|| prepare(context, repo, ask, inputs, place, &secrets, &private))?;
     let end = context
         .supervised(
             place,
@@ -95,6 +96,7 @@ async fn attempt(
                 env: &ask.env,
                 extra: committer(),
                 secrets: &secrets,
+                stdin,
                 cwd: place.dir.join("work"),
                 label: "agent".into(),
                 timeout: ask.timeout,
@@ -155,7 +157,7 @@ fn prepare(
     place: &Place,
     secrets: &[Secret],
     private: &Private,
-) -> Result<Vec<String>, Failure> {
+) -> Result<(Vec<String>, Option<PathBuf>), Failure> {
     let checkout = |error: git::GitError| Failure::new(Cause::CheckoutFailed, &error.to_string());
     let mirror = context.mirror(repo)?;
     let work = context.folder(place, "work")?;
@@ -175,8 +177,9 @@ fn prepare(
             write(name, &context.get(digest)?)?;
         }
     }
-    if let Some(prompt) = &ask.prompt {
-        write("prompt", &context.get(prompt)?)?;
+    let prompt = ask.prompt.as_ref().map(|prompt| context.get(prompt)).transpose()?;
+    if let Some(prompt) = &prompt {
+        write("prompt", prompt)?;
     }
     if ask.human_change {
         let changes = context.changes(inputs.blob(&Role::Checkout, "human change")?)?;
@@ -191,11 +194,13 @@ fn prepare(
         "work" => Some(work.display().to_string()),
         "out" | "home" => Some(place.dir.join(name).display().to_string()),
         "prompt" => Some(files.join("prompt").display().to_string()),
+        "prompt-text" => prompt.as_ref().map(|text| String::from_utf8_lossy(text).into_owned()),
         "config" => config.as_ref().map(|path| path.display().to_string()),
         "human-change" => Some(files.join("human-change").display().to_string()),
         _ => name.strip_prefix("file.").map(|file| files.join(file).display().to_string()),
     };
-    context.fill(&ask.argv, &places)
+    let stdin = context.fill(ask.stdin.as_slice(), &places)?.pop().map(PathBuf::from);
+    Ok((context.fill(&ask.argv, &places)?, stdin))
 }
 
 /// Puts the config where the agent reads it: within the place, or outside the store if a secret is filled into it.
