@@ -13,7 +13,7 @@ const FLOORS: &[&[&str]] = &[
     &["class", "attempt", "event", "measure"],
     &["money"],
     &["manifest", "store"],
-    &["plan"],
+    &["ledger", "plan"],
     &["step"],
     &["run"],
     &["why"],

@@ -112,6 +112,7 @@ fn line(plan: &Plan, event: &Event) -> Option<String> {
             let speedup = speedup.map_or_else(String::new, |speedup| format!(" {}x", Ratio(speedup)));
             format!("{job}  {class}{speedup}")
         }
+        Event::BudgetReached { limit, because, .. } if limit != "per-job" => because.clone(),
         Event::Draining { running } => {
             format!("stopping: nothing more is begun, {running} actions may finish; once more kills them")
         }

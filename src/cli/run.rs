@@ -16,9 +16,12 @@ use crate::cli::open::{Opened, lacks};
 use crate::cli::output;
 use crate::cli::progress;
 use crate::cli::select::{self, Selection};
+use crate::ledger::{Ledger, Rates};
 use crate::names::RunId;
 use crate::plan::Missing;
+use crate::report::spent::{Spent, several_models_of};
 use crate::report::{composite, jobs, table};
+use crate::run::budget::Purse;
 use crate::run::decide::{Again, remakes};
 use crate::run::dispatch::{Dispatcher, Observer, Options, Order, Parts};
 use crate::run::journal::Journal;
@@ -26,6 +29,7 @@ use crate::run::leases::Leases;
 use crate::run::recover::recover;
 use crate::step::Context;
 use crate::store::{Index, RecordWriter, RunLock};
+use crate::text::harmless;
 use crate::units::Span;
 
 /// Arguments of `flow run`.
@@ -147,6 +151,8 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
     } else if !args.quiet {
         observers.push(progress::for_terminal(&plan, &wanted));
     }
+    let purse = Purse::open(&plan, &path.display().to_string(), &run, &store, &index);
+    let purse = purse.map_err(|error| broken(error.to_string()))?;
     let journal = Journal::create(&store.root, &run);
     let manifest = path.display().to_string();
     let dispatcher = Dispatcher::new(Parts {
@@ -158,6 +164,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
         journal,
         leases,
         options,
+        purse,
         observers,
     });
     let report = dispatcher.run(orders()?).await;
@@ -175,6 +182,12 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
         output::data(table::legend(&results, width))?;
         let ends = jobs::ends(&plan, &store, &index, &wanted);
         output::data(composite::text(&composite::composites(&plan, &store, &index, &ends), width))?;
+        let ledger = Ledger::read(Rates::of(&plan.manifest.pipeline), &store, &index);
+        let ledger = ledger.map_err(|error| broken(error.to_string()))?;
+        output::data(Spent::of(&ledger, Some(&run)).text(width))?;
+        for warning in several_models_of(&results) {
+            output::data(harmless(&format!("{warning}\n")))?;
+        }
         output::data(table::summary(&results, Some(&report.finished), width))?;
         crate::cli::progress::next_steps(&results, &path);
     }

@@ -202,7 +202,7 @@ impl Status {
             Event::RunFinished { actions, exit, .. } => {
                 (self.actions, self.exit, self.state) = (Some(actions), Some(exit), "finished");
             }
-            Event::Notice { .. } | Event::Draining { .. } => {}
+            Event::Notice { .. } | Event::BudgetReached { .. } | Event::Draining { .. } => {}
         }
     }
 

@@ -1,5 +1,6 @@
 //! Running a plan: facts about the machine, decisions, the dispatcher with its executors, locks and slots, records and journal.
 
+pub mod budget;
 pub mod decide;
 pub mod dispatch;
 pub mod execute;

@@ -11,7 +11,7 @@ use super::*;
 impl Dispatcher {
     /// Takes what an executor did: the action is over, or tried again.
     pub(super) fn finish(&mut self, finished: Finished) {
-        let Finished { node, attempt, adopts, began, mut done, wall, granted, lock } = finished;
+        let Finished { node, attempt, adopts, began, pipeline, mut done, wall, granted, lock } = finished;
         let plan = self.context.plan.clone();
         let Some(key) = self.states.key(node) else { return };
         if let Ask::Command(ask) = &plan.nodes[node].ask
@@ -30,7 +30,7 @@ impl Dispatcher {
             axes: plan.nodes[node].axes.clone(),
             at: Timestamp::now(),
             began,
-            pipeline: self.paid_by(node),
+            pipeline,
             wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX),
             outcome: done.outcome,
             outputs: done.outputs,
@@ -48,6 +48,10 @@ impl Dispatcher {
             self.make_ready(node);
         }
         self.index.add(ended.clone());
+        if let Some(purse) = &mut self.purse {
+            purse.release(node);
+        }
+        self.ask_budget();
         let settles = ended.outcome.settles();
         let event = if settles {
             settled_event(&plan, node, &ended, By::Executed, Vec::new())
@@ -112,6 +116,9 @@ impl Dispatcher {
             self.unwritten -= 1;
             match token {
                 Token::Go(go) => {
+                    if let Some(purse) = &mut self.purse {
+                        purse.durable();
+                    }
                     let _ = go.send(error.clone().map_or(Ok(()), Err));
                 }
                 Token::Ended { event, lock } => {

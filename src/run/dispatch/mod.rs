@@ -17,6 +17,7 @@ use crate::manifest::Kind;
 use crate::names::{AttemptId, RunId, SlotKind};
 use crate::outcome::{Cause, Failure, Outcome};
 use crate::plan::{Ask, Plan};
+use crate::run::budget::Purse;
 use crate::run::decide::{ATTEMPTS, Decision, decide_again};
 use crate::run::execute::{Left, Work, caught, execute};
 use crate::run::journal::Journal;
@@ -27,11 +28,13 @@ use crate::run::state::{By, State, States};
 use crate::run::writer::{Writer, Written};
 use crate::step::{Context, Done, End, Ends, SomeEnds, Stop, classify, command};
 use crate::store::{Index, KeyLock};
+use crate::units::Usd;
 
 mod begin;
 mod end;
 mod over;
 mod parts;
+mod pay;
 mod rank;
 
 use over::settled_event;
@@ -61,6 +64,8 @@ struct Granting {
     left: Left,
     lock: KeyLock,
     granted: Granted,
+    /// What it may cost.
+    reserved: Usd,
 }
 
 /// What an executor sends back.
@@ -70,6 +75,8 @@ struct Finished {
     adopts: Option<RunId>,
     /// When it began, where a line says so.
     began: Option<Timestamp>,
+    /// The pipeline whose budget it is on.
+    pipeline: Option<String>,
     done: Done,
     wall: Duration,
     granted: Granted,
@@ -111,13 +118,17 @@ pub struct Dispatcher {
     fresh: Vec<usize>,
     jobs_told: Vec<bool>,
     commit_ranks: Vec<usize>,
+    /// What agents may cost, if the manifest says an amount.
+    purse: Option<Purse>,
+    /// Agents that wait for others to tell what they cost.
+    unpaid: Vec<usize>,
 }
 
 impl Dispatcher {
     /// Makes a dispatcher for a plan whose files are in the store.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { context, run, manifest, index, records, journal, leases, options, observers } = parts;
+        let Parts { context, run, manifest, index, records, journal, leases, options, purse, observers } = parts;
         let (done, written) = mpsc::unbounded_channel();
         let writer = Writer::start(records, done);
         let actions = context.plan.nodes.len();
@@ -153,6 +164,8 @@ impl Dispatcher {
             fresh: Vec::new(),
             jobs_told: vec![false; jobs],
             commit_ranks,
+            purse,
+            unpaid: Vec::new(),
         }
     }
 
@@ -216,6 +229,7 @@ impl Dispatcher {
                 },
                 Some(order) = orders.recv() => self.obey(order),
                 () = tokio::time::sleep(ASK_AGAIN), if ask_again => self.ask_again(),
+                () = tokio::time::sleep(pay::ASK_BUDGET), if !self.unpaid.is_empty() => self.ask_budget(),
                 () = tokio::time::sleep(grace.unwrap_or_default()), if grace.is_some() && *self.stop.borrow() == Stop::No => {
                     self.stop.send_replace(Stop::Polite);
                 }
@@ -228,7 +242,10 @@ impl Dispatcher {
     fn is_over(&self) -> bool {
         let idle = self.states.running() == 0 && self.unwritten == 0;
         let stopped = self.draining.is_some() || self.broken.is_some();
-        let waiting = self.ready.iter().all(BinaryHeap::is_empty) && self.aside.is_empty() && self.contended.is_empty();
+        let waiting = self.ready.iter().all(BinaryHeap::is_empty)
+            && self.aside.is_empty()
+            && self.contended.is_empty()
+            && self.unpaid.is_empty();
         idle && (stopped || waiting)
     }
 
