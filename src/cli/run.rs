@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::cli::Places;
+use crate::cli::confirm::confirm;
 use crate::cli::fault::Fault;
 use crate::cli::open::{Opened, lacks};
 use crate::cli::output;
@@ -69,6 +70,9 @@ pub struct RunArgs {
     /// How long running actions may go on after Ctrl-C
     #[arg(long, value_name = "SPAN", default_value = "90s")]
     drain: Span,
+    /// Do not ask before spending more than the manifest's `confirm`
+    #[arg(long, short)]
+    yes: bool,
     /// Print each event as a line of JSON, and no table
     #[arg(long)]
     json: bool,
@@ -100,6 +104,15 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
     if let Some(fault) = lacks(&opened.plan().manifest, &fatal) {
         return Err(fault);
     }
+    let mut retried = vec![false; opened.plan().nodes.len()];
+    for job in opened.plan().jobs.iter().filter(|job| retry.iter().any(|glob| glob.is_match(job.id.as_str()))) {
+        for node in &job.nodes {
+            retried[*node] = true;
+        }
+    }
+    if !args.yes {
+        confirm(&opened, &wanted, &retried)?;
+    }
     let Opened { store, machine, prepared, path, .. } = opened;
     for (_, bytes) in prepared.intake.blobs() {
         store.cas.put(bytes).map_err(|error| broken(error.to_string()))?;
@@ -118,16 +131,8 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
         index = Index::load(&store.root).map_err(|error| broken(error.to_string()))?;
     }
     index.own(&run);
-    let again: Vec<Again> = {
-        let remake = remakes(&prepared.plan, &store, &index, &wanted);
-        let mut again: Vec<Again> = remake.into_iter().map(|remake| Again { retry: false, remake }).collect();
-        for job in prepared.plan.jobs.iter().filter(|job| retry.iter().any(|glob| glob.is_match(job.id.as_str()))) {
-            for node in &job.nodes {
-                again[*node].retry = true;
-            }
-        }
-        again
-    };
+    let remake = remakes(&prepared.plan, &store, &index, &wanted);
+    let again: Vec<Again> = remake.into_iter().zip(retried).map(|(remake, retry)| Again { retry, remake }).collect();
     crate::run::journal::write_plan(&store.root, &run, &prepared.plan, &path, &wanted);
     let leases = Leases::open(&prepared.plan, &args.slots, &store.root).map_err(broken)?;
     let plan = Arc::new(prepared.plan);

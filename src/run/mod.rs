@@ -3,6 +3,7 @@
 pub mod budget;
 pub mod decide;
 pub mod dispatch;
+pub mod durations;
 pub mod execute;
 pub mod journal;
 pub mod leases;

@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::plan::{Missing, Plan};
 use crate::text::{Table, wrap};
 use crate::why::change::Shown;
+use crate::why::estimate::Estimate;
 use crate::why::explain::{Group, groups};
 use crate::why::forecast::{Forecast, State};
 use crate::why::text::{change_lines, printable};
@@ -18,7 +19,7 @@ const LACKING: usize = 20;
 
 /// A plan as one JSON document. `lacking` is what the machine lacks beside what the actions say themselves.
 #[must_use]
-pub fn json(plan: &Plan, forecasts: &[Forecast], lacking: &[Missing]) -> serde_json::Value {
+pub fn json(plan: &Plan, forecasts: &[Forecast], lacking: &[Missing], estimate: &Estimate) -> serde_json::Value {
     let actions: Vec<serde_json::Value> = forecasts
         .iter()
         .map(|said| {
@@ -43,20 +44,20 @@ pub fn json(plan: &Plan, forecasts: &[Forecast], lacking: &[Missing]) -> serde_j
         .collect();
     let lacking = missing(plan, forecasts, lacking);
     let execute = executed(forecasts);
-    json!({
+    let mut document = json!({
         "pipeline": plan.manifest.pipeline.name.value,
         "actions": actions,
         "execute": execute,
         "reuse": forecasts.iter().filter(|said| said.state == State::Reused).count(),
         "missing": lacking.iter().map(|lacks| json!({"what": lacks.what, "hint": lacks.hint})).collect::<Vec<_>>(),
-        "cost_usd": {"known": 0.0, "unknown_attempts": execute, "because": ["flow keeps no prices yet"]},
-        "wall_s": null,
-    })
+    });
+    estimate.add_to(&mut document);
+    document
 }
 
 /// A plan as text: how many actions of each step would run, then the causes; with `all`, every action.
 #[must_use]
-pub fn text(plan: &Plan, forecasts: &[Forecast], lacking: &[Missing], all: bool) -> String {
+pub fn text(plan: &Plan, forecasts: &[Forecast], lacking: &[Missing], estimate: &Estimate, all: bool) -> String {
     let mut text = table(plan, forecasts);
     let said: Vec<&Forecast> = forecasts.iter().collect();
     if all {
@@ -91,6 +92,7 @@ pub fn text(plan: &Plan, forecasts: &[Forecast], lacking: &[Missing], all: bool)
     }
     text.push('\n');
     text.push_str(&summary(plan, forecasts));
+    text.push_str(&estimate.text());
     text
 }
 
