@@ -204,6 +204,9 @@ class Said:
             self.calls.append((prefix + digest(asked.turn, name, arguments), name, arguments, asked.tools[name]))
         guess = {"input": asked.size, "cache_read": 0, "cache_write": 0, "output": estimate([self.text, self.calls])}
         self.usage = dict(guess, **spec.get("usage", {}))
+        if asked.wire != "messages":  # nobody else tells what was written into a cache: it is input like any other
+            self.usage["input"] += self.usage["cache_write"]
+            self.usage["cache_write"] = 0
 
 
 def responses_body(asked, said):
@@ -217,7 +220,7 @@ def responses_body(asked, said):
         item = custom if kind == "custom" else {"type": "function_call", "arguments": arguments}
         output.append(dict(item, id="fc_" + digest(call), call_id=call, name=name, status=status))
     usage = said.usage
-    whole = usage["input"] + usage["cache_read"] + usage["cache_write"]
+    whole = usage["input"] + usage["cache_read"]
     return {
         "id": "resp_%d_%s" % (asked.turn, digest(said.text, said.calls)),
         "object": "response",
@@ -274,7 +277,7 @@ def chat_body(asked, said):
             for call, name, arguments, _ in said.calls
         ]
     usage = said.usage
-    whole = usage["input"] + usage["cache_read"] + usage["cache_write"]
+    whole = usage["input"] + usage["cache_read"]
     reason = "length" if said.cut else "tool_calls" if said.calls else "stop"
     return {
         "id": "chatcmpl-" + digest(asked.turn, said.text),
@@ -471,6 +474,8 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
+        if self.headers.get("upgrade"):  # codex asks for a web socket first; told that there is none, it goes on without
+            return self.answer(*openai(426, "there are no web sockets here", "invalid_request_error"))
         models = {"object": "list", "data": [{"id": "a-model", "object": "model"}], "models": []}
         self.answer(200 if self.path.endswith("/models") else 404, models)
 
