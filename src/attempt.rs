@@ -46,6 +46,9 @@ pub struct Started {
     pub slots: Vec<String>,
     /// The machine.
     pub host: String,
+    /// The pipeline that it was for, if it costs money: its budget counts it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pipeline: Option<String>,
 }
 
 /// A limit and what of it was used.
@@ -118,6 +121,12 @@ pub struct Ended {
     pub axes: Axes,
     /// When.
     pub at: Timestamp,
+    /// When it began, where a line said so.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub began: Option<Timestamp>,
+    /// The pipeline that it was for, if it costs money: its budget counts it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pipeline: Option<String>,
     /// How long it took, in milliseconds of the monotonic clock.
     pub wall_ms: u64,
     /// What it did.

@@ -14,6 +14,7 @@ pub mod hostile;
 pub mod key;
 pub mod manifest;
 pub mod measure;
+pub mod money;
 pub mod names;
 pub mod outcome;
 pub mod plan;

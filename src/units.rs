@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::iter::Sum;
-use std::ops::Add;
+use std::ops::{Add, AddAssign};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -216,31 +216,45 @@ impl fmt::Display for Percent {
     }
 }
 
-/// An amount of money in micro-dollars. Sums stay at the largest amount rather than wrap.
+/// An amount of dollars in whole nano-dollars, so that sums are exact and do not depend on their order. Sums stay at the largest
+/// amount (18 thousand million dollars) rather than wrap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Usd(pub u64);
 
-impl Usd {
-    /// The amount that a manifest wrote as a number: not negative, rounded to micro-dollars.
-    ///
-    /// # Errors
-    /// If it is negative, not finite or too large.
-    pub fn from_dollars(dollars: f64) -> Result<Self, BadUnit> {
-        let bad = |why| refuse(&dollars.to_string(), AN_AMOUNT, why);
-        let micros = (dollars * 1e6).round();
-        if !dollars.is_finite() || dollars < 0.0 {
-            Err(bad("it is negative or no number"))
-        } else if micros >= u64::MAX as f64 {
-            Err(bad(TOO_LARGE))
-        } else {
-            Ok(Self(micros as u64))
-        }
-    }
+/// Nano-dollars in a dollar.
+const NANO: u64 = 1_000_000_000;
 
-    /// The amount as a number of dollars, for JSON.
+impl Usd {
+    /// The amount as a number of dollars, for JSON and statistics.
     #[must_use]
     pub fn dollars(self) -> f64 {
-        self.0 as f64 / 1e6
+        self.0 as f64 / NANO as f64
+    }
+
+    /// The amount nearest to a number that was computed, such as a mean; what is no amount is 0 or the largest.
+    #[must_use]
+    pub fn nearest(dollars: f64) -> Self {
+        // A cast of a float stays within the bounds of the integer.
+        Self((dollars * NANO as f64).round() as u64)
+    }
+
+    /// What is left of it after another amount; nothing if that is more.
+    #[must_use]
+    pub fn less(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+
+    /// So many times the amount.
+    #[must_use]
+    pub fn times(self, count: u64) -> Self {
+        Self(self.0.saturating_mul(count))
+    }
+
+    /// `count / per` of the amount, to the nearest nano-dollar: 1,500 of a price for 1,000,000 tokens.
+    #[must_use]
+    pub fn share(self, count: u64, per: u64) -> Self {
+        let product = u128::from(self.0) * u128::from(count) + u128::from(per) / 2;
+        Self(u64::try_from(product.checked_div(u128::from(per)).unwrap_or(0)).unwrap_or(u64::MAX))
     }
 }
 
@@ -254,17 +268,24 @@ impl FromStr for Usd {
         if !rest.is_empty() {
             return Err(bad("something follows the number"));
         }
-        let micros = scaled(digits, decimals, 1_000_000).map_err(bad)?;
-        u64::try_from(micros).map(Self).map_err(|_| bad(TOO_LARGE))
+        let nanos = scaled(digits, decimals, u128::from(NANO)).map_err(bad)?;
+        u64::try_from(nanos).map(Self).map_err(|_| bad(TOO_LARGE))
     }
 }
 
 impl fmt::Display for Usd {
     /// `$12.50`; more decimals only where there are some.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let part = format!("{:06}", self.0 % 1_000_000);
+        let part = format!("{:09}", self.0 % NANO);
         let (cents, fine) = part.split_at(2);
-        f.pad(&format!("${}.{cents}{}", self.0 / 1_000_000, fine.trim_end_matches('0')))
+        f.pad(&format!("${}.{cents}{}", self.0 / NANO, fine.trim_end_matches('0')))
+    }
+}
+
+impl serde::Serialize for Usd {
+    /// A number of dollars.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(self.dollars())
     }
 }
 
@@ -276,10 +297,44 @@ impl Add for Usd {
     }
 }
 
+impl AddAssign for Usd {
+    fn add_assign(&mut self, other: Self) {
+        *self = *self + other;
+    }
+}
+
 impl Sum for Usd {
     fn sum<I: Iterator<Item = Self>>(amounts: I) -> Self {
         amounts.fold(Self(0), Add::add)
     }
+}
+
+/// An amount for people: whole cents from a dollar on, below that two figures that matter.
+#[must_use]
+pub fn human_usd(amount: Usd) -> String {
+    let step = match amount.0 {
+        0 => 1,
+        ..10_000 => 1,
+        ..1_000_000_000 => 10u64.pow(amount.0.ilog10().saturating_sub(1)).min(NANO / 100),
+        _ => NANO / 100,
+    };
+    // The largest amount has no room to round up.
+    let rounded = (amount.0 / step + u64::from(amount.0 % step >= step.div_ceil(2))).saturating_mul(step);
+    Usd(if step == 1 { amount.0 } else { rounded }).to_string()
+}
+
+/// A count for people: `12,345,678`.
+#[must_use]
+pub fn human_count(count: u64) -> String {
+    let digits = count.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
 }
 
 /// A duration for people, with two figures that matter: `250 ms`, `1.2 s`, `3 m 20 s`, `2 h 10 m`, `1 d 4 h`.
@@ -337,8 +392,8 @@ mod tests {
         assert_eq!("500".parse(), Ok(Size(500)));
         assert_eq!("2%".parse(), Ok(Percent(0.02)));
         assert_eq!("58%".parse(), Ok(Percent(0.58)));
-        assert_eq!("12.50".parse(), Ok(Usd(12_500_000)));
-        assert_eq!(Usd::from_dollars(0.1 + 0.2).unwrap(), Usd(300_000));
+        assert_eq!("12.50".parse(), Ok(Usd(12_500_000_000)));
+        assert_eq!("0.0375".parse(), Ok(Usd(37_500_000)));
     }
 
     #[test]
@@ -353,10 +408,9 @@ mod tests {
         for bad in ["", "%", "2", "-2%", "nan%", "inf%", "1e3%", ".5%", "1..2%"] {
             assert!(bad.parse::<Percent>().is_err(), "{bad}");
         }
-        for bad in ["", "$", "-1", "1.0000001", "1 USD", "99999999999999999999"] {
+        for bad in ["", "$", "-1", "1.0000000001", "1 USD", "99999999999999999999"] {
             assert!(bad.parse::<Usd>().is_err(), "{bad}");
         }
-        assert!(Usd::from_dollars(f64::NAN).is_err() && Usd::from_dollars(-1.0).is_err());
     }
 
     #[test]
@@ -367,7 +421,13 @@ mod tests {
             ["250 ms", "1.2 s", "1 m 0 s", "3 m 20 s", "2 h 10 m", "1 d 4 h"]
         );
         assert_eq!([human_size(500), human_size(12_897_485)], ["500 B", "12.3 MiB"]);
-        assert_eq!([Usd(12_500_000).to_string(), Usd(1).to_string()], ["$12.50", "$0.000001"]);
+        assert_eq!([Usd(12_500_000_000).to_string(), Usd(1).to_string()], ["$12.50", "$0.000000001"]);
+        let say = |nanos| human_usd(Usd(nanos));
+        assert_eq!(
+            [say(0), say(12_345_678_901), say(999_999_999), say(123_456_789), say(1_234_567), say(1_234)],
+            ["$0.00", "$12.35", "$1.00", "$0.12", "$0.0012", "$0.000001234"]
+        );
+        assert_eq!([human_count(7), human_count(1_234), human_count(12_345_678)], ["7", "1,234", "12,345,678"]);
         assert_eq!(
             [Percent(0.02).to_string(), Percent(0.005).to_string(), Percent(1.5).to_string()],
             ["2%", "0.5%", "150%"]
@@ -388,6 +448,31 @@ mod tests {
                 prop_assert_eq!(Size(n).to_string().parse::<Size>().unwrap(), Size(n));
                 prop_assert_eq!(Usd(n).to_string().parse::<Usd>().unwrap(), Usd(n));
             }
+        }
+
+        #[test]
+        fn sums_of_money_are_exact_in_any_order(amounts in proptest::collection::vec(any::<u32>(), 0..50), turn in any::<u8>()) {
+            let exact: u64 = amounts.iter().map(|amount| u64::from(*amount)).sum();
+            let mut turned = amounts.clone();
+            turned.rotate_left(if amounts.is_empty() { 0 } else { usize::from(turn) % amounts.len() });
+            prop_assert_eq!(amounts.iter().map(|amount| Usd(u64::from(*amount))).sum::<Usd>(), Usd(exact));
+            prop_assert_eq!(turned.iter().map(|amount| Usd(u64::from(*amount))).sum::<Usd>(), Usd(exact));
+        }
+
+        #[test]
+        fn shares_are_the_nearest_nano_dollar(price in any::<u64>(), count in any::<u32>(), per in 1u64..1 << 40) {
+            let share = u128::from(Usd(price).share(u64::from(count), per).0);
+            let exact = u128::from(price) * u128::from(count);
+            let error = (share * u128::from(per)).abs_diff(exact);
+            prop_assert!(share == u128::from(u64::MAX) || 2 * error <= u128::from(per));
+        }
+
+        #[test]
+        fn what_people_read_of_money_is_within_a_cent_or_a_twentieth(n in any::<u64>(), shift in 0u32..64) {
+            let shown = human_usd(Usd(n >> shift)).parse::<Usd>().unwrap().0;
+            let error = shown.abs_diff(n >> shift);
+            prop_assert!(error <= NANO / 200 || error <= (n >> shift) / 20, "{shown}");
+            prop_assert!(error <= (n >> shift) / 10);
         }
 
         #[test]

@@ -11,6 +11,7 @@ const FLOORS: &[&[&str]] = &[
     &["digest", "names", "units", "text", "hostile", "redact"],
     &["key", "outcome", "git", "process", "slots"],
     &["class", "attempt", "event", "measure"],
+    &["money"],
     &["agent"],
     &["manifest", "store"],
     &["plan"],

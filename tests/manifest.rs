@@ -196,7 +196,7 @@ fn rules_of_steps() {
         ("candidate x agent=nob", "unknown-agent"),
         ("candidate x agent=nop { args \"x\" }", "unused"),
         ("candidate x agent=scripted { file pach \"x\" optional=#true }", "unused"),
-        ("budget 3", "unknown-node"),
+        ("budget 3", "bad-amount"),
         ("candidate x agent=scripted { samples (usd)3 }", "annotation"),
         ("step patch { protect \"a[\" }", "bad-glob"),
         ("step agent { timeout \"5 parsecs\" }", "bad-unit"),

@@ -27,6 +27,9 @@ pub struct ReadingTable {
     pub models: Vec<Finder>,
     /// Where its last words are.
     pub message: Vec<Finder>,
+    /// Whether the agent calls no model: its tokens are 0, and known.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub free: bool,
     /// What its error's text means, before flow's own signatures are asked.
     pub signatures: Vec<Signature>,
 }

@@ -46,6 +46,9 @@ pub(super) fn usage(table: &ReadingTable, exit: &Exit, outcome: &Outcome, files:
         models
     };
     let unknown = |why: &str| Usage { unknown_because: Some(why.to_owned()), models: models(), ..Usage::default() };
+    if table.free {
+        return Usage { input: Some(0), output: Some(0), ..Usage::default() };
+    }
     if table.usage.is_empty() {
         return unknown("the adapter says nothing of usage");
     }

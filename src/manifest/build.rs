@@ -11,7 +11,7 @@ use super::node::{Node, Value};
 use super::read::{Top, missing, read_file};
 use super::{
     Agent, Axis, Candidate, Config, Env, GivenFile, Lane, Pass, Pipeline, Repo, RepoSource, Reuse, SecretFrom,
-    SecretSource, Slot, Spanned, Template, Tests, Tool, commits, config, providers, readings, types,
+    SecretSource, Slot, Spanned, Template, Tests, Tool, commits, config, money, providers, readings, types,
 };
 use crate::measure::metric::Better;
 use crate::measure::{Contract, Kind as MetricKind, MetricSpec};
@@ -74,6 +74,9 @@ pub(super) fn pipeline(node: Node<'_>, top: &Top<'_>, report: &Report) -> Option
         lanes: slots().filter_map(lane).collect(),
         tools: top.tools.iter().filter_map(|&node| tool(node)).collect(),
         axes: node.all("axis").filter_map(|node| axis(node, report)).collect(),
+        prices: money::prices(&top.prices, report),
+        budget: node.child("budget").and_then(|node| money::budget(node, report)),
+        confirm: node.child("confirm").and_then(|node| node.arg(0)?.money()),
         steps: Vec::new(),
     })
 }
@@ -179,6 +182,7 @@ fn candidate(node: Node<'_>, report: &Report) -> Option<Candidate> {
         reuse: node.child("reuse").map(|node| reuse(node, report)).unwrap_or_default(),
         files: node.all("file").filter_map(|node| given(node, report)).collect(),
         args: node.child("args").map(Node::templates).unwrap_or_default(),
+        expect: node.child("expect").map(|node| money::expect(node, report)),
         env,
     })
 }
@@ -319,6 +323,7 @@ fn agent(node: Node<'_>, report: &Report) -> Option<Agent> {
         version: node.child("version").and_then(Node::text),
         env: env(node.children(), report),
         trajectory: node.child("trajectory").and_then(Node::text),
+        free: node.child("free").is_some(),
         keep: readings::keep(node, report),
         reading: Arc::new(readings::table(node, report)),
     })
@@ -330,7 +335,13 @@ fn slot(node: Node<'_>) -> Option<Slot> {
     }
     let cores = node.prop("cores").and_then(Value::str).map(types::parse_cores);
     let cores = cores.and_then(Result::ok).unwrap_or_default();
-    Some(Slot { kind: Spanned { value: node.name().into(), place: node.place() }, name: node.text()?, cores })
+    let kind = Spanned { value: node.name().into(), place: node.place() };
+    Some(Slot {
+        kind,
+        name: node.text()?,
+        cores,
+        hourly: node.prop("hourly").and_then(|hourly| Some(hourly.money()?.value)),
+    })
 }
 
 fn lane(node: Node<'_>) -> Option<Lane> {

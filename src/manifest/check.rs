@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::flaw::{Draft, Report, list, suggest};
 use super::graph::{axes, edges, order};
-use super::{Body, Input, InputFrom, Pipeline, Place, Spanned, Step, bind, holes, providers};
+use super::{Body, Input, InputFrom, Pipeline, Place, Spanned, Step, bind, holes, money, providers};
 use crate::measure::{Kind as MetricKind, MetricSpec};
 use crate::names::StepName;
 
@@ -16,6 +16,7 @@ pub(super) fn all(pipeline: &mut Pipeline, report: &Report) {
     slots(pipeline, report);
     candidates(pipeline, report);
     providers::check(pipeline, report);
+    money::check(pipeline, report);
     let known = names(pipeline, report);
     if pipeline.steps.is_empty() {
         report.add(

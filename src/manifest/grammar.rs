@@ -40,6 +40,10 @@ pub(super) enum In {
     On,
     /// In `secret`.
     Secret,
+    /// In `prices`.
+    Prices,
+    /// In `model` of `prices`.
+    Price,
     /// In `protocol`.
     Protocol,
     /// In a step of a kind.
@@ -77,6 +81,10 @@ pub(super) enum Ty {
     Size,
     /// A percentage.
     Percent,
+    /// An amount of dollars.
+    Money,
+    /// A day.
+    Date,
     /// One of some words.
     Word(&'static [&'static str]),
     /// A glob.
@@ -196,6 +204,8 @@ impl In {
             Self::Provider => "in a provider".into(),
             Self::On => "in `on`".into(),
             Self::Secret => "in `secret`".into(),
+            Self::Prices => "in `prices`".into(),
+            Self::Price => "in a `model` of `prices`".into(),
             Self::Protocol => "in `protocol`".into(),
             Self::Step(kind) => format!("in a step that uses `{}`", kind.word()),
             Self::AnyStep => "in a step".into(),
@@ -220,6 +230,8 @@ impl Ty {
             Self::Flag => "`#true` or `#false`".into(),
             Self::Span => "a length of time such as \"10m\"".into(),
             Self::Size => "a size such as \"2MiB\"".into(),
+            Self::Money => "an amount such as (usd)12.50".into(),
+            Self::Date => "a date such as \"2025-09-29\"".into(),
             Self::Percent => "a percentage such as \"2%\"".into(),
             Self::Word(words) => super::flaw::list(words.iter().copied()).replace(" and ", " or "),
             Self::Glob => "a glob".into(),

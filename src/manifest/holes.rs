@@ -14,7 +14,8 @@ const PROMPT_BYTES: u64 = 4 << 20;
 /// What is known of every commit.
 const COMMIT: &[&str] = &["commit.id", "commit.id8", "commit.base", "commit.subject"];
 /// What an adapter's argv may use beside the common names.
-pub(super) const AGENT: &[&str] = &["args", "prompt", "prompt-text", "config", "human-change", "model", "work", "out", "home", "flow"];
+pub(super) const AGENT: &[&str] =
+    &["args", "prompt", "prompt-text", "config", "human-change", "model", "work", "out", "home", "flow"];
 
 pub(super) type Known = BTreeSet<String>;
 
@@ -52,7 +53,7 @@ pub(super) fn all(pipeline: &Pipeline, report: &Report) {
         checker.candidate(candidate, &plain);
     }
     for provider in pipeline.providers.values() {
-        checker.provider(provider, &plain);
+        checker.provider(provider);
     }
     checker.twins();
     for step in &pipeline.steps {

@@ -12,8 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::ReadingTable;
 use crate::measure::{Contract, MetricSpec, Protocol};
+use crate::money::Prices;
 use crate::names::{CandidateName, ProviderName, RepoName, SlotKind, StepName};
 use crate::outcome::Cause;
+use crate::units::Usd;
 
 mod bind;
 mod build;
@@ -26,6 +28,7 @@ mod given;
 mod grammar;
 mod graph;
 mod holes;
+mod money;
 mod node;
 mod providers;
 mod read;
@@ -38,6 +41,7 @@ pub mod template;
 mod types;
 
 pub use flaw::{Flaw, Flaws};
+pub use money::{Budget, Expect};
 pub use providers::fill_variables;
 pub use read::{read, read_text};
 pub use reference::reference;
@@ -108,6 +112,12 @@ pub struct Pipeline {
     pub tools: Vec<Tool>,
     /// The manifest's own axes.
     pub axes: Vec<Axis>,
+    /// What models cost.
+    pub prices: Prices,
+    /// The most that agents may cost.
+    pub budget: Option<Budget>,
+    /// The amount above which a run asks before it spends.
+    pub confirm: Option<Spanned<Usd>>,
     /// The steps, amendments applied, in an order in which each comes after what it needs.
     pub steps: Vec<Step>,
 }
@@ -192,6 +202,8 @@ pub struct Candidate {
     pub files: Vec<GivenFile>,
     /// What stands for `{args}` in the adapter's argv.
     pub args: Vec<Spanned<Template>>,
+    /// What one attempt is expected to take.
+    pub expect: Option<Expect>,
     /// Its environment.
     pub env: Env,
 }
@@ -358,6 +370,8 @@ pub struct Agent {
     pub env: Env,
     /// A file within `{out}` that tells what the agent did: kept for people, redacted.
     pub trajectory: Option<Spanned<String>>,
+    /// Whether it calls no model, so that it costs nothing.
+    pub free: bool,
     /// Other files that are kept for its reading.
     pub keep: Vec<Keep>,
     /// How its outcome and its usage are read. In no key.
@@ -384,6 +398,8 @@ pub struct Slot {
     pub name: Spanned<String>,
     /// The cores that belong to it.
     pub cores: Vec<u32>,
+    /// What an hour of it costs.
+    pub hourly: Option<Usd>,
 }
 
 /// A share of concurrency without a device.
@@ -545,6 +561,8 @@ pub struct AgentBody {
     pub prompt: Option<(Spanned<Template>, PathBuf)>,
     /// The commit's columns that the prompt may use.
     pub show: Vec<Spanned<String>>,
+    /// Whether an agent that would be shown lines of the human's change runs all the same, on record.
+    pub leaks_recorded: bool,
 }
 
 /// What a patch may not hold.

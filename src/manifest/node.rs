@@ -9,7 +9,7 @@ use kdl::{KdlEntry, KdlNode, KdlValue};
 use miette::SourceSpan;
 
 use super::{Place, Spanned, Template};
-use crate::units::{BadUnit, Percent, Size, Span};
+use crate::units::{BadUnit, Percent, Size, Span, Usd};
 
 /// A limit beyond this is a slip.
 const YEAR: Duration = Duration::from_secs(366 * 86_400);
@@ -202,6 +202,16 @@ impl<'a> Value<'a> {
         Some(self.spanned(parse_size(self.str()?).ok()?))
     }
 
+    /// An amount of dollars.
+    pub(super) fn money(self) -> Option<Spanned<Usd>> {
+        Some(self.spanned(parse_money(self).ok()?))
+    }
+
+    /// The first moment of a day in UTC.
+    pub(super) fn date(self) -> Option<jiff::Timestamp> {
+        super::money::parse_date(self.str()?).ok()
+    }
+
     /// A percentage as a fraction.
     pub(super) fn percent(self) -> Option<Spanned<f64>> {
         Some(self.spanned(parse_percent(self.str()?).ok()?))
@@ -222,6 +232,19 @@ pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     match text.parse().map_err(|error: BadUnit| error.to_string())? {
         Size(0) => Err("a size of nothing".to_owned()),
         Size(bytes) => Ok(bytes),
+    }
+}
+
+/// Reads `(usd)12.50` from the digits as they are written: what a float would make of them is not exact.
+pub(super) fn parse_money(value: Value<'_>) -> Result<Usd, String> {
+    let written = value.written();
+    match (value.entry.ty().map(kdl::KdlIdentifier::value), value.raw()) {
+        (Some("usd"), KdlValue::Integer(_) | KdlValue::Float(_)) => {
+            written.replace('_', "").parse().map_err(|error: BadUnit| error.to_string())
+        }
+        (Some("usd"), _) => Err(format!("`{written}` is no number")),
+        (Some(other), _) => Err(format!("flow counts in dollars, not in `({other})`")),
+        (None, _) => Err(format!("an amount says its currency: (usd){}", written.trim_matches('"'))),
     }
 }
 

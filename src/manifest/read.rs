@@ -90,6 +90,8 @@ pub(super) struct Top<'a> {
     pub(super) providers: Vec<Node<'a>>,
     /// `tool`, of the files and of the pipeline.
     pub(super) tools: Vec<Node<'a>>,
+    /// `prices`, of the files.
+    pub(super) prices: Vec<Node<'a>>,
     /// `step`, of the files.
     pub(super) steps: Vec<Node<'a>>,
 }
@@ -103,6 +105,7 @@ fn assemble(loaded: &[Loaded], whole: bool, report: &Report) -> Option<Pipeline>
         for node in nodes() {
             match node.name() {
                 "agent" => top.agents.push(node),
+                "prices" => top.prices.push(node),
                 "provider" => top.providers.push(node),
                 "tool" => top.tools.push(node),
                 "step" => top.steps.push(node),

@@ -22,7 +22,7 @@ pub(super) fn keep(agent: Node<'_>, report: &Report) -> Vec<Keep> {
     let mut kept = Vec::new();
     for node in agent.all("keep") {
         let (Some(name), Some(path)) = (node.text(), node.arg(1)) else { continue };
-        if ALWAYS.contains(&name.value.as_str()) || name.value == "trajectory" {
+        if ALWAYS.contains(&name.value.as_str()) || ["trajectory", "setup"].contains(&name.value.as_str()) {
             report.add(
                 Draft::new("taken-name", name.place, format!("`{}` is kept anyway", name.value))
                     .label("has a meaning of its own")
@@ -58,6 +58,7 @@ pub(super) fn table(agent: Node<'_>, report: &Report) -> ReadingTable {
         files.push("trajectory".into());
     }
     let reader = Reader { files, report };
+    table.free = agent.child("free").is_some();
     if let Some(node) = agent.child("reading") {
         let all = |name| node.all(name);
         let whole = |node: Node<'_>| node.prop("exit").and_then(Value::whole);

@@ -12,10 +12,11 @@ const INTRO: &str = "# The manifest
 <!-- Written from the reader's own table: UPDATE_DOCS=1 cargo test --test manifest_reference -->
 
 A manifest is a KDL 2 file. It begins with `flow 1` (a line `/- kdl-version 2` may stand before) and holds one `pipeline`.
-Imported files hold `agent`, `provider`, `tool` and `step` only; the file with the pipeline may hold them too.
+Imported files hold `agent`, `provider`, `prices`, `tool` and `step` only; the file with the pipeline may hold them too.
 
 - Arguments are the thing itself, properties (`name=value`) are modifiers of it, children (`{ … }`) are its parts.
 - What begins with a digit, holds a `/` or a brace stands in double quotes; commit ids always do. Flags are `#true`, `#false`.
+- Money says its currency, in front of the amount: `(usd)12.50`, `per-run=(usd)20.00`.
 - Units are texts: `\"90s\"`, `\"10m\"`, `\"1h30m\"`; `\"500kB\"`, `\"2MiB\"`; `\"2%\"`.
 - Relative paths are relative to the file that says them.
 - An unknown node or property, a property given twice and a node that may stand once standing twice are flaws. All flaws of
@@ -75,6 +76,8 @@ pub fn reference() -> String {
         ("In `provider`", In::Provider),
         ("In `tool`", In::Tool),
         ("In `slots`", In::Slots),
+        ("In `prices`", In::Prices),
+        ("In `model` of `prices`", In::Price),
         ("In `step`", In::AnyStep),
         ("In `protocol`", In::Protocol),
         ("In `on`", In::On),

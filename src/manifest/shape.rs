@@ -40,7 +40,7 @@ pub(super) fn one(node: Node<'_>, form: &'static Form, report: &Report) {
         annotation(node.scope.place(ty.span()), ty.value(), report);
     }
     for value in node.entries() {
-        if let Some(ty) = value.entry.ty() {
+        if let Some(ty) = value.entry.ty().filter(|_| !takes_money(value, node, form)) {
             annotation(value.place(), ty.value(), report);
         }
     }
@@ -70,6 +70,18 @@ pub(super) fn one(node: Node<'_>, form: &'static Form, report: &Report) {
             );
         }
     }
+}
+
+/// Whether a value stands where an amount of money is read, with its currency in front.
+fn takes_money(value: Value<'_>, node: Node<'_>, form: &Form) -> bool {
+    let ty = match value.key() {
+        Some(key) => form.props.iter().find(|prop| prop.name == key).map(|prop| prop.ty),
+        None => {
+            let at = node.args().position(|arg| std::ptr::eq(arg.entry, value.entry));
+            at.and_then(|at| form.args.get(at)).map(|arg| arg.ty)
+        }
+    };
+    ty == Some(Ty::Money)
 }
 
 fn annotation(place: Place, ty: &str, report: &Report) {
@@ -213,6 +225,8 @@ fn hint(ty: Ty) -> String {
         Ty::Whole(low, _) => low.max(1).to_string(),
         Ty::Percent => "\"2%\"".into(),
         Ty::Span => "\"10m\"".into(),
+        Ty::Money => "(usd)12.50".into(),
+        Ty::Date => "\"2025-09-29\"".into(),
         Ty::Name => "NAME".into(),
         _ => "\"…\"".into(),
     }

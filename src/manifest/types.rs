@@ -7,7 +7,8 @@ use kdl::KdlValue;
 use super::Template;
 use super::flaw::{Draft, Report, list, suggest};
 use super::grammar::{Form, Ty};
-use super::node::{Value, parse_percent, parse_size, parse_span};
+use super::money::parse_date;
+use super::node::{Value, parse_money, parse_percent, parse_size, parse_span};
 use crate::agent::{Pattern, Pointer, readable};
 use crate::names::check_name;
 use crate::outcome::Cause;
@@ -64,6 +65,12 @@ pub(super) fn typed(value: Value<'_>, ty: Ty, subject: &str, form: &Form, report
                 wrong(Some("a number is written out here; holes are for texts".into()));
             }
             _ => wrong(None),
+        }
+        return;
+    }
+    if ty == Ty::Money {
+        if let Err(message) = parse_money(value) {
+            bad("bad-amount", format!("{subject}: {message}"), Some(format!("it is written: {}", form.example)));
         }
         return;
     }
@@ -147,6 +154,11 @@ pub(super) fn typed(value: Value<'_>, ty: Ty, subject: &str, form: &Form, report
                 bad("bad-unit", message, None);
             }
         }
+        Ty::Date => {
+            if let Err(message) = parse_date(text) {
+                bad("bad-date", message, None);
+            }
+        }
         Ty::Percent => {
             if let Err(message) = parse_percent(text) {
                 bad("bad-unit", message, None);
@@ -215,7 +227,7 @@ pub(super) fn typed(value: Value<'_>, ty: Ty, subject: &str, form: &Form, report
                 bad("unknown-cause", format!("{subject} cannot be `{text}`"), Some(help));
             }
         }
-        Ty::Scalar | Ty::Whole(..) | Ty::Flag => {}
+        Ty::Scalar | Ty::Whole(..) | Ty::Flag | Ty::Money => {}
     }
 }
 

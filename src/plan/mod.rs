@@ -268,6 +268,8 @@ pub struct AgentAsk {
     pub version: Option<String>,
     /// Whether the argv uses the human's change.
     pub human_change: bool,
+    /// Whether it runs although it would be shown lines of the human's change.
+    pub leaks_recorded: bool,
     /// Its environment.
     pub env: EnvAsk,
     /// Tools named in the argv.
@@ -278,6 +280,8 @@ pub struct AgentAsk {
     pub limit: Option<u64>,
     /// A file in the attempt's `{out}` that tells what the agent did.
     pub trajectory: Option<String>,
+    /// Whether it calls no model.
+    pub free: bool,
     /// Other files that are kept for its reading. In no key.
     pub keep: Vec<Keep>,
     /// How its outcome and its usage are read. In no key.

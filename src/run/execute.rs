@@ -1,10 +1,12 @@
 //! The executor: does one action once, in a place of its own, and sweeps the place. Decides nothing.
 
+use std::collections::HashSet;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::attempt::Started;
@@ -61,6 +63,8 @@ pub struct Finished {
     pub attempt: AttemptId,
     /// Its run.
     pub run: RunId,
+    /// When it began.
+    pub at: Timestamp,
     end: process::End,
 }
 
@@ -74,7 +78,8 @@ impl Left {
         for started in index.unfinished()?.into_iter().filter(|started| started.key == *key && started.run != *own) {
             match finished_agent(store, &started) {
                 Some(end) if left.finished.is_none() => {
-                    left.finished = Some(Finished { attempt: started.attempt.clone(), run: started.run.clone(), end });
+                    let (attempt, run, at) = (started.attempt.clone(), started.run.clone(), started.at);
+                    left.finished = Some(Finished { attempt, run, at, end });
                 }
                 _ => left.dead.push(started),
             }
@@ -93,6 +98,13 @@ pub fn finished_agent(store: &Store, started: &Started) -> Option<process::End> 
     let end = process::read_end(&dir.join("agent.end.json"))?;
     let by_itself = !matches!(end.exit, Exit::Interrupted { .. } | Exit::NotStarted { .. });
     (by_itself && dir.join("work").is_dir()).then_some(end)
+}
+
+/// The keys of agents that had finished when their run died. Records that cannot be read hold none.
+#[must_use]
+pub fn adoptable(store: &Store, index: &Index) -> HashSet<ActionKey> {
+    let open = index.unfinished().unwrap_or_default();
+    open.iter().filter(|started| finished_agent(store, started).is_some()).map(|started| started.key).collect()
 }
 
 /// Where an attempt works.

@@ -97,6 +97,8 @@ pub fn interrupted(store: &Store, started: &Started, run: &RunId) -> Ended {
         step: started.step.clone(),
         axes: started.axes.clone(),
         at: Timestamp::now(),
+        began: Some(started.at),
+        pipeline: started.pipeline.clone(),
         wall_ms: 0,
         outcome: Outcome::Failed(Failure::new(Cause::Interrupted, "its run died before it ended")),
         outputs: std::collections::BTreeMap::new(),

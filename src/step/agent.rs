@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::agent as readings;
 use crate::attempt::{LimitUse, ProcessEnd};
+use crate::digest::Digest;
 use crate::git::{self, TakeError, TakeLimits};
 use crate::hostile;
 use crate::key::Value;
@@ -18,9 +19,11 @@ use crate::redact::{Redactor, Secret};
 use crate::step::Draft;
 use crate::step::context::{Context, OUTPUT_LIMIT, Place, fault};
 use crate::step::done::{Done, Inputs};
+use crate::step::leak::{self, Leak, Telling};
 use crate::step::leavings::Wanted;
 use crate::step::processes::Command;
 use crate::step::secrets::{private_places, redactor};
+use crate::step::setup;
 
 /// What the attempts of this kind mean.
 pub(super) const FORMAT: u16 = 1;
@@ -87,7 +90,8 @@ async fn attempt(
         return Err(failure);
     }
     let private = Private::default();
-    let (argv, stdin) = tokio::task::block_in_place(|| prepare(context, repo, ask, inputs, place, &secrets, &private))?;
+    let Prepared { argv, stdin, setup, leak } =
+        tokio::task::block_in_place(|| prepare(context, repo, ask, inputs, place, &secrets, &private))?;
     let end = context
         .supervised(
             place,
@@ -109,7 +113,7 @@ async fn attempt(
         .await;
     drop(private);
     let changed = context.changed_tool(&ask.tools);
-    tokio::task::block_in_place(|| match end {
+    let done: Result<Done, Failure> = tokio::task::block_in_place(|| match end {
         Ok(end) => {
             let mut done = read(context, repo, ask, inputs, place, &secrets, &end)?;
             if let Some(failure) = changed {
@@ -127,7 +131,11 @@ async fn attempt(
             done.outcome = Outcome::Failed(failure);
             Ok(done)
         }
-    })
+    });
+    let mut done = done?;
+    done.logs.insert("setup".into(), setup);
+    done.notes.extend(leak.map(|leak| format!("{}{leak}", leak::NOTE)));
+    Ok(done)
 }
 
 /// Who an agent's commits are by: the sealed repository has no user, and git refuses to commit without one.
@@ -157,7 +165,7 @@ fn prepare(
     place: &Place,
     secrets: &[Secret],
     private: &Private,
-) -> Result<(Vec<String>, Option<PathBuf>), Failure> {
+) -> Result<Prepared, Failure> {
     let checkout = |error: git::GitError| Failure::new(Cause::CheckoutFailed, &error.to_string());
     let mirror = context.mirror(repo)?;
     let work = context.folder(place, "work")?;
@@ -181,13 +189,21 @@ fn prepare(
     if let Some(prompt) = &prompt {
         write("prompt", prompt)?;
     }
+    let changes = context.changes(inputs.blob(&Role::Checkout, "human change")?)?;
+    let human = git::diff(&mirror, &tree, &changes, &context.blobs()).map_err(checkout)?;
+    let mut leak = None;
     if ask.human_change {
-        let changes = context.changes(inputs.blob(&Role::Checkout, "human change")?)?;
-        let diff = git::diff(&mirror, &tree, &changes, &context.blobs()).map_err(checkout)?;
-        write("human-change", &diff.bytes)?;
+        write("human-change", &human.bytes)?;
+    } else {
+        leak = leaked(context, ask, &Telling::of(&human.bytes), &work)?;
     }
+    let mut written = None;
     let config = match &ask.config {
-        Some((_, bytes, source)) => Some(place_config(context, place, &context.get(bytes)?, source, secrets, private)?),
+        Some((_, bytes, source)) => {
+            let bytes = context.get(bytes)?;
+            written = Some(String::from_utf8_lossy(&bytes).into_owned());
+            Some(place_config(context, place, &bytes, source, secrets, private)?)
+        }
         None => None,
     };
     let places = |name: &str| match name {
@@ -200,7 +216,37 @@ fn prepare(
         _ => name.strip_prefix("file.").map(|file| files.join(file).display().to_string()),
     };
     let stdin = context.fill(ask.stdin.as_slice(), &places)?.pop().map(PathBuf::from);
-    Ok((context.fill(&ask.argv, &places)?, stdin))
+    let argv = context.fill(&ask.argv, &places)?;
+    let setup = context.put(&setup::document(ask, &argv, written.as_deref()))?;
+    Ok(Prepared { argv, stdin, setup, leak })
+}
+
+/// What is ready to be started.
+struct Prepared {
+    argv: Vec<String>,
+    /// What it reads as its standard input.
+    stdin: Option<PathBuf>,
+    /// What it is given, for people.
+    setup: Digest,
+    /// What of the human's change it is shown, where the manifest lets it run all the same.
+    leak: Option<Leak>,
+}
+
+/// What of the human's change an agent would be shown.
+fn leaked(context: &Context, ask: &AgentAsk, telling: &Telling, work: &Path) -> Result<Option<Leak>, Failure> {
+    if telling.is_empty() {
+        return Ok(None);
+    }
+    let prompt = ask.prompt.map(|prompt| context.get(&prompt)).transpose()?;
+    let in_tree = || telling.in_tree(work).map_err(|error| fault(&format!("{}: {error}", work.display())));
+    let leak = match prompt.and_then(|prompt| telling.in_prompt(&prompt)) {
+        Some(leak) => Some(leak),
+        None => in_tree()?,
+    };
+    match leak {
+        Some(leak) if !ask.leaks_recorded => Err(Failure::new(Cause::LeakedAnswer, &leak.to_string())),
+        other => Ok(other),
+    }
 }
 
 /// Puts the config where the agent reads it: within the place, or outside the store if a secret is filled into it.

@@ -1,4 +1,4 @@
-//! The rows of the index, and the derived file `index/attempts.v2` that spares a load from reading every record.
+//! The rows of the index, and the derived file `index/attempts.v3` that spares a load from reading every record.
 //!
 //! The file is worth nothing: it is believed only if its own digest agrees and each record file is what it was, and even
 //! then every line it points to is checked when it is read. So any doubt is answered by `None`.
@@ -12,7 +12,7 @@ use super::{StoreError, files};
 use crate::digest::Digest;
 use crate::key::ActionKey;
 
-const MAGIC: &[u8; 16] = b"flow index v2\n\0\0";
+const MAGIC: &[u8; 16] = b"flow index v3\n\0\0";
 /// More than ten million attempts would need.
 const MAX_FILE: u64 = 2 << 30;
 
@@ -60,6 +60,8 @@ pub(super) struct Row {
     pub(super) file: u32,
     pub(super) offset: u64,
     pub(super) len: u32,
+    /// The kind of its step, as `kind_code` gives it.
+    pub(super) kind: u32,
     /// The attempt's id.
     pub(super) name: Name,
 }
@@ -150,7 +152,7 @@ pub(super) fn write(root: &Path, rows: &Rows) -> Result<(), StoreError> {
             for n in [row.at as u64, row.near, row.wide, row.offset] {
                 number(&mut out, n);
             }
-            for n in [row.file, row.len, row.name.start, row.name.len] {
+            for n in [row.file, row.len, row.kind, row.name.start, row.name.len] {
                 out.extend_from_slice(&n.to_le_bytes());
             }
         }
@@ -164,12 +166,12 @@ pub(super) fn write(root: &Path, rows: &Rows) -> Result<(), StoreError> {
     text(&mut out, &rows.names.0);
     let digest = Digest::of(&out);
     out.extend_from_slice(digest.as_bytes());
-    files::write_derived(&root.join("index/attempts.v2"), &out)
+    files::write_derived(&root.join("index/attempts.v3"), &out)
 }
 
 /// Reads the derived file, if it is whole.
 pub(super) fn read(root: &Path) -> Option<Rows> {
-    let bytes = files::read_bounded(&root.join("index/attempts.v2"), MAX_FILE).ok()??;
+    let bytes = files::read_bounded(&root.join("index/attempts.v3"), MAX_FILE).ok()??;
     let body = bytes.len().checked_sub(32)?;
     let (body, digest) = bytes.split_at(body);
     if Digest::of(body).as_bytes() != digest {
@@ -222,7 +224,7 @@ impl<'a> Take<'a> {
     }
 
     fn rows(&mut self, files: usize) -> Option<Vec<Row>> {
-        const LEN: usize = 32 + 4 * 8 + 4 * 4;
+        const LEN: usize = 32 + 4 * 8 + 5 * 4;
         let count = usize::try_from(self.number()?).ok()?;
         let bytes = self.bytes(count.checked_mul(LEN)?)?;
         let long = |b: &[u8], r: Range<usize>| b[r].try_into().ok().map(u64::from_le_bytes);
@@ -238,7 +240,8 @@ impl<'a> Take<'a> {
                 offset: long(b, 56..64)?,
                 file,
                 len: short(b, 68..72)?,
-                name: Name { start: short(b, 72..76)?, len: short(b, 76..80)? },
+                kind: short(b, 72..76)?,
+                name: Name { start: short(b, 76..80)?, len: short(b, 80..84)? },
             })
         };
         bytes.chunks_exact(LEN).map(row).collect()

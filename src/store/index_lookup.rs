@@ -7,10 +7,11 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
-use super::index::{Index, near_hash, wide_hash};
+use super::index::{Index, kind_code, near_hash, wide_hash};
 use super::index_cache::Row;
 use super::{Damage, StoreError, records};
 use crate::attempt::{Ended, Line, Started};
+use crate::hostile::open_regular;
 use crate::key::ActionKey;
 use crate::names::Axes;
 
@@ -106,6 +107,45 @@ impl Index {
         found.into_iter().map(|(_, key)| key).filter(|key| seen.insert(*key)).collect()
     }
 
+    /// The attempts of some kinds that ended, and with `held` those of any kind that held slots: the newest `most` of each
+    /// kind, in no order. Those whose ids are `known` already are left out unread.
+    ///
+    /// # Errors
+    /// If a record file cannot be read.
+    pub fn of_kinds(
+        &self,
+        kinds: &[&str],
+        held: bool,
+        most: usize,
+        known: &dyn Fn(&str) -> bool,
+    ) -> Result<Vec<Arc<Ended>>, StoreError> {
+        let codes: Vec<u32> = kinds.iter().map(|kind| kind_code(kind, false)).collect();
+        let wanted = |code: u32| codes.contains(&(code & !1)) || held && code & 1 == 1;
+        let rows = self.rows.sorted.iter().chain(self.recent.values().flatten()).filter(|row| wanted(row.kind));
+        let mut by_kind: HashMap<u32, Vec<&Row>> = HashMap::new();
+        for row in rows {
+            by_kind.entry(row.kind & !1).or_default().push(row);
+        }
+        let own = self.added.values().flatten().filter(|e| wanted(kind_code(&e.kind, !e.slots.is_empty())));
+        let mut all: Vec<Arc<Ended>> = own.filter(|e| !known(e.attempt.as_str())).cloned().collect();
+        for mut rows in by_kind.into_values() {
+            if rows.len() > most {
+                rows.select_nth_unstable_by_key(most, |row| std::cmp::Reverse(row.at));
+                rows.truncate(most);
+            }
+            for row in rows.into_iter().filter(|row| !known(self.rows.name(row))) {
+                if let Some(Line::Ended(ended)) = self.line(row, true)? {
+                    all.push(Arc::new(ended));
+                }
+            }
+        }
+        // Two ends of one attempt: the earlier holds.
+        all.sort_by(|a, b| (a.at, &a.attempt).cmp(&(b.at, &b.attempt)));
+        let mut seen = HashSet::new();
+        all.retain(|e| seen.insert(e.attempt.clone()));
+        Ok(all)
+    }
+
     /// How many ended lines are known.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -179,7 +219,7 @@ impl Index {
         if open.len() >= OPEN_FILES {
             open.clear();
         }
-        let opened = Arc::new(File::open(path)?);
+        let opened = Arc::new(open_regular(path)?);
         open.insert(file, Arc::clone(&opened));
         Ok(opened)
     }

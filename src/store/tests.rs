@@ -41,6 +41,8 @@ fn ended(run: &str, n: u32) -> Ended {
         step: "agent".into(),
         axes: axes(n),
         at: Timestamp::from_second(1_790_000_000 + i64::from(n)).unwrap(),
+        began: None,
+        pipeline: None,
         wall_ms: 12_345,
         outcome: Outcome::Succeeded,
         outputs: BTreeMap::from([("tree".to_owned(), Value::Blob(Digest::of(b"tree")))]),
@@ -57,7 +59,19 @@ fn ended(run: &str, n: u32) -> Ended {
 fn started(run: &str, n: u32) -> Started {
     let e = ended(run, n);
     let (attempt, kind, step) = (e.attempt, e.kind, e.step);
-    Started { attempt, run: e.run, key: e.key, kind, step, axes: e.axes, at: e.at, slots: Vec::new(), host: "h".into() }
+    let host = "h".into();
+    Started {
+        attempt,
+        run: e.run,
+        key: e.key,
+        kind,
+        step,
+        axes: e.axes,
+        at: e.at,
+        slots: Vec::new(),
+        host,
+        pipeline: None,
+    }
 }
 
 fn write_run(store: &Store, run: &str, numbers: impl IntoIterator<Item = u32>) -> std::path::PathBuf {
@@ -237,7 +251,7 @@ fn the_index_finds_what_ended_what_did_not_and_what_is_near() {
     writer.commit().unwrap();
     for from_cache in [false, true] {
         let index = Index::load(&store.root).unwrap();
-        assert!(store.root.join("index/attempts.v2").exists(), "{from_cache}");
+        assert!(store.root.join("index/attempts.v3").exists(), "{from_cache}");
         assert_eq!((index.len(), found(&index, 5)), (101, vec!["r1-5".to_owned()]));
         assert_eq!(index.unfinished().unwrap(), [started("r2", 5)]);
         assert_eq!(index.nearest_candidates("command", &axes(7)), [key(1000), key(7)]);
@@ -275,7 +289,7 @@ fn a_stale_or_false_cache_never_answers() {
     let whole = fs::read(&path).unwrap();
     let stale = Index::load(&store.root).unwrap();
     // The cache itself is damaged, at any place.
-    let cache = store.root.join("index/attempts.v2");
+    let cache = store.root.join("index/attempts.v3");
     for at in [3, 40, 5000] {
         flip(&cache, at);
         assert_eq!(found(&Index::load(&store.root).unwrap(), 50), ["r1-50"]);

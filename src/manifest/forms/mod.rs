@@ -5,6 +5,7 @@
 
 mod agents;
 mod envs;
+mod money;
 mod pipeline;
 mod providers;
 mod readings;
@@ -78,23 +79,19 @@ const COMMAND: In = In::Step(Kind::Command);
 
 /// Every node, in the order of the reference.
 pub(super) fn forms() -> impl Iterator<Item = &'static Form> {
-    let subjects =
-        [top::FORMS, pipeline::FORMS, agents::FORMS, readings::FORMS, providers::FORMS, envs::FORMS, steps::FORMS];
+    let subjects = [
+        top::FORMS,
+        pipeline::FORMS,
+        agents::FORMS,
+        readings::FORMS,
+        providers::FORMS,
+        money::FORMS,
+        envs::FORMS,
+        steps::FORMS,
+    ];
     subjects.into_iter().flatten()
 }
 
 /// Words of the design that this version does not read, so that a flaw can say that instead of guessing.
-pub(super) const LATER: &[&str] = &[
-    "prices",
-    "asset",
-    "budget",
-    "confirm",
-    "goals",
-    "expect",
-    "with",
-    "second-session",
-    "pattern",
-    "exclusive",
-    "from",
-    "overlay",
-];
+pub(super) const LATER: &[&str] =
+    &["asset", "goals", "with", "second-session", "pattern", "exclusive", "from", "overlay"];

@@ -79,9 +79,9 @@ pub(super) const FORMS: &[Form] = &[
         name: "gpu",
         within: &[In::Slots],
         args: &[one("name", Ty::Text)],
-        props: &[prop("cores", Ty::Cores)],
+        props: &[prop("cores", Ty::Cores), prop("hourly", Ty::Money)],
         repeat: true,
-        meaning: "A GPU by number or UUID, and the cores kept for it.",
+        meaning: "A GPU by number or UUID, the cores kept for it, and what an hour of it costs: that is told beside the cost of the agents, never within it.",
         example: "gpu \"0\" cores=\"0-7\"",
         ..NODE
     },
@@ -89,9 +89,9 @@ pub(super) const FORMS: &[Form] = &[
         name: "cpu",
         within: &[In::Slots],
         args: &[one("name", Ty::Text)],
-        props: &[prop("cores", Ty::Cores)],
+        props: &[prop("cores", Ty::Cores), prop("hourly", Ty::Money)],
         repeat: true,
-        meaning: "A share of the processor, and its cores.",
+        meaning: "A share of the processor, its cores, and what an hour of it costs.",
         example: "cpu \"a\" cores=\"0-3,8\"",
         ..NODE
     },

@@ -18,6 +18,7 @@ impl Dispatcher {
             let Some(Rank { node, .. }) = next else { break };
             match self.reserved(node) {
                 Some(kind) => self.aside.push((node, kind)),
+                None if self.hold(node) => {}
                 None => self.start(node, finished),
             }
             self.settle_fresh();
@@ -98,7 +99,9 @@ impl Dispatcher {
         }
         let adopts = left.finished.as_ref().map(|finished| finished.run.clone());
         self.states.set(node, State::Running);
-        self.holding += usize::from(!self.plan().nodes[node].holds.is_empty());
+        self.holding += usize::from(self.bounded(node));
+        // What another run's agent had finished is only read.
+        let own = if adopts.is_none() { self.enter(node) } else { None };
         let plan = self.context.plan.clone();
         let step = plan.step(node).name.value.to_string();
         let axes = plan.nodes[node].axes.clone();
@@ -114,7 +117,9 @@ impl Dispatcher {
         });
         let durable_first = plan.kind(node) == Kind::Agent;
         let mut go = None;
+        let mut began = left.finished.as_ref().map(|finished| finished.at);
         if adopts.is_none() {
+            let at = Timestamp::now();
             let started = Line::Started(Started {
                 attempt: attempt.clone(),
                 run: self.run.clone(),
@@ -122,12 +127,14 @@ impl Dispatcher {
                 kind: plan.kind(node).word().into(),
                 step,
                 axes,
-                at: Timestamp::now(),
+                at,
                 slots: granted.names(),
                 host: self.context.machine.host.clone(),
+                pipeline: self.paid_by(node),
             });
             // What costs money is on record before it is begun; the rest would be repeated for nothing but seconds.
             let supervised = matches!(plan.kind(node), Kind::Agent | Kind::Test) || !granted.is_empty();
+            began = (durable_first || supervised).then_some(at);
             if durable_first {
                 let (sender, receiver) = oneshot::channel();
                 go = Some(receiver);
@@ -149,11 +156,11 @@ impl Dispatcher {
             locks: granted.descriptors(&lock),
             slots: granted.pairs(),
             cores: self.leases.cores(&granted),
-            stop: self.stop.subscribe(),
+            stop: own.unwrap_or_else(|| self.stop.subscribe()),
         };
         let finished = finished.clone();
         tokio::spawn(async move {
-            let began = Instant::now();
+            let clock = Instant::now();
             let mut refused = None;
             if let Some(go) = go {
                 refused = match go.await {
@@ -164,10 +171,14 @@ impl Dispatcher {
             }
             let done = match refused {
                 Some(why) => Done::failed(Failure::new(Cause::HarnessFault, &why)),
+                None if *work.stop.borrow() != Stop::No => {
+                    Done::failed(Failure::new(Cause::Interrupted, "stopped before it began"))
+                }
                 None => caught(execute(work)).await,
             };
             // The dispatcher outlives every executor: it waits until none is running.
-            let _ = finished.send(Finished { node, attempt, adopts, done, wall: began.elapsed(), granted, lock });
+            let _ =
+                finished.send(Finished { node, attempt, adopts, began, done, wall: clock.elapsed(), granted, lock });
         });
     }
 
