@@ -24,7 +24,7 @@ fn improves(real: Real) {
     let ran = flow.run();
     let ends = ends(&flow);
     for commit in COMMITS {
-        let line = &ends[&format!("{commit}/real")];
+        let line = ends.get(&format!("{commit}/real")).unwrap_or_else(|| panic!("no agent ran\n{}", ran.stderr));
         let served = llm.served(commit);
         println!("{} {commit}: served {served:?}, ledger {}", real.title(), line["usage"]);
         assert_eq!(ran.class(&format!("{commit}/real/1")), "SUCCESS_IMPROVEMENT", "{line:#}\n{}", ran.stderr);

@@ -311,7 +311,6 @@ impl Session<'_> {
                     extra: vec![("FLOW_RESULT".into(), result.display().to_string())],
                     stdin: None,
                     secrets,
-                    stdin: None,
                     cwd: self.tree(arm)?,
                     label: label.clone(),
                     timeout: self.ask.timeout,

@@ -63,6 +63,11 @@ def plain(content):
     return content if isinstance(content, str) else ""
 
 
+def runs(flags):
+    """How many runs of true there are: some agents split one turn of the model into several messages."""
+    return sum(now and not before for before, now in zip([False] + flags, flags))
+
+
 # ---------------------------------------------------------------- what a request says
 
 
@@ -92,7 +97,7 @@ class Asked:
         self.calls = [call.get("call_id") or call.get("id") for call in calls]
         self.lacking = [call for call in self.calls if call not in answered]
         ours = [item.get("role") == "assistant" or item in calls or item.get("type") == "reasoning" for item in items]
-        self.turn = sum(now and not before for before, now in zip([False] + ours, ours))
+        self.turn = runs(ours)
         earlier = re.match(r"resp_(\d+)_", str(body.get("previous_response_id")))
         self.turn += int(earlier[1]) + 1 if earlier else 0
         self.text = "\n".join([str(body.get("instructions"))] + [plain(item.get("content")) for item in items])
@@ -101,9 +106,9 @@ class Asked:
         messages = body.get("messages") or []
         for tool in body.get("tools") or []:
             self.offers(tool.get("function") or {})
+        self.turn = runs([message.get("role") == "assistant" for message in messages])
         for message in messages:
             if message.get("role") == "assistant":
-                self.turn += 1
                 if not self.lacking:
                     self.lacking = [call.get("id") for call in message.get("tool_calls") or []]
                     self.calls += self.lacking
@@ -115,10 +120,10 @@ class Asked:
         messages = body.get("messages") or []
         for tool in body.get("tools") or []:
             self.offers(tool, tool.get("type") or "custom")
+        self.turn = runs([message.get("role") == "assistant" for message in messages])
         for number, message in enumerate(messages):
             blocks = message.get("content") if isinstance(message.get("content"), list) else []
             if message.get("role") == "assistant":
-                self.turn += 1
                 if not self.lacking:
                     self.lacking = [block.get("id") for block in blocks if block.get("type") == "tool_use"]
                     self.calls += self.lacking

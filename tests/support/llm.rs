@@ -192,7 +192,7 @@ impl Real {
                 &format!("trae-{wire}.yaml"),
                 &format!(
                     "agents: {{trae_agent: {{enable_lakeview: false, model: main, max_steps: 12, tools: [bash, str_replace_based_edit_tool, sequentialthinking, task_done]}}}}\n\
-                     model_providers: {{it: {{api_key: none, provider: {wire}}}}}\n\
+                     model_providers: {{it: {{api_key: \"${{KEY}}\", provider: {wire}}}}}\n\
                      models: {{main: {{model_provider: it, model: none, max_tokens: 4096, temperature: 0.5, top_p: 1, top_k: 0, max_retries: 0, parallel_tool_calls: false}}}}\n"
                 ),
             );
