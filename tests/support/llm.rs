@@ -232,16 +232,16 @@ pub fn ends(flow: &Flow) -> BTreeMap<String, Value> {
         .collect()
 }
 
-/// The tokens of an attempt as the ledger has them. What a wire has no word for counts as none; all else must be known.
-#[track_caller]
-pub fn ledger(line: &Value) -> Tokens {
+/// The tokens of an attempt as the ledger has them; `None` where one of them is unknown, or may be less than was paid for. Not
+/// every agent and wire has a word for what was cached: left out, it is none.
+pub fn ledger(line: &Value) -> Option<Tokens> {
     let usage = &line["usage"];
-    assert!(usage["unknown_because"].is_null(), "{usage}");
-    let known = |kind: &str| usage[kind].as_u64().unwrap_or_else(|| panic!("{kind} is not known: {usage}"));
-    Tokens {
-        input: known("input"),
-        cache_read: known("cache_read"),
-        cache_write: usage["cache_write"].as_u64().unwrap_or(0),
-        output: known("output"),
-    }
+    let of = |kind: &str| usage[kind].as_u64();
+    usage["unknown_because"].is_null().then_some(())?;
+    Some(Tokens {
+        input: of("input")?,
+        cache_read: of("cache_read").unwrap_or(0),
+        cache_write: of("cache_write").unwrap_or(0),
+        output: of("output")?,
+    })
 }
