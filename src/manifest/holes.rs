@@ -27,6 +27,7 @@ pub(super) fn all(pipeline: &Pipeline, report: &Report) {
         let mut known: Known = COMMIT.iter().map(ToString::to_string).chain(["repo.name".to_owned()]).collect();
         known.extend(columns.map(|column| format!("commit.{column}")));
         for tests in &repo.tests {
+            checker.template(&tests.dir, &Known::new());
             checker.template(&tests.name, &known);
             checker.columns(&tests.name, Some(repo.name.value.as_str()));
             checker.only(repo, &tests.only);

@@ -76,6 +76,7 @@ pub fn reference() -> String {
         ("In `provider`", In::Provider),
         ("In `tool`", In::Tool),
         ("In `slots`", In::Slots),
+        ("In `goals`", In::Goals),
         ("In `prices`", In::Prices),
         ("In `model` of `prices`", In::Price),
         ("In `step`", In::AnyStep),

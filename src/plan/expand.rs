@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::digest::Digest;
-use crate::manifest::{Agent, Body, Env, InputFrom, Manifest, Pipeline, Spanned, Step, Template, Tests};
+use crate::manifest::{Agent, Body, Env, InputFrom, Manifest, Pipeline, Spanned, Step, Template, Tests, clean};
 use crate::measure::{self, Contract};
 use crate::names::SlotKind;
 use crate::plan::binding::{Bound, bind};
@@ -357,8 +357,7 @@ impl Expander<'_> {
             unreachable!("`against` names a test step, and this is one")
         };
         let tests = point.commit.and_then(|(repo, commit)| tests_for(pipeline, repo, commit));
-        let (script_path, script) =
-            tests.and_then(|tests| self.file(&tests.name, &tests.dir.value, point, missing)).unwrap_or_default();
+        let (script_path, script) = tests.and_then(|tests| self.script(tests, point, missing)).unwrap_or_default();
         let contract = tests.map_or(Contract::Flow, |tests| tests.contract);
         let metrics = [&shape.metrics, &body.metrics]
             .into_iter()
@@ -412,6 +411,28 @@ impl Expander<'_> {
             timeout: decl.timeout.as_ref().map(|timeout| timeout.value),
             device,
         }))
+    }
+
+    /// A commit's test script; `None` if it has none. A folder that is not there holds no script of any commit: that is the
+    /// machine's lack and not the commits'.
+    fn script(
+        &mut self,
+        tests: &Tests,
+        point: &Point,
+        missing: &mut Vec<Missing>,
+    ) -> Option<(PathBuf, Option<Digest>)> {
+        let scope = Scope { manifest: self.manifest, facts: self.facts, point };
+        let dir = clean(&tests.base.join(keep(scope.text(&tests.dir), missing)?));
+        let found = self.file(&tests.name, &dir, point, missing)?;
+        if found.1.is_none() && !dir.is_dir() {
+            missing.push(Missing {
+                what: format!("the folder of test scripts {} is not there", dir.display()),
+                hint: "put the scripts there, or correct `tests dir=`".into(),
+                place: Some(tests.dir.place),
+                fatal: true,
+            });
+        }
+        Some(found)
     }
 
     fn command(&mut self, decl: &Step, point: &Point, missing: &mut Vec<Missing>) -> Ask {
