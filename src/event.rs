@@ -287,6 +287,9 @@ pub struct Counts {
     pub blocked: usize,
     /// Executed and failed.
     pub failed: usize,
+    /// Of those, how many settled nothing.
+    #[serde(default)]
+    pub unsettled: usize,
 }
 
 /// Why an action is executed.

@@ -94,6 +94,23 @@ pub fn harmless(text: &str) -> String {
     clean
 }
 
+/// Words as a line for a shell, quoted where they need it.
+#[must_use]
+pub fn shell(words: impl IntoIterator<Item = String>) -> String {
+    let quoted = words.into_iter().map(|word| match shlex::try_quote(&word) {
+        Ok(quoted) => quoted.into_owned(),
+        // Only a NUL cannot be quoted, and no argument holds one.
+        Err(_) => word.clone(),
+    });
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
+/// `1 job`, `2 jobs`.
+#[must_use]
+pub fn counted(count: usize, one: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") }
+}
+
 /// Characters that show other text than what is there.
 fn turns(c: char) -> bool {
     matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

@@ -1,4 +1,5 @@
 //! What the command line says: help of every verb, and refusals with what to do. Read the snapshots: they are the manual.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -80,7 +81,8 @@ fn a_job_is_found_by_name_prefix_glob_and_commit_and_several_are_listed() {
         .says("flow log pkg/{one}/tidy/1 patch");
     flow.flow(&["show", "*/{one}/tidy/*", "m.kdl"]).settles();
     flow.flow(&["show", "pkg/{one}/ti"]).settles();
-    flow.flow(&["show", "{one}"]).exits(2).says("means 2 jobs").says("pkg/{one}/human/1");
+    flow.flow(&["show", "{one}"]).settles().says("human/1").says("SUCCESS_IMPROVEMENT").says("flow show JOB");
+    flow.flow(&["log", "{one}", "patch"]).exits(2).says("means 2 jobs").says("pkg/{one}/human/1");
     flow.flow(&["show", "pkg/{one}/tydi/1"]).exits(2).says("such as pkg/{one}/tidy/1");
     flow.flow(&["log", "pkg/{one}/tidy/1", "patch"]).settles().says("+        OPS[0] += 5");
     flow.flow(&["log", "pkg/{one}/tidy/1", "patch", "--list"]).settles().says("patch, ");
@@ -202,4 +204,92 @@ fn a_clock_that_was_set_back_does_not_hide_the_newest_run() {
     // Without the order the names have to do.
     std::fs::remove_file(&order).unwrap();
     assert_eq!(flow.flow(&["status", "--json"]).json()["run"], "29990101T000000Z-0000");
+}
+
+#[test]
+fn used_up_attempts_say_why_and_what_tries_again() {
+    let flow = Flow::sample();
+    flow.replace("m.kdl", "tool python \"python3\" { probe \"-VV\" }", "");
+    flow.replace("steps.kdl", "step build    uses=environment { needs checkout; recipe interpreter }", "");
+    flow.replace("steps.kdl", "step rebuild  like=build       { needs patch }", "");
+    flow.replace("steps.kdl", "needs checkout build; timeout", "needs checkout; attempts 1; timeout");
+    flow.replace("steps.kdl", "needs patch rebuild", "needs patch");
+    let first = flow.flow(&["run", "m.kdl", "--commit", "{one}"]);
+    first.exits(3);
+    for _ in 0..2 {
+        let again = flow.flow(&["run", "m.kdl", "--commit", "{one}"]);
+        again.exits(3).says("baseline ended in NOT_STARTED once").says("Permission denied");
+        again.says("attempts are used up: mend what the table says").says("--retry pkg/{one}/human/1");
+        assert!(!again.stdout.contains("run the same command again"), "{}", again.stdout);
+        assert!(!again.stderr.contains("takes up the rest"), "{}", again.stderr);
+    }
+    let shown = flow.flow(&["show", "pkg/{one}/tidy/1"]);
+    shown.settles().says("NOT_STARTED").says("Permission denied").says("--retry pkg/{one}/tidy/1");
+}
+
+#[test]
+fn a_copy_of_a_project_is_about_itself_and_a_moved_one_still_speaks() {
+    let flow = Flow::sample();
+    flow.run().settles();
+    let copy = flow.beside("copy");
+    let copied = std::process::Command::new("cp").arg("-r").arg(flow.path("")).arg(&copy).status().unwrap();
+    assert!(copied.success());
+    let here = |args: &[&str]| flow.ran(flow.command(args).current_dir(&copy).output().unwrap());
+    here(&["why", "{one}"]).settles().says("/copy/m.kdl");
+    here(&["show", "pkg/{one}/tidy/1"]).settles().says("/copy/m.kdl");
+    std::fs::rename(flow.path(""), flow.beside("gone")).unwrap();
+    here(&["show", "pkg/{one}/tidy/1"]).settles().says("SUCCESS_IMPROVEMENT");
+    here(&["status"]).settles().says("/copy/m.kdl");
+}
+
+#[test]
+fn the_command_that_goes_on_is_the_whole_command() {
+    let flow = Flow::sample();
+    flow.replace("m.kdl", "tool python \"python3\"", "tool python \"/bin/false\"");
+    flow.replace("m.kdl", "{ probe \"-VV\" }", "");
+    flow.replace("steps.kdl", "attempts 3", "attempts 1");
+    let args = ["run", "m.kdl", "--cache", "other store", "--only", "*/tidy/*"];
+    let cache = flow.path("other store").display().to_string();
+    let says = format!("--cache '{cache}' --only '*/tidy/*'");
+    flow.write("scripts/tidy/{one}.json", "{\"delay\": \"1h\"}");
+    flow.flow(&[&args[..], &["--until", "build"]].concat()).settles();
+    // A run that was killed before it did anything.
+    let runs = flow.path("other store/runs");
+    let run = std::fs::read_dir(&runs).unwrap().map(|run| run.unwrap()).find(|run| run.path().is_dir()).unwrap();
+    let journal = run.path().join("journal.jsonl");
+    let text = std::fs::read_to_string(&journal).unwrap();
+    std::fs::write(&journal, text.lines().next().unwrap().to_owned() + "\n").unwrap();
+    let status = flow.flow(&["status", "--cache", "other store"]);
+    status.settles().says("its last word came").says(&says).says("--until build");
+}
+
+#[test]
+fn a_run_of_some_steps_tells_of_its_jobs() {
+    let flow = Flow::sample();
+    let ran = flow.flow(&["run", "m.kdl", "--only", "*/tidy/*", "--until", "patch"]);
+    ran.settles().says("pkg/{one}/  one").says("tidy/1").says("done").says("2 jobs, 0 failed");
+    flow.flow(&["status"]).settles().says("2 of 2 jobs settled");
+    let empty = Flow::empty();
+    empty.write("m.kdl", "flow 1\npipeline p {\n    axis n \"1\" \"2\"\n    step one uses=command { each n; run \"sh\" \"-c\" \"sort -Z\" }\n}\n");
+    empty.flow(&["run", "m.kdl"]).says("invalid option").says("2 jobs, 2 failed");
+    empty.flow(&["status"]).settles().says("2 of 2 jobs settled");
+    empty.flow(&["why", "sorted"]).exits(2).says("the recorded runs hold");
+}
+
+#[test]
+fn what_selects_nothing_or_is_not_there_is_said() {
+    let flow = Flow::sample();
+    flow.run().settles();
+    flow.flow(&["run", "m.kdl", "--retry", "zzz"]).exits(2).says("--retry zzz: no job").says("such as pkg/");
+    flow.flow(&["why", "{one}", "--job", "*/nix/*"]).exits(2).says("matches --job */nix/*");
+    flow.flow(&["show", "9f4"]).exits(2).says("at least 4 digits");
+    flow.flow(&["check", "m.kdl", "agents.kdl"]).settles().says("agents.kdl: no pipeline, to be imported");
+    flow.replace("steps.kdl", "timeout \"1m\"; attempts 3", "timeout 2; attempts 3");
+    flow.flow(&["check", "m.kdl"]).exits(2).says("say the unit, in quotes: \"2s\" or \"2m\"");
+    flow.replace("steps.kdl", "timeout 2; attempts 3", "timeout \"1ms\"; attempts 3");
+    flow.flow(&["run", "m.kdl"]).settles().says("OVER_LIMIT: its attempt used more than today's limit");
+    flow.flow(&["show", "pkg/{one}/tidy/1"]).settles().says("OVER_LIMIT");
+    std::fs::rename(flow.path("repo"), flow.path("repo2")).unwrap();
+    flow.flow(&["run", "m.kdl"]).settles().says("note: repository pkg is not at");
+    flow.flow(&["check", "m.kdl"]).settles().says("repositories that are not there: pkg");
 }

@@ -1,4 +1,5 @@
-//! `flow check`: reads a manifest and reports every flaw in it. Needs no tool, no variable and no repository.
+//! `flow check`: reads manifests and files for import, and reports every flaw in them. Needs no tool, no variable and no
+//! repository.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,14 +8,16 @@ use clap::Args;
 
 use crate::cli::fault::Fault;
 use crate::cli::{open, output};
-use crate::manifest::{Pipeline, goals_line};
+use crate::manifest::{self, Pipeline, Repo, RepoSource, goals_line};
+use crate::text::counted;
 
 /// Arguments of `flow check`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   flow check pipelines/quickstart.kdl   asks for no tool and no repository
-  flow check pipelines/*.kdl            each alone, and their names together
+  flow check pipelines/*.kdl            each alone, and their names together;
+                                        those without a pipeline as imports
 
 Exit codes: 0 no flaw; 2 flaws, each underlined with a hint.")]
 pub struct CheckArgs {
@@ -31,19 +34,20 @@ pub fn check(args: &CheckArgs) -> Result<ExitCode, Fault> {
     let mut last = None;
     let mut names: Vec<(String, PathBuf)> = Vec::new();
     for path in &args.manifests {
-        match open::read(path) {
+        open::there(path)?;
+        match manifest::read(path) {
             Ok(manifest) => {
                 let pipeline = &manifest.pipeline;
                 let commits: usize = pipeline.repos.iter().map(|repo| repo.commits.len()).sum();
                 output::data(format!(
-                    "{}: pipeline {}, {} commits, {} candidates, {} steps: no flaw\n",
+                    "{}: pipeline {}, {}, {}, {}: no flaw\n",
                     path.display(),
                     pipeline.name.value,
-                    commits,
-                    pipeline.candidates.len(),
-                    pipeline.steps.len()
+                    counted(commits, "commit"),
+                    counted(pipeline.candidates.len(), "candidate"),
+                    counted(pipeline.steps.len(), "step")
                 ))?;
-                for said in [goals_line(pipeline), elsewhere(pipeline)].into_iter().flatten() {
+                for said in [goals_line(pipeline), elsewhere(pipeline), away(pipeline)].into_iter().flatten() {
                     output::data(format!("    {said}\n"))?;
                 }
                 if let Some((_, other)) = names.iter().find(|(name, _)| *name == pipeline.name.value) {
@@ -65,7 +69,11 @@ pub fn check(args: &CheckArgs) -> Result<ExitCode, Fault> {
                 }
                 names.push((pipeline.name.value.clone(), path.clone()));
             }
-            Err(fault) => {
+            Err(flaws) if flaws.flaws().iter().all(|flaw| flaw.kind() == "no-pipeline") => {
+                output::data(format!("{}: no pipeline, to be imported: no flaw\n", path.display()))?;
+            }
+            Err(flaws) => {
+                let fault = Fault::drawn(2, flaws);
                 if let Some(before) = last.replace(fault) {
                     super::fault::report(&before);
                 }
@@ -73,6 +81,16 @@ pub fn check(args: &CheckArgs) -> Result<ExitCode, Fault> {
         }
     }
     last.map_or(Ok(ExitCode::SUCCESS), Err)
+}
+
+/// That repositories are not where the manifest says: no flaw, since another machine or `--repo` may have them.
+fn away(pipeline: &Pipeline) -> Option<String> {
+    let path = |repo: &Repo| match &repo.source.value {
+        RepoSource::Path(path) if !path.exists() => Some(format!("{} at {}", repo.name.value, path.display())),
+        _ => None,
+    };
+    let away: Vec<String> = pipeline.repos.iter().filter_map(path).collect();
+    (!away.is_empty()).then(|| format!("repositories that are not there: {}", away.join(", ")))
 }
 
 /// That scripts of tests lie in a folder that only a variable names: no flaw, and not looked at here.

@@ -24,17 +24,46 @@ pub struct Found {
     pub job: usize,
 }
 
+/// A manifest and the jobs of it that were meant.
+pub struct Several {
+    /// The manifest on this machine.
+    pub opened: Opened,
+    /// The jobs' numbers in its plan; at least one.
+    pub jobs: Vec<usize>,
+}
+
+/// Digits of a commit's id that are enough to mean it.
+const DIGITS: usize = 4;
+
 /// Finds the one job that a name, a prefix, a glob or the beginning of a commit's id means.
 ///
 /// # Errors
 /// If there is none, or more than one: then they are listed.
 pub async fn find(wanted: &str, manifest: Option<&Path>, places: &Places) -> Result<Found, Fault> {
+    let Several { opened, jobs: found } = several(wanted, manifest, places).await?;
+    if let [job] = found.as_slice() {
+        return Ok(Found { job: *job, opened });
+    }
+    let jobs = &opened.plan().jobs;
+    let mut names: Vec<&str> = found.iter().take(LISTED).map(|job| jobs[*job].id.as_str()).collect();
+    if found.len() > LISTED {
+        names.push("…");
+    }
+    let message = format!("`{wanted}` means {} jobs", found.len());
+    Err(Fault::hint(2, message, format!("name one of them:\n{}", names.join("\n"))))
+}
+
+/// Finds the jobs that a name, a prefix, a glob or the beginning of a commit's id means.
+///
+/// # Errors
+/// If there is none.
+pub async fn several(wanted: &str, manifest: Option<&Path>, places: &Places) -> Result<Several, Fault> {
     let glob = Glob::new(wanted).map_err(|error| Fault::new(2, error.to_string()))?.compile_matcher();
     let means = |job: &JobId, axes: &Axes| {
         let name = job.as_str();
         (name.starts_with(wanted) && !wanted.is_empty())
             || glob.is_match(name)
-            || (wanted.len() >= 4 && axes.get("commit").is_some_and(|commit| commit.starts_with(wanted)))
+            || (wanted.len() >= DIGITS && axes.get("commit").is_some_and(|commit| commit.starts_with(wanted)))
     };
     let (manifest, places) = match manifest {
         Some(manifest) => (manifest.to_owned(), places.clone()),
@@ -51,21 +80,12 @@ pub async fn find(wanted: &str, manifest: Option<&Path>, places: &Places) -> Res
     if let Some(exact) = jobs.iter().position(|job| job.id.as_str() == wanted) {
         found = vec![exact];
     }
-    match found.as_slice() {
-        [job] => Ok(Found { job: *job, opened }),
-        [] => {
-            let names: Vec<&str> = jobs.iter().map(|job| job.id.as_str()).collect();
-            Err(Fault::hint(2, format!("{} has no job `{wanted}`", manifest.display()), nearest(wanted, &names)))
-        }
-        several => {
-            let mut names: Vec<&str> = several.iter().take(LISTED).map(|job| jobs[*job].id.as_str()).collect();
-            if several.len() > LISTED {
-                names.push("…");
-            }
-            let message = format!("`{wanted}` means {} jobs", several.len());
-            Err(Fault::hint(2, message, format!("name one of them:\n{}", names.join("\n"))))
-        }
+    if found.is_empty() {
+        let names: Vec<&str> = jobs.iter().map(|job| job.id.as_str()).collect();
+        let message = format!("{} has no job `{wanted}`", manifest.display());
+        return Err(Fault::hint(2, message, nearest(wanted, &names)));
     }
+    Ok(Several { jobs: found, opened })
 }
 
 /// The manifest of the newest run that holds a job which is meant.
@@ -88,6 +108,9 @@ fn newest_with(root: &Path, wanted: &str, means: &dyn Fn(&JobId, &Axes) -> bool)
 }
 
 fn nearest(wanted: &str, names: &[&str]) -> String {
+    if !wanted.is_empty() && wanted.len() < DIGITS && wanted.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return format!("if it is a commit, give at least {DIGITS} digits of its id");
+    }
     let near = names.iter().min_by_key(|name| strsim::damerau_levenshtein(name, wanted));
     near.map_or_else(
         || "there are no jobs".to_owned(),

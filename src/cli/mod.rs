@@ -7,9 +7,11 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 pub mod act;
 pub mod check;
+pub mod closing;
 pub mod completions;
 pub mod confirm;
 pub mod fault;
+pub mod hints;
 pub mod job;
 pub mod log;
 pub mod open;
@@ -73,7 +75,7 @@ enum Verb {
 }
 
 /// Where things are; understood by every verb.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct Places {
     /// The folder of the store [default: `cache` in the manifest's project]
     #[arg(long, env = "FLOW_CACHE", value_name = "DIR", hide_env_values = true)]

@@ -13,7 +13,7 @@ use crate::git::{Mirror, Source};
 use crate::ledger::{Ledger, Rates};
 use crate::manifest::{self, Manifest};
 use crate::plan::{Missing, Plan};
-use crate::report::jobs;
+use crate::report::standing::standing;
 use crate::run::durations::Durations;
 use crate::run::prepare::{Prepared, Wishes, prepare};
 use crate::step::context::Machine;
@@ -111,7 +111,7 @@ impl Opened {
         if found.is_empty() {
             return Vec::new();
         }
-        let ends = jobs::ends(plan, &self.store, &self.index, wanted);
+        let ends = standing(plan, &self.store, &self.index, wanted).ends;
         found.into_iter().filter(|(node, _)| ends[*node].settled().is_none()).map(|(_, missing)| missing).collect()
     }
 
@@ -140,7 +140,21 @@ impl Opened {
 /// # Errors
 /// Every flaw in it, in one report.
 pub fn read(path: &Path) -> Result<Manifest, Fault> {
+    there(path)?;
     manifest::read(path).map_err(|flaws| Fault::drawn(2, flaws))
+}
+
+/// Refuses a path where nothing is.
+///
+/// # Errors
+/// If nothing is there: a mistake of the command line, not of a manifest.
+pub fn there(path: &Path) -> Result<(), Fault> {
+    if std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+        let here = std::env::current_dir().map(|here| format!("you are in {}: ", here.display())).unwrap_or_default();
+        let hint = format!("{here}go to the project's folder, or give the path of a manifest from here");
+        return Err(Fault::hint(2, format!("there is no file {}", path.display()), hint));
+    }
+    Ok(())
 }
 
 /// The folder of the store: as said, else `cache` in the nearest folder at or above the manifest that holds `.git`, else beside

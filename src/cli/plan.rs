@@ -42,7 +42,8 @@ pub struct PlanArgs {
 pub async fn plan(args: PlanArgs) -> Result<ExitCode, Fault> {
     let opened = Opened::open(&args.manifest, &args.places, false).await?;
     let last_class = jobs::last_classes(opened.plan(), &opened.index);
-    let wanted = select::wanted(opened.plan(), &args.selection, &|job| last_class.get(&job).cloned())?;
+    let selected = select::wanted(opened.plan(), &args.selection, &|job| last_class.get(&job).cloned())?;
+    let wanted = selected.nodes;
     let lacking = opened.lacking_secrets(&wanted);
     let forecasts = forecast(opened.plan(), &opened.store, &opened.index, &wanted);
     let estimate = opened.estimate(&forecasts)?;

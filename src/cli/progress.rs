@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use unicode_width::UnicodeWidthStr;
 
 use crate::cli::fault::Fault;
@@ -16,15 +15,16 @@ use crate::manifest::Kind;
 use crate::measure::result::Ratio;
 use crate::names::Axes;
 use crate::plan::{Plan, point_name};
-use crate::report::jobs::JobResult;
 use crate::run::dispatch::Observer;
-use crate::text::{short_digests, shorten, wrap};
+use crate::text::{counted, short_digests, shorten};
 use crate::units::human_span;
 
 /// How many running actions are shown.
 const SHOWN: usize = 8;
 /// How often the screen is drawn though nothing happened.
-const TICK: Duration = Duration::from_millis(500);
+const TICK: Duration = Duration::from_millis(1000);
+/// At most so often a second.
+const HZ: u8 = 4;
 
 /// Every event as a line of JSON on standard output.
 #[derive(Default)]
@@ -90,7 +90,7 @@ fn takes_time(plan: &Plan, node: usize) -> bool {
 fn line(plan: &Plan, event: &Event) -> Option<String> {
     Some(match event {
         Event::RunStarted { run, pipeline, jobs, actions, .. } => {
-            format!("run {run} of {pipeline}: {jobs} jobs, {actions} actions")
+            format!("run {run} of {pipeline}: {}, {}", counted(*jobs, "job"), counted(*actions, "action"))
         }
         Event::Notice { text } => format!("note: {text}"),
         Event::ActionSettled { node, axes, step, cached: false, outcome, evidence, wall_ms, .. }
@@ -98,7 +98,9 @@ fn line(plan: &Plan, event: &Event) -> Option<String> {
         {
             let took = human_span(Duration::from_millis(*wall_ms));
             let word = if evidence.is_none() { "done" } else { outcome };
-            let evidence = evidence.as_ref().map_or_else(String::new, |evidence| format!(": {evidence}"));
+            let evidence = evidence.as_ref().map_or_else(String::new, |evidence| {
+                format!(": {}", evidence.strip_prefix(&format!("{outcome}: ")).unwrap_or(evidence))
+            });
             format!("{}  {word} in {took}{}", title(axes, step), short_digests(&evidence))
         }
         Event::AttemptFailed { axes, step, outcome, evidence, again, retry_in_ms, .. } => {
@@ -205,7 +207,7 @@ struct Stage {
 
 impl Bars {
     fn new(plan: Arc<Plan>, wanted: &[bool]) -> Self {
-        let all = MultiProgress::new();
+        let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(HZ));
         let names = plan.manifest.pipeline.steps.iter().map(|step| step.name.value.as_str().len());
         let template =
             format!("{{prefix:{}}} {{bar:20}} {{pos:>5}}/{{len:<5}} {{msg}}", names.max().unwrap_or(8).min(24));
@@ -257,7 +259,7 @@ impl Bars {
         if let Some(bar) = self.steps.get(step) {
             bar.inc(1);
             if failed > 0 {
-                bar.set_message(format!("{failed} failed"));
+                bar.set_message(format!("{failed} without success"));
             }
         }
     }
@@ -358,43 +360,5 @@ impl Observer for Bars {
             // `println` of a bar prints nothing where the terminal went away; `suspend` always runs.
             self.all.suspend(|| output::say(&line));
         }
-    }
-}
-
-/// After the table: what keeps jobs from being settled and what to do about it, in words.
-pub fn waits(finished: &Event, width: usize) {
-    let Event::RunFinished { lanes, paused, .. } = finished else { return };
-    let jobs = |n: usize| if n == 1 { "1 agent waits".to_owned() } else { format!("{n} agents wait") };
-    let say = |text: String| output::say(&wrap(&text, width).join("\n  "));
-    for lane in lanes {
-        say(format!(
-            "{} for lane {}: {}: {}. To do: {}, then run the same command again; nothing of it was charged",
-            jobs(lane.waiting),
-            lane.lane,
-            lane.cause,
-            lane.evidence,
-            lane.remedy
-        ));
-    }
-    for paused in paused {
-        say(format!(
-            "candidate {} is paused, {}: {}: {}. To do: {}",
-            paused.candidate,
-            jobs(paused.waiting),
-            paused.cause,
-            paused.evidence,
-            paused.remedy
-        ));
-    }
-}
-
-/// After the table: what to do about jobs that are not settled, and where to read on.
-pub fn next_steps(results: &[JobResult], manifest: &Path) {
-    if results.iter().any(|result| result.open) {
-        output::say(&format!("some jobs are not settled: `flow run {}` takes up the rest", manifest.display()));
-    }
-    let puzzling = results.iter().find(|result| result.see.is_some());
-    if let Some(job) = puzzling.or(results.first()).map(|result| &result.job) {
-        output::say(&format!("`flow show {job}` tells all about one job"));
     }
 }

@@ -14,13 +14,13 @@ use crate::cli::Places;
 use crate::cli::confirm::confirm;
 use crate::cli::fault::Fault;
 use crate::cli::open::{Opened, lacks};
-use crate::cli::output;
-use crate::cli::progress;
-use crate::cli::select::{self, Selection};
+use crate::cli::select::{self, Selected, Selection};
+use crate::cli::{closing, hints, output, progress};
 use crate::ledger::{Ledger, Rates};
 use crate::names::RunId;
 use crate::plan::Missing;
 use crate::report::spent::{Spent, several_models_of};
+use crate::report::standing::standing;
 use crate::report::{composite, jobs, table};
 use crate::run::budget::Purse;
 use crate::run::decide::{Again, remakes};
@@ -30,7 +30,7 @@ use crate::run::leases::Leases;
 use crate::run::recover::recover;
 use crate::step::Context;
 use crate::store::{Index, RecordWriter, RunLock};
-use crate::text::harmless;
+use crate::text::{counted, harmless};
 use crate::units::Span;
 
 /// Arguments of `flow run`.
@@ -40,7 +40,7 @@ Examples:
   flow run pipelines/quickstart.kdl     all that has not been run
   flow run m.kdl --commit 9f47610d      one commit
   flow run m.kdl --only '*/careful/*' --until patch
-                                        one candidate, and no tests
+                                        one candidate; of tests only the gate
   flow run m.kdl --class AGENT_TIMEOUT  jobs whose last class was this
   flow run m.kdl --retry '*/hasty/*'    what had used up its attempts
   flow run m.kdl --wait=8h              stay if a login expires, go on after it
@@ -58,26 +58,28 @@ Exit codes:
   130  interrupted")]
 pub struct RunArgs {
     /// The manifest
-    manifest: PathBuf,
+    pub manifest: PathBuf,
+    /// Where things are.
     #[command(flatten)]
-    places: Places,
+    pub places: Places,
+    /// What it is about.
     #[command(flatten)]
-    selection: Selection,
+    pub selection: Selection,
     /// At most so many actions at once [default: the number of processors]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    jobs: Option<u16>,
+    pub jobs: Option<u16>,
     /// Try again what has used up its attempts, for jobs that match a glob
     #[arg(long, value_name = "JOB-GLOB", value_parser = select::not_empty)]
-    retry: Vec<String>,
+    pub retry: Vec<String>,
     /// Stay while agents wait for a closed lane, and go on when it opens [default: as long as it takes]
     #[arg(long, value_name = "SPAN", num_args = 0..=1, require_equals = true)]
-    wait: Option<Option<Span>>,
+    pub wait: Option<Option<Span>>,
     /// Go on with candidates whose agents all fail alike; that is put on record
     #[arg(long = "continue")]
-    go_on: bool,
+    pub go_on: bool,
     /// How long running actions may go on after Ctrl-C
     #[arg(long, value_name = "SPAN", default_value = "90s")]
-    drain: Span,
+    pub drain: Span,
     /// Do not ask before spending more than the manifest's `confirm`
     #[arg(long, short)]
     yes: bool,
@@ -92,6 +94,11 @@ pub struct RunArgs {
     slots: PathBuf,
 }
 
+impl RunArgs {
+    /// How long running actions may go on after Ctrl-C where nobody says it.
+    pub const DRAIN: Span = Span(Duration::from_secs(90));
+}
+
 /// Runs a manifest.
 ///
 /// # Errors
@@ -100,8 +107,10 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
     let broken = |error: String| Fault::new(3, error);
     let opened = Opened::open(&args.manifest, &args.places, true).await?;
     let last_class = jobs::last_classes(opened.plan(), &opened.index);
-    let wanted = select::wanted(opened.plan(), &args.selection, &|job| last_class.get(&job).cloned())?;
+    let selected = select::wanted(opened.plan(), &args.selection, &|job| last_class.get(&job).cloned())?;
+    let Selected { jobs: about, nodes: wanted } = selected;
     let retry = select::globs(&args.retry)?;
+    let options = hints::options(&args);
     let secrets = opened.lacking_secrets(&wanted);
     let fatal: Vec<&Missing> = (0..opened.plan().nodes.len())
         .filter(|node| wanted[*node])
@@ -113,8 +122,18 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
         return Err(fault);
     }
     let mut retried = vec![false; opened.plan().nodes.len()];
-    for job in opened.plan().jobs.iter().filter(|job| retry.iter().any(|glob| glob.is_match(job.id.as_str()))) {
-        for node in &job.nodes {
+    for (glob, text) in retry.iter().zip(&args.retry) {
+        let meant = || about.iter().map(|job| &opened.plan().jobs[*job]).filter(|job| glob.is_match(job.id.as_str()));
+        if meant().next().is_none() {
+            let example = about.first().map_or("", |job| opened.plan().jobs[*job].id.as_str());
+            let message = format!("--retry {text}: no job of this run matches");
+            return Err(Fault::hint(
+                2,
+                message,
+                format!("it is about {}, such as {example}", counted(about.len(), "job")),
+            ));
+        }
+        for node in meant().flat_map(|job| &job.nodes) {
             retried[*node] = true;
         }
     }
@@ -146,10 +165,10 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
     index.own(&run);
     let remake = remakes(&prepared.plan, &store, &index, &wanted);
     let again: Vec<Again> = remake.into_iter().zip(retried).map(|(remake, retry)| Again { retry, remake }).collect();
-    crate::run::journal::write_plan(&store.root, &run, &prepared.plan, &path, &wanted);
+    crate::run::journal::write_plan(&store.root, &run, &prepared.plan, &path, options.clone(), &wanted);
     let plan = Arc::new(prepared.plan);
     let context = Arc::new(Context { plan: plan.clone(), store: store.clone(), machine, sources: prepared.sources });
-    let options = Options {
+    let terms = Options {
         jobs: args
             .jobs
             .map(usize::from)
@@ -157,6 +176,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
             .max(1),
         drain: args.drain.0,
         wanted: wanted.clone(),
+        about: about.clone(),
         again,
         wait: args.wait.map(|limit| limit.map_or(Duration::MAX, |Span(limit)| limit)),
         go_on: args.go_on,
@@ -183,7 +203,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
         records,
         journal,
         leases,
-        options,
+        options: terms,
         purse,
         observers,
     });
@@ -196,12 +216,12 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
     }
     if !args.json {
         let index = Index::load(&store.root).map_err(|error| broken(error.to_string()))?;
-        let results = jobs::results(&plan, &store, &index, &wanted);
+        let standing = standing(&plan, &store, &index, &wanted);
+        let results = jobs::results(&plan, &standing, &about, &wanted);
         let width = output::width();
         output::data(table::results(&results, width))?;
         output::data(table::legend(&results, width))?;
-        let ends = jobs::ends(&plan, &store, &index, &wanted);
-        output::data(composite::text(&composite::composites(&plan, &store, &index, &ends), width))?;
+        output::data(composite::text(&composite::composites(&plan, &store, &index, &standing.ends), width))?;
         let ledger = Ledger::read(Rates::of(&plan.manifest.pipeline), &store, &index);
         let ledger = ledger.map_err(|error| broken(error.to_string()))?;
         output::data(Spent::of(&ledger, Some(&run)).text(width))?;
@@ -209,8 +229,10 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
             output::data(harmless(&format!("{warning}\n")))?;
         }
         output::data(table::summary(&results, Some(&report.finished), width))?;
-        progress::waits(&report.finished, width);
-        progress::next_steps(&results, &path);
+        closing::waits(&report.finished, width);
+        if !args.quiet || results.iter().any(|result| result.open) {
+            closing::next_steps(&results, &path, &args.places, &options);
+        }
     }
     Ok(ExitCode::from(u8::try_from(report.exit).unwrap_or(3)))
 }

@@ -36,7 +36,16 @@ pub struct Selection {
     pub until: Option<String>,
 }
 
-/// The actions that are wanted, by number.
+/// What a command is about.
+#[derive(Clone, Debug)]
+pub struct Selected {
+    /// The jobs, by number.
+    pub jobs: Vec<usize>,
+    /// Whether each action is wanted.
+    pub nodes: Vec<bool>,
+}
+
+/// The jobs and actions that are wanted.
 ///
 /// # Errors
 /// If a glob is none, or nothing is selected.
@@ -44,7 +53,7 @@ pub fn wanted(
     plan: &Plan,
     selection: &Selection,
     last_class: &dyn Fn(usize) -> Option<String>,
-) -> Result<Vec<bool>, Fault> {
+) -> Result<Selected, Fault> {
     let jobs = jobs(plan, selection, last_class)?;
     let steps = &plan.manifest.pipeline.steps;
     let mut nodes: Vec<usize> = jobs.iter().flat_map(|job| plan.jobs[*job].nodes.iter().copied()).collect();
@@ -64,7 +73,10 @@ pub fn wanted(
     for node in nodes {
         wanted[node] = true;
     }
-    Ok(wanted)
+    let mut jobs = jobs;
+    // A job of which nothing is wanted is not what this is about.
+    jobs.retain(|job| plan.jobs[*job].nodes.iter().any(|node| wanted[*node]));
+    Ok(Selected { jobs, nodes: wanted })
 }
 
 /// The jobs that are selected.

@@ -7,9 +7,12 @@ use clap::Args;
 use jiff::Timestamp;
 
 use crate::cli::fault::Fault;
+use crate::cli::job::Found;
+use crate::cli::open::Opened;
 use crate::cli::{Places, job, output};
 use crate::report::spent::several_models;
-use crate::report::{detail, detail_text};
+use crate::report::standing::standing;
+use crate::report::{detail, detail_text, jobs, table};
 use crate::text::harmless;
 
 /// Arguments of `flow show`.
@@ -18,10 +21,10 @@ use crate::text::harmless;
 Examples:
   flow show shop/9f47610d/hasty/1           a job by its name
   flow show 'shop/9f47610d/h*'              by a glob that means one job
-  flow show 9f47610d                        lists the jobs of a commit
+  flow show 9f47610d                        the table of a commit's jobs
   flow show shop/9f47610d/hasty/1 --json    one JSON document
 
-Exit codes: 0 shown; 2 no such job, or several.")]
+Exit codes: 0 shown; 2 no such job.")]
 pub struct ShowArgs {
     /// A job: its name, the beginning of it, a glob, or the beginning of its commit's id
     job: String,
@@ -37,9 +40,11 @@ pub struct ShowArgs {
 /// Shows a job.
 ///
 /// # Errors
-/// If no job or several are meant, or the manifest has flaws.
+/// If no job is meant, or the manifest has flaws.
 pub async fn show(args: ShowArgs) -> Result<ExitCode, Fault> {
-    let found = job::find(&args.job, args.manifest.as_deref(), &args.places).await?;
+    let job::Several { opened, jobs } = job::several(&args.job, args.manifest.as_deref(), &args.places).await?;
+    let [job] = jobs.as_slice() else { return list(&opened, &jobs, args.json) };
+    let found = Found { job: *job, opened };
     let (store, index) = (&found.opened.store, &found.opened.index);
     let detail = detail::detail(found.opened.plan(), found.job, store, index)
         .map_err(|error| Fault::new(3, error.to_string()))?;
@@ -53,6 +58,24 @@ pub async fn show(args: ShowArgs) -> Result<ExitCode, Fault> {
         for warning in several_models(answered.map(|usage| (candidate, usage.models.as_slice()))) {
             output::data(harmless(&format!("{warning}\n")))?;
         }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Several jobs: the table of them.
+fn list(opened: &Opened, meant: &[usize], json: bool) -> Result<ExitCode, Fault> {
+    let plan = opened.plan();
+    let mut wanted = vec![false; plan.nodes.len()];
+    for node in meant.iter().flat_map(|job| &plan.jobs[*job].nodes) {
+        wanted[*node] = true;
+    }
+    let standing = standing(plan, &opened.store, &opened.index, &wanted);
+    let results = jobs::results(plan, &standing, meant, &wanted);
+    if json {
+        output::json(&serde_json::json!({"jobs": results}))?;
+    } else {
+        output::data(harmless(&table::results(&results, output::width())))?;
+        output::say("name one of them to see all of it: flow show JOB");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,5 +1,6 @@
 //! `flow why`: what each step of a commit's jobs would do and why, or what a run did with them. Executes nothing.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -148,6 +149,8 @@ struct Wanted {
     /// The text is the beginning of a commit's id.
     digits: bool,
     globs: Vec<GlobMatcher>,
+    /// What `--job` said.
+    only: Vec<String>,
 }
 
 impl Wanted {
@@ -164,7 +167,8 @@ impl Wanted {
         if !digits {
             globs.extend(select::globs(&[text.to_owned()])?);
         }
-        Ok(Self { text: text.to_lowercase(), digits, globs })
+        let text = if digits { text.to_lowercase() } else { text.to_owned() };
+        Ok(Self { text, digits, globs, only: jobs.to_vec() })
     }
 
     fn holds(&self, job: &JobId) -> bool {
@@ -201,7 +205,13 @@ impl Wanted {
     }
 
     fn nothing(&self, jobs: impl Iterator<Item = String>) -> Fault {
-        Fault::hint(2, format!("no job is called `{}`", self.text), format!("there are {}", some_of(jobs)))
+        let what = match (self.digits, self.only.as_slice()) {
+            (false, []) => format!("no job is called `{}`", self.text),
+            (true, []) => format!("commit `{}` has no job", self.text),
+            (false, only) => format!("no job called `{}` matches --job {}", self.text, only.join(" --job ")),
+            (true, only) => format!("no job of commit `{}` matches --job {}", self.text, only.join(" --job ")),
+        };
+        Fault::hint(2, what, format!("there are {}", some_of(jobs)))
     }
 }
 
@@ -218,12 +228,16 @@ fn some_of<T: ToString>(names: impl Iterator<Item = T>) -> String {
     }
 }
 
+fn real(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
 /// The newest run that holds what is asked for, of a manifest or of any.
 fn newest(root: &Path, manifest: Option<&Path>, wanted: &Wanted) -> Result<(RunId, PlanFile), Fault> {
-    let mut commits = Vec::new();
+    let (mut commits, mut others) = (Vec::new(), BTreeSet::new());
     for run in runs(root) {
         let Some(plan) = read_plan(root, &run) else { continue };
-        if manifest.is_some_and(|manifest| plan.manifest != manifest) {
+        if manifest.is_some_and(|manifest| real(&plan.manifest) != real(manifest)) {
             continue;
         }
         let holds = |(id, axes): &(JobId, Axes)| match axes.get("commit") {
@@ -234,9 +248,11 @@ fn newest(root: &Path, manifest: Option<&Path>, wanted: &Wanted) -> Result<(RunI
             return Ok((run, plan));
         }
         commits.extend(plan.jobs.iter().filter_map(|(_, axes)| axes.get("commit").map(|id| short(id).to_owned())));
+        others.extend(plan.jobs.iter().filter(|(_, axes)| axes.get("commit").is_none()).map(|(id, _)| id.to_string()));
     }
     commits.sort_unstable();
     commits.dedup();
+    commits.extend(others);
     let hint = if commits.is_empty() {
         format!("no run is recorded under {}; name the manifest: flow why {} MANIFEST", root.display(), wanted.text)
     } else {

@@ -40,8 +40,7 @@ pub fn read(path: &Path) -> Result<Manifest, Flaws> {
             report.add_file(real, name.clone(), Arc::from(""));
             let place = Place { file: 0, offset: 0, len: 0 };
             report.add(
-                Draft::new("missing-file", place, format!("{name}: {problem}"))
-                    .help("name the manifest: `flow run pipelines/quickstart.kdl`"),
+                Draft::new("missing-file", place, format!("{name}: {problem}")).help("name the file of a manifest"),
             );
             finish(report, None)
         }

@@ -262,7 +262,7 @@ fn once(names: Vec<Spanned<StepName>>, report: &Report) -> Vec<Spanned<StepName>
 /// The declared tools by name.
 pub(super) struct Tools<'a> {
     all: Vec<&'a str>,
-    /// Those that no agent runs: an interpreter that is not named is one of them.
+    /// Those that an interpreter which is not named may be: those that no agent runs, and all where agents run each of them.
     spare: Vec<&'a str>,
 }
 
@@ -274,7 +274,10 @@ impl<'a> Tools<'a> {
             runs.flat_map(|template| template.value.holes().map(str::to_owned).collect::<Vec<_>>()).collect();
         let all: Vec<&str> = tools.iter().filter_map(|tool| tool.arg(0)?.str()).collect();
         let acts = |name: &str| acting.iter().any(|hole| hole.strip_prefix("tool.") == Some(name));
-        let spare = all.iter().copied().filter(|name| !acts(name)).collect();
+        let mut spare: Vec<&str> = all.iter().copied().filter(|name| !acts(name)).collect();
+        if spare.is_empty() {
+            spare.clone_from(&all);
+        }
         Self { all, spare }
     }
 }

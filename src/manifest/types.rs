@@ -97,6 +97,15 @@ pub(super) fn typed(value: Value<'_>, ty: Ty, subject: &str, form: &Form, report
             (Ty::Commit, KdlValue::Integer(_) | KdlValue::Float(_)) => {
                 Some(format!("KDL reads digits as a number and loses zeros: put the id in quotes, {quoted}"))
             }
+            (Ty::Span | Ty::Size | Ty::Percent, KdlValue::Integer(_) | KdlValue::Float(_)) => {
+                let units: &[&str] = match ty {
+                    Ty::Span => &["s", "m", "h"],
+                    Ty::Size => &["kB", "MiB"],
+                    _ => &["%"],
+                };
+                let forms: Vec<String> = units.iter().map(|unit| format!("\"{}{unit}\"", value.written())).collect();
+                Some(format!("say the unit, in quotes: {}", forms.join(" or ")))
+            }
             (_, KdlValue::Integer(_) | KdlValue::Float(_)) => Some(format!("put it in quotes: {quoted}")),
             _ => None,
         });

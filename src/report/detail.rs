@@ -3,6 +3,7 @@
 //! A pure function of the plan and the store. How it looks on screen is `detail_text`.
 
 use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -13,13 +14,21 @@ use crate::ledger::{Entry, Rates, usage_of};
 use crate::measure::metric::{Better, Kind as MetricKind, MetricSpec};
 use crate::measure::result::Ratio;
 use crate::money::{Amount, Cost, Totals};
+use crate::names::RunId;
 use crate::plan::{Ask, Plan, Role};
 use crate::report::jobs::{self, JobResult};
 use crate::report::marks;
+use crate::report::standing::standing;
+use crate::report::status::runs;
 use crate::report::table::meaning;
 use crate::run::decide::{Decision, decide, shut_gate};
+use crate::run::journal::{PlanFile, read_plan};
 use crate::step::End;
 use crate::store::{Index, RunLock, Store, StoreError};
+use crate::text;
+
+/// How many of the newest runs may be at work.
+const RUNS: usize = 8;
 
 /// One job.
 #[derive(Debug, Serialize)]
@@ -108,8 +117,12 @@ pub fn detail(plan: &Plan, job: usize, store: &Store, index: &Index) -> Result<J
     for node in &plan.jobs[job].nodes {
         wanted[*node] = true;
     }
-    let ends = jobs::ends(plan, store, index, &wanted);
-    let result = jobs::result(plan, job, &ends);
+    let standing = standing(plan, store, index, &wanted);
+    let ends = standing.ends.clone();
+    let mut result = jobs::result(plan, job, &standing, &wanted);
+    if result.open && result.left.is_none() {
+        to_come(&mut result, &store.root);
+    }
     let classify = plan.jobs[job].classify;
     let agent = classify.and_then(|node| ends[plan.linked(node, &Role::Agent)?].settled());
     let unknown = result.tokens.iter().any(Option::is_none);
@@ -141,13 +154,25 @@ pub fn detail(plan: &Plan, job: usize, store: &Store, index: &Index) -> Result<J
         spent,
         machine_usd,
         meaning: result.class.map(|class| meaning(class).to_owned()),
-        next_action: result.class.map(|class| class.next_action().to_owned()),
+        next_action: result.next.clone().or(result.class.map(|class| class.next_action().to_owned())),
         speedup_means: classify.and_then(|node| speedup_means(plan, node, &result)),
         marks_mean,
         tokens_unknown_because,
         steps,
         result,
     })
+}
+
+/// Says of an open job that a run which lives will come to it.
+fn to_come(result: &mut JobResult, root: &Path) {
+    let about = |plan: &PlanFile| plan.jobs.iter().any(|(job, _)| *job == result.job);
+    let alive = |run: &RunId| RunLock::is_alive(root, run).unwrap_or(false);
+    let run =
+        runs(root).into_iter().take(RUNS).find(|run| alive(run) && read_plan(root, run).is_some_and(|p| about(&p)));
+    if let Some(run) = run {
+        result.evidence = Some(format!("run {run} is under way and has not come to it"));
+        result.next = Some("wait: `flow status` tells how far the run is".to_owned());
+    }
 }
 
 fn step(
@@ -230,8 +255,11 @@ fn stands(
         End::Blocked { by } => ("blocked", Some(format!("{} left nothing to go on with", plan.title(*by))), None),
         End::Open(_) | End::Pending => match decide(plan, node, ends, store, index, false) {
             Decision::Exhausted { last, counted } => {
+                let failure = last.outcome.failure();
+                let evidence = failure.map_or("", |failure| failure.evidence.as_str());
                 let why = format!(
-                    "its attempts are used up, {counted} ended in {}; `flow run --retry JOB` tries again",
+                    "its {} are used up, the last by {}: {evidence}; `--retry JOB` tries again",
+                    text::counted(counted as usize, "attempt"),
                     last.outcome.word()
                 );
                 ("not settled", Some(why), Some(last.key))

@@ -9,11 +9,11 @@ use crate::class::{Class, Verdict};
 use crate::key::Value;
 use crate::manifest::Kind;
 use crate::names::{Axes, JobId};
-use crate::outcome::Owner;
+use crate::outcome::{Cause, Owner};
 use crate::plan::{Job, Plan, Role};
-use crate::run::decide::{Decision, decide, shut_gate};
+use crate::report::standing::{Standing, Why};
 use crate::step::{End, Keyed, classify, draft, leak};
-use crate::store::{Index, Store};
+use crate::store::Index;
 
 /// What came of one job.
 #[derive(Clone, Debug, Serialize)]
@@ -59,41 +59,41 @@ pub struct JobResult {
     /// The ids of the models that answered the agent.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub models: Vec<String>,
+    /// Why it is open, where an action says it.
+    #[serde(skip)]
+    pub left: Option<Left>,
+    /// What to do about that.
+    #[serde(skip)]
+    pub next: Option<String>,
 }
 
-/// How every wanted action stands by the records alone.
-#[must_use]
-pub fn ends(plan: &Plan, store: &Store, index: &Index, wanted: &[bool]) -> Vec<End> {
-    let mut ends = vec![End::Pending; plan.nodes.len()];
-    for node in (0..plan.nodes.len()).filter(|node| wanted[*node]) {
-        ends[node] = match decide(plan, node, &ends, store, index, false) {
-            Decision::Served { ended, .. } | Decision::Reused { ended, .. } => End::Settled(ended),
-            Decision::Over(end) => end,
-            Decision::Execute { .. } => match shut_gate(plan, node, &ends) {
-                Some(by) => End::Blocked { by },
-                None => End::Open("not settled".into()),
-            },
-            _ => End::Open("not settled".into()),
-        };
-    }
-    ends
+/// Why a job is open, as far as one of its actions says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// An attempt of this action is under way.
+    Running(usize),
+    /// The attempts of this action are used up: the same command does nothing more for it.
+    UsedUp {
+        /// The action.
+        node: usize,
+        /// How many attempts counted.
+        counted: u32,
+    },
+    /// An attempt of this action settled nothing; the same command tries again.
+    Again(usize),
 }
 
-/// The results of the jobs whose last action is wanted, in the plan's order.
+/// The results of jobs, in the plan's order. Of a job whose classify step is not wanted, what its wanted actions came to.
 #[must_use]
-pub fn results(plan: &Plan, store: &Store, index: &Index, wanted: &[bool]) -> Vec<JobResult> {
-    let ends = ends(plan, store, index, wanted);
-    let is_wanted = |job: &usize| {
-        let job = &plan.jobs[*job];
-        job.classify.or(job.nodes.last().copied()).is_some_and(|node| wanted[node])
-    };
-    (0..plan.jobs.len()).filter(is_wanted).map(|job| result(plan, job, &ends)).collect()
+pub fn results(plan: &Plan, standing: &Standing, jobs: &[usize], wanted: &[bool]) -> Vec<JobResult> {
+    jobs.iter().map(|job| result(plan, *job, standing, wanted)).collect()
 }
 
-/// The result of one job, given how its actions ended.
+/// The result of one job, given how its wanted actions stand.
 #[must_use]
-pub fn result(plan: &Plan, job: usize, ends: &Vec<End>) -> JobResult {
+pub fn result(plan: &Plan, job: usize, standing: &Standing, wanted: &[bool]) -> JobResult {
     let job = &plan.jobs[job];
+    let ends = &standing.ends;
     let mut result = JobResult {
         job: job.id.clone(),
         axes: job.axes.clone(),
@@ -111,13 +111,12 @@ pub fn result(plan: &Plan, job: usize, ends: &Vec<End>) -> JobResult {
         marks: Vec::new(),
         tokens: [None, None],
         models: Vec::new(),
+        left: None,
+        next: None,
     };
-    let Some(classify) = job.classify else {
-        let failed = job.nodes.iter().find_map(|node| ends[*node].settled().filter(|e| e.outcome.failure().is_some()));
-        result.open = job.nodes.iter().any(|node| matches!(ends[*node], End::Open(_) | End::Pending));
-        if let Some(ended) = failed {
-            blame(&mut result, ended);
-        }
+    let nodes: Vec<usize> = job.nodes.iter().copied().filter(|node| wanted[*node]).collect();
+    let Some(classify) = job.classify.filter(|classify| wanted[*classify]) else {
+        plain(&mut result, plan, &nodes, standing);
         return result;
     };
     let said = ends[classify].settled();
@@ -160,15 +159,80 @@ pub fn result(plan: &Plan, job: usize, ends: &Vec<End>) -> JobResult {
             result.models.clone_from(&usage.models);
         }
     }
+    if nodes.iter().any(|node| standing.over_limit.contains(node)) {
+        result.marks.push("OVER_LIMIT".to_owned());
+    }
     if !verdict.class.usable()
         && let Some(ended) = to_blame(plan, classify, ends, verdict.class)
     {
         blame(&mut result, &ended);
     }
+    if result.open {
+        say_open(&mut result, plan, &nodes, standing);
+    }
     if result.evidence.is_none() {
         result.evidence = Some(verdict.class.next_action().to_owned());
     }
     result
+}
+
+/// The result of a job without a classify step: its first failure, or that something is open.
+fn plain(result: &mut JobResult, plan: &Plan, nodes: &[usize], standing: &Standing) {
+    let ends = &standing.ends;
+    result.open = nodes.iter().any(|node| matches!(ends[*node], End::Open(_) | End::Pending));
+    if nodes.iter().any(|node| standing.over_limit.contains(node)) {
+        result.marks.push("OVER_LIMIT".to_owned());
+    }
+    let failed = nodes.iter().find_map(|node| ends[*node].settled().filter(|e| e.outcome.failure().is_some()));
+    let skipped = nodes.iter().find_map(|node| match ends[*node] {
+        End::Skipped(cause) => Some((cause, plan.step(*node).name.value.to_string())),
+        _ => None,
+    });
+    match (failed, skipped) {
+        (Some(ended), _) => blame(result, ended),
+        (None, Some((cause, step))) => {
+            result.cause = Some(cause.name().to_owned());
+            result.evidence = Some(cause.next_action().to_owned());
+            result.see = Some(step);
+        }
+        (None, None) => {}
+    }
+    if result.open {
+        say_open(result, plan, nodes, standing);
+    }
+}
+
+/// Why a job is open and what to do, where an action says more than that it was not run: first what runs, then what the same
+/// command would not run.
+fn say_open(result: &mut JobResult, plan: &Plan, nodes: &[usize], standing: &Standing) {
+    let whys = || nodes.iter().filter_map(|node| Some((*node, standing.open.get(node)?)));
+    let is = |wanted: fn(&Why) -> bool| whys().find(|(_, why)| wanted(why));
+    let first = is(|why| matches!(why, Why::Running(_)))
+        .or_else(|| is(|why| matches!(why, Why::UsedUp { .. })))
+        .or_else(|| whys().next());
+    let Some((node, why)) = first else { return };
+    let step = &plan.step(node).name.value;
+    let remedy = |ended: &Ended| ended.outcome.failure().map_or("", |failure| failure.cause.next_action());
+    match why {
+        Why::Running(run) => {
+            result.left = Some(Left::Running(node));
+            result.evidence = Some(format!("{step} is running, in run {run}"));
+            result.next = Some(format!("wait for {step}; `flow status` tells how far the run is"));
+        }
+        Why::UsedUp { last, counted } => {
+            blame(result, last);
+            result.left = Some(Left::UsedUp { node, counted: *counted });
+            result.next = Some(format!("{}; then add `--retry JOB`: its attempts are used up", remedy(last)));
+        }
+        Why::Again(last) => {
+            blame(result, last);
+            result.left = Some(Left::Again(node));
+            result.next = Some(match last.outcome.failure().map(|failure| failure.cause) {
+                Some(Cause::Interrupted) | None => Class::NotRun.next_action().to_owned(),
+                Some(_) => format!("{}; then {}", remedy(last), Class::NotRun.next_action()),
+            });
+        }
+    }
 }
 
 /// Whether the draw that stands for a job's agent was made under another key.

@@ -8,5 +8,6 @@ pub mod given;
 pub mod jobs;
 pub mod marks;
 pub mod spent;
+pub mod standing;
 pub mod status;
 pub mod table;

@@ -11,10 +11,11 @@ use serde::Serialize;
 
 use crate::event::{Counts, Event, Paused};
 use crate::names::{AttemptId, Axes, RunId};
+use crate::outcome::Cause;
 use crate::plan::point_name;
 use crate::run::journal::{self, PlanFile};
 use crate::store::{RunLock, begun};
-use crate::text::{Table, short_digests, shorten, wrap};
+use crate::text::{Table, counted, shell, short_digests, shorten, wrap};
 use crate::units::human_span;
 
 /// How many of the last failures are kept.
@@ -29,6 +30,9 @@ pub struct Status {
     pub pipeline: String,
     /// The manifest.
     pub manifest: PathBuf,
+    /// What followed `flow run MANIFEST`.
+    #[serde(skip)]
+    pub options: Vec<String>,
     /// `running`, `finished`, or `died`: no end told, and no process holds its lock.
     pub state: &'static str,
     /// Whether its process lives.
@@ -181,6 +185,7 @@ pub fn status(root: &Path, run: &RunId) -> Status {
         run: run.clone(),
         pipeline: plan.as_ref().map(|plan| plan.pipeline.clone()).unwrap_or_default(),
         manifest: plan.as_ref().map(|plan| plan.manifest.clone()).unwrap_or_default(),
+        options: plan.as_ref().map(|plan| plan.options.clone()).unwrap_or_default(),
         state: if alive { "running" } else { "died" },
         alive,
         began: events.first().map(|told| told.at),
@@ -238,7 +243,10 @@ impl Status {
             Event::ActionSettled { node, axes, step, cached, outcome, evidence, .. } => {
                 running.remove(&node);
                 self.over(&step, !cached, !cached && evidence.is_some());
-                if let (false, Some(evidence)) = (cached, evidence) {
+                // What is a result like any other is told by the classes.
+                let result = [Cause::NoPatch, Cause::EmptyEdit, Cause::Protected, Cause::TargetNotResolved];
+                let failed = !result.iter().any(|cause| cause.name() == outcome);
+                if let (true, false, Some(evidence)) = (failed, cached, evidence) {
                     self.failures.push(FailureStatus { axes, step, cause: outcome, evidence, at });
                 }
             }
@@ -269,7 +277,9 @@ impl Status {
             Event::Breaker { candidate, cause, evidence, remedy, overridden: false, .. } => {
                 self.paused.push(Paused { candidate, cause, evidence, remedy, waiting: 0 });
             }
-            Event::RunFinished { actions, exit, lanes, paused, .. } => {
+            Event::RunFinished { actions, exit, lanes, paused, jobs, open, .. } => {
+                // Jobs without a class are told by nothing else.
+                self.settled = jobs.saturating_sub(open);
                 (self.actions, self.exit, self.state) = (Some(actions), Some(exit), "finished");
                 self.retries.clear();
                 self.paused = paused;
@@ -312,22 +322,30 @@ impl Status {
             text.push_str(&format!("  manifest  {}\n", self.manifest.display()));
         }
         if let Some(began) = self.began {
-            let end = if self.state == "running" { now } else { self.last.unwrap_or(began) };
-            let word = if self.state == "running" { "for" } else { "took" };
-            text.push_str(&format!("  began     {}, {word} {}\n", clock(began, now), span(began, end)));
+            let last = self.last.unwrap_or(began);
+            let lasted = match self.state {
+                "running" => format!("for {}", span(began, now)),
+                // When it was killed nobody wrote down.
+                "died" => format!("its last word came {} later", span(began, last)),
+                _ => format!("took {}", span(began, last)),
+            };
+            text.push_str(&format!("  began     {}, {lasted}\n", clock(began, now)));
         }
         if self.state == "died" {
-            let again = format!(
-                "  It ended without saying so: killed, or the machine went down. Nothing that was settled is lost. Run \
-                 `flow run {}` again: it goes on where this one was.",
-                self.manifest.display()
-            );
-            text.push_str(&format!("{}\n", wrap(&again, width - 2).join("\n  ").replacen("It", "  It", 1)));
+            let died =
+                "It ended without saying so: killed, or the machine went down. Nothing that was settled is lost.";
+            text.push_str(&format!("  {}\n", wrap(died, width.saturating_sub(2)).join("\n  ")));
+        }
+        if self.state != "running" && self.exit != Some(0) && !self.manifest.as_os_str().is_empty() {
+            let words = ["flow".to_owned(), "run".to_owned(), self.manifest.display().to_string()];
+            text.push_str(&format!("  goes on   {}\n", shell(words.into_iter().chain(self.options.iter().cloned()))));
         }
         self.table(&mut text);
         self.tell_running(&mut text, now, width);
         self.tell_waiting(&mut text, now, width);
-        text.push_str(&format!("\n{} of {} jobs settled\n", self.settled, self.jobs));
+        if self.state == "finished" || !self.classes.is_empty() {
+            text.push_str(&format!("\n{} of {} settled\n", self.settled, counted(self.jobs, "job")));
+        }
         let mut classes: Vec<(&String, &usize)> = self.classes.iter().collect();
         classes.sort_by_key(|(class, count)| (std::cmp::Reverse(**count), (*class).clone()));
         for (class, count) in classes {
@@ -360,7 +378,8 @@ impl Status {
         if self.steps.is_empty() {
             return;
         }
-        let mut table = Table::new(&["step", "waiting", "running", "done", "of them executed", "failed"]).right(1..6);
+        let mut table =
+            Table::new(&["step", "waiting", "running", "done", "of them executed", "no success"]).right(1..6);
         let figure = |count: usize| if count == 0 { ".".to_owned() } else { count.to_string() };
         for step in &self.steps {
             let figures = [step.waiting, step.running, step.done, step.executed, step.failed].map(figure);

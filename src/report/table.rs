@@ -10,12 +10,14 @@ use crate::class::Class;
 use crate::event::Event;
 use crate::measure::result::Ratio;
 use crate::outcome::Owner;
-use crate::report::jobs::JobResult;
+use crate::report::jobs::{JobResult, Left};
 use crate::report::marks;
-use crate::text::{Table, short_digests, shorten, wrap};
+use crate::text::{Table, counted, short_digests, shorten, wrap};
 
 /// What is left for what happened, however narrow the terminal is.
 const LEAST: usize = 24;
+/// The most lines of what happened.
+const FEW: usize = 3;
 
 /// One line a job, the jobs of a commit together under its subject.
 #[must_use]
@@ -33,7 +35,7 @@ pub fn results(results: &[JobResult], width: usize) -> String {
         let name = result.job.as_str()[group.len()..].to_owned();
         let name = if group.is_empty() { name } else { format!("  {name}") };
         let mut class = result.class.map_or_else(|| plain_word(result).to_owned(), |class| class.name().to_owned());
-        if result.open {
+        if result.open && result.class.is_some_and(|class| class != Class::NotRun) {
             class.push_str(" (open)");
         }
         let speedup = result.speedup.map_or_else(String::new, |speedup| format!("{}x", Ratio(speedup)));
@@ -59,7 +61,7 @@ pub fn results(results: &[JobResult], width: usize) -> String {
             subjects.push(String::new());
         }
         let [name, class, speedup, what] = cells;
-        let mut what = two_lines(&what, left).into_iter();
+        let mut what = few_lines(&what, left).into_iter();
         table.row(vec![name, class, speedup, what.next().unwrap_or_default()]);
         for more in what {
             subjects.push(String::new());
@@ -80,19 +82,18 @@ pub fn results(results: &[JobResult], width: usize) -> String {
     out
 }
 
-/// A text in at most two lines: enough to tell what happened, and `flow show` tells the rest.
-fn two_lines(text: &str, width: usize) -> Vec<String> {
-    let text = short_digests(text);
-    let mut lines = wrap(&text, width).into_iter();
-    let mut shown = vec![shorten(&lines.next().unwrap_or_default(), width)];
-    let rest: Vec<String> = lines.collect();
+/// A text in at most three lines: enough to tell what happened, and `flow show` tells the rest.
+fn few_lines(text: &str, width: usize) -> Vec<String> {
+    let mut lines = wrap(&short_digests(text), width);
+    let rest = lines.split_off(lines.len().min(FEW - 1));
+    let mut shown: Vec<String> = lines.iter().map(|line| shorten(line, width)).collect();
     if !rest.is_empty() {
         shown.push(shorten(&rest.join(" "), width));
     }
     shown
 }
 
-/// The word for a job without a classify step.
+/// The word for a job without a class.
 fn plain_word(result: &JobResult) -> &'static str {
     match (result.open, &result.cause) {
         (true, _) => "not settled",
@@ -112,7 +113,15 @@ fn happened(result: &JobResult) -> String {
     for mark in &result.marks {
         parts.push(if mark == "SAME_AS_HUMAN" { "same as human".to_owned() } else { mark.clone() });
     }
-    let evidence = result.evidence.clone().unwrap_or_default();
+    let mut evidence = result.evidence.clone().unwrap_or_default();
+    match (result.left, &result.cause, &result.see) {
+        (Some(Left::UsedUp { counted, .. }), Some(cause), Some(step)) => {
+            let times = if counted == 1 { "once".to_owned() } else { format!("{counted} times") };
+            evidence = format!("{step} ended in {cause} {times}: {evidence}");
+        }
+        (Some(Left::Again(_)), Some(cause), Some(step)) => evidence = format!("{step} ended in {cause}: {evidence}"),
+        _ => {}
+    }
     match (result.speedup, result.ci, evidence.split_once(' ')) {
         // The ratio has a column of its own.
         (Some(_), Some(_), Some((_, rest))) => parts.push(format!("95 % {rest}")),
@@ -131,21 +140,31 @@ fn happened(result: &JobResult) -> String {
 #[must_use]
 pub fn legend(results: &[JobResult], width: usize) -> String {
     let mut text = String::new();
-    let mut classes: BTreeMap<Class, usize> = BTreeMap::new();
-    for class in results.iter().filter_map(|result| result.class) {
-        *classes.entry(class).or_default() += 1;
+    // What is settled, what may still change, and what the same command does nothing more for are counted apart.
+    let mut classes: BTreeMap<(Class, bool, bool), usize> = BTreeMap::new();
+    for result in results {
+        let Some(class) = result.class else { continue };
+        let open = result.open && class != Class::NotRun;
+        let used_up = matches!(result.left, Some(Left::UsedUp { .. }));
+        *classes.entry((class, open, used_up)).or_default() += 1;
     }
-    let mut counted: Vec<(Class, usize)> = classes.into_iter().collect();
-    counted.sort_by_key(|(class, count)| (std::cmp::Reverse(*count), *class));
-    let name = counted.iter().map(|(class, _)| class.name().width()).max().unwrap_or(0);
-    let owner = counted.iter().map(|(class, _)| owned(class.owner()).width()).max().unwrap_or(0);
+    let mut counted: Vec<((Class, bool, bool), usize)> = classes.into_iter().collect();
+    counted.sort_by_key(|(what, count)| (std::cmp::Reverse(*count), *what));
+    let title = |(class, open, _): (Class, bool, bool)| format!("{class}{}", if open { " (open)" } else { "" });
+    let name = counted.iter().map(|(what, _)| title(*what).width()).max().unwrap_or(0);
+    let owner = counted.iter().map(|((class, ..), _)| owned(class.owner()).width()).max().unwrap_or(0);
     if !counted.is_empty() {
         text.push_str("\nclass, jobs, whose doing it is, and what it means or asks for\n");
     }
     let indent = name + owner + 11;
-    for (class, count) in counted {
-        let words = wrap(meaning(class), width.saturating_sub(indent).max(LEAST));
-        let lead = format!("  {:name$} {count:>4}  {:owner$}  ", class.name(), owned(class.owner()));
+    for (what @ (class, open, used_up), count) in counted {
+        let means = match (open, used_up) {
+            (_, true) => "attempts are used up: mend what the table says, then add `--retry JOB`",
+            (true, false) => "so far; run the same command again",
+            (false, false) => meaning(class),
+        };
+        let words = wrap(means, width.saturating_sub(indent).max(LEAST));
+        let lead = format!("  {:name$} {count:>4}  {:owner$}  ", title(what), owned(class.owner()));
         text.push_str(&format!("{lead}{}\n", words.join(&format!("\n{}", " ".repeat(lead.width())))));
     }
     let known: BTreeSet<&str> = results.iter().flat_map(|result| &result.marks).map(String::as_str).collect();
@@ -181,7 +200,8 @@ pub fn summary(results: &[JobResult], finished: Option<&Event>, width: usize) ->
     let open = results.iter().filter(|result| result.open).count();
     let mut parts = Vec::new();
     if results.iter().any(|result| result.class.is_some()) {
-        parts.push(format!("{} of {} jobs improved", of(Class::SuccessImprovement), results.len()));
+        let all = counted(results.len(), "job");
+        parts.push(format!("{} of {all} improved", of(Class::SuccessImprovement)));
         let others = [
             (Class::SuccessNeutral, "neutral"),
             (Class::SuccessRegression, "slower"),
@@ -199,8 +219,8 @@ pub fn summary(results: &[JobResult], finished: Option<&Event>, width: usize) ->
             parts.push(format!("{rest} without a measurement"));
         }
     } else {
-        let failed = results.iter().filter(|result| result.cause.is_some()).count();
-        parts.push(format!("{} jobs, {failed} failed", results.len()));
+        let failed = results.iter().filter(|result| result.cause.is_some() && !result.open).count();
+        parts.push(format!("{}, {failed} failed", counted(results.len(), "job")));
     }
     if open > 0 {
         parts.push(format!("{open} not settled"));
@@ -208,9 +228,19 @@ pub fn summary(results: &[JobResult], finished: Option<&Event>, width: usize) ->
     let mut text = format!("\n{}\n", wrap(&parts.join(", "), width).join("\n  "));
     if let Some(Event::RunFinished { run, actions, .. }) = finished {
         let reused = if actions.reused > 0 { format!("{} reused, ", actions.reused) } else { String::new() };
+        // An agent that changed nothing and a target that is absent are results: nothing went wrong with the run.
+        let by_failure = actions.failed.saturating_sub(actions.unsettled);
+        let counts = [(by_failure, "settled by a failure"), (actions.unsettled, "not settled")];
+        let counts: Vec<String> =
+            counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+        let failed = if counts.is_empty() { String::new() } else { format!(" ({})", counts.join(", ")) };
         let said = format!(
-            "run {run}: {} actions: {} executed ({} of them failed), {} cached, {}{} skipped, {} blocked",
-            actions.total, actions.executed, actions.failed, actions.cached, reused, actions.skipped, actions.blocked
+            "run {run}: {}: {} executed{failed}, {} cached, {reused}{} skipped, {} blocked",
+            counted(actions.total, "action"),
+            actions.executed,
+            actions.cached,
+            actions.skipped,
+            actions.blocked
         );
         text.push_str(&format!("{}\n", wrap(&said, width).join("\n  ")));
     }

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::event::Told;
 use crate::hostile::open_regular;
@@ -66,8 +66,14 @@ pub fn read(root: &Path, run: &RunId) -> Vec<Told> {
 pub struct PlanFile {
     /// The pipeline's name.
     pub pipeline: String,
-    /// The manifest's absolute path.
+    /// The manifest's path: absolute, and in a file read back where it lies today.
     pub manifest: PathBuf,
+    /// The same, relative to the store: it holds in a copy of the project, and after a move.
+    #[serde(default)]
+    pub from_store: Option<PathBuf>,
+    /// What followed `flow run MANIFEST`, so that the same command can be named.
+    #[serde(default)]
+    pub options: Vec<String>,
     /// How many actions of each step are wanted, in the order of the steps.
     pub steps: Vec<(String, usize)>,
     /// The jobs, with the full ids of their commits.
@@ -75,14 +81,24 @@ pub struct PlanFile {
 }
 
 /// Keeps what readers need of a run's plan. Derived: without it they say less.
-pub fn write_plan(root: &Path, run: &RunId, plan: &crate::plan::Plan, manifest: &Path, wanted: &[bool]) {
+pub fn write_plan(
+    root: &Path,
+    run: &RunId,
+    plan: &crate::plan::Plan,
+    manifest: &Path,
+    options: Vec<String>,
+    wanted: &[bool],
+) {
     let steps = plan.manifest.pipeline.steps.iter().enumerate().map(|(index, step)| {
         let count = (0..plan.nodes.len()).filter(|node| wanted[*node] && plan.nodes[*node].step == index).count();
         (step.name.value.to_string(), count)
     });
+    let manifest = std::path::absolute(manifest).unwrap_or_else(|_| manifest.to_owned());
     let file = PlanFile {
         pipeline: plan.manifest.pipeline.name.value.clone(),
-        manifest: std::path::absolute(manifest).unwrap_or_else(|_| manifest.to_owned()),
+        from_store: relative(&manifest, root),
+        manifest,
+        options,
         steps: steps.collect(),
         jobs: plan.jobs.iter().map(|job| (job.id.clone(), job.axes.clone())).collect(),
     };
@@ -96,5 +112,45 @@ pub fn write_plan(root: &Path, run: &RunId, plan: &crate::plan::Plan, manifest: 
 pub fn read_plan(root: &Path, run: &RunId) -> Option<PlanFile> {
     let path = root.join("runs").join(run.as_str()).join("plan.json");
     let bytes = crate::hostile::read_regular(&path, 256 * 1024 * 1024).ok()??;
-    serde_json::from_slice(&bytes).ok()
+    let mut plan: PlanFile = serde_json::from_slice(&bytes).ok()?;
+    // A copy of a project is about its own manifest, though the one that it was copied from is still there.
+    let moved = plan.from_store.as_ref().map(|from_store| plain(&root.join(from_store)));
+    if let Some(moved) = moved.filter(|moved| moved.is_file() || !plan.manifest.is_file()) {
+        plan.manifest = moved;
+    }
+    Some(plan)
+}
+
+/// The path of a file as seen from a folder; `None` where both have only the root in common, or one is not absolute.
+fn relative(file: &Path, folder: &Path) -> Option<PathBuf> {
+    let (file, folder) = (plain(file), plain(folder));
+    let common = file.components().zip(folder.components()).take_while(|(a, b)| a == b).count();
+    let up = folder.components().skip(common).map(|_| Component::ParentDir);
+    (common > 1).then(|| up.chain(file.components().skip(common)).collect())
+}
+
+/// The path without `..` and `.`, by its text alone: what it leads to need not be there.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(plain.pop()),
+            Component::CurDir => {}
+            part => plain.push(part),
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_said_from_a_folder_and_found_from_it() {
+        let from = relative(Path::new("/a/p/x/../m.kdl"), Path::new("/a/p/cache"));
+        assert_eq!(from.as_deref(), Some(Path::new("../m.kdl")));
+        assert_eq!(plain(&Path::new("/b/cache").join("../m.kdl")), Path::new("/b/m.kdl"));
+        assert_eq!(relative(Path::new("/a/m.kdl"), Path::new("/b/cache")), None);
+    }
 }

@@ -129,6 +129,15 @@ fn commits(
             }
             facts.insert((repo_index, commit_index), fact);
         }
+        // Nobody opened it: the next run that has to would meet a path that was mistyped.
+        if mirror.is_none()
+            && !repo.commits.is_empty()
+            && let Source::Local(path) | Source::Stream(path) = &sources[repo_index]
+            && !path.exists()
+        {
+            let name = &repo.name.value;
+            notices.push(format!("repository {name} is not at {}; what is stored needs none", path.display()));
+        }
     }
     facts
 }

@@ -132,6 +132,7 @@ impl States {
                 *count += 1;
                 if *by == By::Executed && end.settled().is_none_or(|ended| ended.outcome.failure().is_some()) {
                     self.counts.failed += 1;
+                    self.counts.unsettled += usize::from(end.settled().is_none());
                 }
             }
             _ => {}

@@ -123,8 +123,13 @@ fn read(
         let met = matches!(end.exit, process::Exit::TimedOut { .. });
         done.limits.insert("timeout".into(), LimitUse { limit, used: end.wall_ms, met });
     }
-    if let Some(failure) = failure_of(end, Cause::CommandFailed, Cause::TestTimeout) {
+    if let Some(mut failure) = failure_of(end, Cause::CommandFailed, Cause::TestTimeout) {
         let log = done.logs.get("stderr").copied();
+        if let process::Exit::Code(code) = end.exit
+            && let Some(line) = telling(&context.stream(place, "command.err", OUTPUT_LIMIT, redactor))
+        {
+            failure = Failure::new(failure.cause, &format!("exit code {code}: {line}")).exit(Some(code));
+        }
         done.outcome = Outcome::Failed(failure.log(log));
         return Ok(done);
     }
@@ -146,6 +151,19 @@ fn read(
         }
     }
     Ok(done)
+}
+
+/// The end of standard error that is looked at for the line that tells most, in bytes.
+const TAIL: usize = 16 * 1024;
+
+/// The line of what a program complained of that says most: the last, but for advice where to read on.
+fn telling(stderr: &[u8]) -> Option<String> {
+    let tail = &stderr[stderr.len().saturating_sub(TAIL)..];
+    let text = String::from_utf8_lossy(tail);
+    let said = || text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let advice =
+        |line: &&str| ["Try '", "Try `", "See '", "Usage:", "usage:"].iter().any(|lead| line.starts_with(lead));
+    said().rev().find(|line| !advice(line)).or(said().next_back()).map(str::to_owned)
 }
 
 /// Puts copies of a served or executed command's outputs where the user wants them, if they are not there already.

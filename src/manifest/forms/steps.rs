@@ -65,7 +65,7 @@ pub(super) const FORMS: &[Form] = &[
         within: &[In::Step(Kind::Environment)],
         args: &[one("recipe", Ty::Word(&["interpreter"]))],
         props: &[prop("tool", Ty::Name)],
-        meaning: "How the environment is made. `interpreter` builds nothing: it is a tool's probe. If not said, the tool is the only declared one that no agent runs.",
+        meaning: "How the environment is made. `interpreter` builds nothing: it is a tool's probe. If not said, the tool is the only declared one that no agent runs, or the only declared one at all. Without a declared tool, test scripts are executed themselves.",
         example: "recipe interpreter tool=python",
         ..NODE
     },

@@ -149,10 +149,10 @@ impl Dispatcher {
         self.outbox.abandon();
         let mut classes: BTreeMap<String, usize> = BTreeMap::new();
         let mut open = 0;
-        let jobs = self.wanted_jobs();
-        for job in &jobs {
+        let jobs = self.options.about.len();
+        for job in &self.options.about {
             let job = &self.context.plan.jobs[*job];
-            match job.classify {
+            match job.classify.filter(|classify| self.options.wanted[*classify]) {
                 Some(node) => {
                     let settled = self.states.end(node).settled();
                     let class = settled.and_then(|ended| ended.outputs.get("class")?.as_text().map(str::to_owned));
@@ -186,6 +186,6 @@ impl Dispatcher {
             (None, None, _) => 3,
         };
         let (lanes, paused) = (self.shut_lanes(), self.pauses());
-        Event::RunFinished { run: self.run.clone(), jobs: jobs.len(), actions, classes, open, lanes, paused, exit }
+        Event::RunFinished { run: self.run.clone(), jobs, actions, classes, open, lanes, paused, exit }
     }
 }

@@ -215,7 +215,7 @@ impl Dispatcher {
     /// Runs the plan to its end, or to where it is told to stop.
     pub async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) -> Report {
         let wanted = self.options.wanted.iter().filter(|wanted| **wanted).count();
-        let jobs = self.wanted_jobs().len();
+        let jobs = self.options.about.len();
         self.tell(Event::RunStarted {
             run: self.run.clone(),
             pipeline: self.plan().manifest.pipeline.name.value.clone(),
@@ -304,12 +304,6 @@ impl Dispatcher {
         costs.then(|| self.plan().manifest.pipeline.name.value.clone())
     }
 
-    fn wanted_jobs(&self) -> Vec<usize> {
-        let last = |job: &crate::plan::Job| job.classify.or(job.nodes.last().copied());
-        let wanted = |index: &usize| last(&self.plan().jobs[*index]).is_some_and(|node| self.options.wanted[node]);
-        (0..self.plan().jobs.len()).filter(wanted).collect()
-    }
-
     /// Looks at an action whose inputs may have ended.
     fn consider(&mut self, node: usize) {
         if !self.options.wanted[node] || !matches!(self.states.get(node), State::Waiting | State::Gated) {
@@ -336,8 +330,11 @@ impl Dispatcher {
                 self.over(node, End::Open(because));
             }
             Decision::Exhausted { last, counted } => {
-                let word = last.outcome.word();
-                self.over(node, End::Open(format!("{counted} attempts ended in {word}; --retry tries again")));
+                let failure =
+                    last.outcome.failure().map(|failure| format!("{}: {}", failure.cause, failure.evidence.as_str()));
+                let said = failure.unwrap_or_default();
+                let because = format!("{counted} attempts are used up, the last by {said}; `--retry JOB` tries again");
+                self.over(node, End::Open(because));
             }
             Decision::Served { ended, over_limit, .. } => {
                 self.states.set_key(node, ended.key);

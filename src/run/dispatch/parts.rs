@@ -35,6 +35,8 @@ pub struct Options {
     pub drain: Duration,
     /// Which actions are wanted; the others are not part of this run.
     pub wanted: Vec<bool>,
+    /// The jobs that the run is about, by number.
+    pub about: Vec<usize>,
     /// Which actions are executed though an attempt is there, and why.
     pub again: Vec<Again>,
     /// How long the run stays when nothing goes on but waiting for lanes; `None` for not at all.

@@ -1,0 +1,76 @@
+//! What is said after the table: what keeps jobs from being settled, what to do about it, and where to read on.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::cli::{Places, hints, output};
+use crate::event::Event;
+use crate::report::jobs::{JobResult, Left};
+use crate::text::{shell, wrap};
+
+/// How many jobs a command names.
+const NAMED: usize = 3;
+
+/// What keeps jobs from being settled and what to do about it, in words.
+pub fn waits(finished: &Event, width: usize) {
+    let Event::RunFinished { lanes, paused, .. } = finished else { return };
+    let jobs = |n: usize| if n == 1 { "1 agent waits".to_owned() } else { format!("{n} agents wait") };
+    let say = |text: String| output::say(&wrap(&text, width).join("\n  "));
+    for lane in lanes {
+        say(format!(
+            "{} for lane {}: {}: {}. To do: {}, then run the same command again; nothing of it was charged",
+            jobs(lane.waiting),
+            lane.lane,
+            lane.cause,
+            lane.evidence,
+            lane.remedy
+        ));
+    }
+    for paused in paused {
+        say(format!(
+            "candidate {} is paused, {}: {}: {}. To do: {}",
+            paused.candidate,
+            jobs(paused.waiting),
+            paused.cause,
+            paused.evidence,
+            paused.remedy
+        ));
+    }
+}
+
+/// What to do about jobs that are not settled, and where to read on.
+pub fn next_steps(results: &[JobResult], manifest: &Path, places: &Places, options: &[String]) {
+    // One job stands for all that an action holds up.
+    let mut used_up: BTreeMap<usize, &JobResult> = BTreeMap::new();
+    let mut open = 0;
+    for result in results.iter().filter(|result| result.open) {
+        match result.left {
+            Some(Left::UsedUp { node, .. }) => drop(used_up.entry(node).or_insert(result)),
+            _ => open += 1,
+        }
+    }
+    if open > 0 {
+        output::say(&format!(
+            "some jobs are not settled; this takes up the rest:\n  {}",
+            hints::run(manifest, options)
+        ));
+    }
+    if !used_up.is_empty() {
+        let jobs = used_up.values().map(|result| result.job.to_string());
+        let names: Vec<String> = if used_up.len() > NAMED { vec!["*".to_owned()] } else { jobs.collect() };
+        let retry = shell(names.iter().flat_map(|name| ["--retry".to_owned(), name.clone()]));
+        let what = "attempts are used up: mend what the table says, then try again with\n  ";
+        output::say(&format!("{what}{} {retry}", hints::run(manifest, options)));
+    }
+    // What failed as the manifest meant it to puzzles nobody.
+    let puzzling = results.iter().find(|result| result.open && result.see.is_some());
+    let puzzling = puzzling.or_else(|| {
+        let odd = |result: &&JobResult| {
+            result.see.is_some() && result.class.is_some_and(|class| !class.next_action().starts_with("none"))
+        };
+        results.iter().find(odd)
+    });
+    if let Some(job) = puzzling.or(results.first()).map(|result| &result.job) {
+        output::say(&format!("`flow show {job}{}` tells all about one job", hints::reader(manifest, places)));
+    }
+}

@@ -1,0 +1,94 @@
+//! How the actions of a plan stand by the records alone, and why those that are open are so.
+//!
+//! What it says of jobs is `jobs`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::attempt::Ended;
+use crate::names::RunId;
+use crate::plan::Plan;
+use crate::run::decide::{Decision, decide, shut_gate};
+use crate::step::End;
+use crate::store::{Index, RunLock, Store};
+
+/// How the wanted actions stand.
+#[derive(Clone, Debug, Default)]
+pub struct Standing {
+    /// The end of each, by number; pending what is not wanted.
+    pub ends: Vec<End>,
+    /// Why actions are open of which more is known than that they were not run.
+    pub open: BTreeMap<usize, Why>,
+    /// Those whose attempt used more than today's limit.
+    pub over_limit: BTreeSet<usize>,
+}
+
+/// Why an action is open.
+#[derive(Clone, Debug)]
+pub enum Why {
+    /// An attempt of it is under way, in a run that lives.
+    Running(RunId),
+    /// Its attempts are used up.
+    UsedUp {
+        /// The last of them.
+        last: Arc<Ended>,
+        /// How many counted.
+        counted: u32,
+    },
+    /// This attempt of it settled nothing, and it is tried again.
+    Again(Arc<Ended>),
+}
+
+/// Looks at every wanted action.
+#[must_use]
+pub fn standing(plan: &Plan, store: &Store, index: &Index, wanted: &[bool]) -> Standing {
+    let mut all = Standing { ends: vec![End::Pending; plan.nodes.len()], ..Standing::default() };
+    for node in (0..plan.nodes.len()).filter(|node| wanted[*node]) {
+        let (end, why) = match decide(plan, node, &all.ends, store, index, false) {
+            Decision::Served { ended, over_limit, .. } => {
+                all.over_limit.extend(over_limit.then_some(node));
+                (End::Settled(ended), None)
+            }
+            Decision::Reused { ended, .. } => (End::Settled(ended), None),
+            Decision::Over(end) => (end, None),
+            Decision::Execute { record, .. } => match shut_gate(plan, node, &all.ends) {
+                Some(by) => (End::Blocked { by }, None),
+                None => {
+                    let last = index.attempts(&record.key()).unwrap_or_default();
+                    let last = last.into_iter().rev().find(|ended| !ended.outcome.settles());
+                    (End::Open("not settled".into()), last.map(Why::Again))
+                }
+            },
+            Decision::Exhausted { last, counted } => {
+                (End::Open("its attempts are used up".into()), Some(Why::UsedUp { last, counted }))
+            }
+            Decision::Wait { .. } | Decision::Lacking => (End::Open("not settled".into()), None),
+        };
+        all.ends[node] = end;
+        all.open.extend(why.map(|why| (node, why)));
+    }
+    under_way(plan, store, index, wanted, &mut all);
+    all
+}
+
+/// Notes what runs now. A record that cannot be read is said by whoever reads the index.
+fn under_way(plan: &Plan, store: &Store, index: &Index, wanted: &[bool], all: &mut Standing) {
+    let started = index.unfinished().unwrap_or_default();
+    let mut alive: BTreeMap<RunId, bool> = BTreeMap::new();
+    for started in started {
+        let run = &started.run;
+        if !*alive.entry(run.clone()).or_insert_with(|| RunLock::is_alive(&store.root, run).unwrap_or(false)) {
+            continue;
+        }
+        let is = |node: &usize| {
+            wanted[*node]
+                && matches!(all.ends[*node], End::Open(_) | End::Pending)
+                && plan.kind(*node).word() == started.kind
+                && plan.nodes[*node].axes == started.axes
+                && plan.step(*node).name.value.as_str() == started.step
+        };
+        if let Some(node) = (0..plan.nodes.len()).find(is) {
+            all.open.insert(node, Why::Running(started.run.clone()));
+        }
+    }
+}
