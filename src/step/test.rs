@@ -310,7 +310,6 @@ impl Session<'_> {
                     env: &self.ask.env,
                     extra: vec![("FLOW_RESULT".into(), result.display().to_string())],
                     secrets,
-                    stdin: None,
                     cwd: self.tree(arm)?,
                     label: label.clone(),
                     timeout: self.ask.timeout,
