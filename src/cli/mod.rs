@@ -16,6 +16,7 @@ pub mod open;
 pub mod output;
 pub mod plan;
 pub mod progress;
+pub mod reclassify;
 pub mod run;
 pub mod select;
 pub mod show;
@@ -59,6 +60,8 @@ enum Verb {
     Why(why::WhyArgs),
     /// Read a manifest and report every flaw in it
     Check(check::CheckArgs),
+    /// Read all attempts of agents by today's tables, and say the classes anew
+    Reclassify(reclassify::ReclassifyArgs),
     /// Say how the newest run stands
     Status(status::StatusArgs),
     /// Show all that is known of one job
@@ -114,6 +117,7 @@ pub fn main() -> ExitCode {
             Verb::Plan(args) => plan::plan(args).await,
             Verb::Why(args) => why::why(args).await,
             Verb::Check(args) => check::check(&args),
+            Verb::Reclassify(args) => reclassify::reclassify(args).await,
             Verb::Status(args) => status::status(&args),
             Verb::Show(args) => show::show(args).await,
             Verb::Log(args) => log::log(args).await,

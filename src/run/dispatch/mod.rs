@@ -357,6 +357,9 @@ impl Dispatcher {
     }
 
     fn execute(&mut self, node: usize, record: KeyRecord, reason: Reason, counted: u32) {
+        if self.options.pure && !matches!(self.plan().kind(node), Kind::Patch | Kind::Classify) {
+            return self.over(node, End::Open("left to `flow run`".into()));
+        }
         let key = record.key();
         self.states.set_key(node, key);
         let owner = *self.owners.entry(key).or_insert(node);
@@ -394,7 +397,9 @@ impl Dispatcher {
                     return;
                 }
                 End::Settled(ended) if ended.outcome.failure().is_none() => {}
-                End::Open(_) | End::Reopened(_) => shut = Some(End::Open(format!("waits for {}", self.plan().title(gate)))),
+                End::Open(_) | End::Reopened(_) => {
+                    shut = Some(End::Open(format!("waits for {}", self.plan().title(gate))))
+                }
                 _ => {
                     shut = Some(End::Blocked { by: gate });
                     break;
