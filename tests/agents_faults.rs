@@ -61,12 +61,7 @@ const FAULTS: &[Fault] = &[
         "the reply ends within a tool call: the model's own limit",
         &["OUTPUT_LIMIT", "JSON_PARSE"],
     ),
-    fault(
-        "truncated-body",
-        "fault=truncated-body/from=1",
-        "the answer ends half way",
-        &["CONNECTION", "JSON_PARSE"],
-    ),
+    fault("truncated-body", "fault=truncated-body/from=1", "the answer ends half way", &["CONNECTION", "JSON_PARSE"]),
     fault("drop", "fault=drop", "the connection is closed without an answer", &["CONNECTION"]),
     fault("server-error", "fault=server-error", "500", &["SERVER_ERROR", "OVERLOADED"]),
     fault("overloaded", "fault=overloaded", "503 or 529", &["OVERLOADED"]),
@@ -85,7 +80,8 @@ fn meets_every_fault(real: Real) {
 
     let ran = flow.run_with(&["--jobs", "8"]);
     let ends = ends(&flow);
-    let mut table = String::from("| fault | what the agent meets | comes to | owner | what flow does |\n|---|---|---|---|---|\n");
+    let mut table =
+        String::from("| fault | what the agent meets | comes to | owner | what flow does |\n|---|---|---|---|---|\n");
     let mut wrong = Vec::new();
     for fault in FAULTS {
         let line = ends.get(&format!("9f47610d/{}", fault.name)).unwrap_or_else(|| panic!("no agent\n{}", ran.stderr));

@@ -156,9 +156,9 @@ impl Real {
     /// A candidate that talks to a model at a URL.
     fn candidate(self, name: &str, url: &str) -> String {
         let rest = match self {
-            Self::Codex => format!(
-                r#"model "gpt-5"; secret CODEX_API_KEY file="key"; args "-c" "openai_base_url=\"{url}/v1\"""#
-            ),
+            Self::Codex => {
+                format!(r#"model "gpt-5"; secret CODEX_API_KEY file="key"; args "-c" "openai_base_url=\"{url}/v1\"""#)
+            }
             Self::Claude => format!(
                 r#"model "claude-sonnet-4-5"; secret ANTHROPIC_API_KEY file="key"; set ANTHROPIC_BASE_URL "{url}"; args "--max-turns" "12""#
             ),
