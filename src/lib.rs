@@ -7,6 +7,7 @@ pub mod attempt;
 pub mod class;
 pub mod cli;
 pub mod digest;
+pub mod doctor;
 pub mod event;
 pub mod git;
 pub mod hostile;

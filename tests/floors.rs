@@ -16,7 +16,7 @@ const FLOORS: &[&[&str]] = &[
     &["plan"],
     &["step"],
     &["run"],
-    &["why"],
+    &["why", "doctor"],
     &["report"],
     &["cli"],
     &["main", "lib"],
