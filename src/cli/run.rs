@@ -38,6 +38,7 @@ Examples:
                                         one candidate, and no tests
   flow run m.kdl --class AGENT_TIMEOUT  jobs whose last class was this
   flow run m.kdl --retry '*/hasty/*'    what had used up its attempts
+  flow run m.kdl --wait=8h              stay if a login expires, go on after it
   flow run m.kdl --json | jq -r .event  events for programs, no table
 
 A run may be stopped at any instant, by Ctrl-C or by kill -9: the same command
@@ -47,7 +48,8 @@ output.
 Exit codes:
   0    all jobs are settled
   2    usage, flaws of the manifest, or something lacks here: nothing ran
-  3    jobs are left unsettled, or the store cannot be used
+  3    jobs are left unsettled (a lane is closed, a candidate paused, attempts
+       used up), or the store cannot be used
   130  interrupted")]
 pub struct RunArgs {
     /// The manifest
@@ -62,6 +64,12 @@ pub struct RunArgs {
     /// Try again what has used up its attempts, for jobs that match a glob
     #[arg(long, value_name = "JOB-GLOB", value_parser = select::not_empty)]
     retry: Vec<String>,
+    /// Stay while agents wait for a closed lane, and go on when it opens [default: as long as it takes]
+    #[arg(long, value_name = "SPAN", num_args = 0..=1, require_equals = true)]
+    wait: Option<Option<Span>>,
+    /// Go on with candidates whose agents all fail alike; that is put on record
+    #[arg(long = "continue")]
+    go_on: bool,
     /// How long running actions may go on after Ctrl-C
     #[arg(long, value_name = "SPAN", default_value = "90s")]
     drain: Span,
@@ -141,6 +149,8 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
         drain: args.drain.0,
         wanted: wanted.clone(),
         again,
+        wait: args.wait.map(|limit| limit.map_or(Duration::MAX, |Span(limit)| limit)),
+        go_on: args.go_on,
     };
     let mut observers: Vec<Box<dyn Observer>> = Vec::new();
     let mut lost = None;
@@ -181,7 +191,8 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
         let ends = jobs::ends(&plan, &store, &index, &wanted);
         output::data(composite::text(&composite::composites(&plan, &store, &index, &ends), width))?;
         output::data(table::summary(&results, Some(&report.finished), width))?;
-        crate::cli::progress::next_steps(&results, &path);
+        progress::waits(&report.finished, width);
+        progress::next_steps(&results, &path);
     }
     Ok(ExitCode::from(u8::try_from(report.exit).unwrap_or(3)))
 }

@@ -3,20 +3,30 @@
 //! A value is read, kept for the cleaning of lines, and dropped. What a command that gives a secret complained of is never shown:
 //! it may have printed the secret there.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
+
+use jiff::Timestamp;
 
 use super::ask::{Ask, Found};
 use super::{Finding, Level};
-use crate::manifest::{Env, Manifest, SecretFrom, SecretSource, fill_variables, secret_name};
+use crate::manifest::{
+    Env, Expires, ExpiresSource, Kind, Manifest, SecretFrom, SecretSource, fill_variables, secret_name,
+};
 use crate::names::ProviderName;
 use crate::outcome::Evidence;
 use crate::redact::Secret;
+use crate::run::asking::expiry;
 use crate::step::context::Machine;
 use crate::step::secrets::read_secret;
+use crate::units::human_span;
 
 /// Values shorter than this stand in innocent text.
 const SHORT: usize = 6;
+/// The largest file that says when a credential expires, in bytes.
+const LARGEST: u64 = 1 << 20;
 
 /// A secret that steps, candidates or agents ask for.
 #[derive(Clone, Debug)]
@@ -120,10 +130,6 @@ pub(super) async fn provider(ask: Ask, name: ProviderName) -> Found {
         found.add(look(&ask, secret, &of).await);
     }
     let at = provider.name.place;
-    let Some(probe) = &provider.probe else {
-        found.lines.push(Finding::ok("provider", name.as_str(), "it has no probe: its first agent has to try"));
-        return found;
-    };
     let bad = found.lines.iter().find(|line| line.level != Level::Ok && line.level != Level::Warn);
     if let Some(bad) = bad {
         let what = format!("not asked: the credential {} is not at hand", bad.subject);
@@ -140,6 +146,17 @@ pub(super) async fn provider(ask: Ask, name: ProviderName) -> Found {
     for secret in &found.secrets {
         env.insert(secret.name().to_owned(), String::from_utf8_lossy(secret.expose()).into_owned());
     }
+    if let Some(expires) = &provider.expires {
+        let longest = manifest.pipeline.steps.iter().filter(|step| step.kind() == Kind::Agent);
+        let longest = longest.filter_map(|step| step.timeout.as_ref()).map(|limit| limit.value).max();
+        let until = until(&ask, expires, &env).await;
+        let line = of_expiry(&ask, name.as_str(), until, longest);
+        found.lines.push(if line.level == Level::Ok { line } else { line.at(manifest, at) });
+    }
+    let Some(probe) = &provider.probe else {
+        found.lines.push(Finding::ok("provider", name.as_str(), "it has no probe: its first agent has to try"));
+        return found;
+    };
     let said = ask.answer(probe, &env, Path::new(".")).await;
     let program = probe.first().map_or("", String::as_str);
     let line = match said {
@@ -152,4 +169,51 @@ pub(super) async fn provider(ask: Ask, name: ProviderName) -> Found {
     };
     found.lines.push(if line.level == Level::Ok { line } else { line.at(manifest, at) });
     found
+}
+
+/// Until when the credential is good.
+async fn until(ask: &Ask, expires: &Expires, env: &BTreeMap<String, String>) -> Result<Timestamp, String> {
+    let (said, whose) = match &expires.source {
+        ExpiresSource::Command(argv) => {
+            let program = argv.first().map_or("", String::as_str);
+            // As with a secret: what it complained of stays unsaid.
+            let said =
+                ask.answer(argv, env, Path::new(".")).await.map_err(|_| format!("`{program} …` does not say"))?;
+            (said, format!("what `{program} …` said"))
+        }
+        ExpiresSource::File(path, dir) => {
+            let path = dir.join(fill_variables(&path.value, &ask.question.machine.variables)?);
+            let shown = path.display().to_string();
+            match crate::store::read_bounded(&path, LARGEST) {
+                Ok(Some(said)) => (said, shown),
+                Ok(None) => return Err(format!("{shown} is not there")),
+                Err(error) => return Err(format!("{shown}: {error}")),
+            }
+        }
+    };
+    let pointer = expires.pointer.as_deref();
+    expiry(&String::from_utf8_lossy(&said), pointer, Timestamp::now()).map_err(|why| format!("{whose} {why}"))
+}
+
+fn of_expiry(ask: &Ask, name: &str, until: Result<Timestamp, String>, agent: Option<Duration>) -> Finding {
+    let renew = "log in anew; agents that cannot be done by then are not begun";
+    let until = match until {
+        Ok(until) => until,
+        Err(why) => {
+            let what = format!("until when the credential is good is not told: {why}");
+            let level = ask.level(Level::Fail);
+            return Finding::bad(level, "expiry", name, what, "log in, or correct `expires` of the provider");
+        }
+    };
+    let Ok(left) = Duration::try_from(until.duration_since(Timestamp::now())) else {
+        return Finding::bad(Level::Fail, "expiry", name, format!("the credential expired at {until:.0}"), renew);
+    };
+    let what = format!("the credential is good until {until:.0}, for {} more", human_span(left));
+    match agent.filter(|agent| *agent > left) {
+        Some(agent) => {
+            let what = format!("{what}; an agent may take {}", human_span(agent));
+            Finding::bad(Level::Warn, "expiry", name, what, renew)
+        }
+        None => Finding::ok("expiry", name, what),
+    }
 }

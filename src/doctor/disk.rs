@@ -109,8 +109,8 @@ pub(super) fn room(question: &Question, free: Option<u64>, size: Option<&Size>) 
         return Some(Finding::ok("disk", "", format!("{shown} are free")));
     }
     let Some(size) = size.filter(|size| size.trees > 0) else {
-        let what = format!("{shown} are free; what a run needs is unknown before its repositories are here");
-        return Some(Finding::bad(Level::Unknown, "disk", "", what, "ask again when they are fetched"));
+        let what = format!("{shown} are free; what a run needs is unknown while no repository is in the store");
+        return Some(Finding::bad(Level::Unknown, "disk", "", what, "ask again when one is"));
     };
     let jobs = question.jobs as u64;
     let trees = size.largest.saturating_mul(TREES).saturating_mul(jobs);

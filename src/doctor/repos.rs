@@ -78,11 +78,12 @@ pub(super) fn commits(ask: &Ask, index: usize, source: &Source) -> Found {
         other => {
             let what = match other {
                 Ok(_) => {
-                    format!("whether its {} commits are there is not known before it is fetched", repo.commits.len())
+                    format!("whether its {} commits are there is told when it is in the store", repo.commits.len())
                 }
                 Err(_) => format!("its {} commits cannot be looked for", repo.commits.len()),
             };
-            let fix = "ask again after `flow run`, or give a clone with --repo NAME=PATH".replace("NAME", name);
+            let first = if matches!(source, Source::Stream(_)) { "plan" } else { "run" };
+            let fix = format!("ask again after `flow {first}`, or give a clone with --repo {name}=PATH");
             for (commit, asked) in repo.commits.iter().enumerate() {
                 let missing = lacking(&what, "", asked.id.place);
                 found.facts.commits.insert((index, commit), Err(missing));

@@ -3,6 +3,7 @@
 //! Reports what one part alone can get wrong: a missing file, a name given twice. How parts fit together is `check`'s.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::flaw::{Draft, Report, suggest};
 use super::grammar::In;
@@ -10,7 +11,7 @@ use super::node::{Node, Value};
 use super::read::{Top, missing, read_file};
 use super::{
     Agent, Axis, Candidate, Config, Env, GivenFile, Lane, Pass, Pipeline, Repo, RepoSource, Reuse, SecretFrom,
-    SecretSource, Slot, Spanned, Template, Tests, Tool, commits, config, goals, money, providers, types,
+    SecretSource, Slot, Spanned, Template, Tests, Tool, commits, config, goals, money, providers, readings, types,
 };
 use crate::measure::metric::Better;
 use crate::measure::{Contract, Kind as MetricKind, MetricSpec};
@@ -36,6 +37,7 @@ const TAKEN: &[&str] = &[
     "config",
     "model",
     "work",
+    "home",
     "flow",
     "human-change",
     "script",
@@ -322,11 +324,13 @@ fn agent(node: Node<'_>, report: &Report) -> Option<Agent> {
     Some(Agent {
         name: node.text()?,
         run: node.child("run").map(Node::templates).unwrap_or_default(),
+        stdin: node.child("stdin").and_then(|node| node.arg(0)?.template()),
         version: node.child("version").and_then(Node::text),
         env: env(node.children(), report),
-        usage_lines: node.child("usage").and_then(|node| node.prop("lines")?.text()),
         trajectory: node.child("trajectory").and_then(Node::text),
         free: node.child("free").is_some(),
+        keep: readings::keep(node, report),
+        reading: Arc::new(readings::table(node, report)),
     })
 }
 

@@ -8,6 +8,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+use crate::agent::ReadingTable;
 use crate::measure::{Contract, MetricSpec, Protocol};
 use crate::money::Prices;
 use crate::names::{CandidateName, ProviderName, RepoName, SlotKind, StepName};
@@ -26,10 +29,12 @@ mod goals;
 mod grammar;
 mod graph;
 mod holes;
+mod locate;
 mod money;
 mod node;
 mod providers;
 mod read;
+mod readings;
 mod reference;
 mod shape;
 mod steps;
@@ -364,18 +369,33 @@ pub struct Agent {
     /// Its name.
     pub name: Spanned<String>,
     /// The argv. `{flow}` is flow itself, `{args}` the candidate's, `{file.NAME}` a given file, `{prompt}` and `{config}` files,
-    /// `{human-change}` the human's change, `{model}`, `{work}` the work tree.
+    /// `{prompt-text}` the prompt itself, `{human-change}` the human's change, `{model}`, `{work}` the work tree.
     pub run: Vec<Spanned<Template>>,
+    /// The file that it reads as its standard input.
+    pub stdin: Option<Spanned<Template>>,
     /// What tells that the adapter's behaviour changed.
     pub version: Option<Spanned<String>>,
     /// Its environment.
     pub env: Env,
-    /// The marker of the lines of its stdout that hold usage as JSON.
-    pub usage_lines: Option<Spanned<String>>,
     /// A file within `{out}` that tells what the agent did: kept for people, redacted.
     pub trajectory: Option<Spanned<String>>,
     /// Whether it calls no model, so that it costs nothing.
     pub free: bool,
+    /// Other files that are kept for its reading.
+    pub keep: Vec<Keep>,
+    /// How its outcome and its usage are read. In no key.
+    pub reading: Arc<ReadingTable>,
+}
+
+/// A file that is kept with each attempt of an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keep {
+    /// What readers and `flow log` call it.
+    pub name: String,
+    /// Whether it lies in the agent's home, rather than in `{out}`.
+    pub home: bool,
+    /// Its path there, as a glob.
+    pub glob: String,
 }
 
 /// A thing held while a step runs.

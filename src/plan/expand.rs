@@ -280,6 +280,8 @@ impl Expander<'_> {
                 argv.extend(self.argv(point, std::slice::from_ref(template), missing));
             }
         }
+        let stdin = adapter.and_then(|adapter| adapter.stdin.as_ref());
+        let stdin = self.argv(point, stdin.map(std::slice::from_ref).unwrap_or_default(), missing).pop();
         let tools = tools_in(&argv);
         self.want_tools(&tools, missing);
         let mut envs = vec![&decl.env, &candidate.env];
@@ -295,17 +297,19 @@ impl Expander<'_> {
             config,
             model: candidate.model.as_ref().map(|model| model.value.clone()),
             leaks_recorded: body.leaks_recorded,
-            human_change: argv.iter().any(|template| template.holes().any(|hole| hole == "human-change")),
+            human_change: argv.iter().chain(&stdin).any(|part| part.holes().any(|hole| hole == "human-change")),
             argv,
+            stdin,
             files,
             version: adapter.and_then(|adapter| adapter.version.as_ref()).map(|version| version.value.clone()),
             env: self.env(point, &envs, missing),
             tools,
             timeout: decl.timeout.as_ref().map(|timeout| timeout.value),
             limit: decl.limit.as_ref().map(|limit| limit.value),
-            usage_lines: adapter.and_then(|adapter| adapter.usage_lines.as_ref()).map(|marker| marker.value.clone()),
             trajectory: adapter.and_then(|adapter| adapter.trajectory.as_ref()).map(|file| file.value.clone()),
             free: adapter.is_some_and(|adapter| adapter.free),
+            keep: adapter.map(|adapter| adapter.keep.clone()).unwrap_or_default(),
+            reading: adapter.map(|adapter| adapter.reading.clone()).unwrap_or_default(),
         }))
     }
 
@@ -490,6 +494,7 @@ fn nobody() -> AgentAsk {
         config: None,
         model: None,
         argv: Vec::new(),
+        stdin: None,
         files: BTreeMap::new(),
         version: None,
         leaks_recorded: false,
@@ -498,9 +503,10 @@ fn nobody() -> AgentAsk {
         tools: Vec::new(),
         timeout: None,
         limit: None,
-        usage_lines: None,
         trajectory: None,
         free: false,
+        keep: Vec::new(),
+        reading: Arc::default(),
     }
 }
 

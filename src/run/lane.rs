@@ -130,6 +130,8 @@ pub struct Lane {
     expires: bool,
     health: Health,
     opened: Option<Instant>,
+    /// How often it had been tried in vain when it last opened: one that closes again at once was not mended.
+    vain: u32,
     running: BTreeMap<usize, (Instant, Rate)>,
     narrow: Option<Narrow>,
     asking: bool,
@@ -149,6 +151,7 @@ impl Lane {
             expires,
             health: if asks { Health::Unproven } else { Health::Open },
             opened: None,
+            vain: 0,
             running: BTreeMap::new(),
             narrow: None,
             asking: false,
@@ -200,12 +203,15 @@ impl Lane {
                 _ => return Gate::Ask,
             }
         }
-        if self.room() == Some(0) || self.beyond(rate) { Gate::Full } else { Gate::Go }
+        if self.room(now) == Some(0) || self.beyond(rate) { Gate::Full } else { Gate::Go }
     }
 
     /// How many more would fit by number; `None` for any.
     #[must_use]
-    pub fn room(&self) -> Option<usize> {
+    pub fn room(&self, now: Instant) -> Option<usize> {
+        if self.expires && self.until.is_none_or(|(_, asked)| now.saturating_duration_since(asked) >= FRESH) {
+            return Some(0);
+        }
         match &self.health {
             Health::Unproven | Health::Closed(_) | Health::HalfOpen { trial: Some(_), .. } => Some(0),
             Health::HalfOpen { trial: None, .. } => Some(1),
@@ -265,15 +271,21 @@ impl Lane {
     }
 
     fn open(&mut self, now: Instant) -> Turn {
+        self.vain = self.shut().map_or(0, |shut| shut.tries);
         self.health = Health::Open;
         self.opened = Some(now);
         Turn::Opened
     }
 
     fn close(&mut self, cause: Cause, evidence: String, now: Instant, lot: f64) -> Turn {
-        let before = self.shut().map(|shut| (shut.since, shut.tries));
-        let (since, tries) = before.map_or((now, 0), |(since, tries)| (since, tries.saturating_add(1)));
         let (first, longest) = if self.asks { QUESTIONS } else { TRIALS };
+        let (since, tries) = match (self.shut(), self.opened) {
+            (Some(shut), _) => (shut.since, shut.tries.saturating_add(1)),
+            (None, Some(opened)) if now.saturating_duration_since(opened) < longest => {
+                (now, self.vain.saturating_add(1))
+            }
+            (None, _) => (now, 0),
+        };
         let next = now + spread(doubled(first, tries, longest), lot);
         self.health = Health::Closed(Shut { cause, evidence, since, tries, next });
         Turn::Closed

@@ -67,6 +67,28 @@ fn an_expired_credential_closes_it_at_once_and_one_agent_tries_before_all() {
 }
 
 #[test]
+fn a_lane_that_closes_as_soon_as_it_opens_is_tried_ever_more_rarely() {
+    let start = Instant::now();
+    let mut lane = Lane::new(None, NONE, true, false);
+    lane.question(true, start);
+    lane.told(Question::All, Ok(None), start, 0.5);
+    let mut now = start;
+    for round in 0..5_u64 {
+        let node = 2 * round as usize;
+        lane.begin(node, Rate::default(), now);
+        lane.end(node, expired(), now, 0.5);
+        let next = lane.next(true).unwrap();
+        assert_eq!(next - now, Duration::from_secs(2 << round));
+        now = next;
+        assert_eq!(lane.question(true, now), Some(Question::All));
+        lane.told(Question::All, Ok(None), now, 0.5);
+        lane.begin(node + 1, Rate::default(), now);
+        lane.end(node + 1, Word::Good, now, 0.5);
+        now += Duration::from_secs(1);
+    }
+}
+
+#[test]
 fn a_probe_is_asked_before_the_first_agent_and_then_opens_what_was_closed() {
     let start = Instant::now();
     let mut lane = Lane::new(None, NONE, true, false);
@@ -135,11 +157,11 @@ fn a_complaint_halves_it_and_it_grows_back() {
     assert_eq!(lane.end(0, Word::Patience, start, 0.5), Some(Turn::Narrowed(4)));
     assert_eq!(lane.end(1, Word::Patience, at(start, 1), 0.5), None, "together they count as one");
     (2..6).for_each(|node| assert_eq!(lane.end(node, Word::Good, at(start, 2), 0.5), None));
-    assert_eq!(lane.room(), Some(2));
+    assert_eq!(lane.room(start), Some(2));
     lane.pass(at(start, 61));
-    assert_eq!(lane.room(), Some(4));
+    assert_eq!(lane.room(start), Some(4));
     lane.pass(at(start, 121));
-    assert_eq!(lane.room(), Some(6), "as wide as it was");
+    assert_eq!(lane.room(start), Some(6), "as wide as it was");
     let mut lane = Lane::new(None, NONE, false, false);
     lane.begin(0, Rate::default(), start);
     assert_eq!(lane.end(0, Word::Patience, start, 0.5), None, "one alone can be no fewer");
@@ -197,7 +219,7 @@ proptest! {
                     if gate(&lane, now) == Gate::Go {
                         prop_assert_eq!(trial, None, "a second one while one tries");
                         trial = lane.shut().map(|_| node);
-                        prop_assert_ne!(lane.room(), Some(0));
+                        prop_assert_ne!(lane.room(now), Some(0));
                         lane.begin(node, Rate::default(), now);
                         running.push(node);
                         node += 1;

@@ -1,14 +1,17 @@
 //! Running a plan: facts about the machine, decisions, the dispatcher with its executors, locks and slots, records and journal.
 
+pub mod asking;
 pub mod backoff;
 pub mod breaker;
 pub mod decide;
 pub mod dispatch;
 pub mod execute;
+pub mod hooks;
 pub mod journal;
 pub mod lane;
 pub mod leases;
 pub mod outbox;
+pub mod past;
 pub mod prepare;
 pub mod recover;
 pub mod reuse;

@@ -19,6 +19,7 @@ pub mod context;
 pub mod done;
 pub mod environment;
 pub mod leak;
+pub mod leavings;
 pub mod patch;
 mod pristine;
 pub mod processes;

@@ -18,7 +18,8 @@ use crate::names::{AttemptId, RunId, SlotKind};
 use crate::outcome::{Cause, Failure, Outcome};
 use crate::plan::{Ask, Plan};
 use crate::run::decide::{ATTEMPTS, Decision, decide_again};
-use crate::run::execute::{Left, Work, caught, execute};
+use crate::run::execute::{Left, Work, adoptable, caught, execute};
+use crate::run::hooks::Hooks;
 use crate::run::journal::Journal;
 use crate::run::leases::{Granted, Leases, Taken};
 use crate::run::outbox::{Outbox, Ticket};
@@ -28,15 +29,20 @@ use crate::run::writer::{Writer, Written};
 use crate::step::{Context, Done, End, Ends, SomeEnds, Stop, classify, command};
 use crate::store::{Index, KeyLock};
 
+mod again;
 mod begin;
 mod end;
+mod lanes;
 mod over;
 mod parts;
+mod pause;
 mod rank;
+mod traffic;
 
 use over::settled_event;
 pub use parts::{Observer, Options, Order, Parts, Report};
 use rank::{Rank, commit_ranks};
+use traffic::Traffic;
 
 /// How often a key or a slot that somebody else holds is asked for again.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
@@ -111,6 +117,8 @@ pub struct Dispatcher {
     fresh: Vec<usize>,
     jobs_told: Vec<bool>,
     commit_ranks: Vec<usize>,
+    traffic: Traffic,
+    hooks: Hooks,
 }
 
 impl Dispatcher {
@@ -123,6 +131,13 @@ impl Dispatcher {
         let actions = context.plan.nodes.len();
         let jobs = context.plan.jobs.len();
         let commit_ranks = commit_ranks(&context.plan);
+        let traffic = Traffic::new(&context.plan, options.go_on, adoptable(&context.store, &index));
+        let mut frame = serde_json::Map::new();
+        frame.insert("run".into(), run.as_str().into());
+        frame.insert("pipeline".into(), context.plan.manifest.pipeline.name.value.clone().into());
+        frame.insert("manifest".into(), manifest.clone().into());
+        let on = context.plan.manifest.pipeline.on.clone();
+        let hooks = Hooks::new(on, context.machine.variables.clone(), frame);
         Self {
             context,
             run,
@@ -153,6 +168,8 @@ impl Dispatcher {
             fresh: Vec::new(),
             jobs_told: vec![false; jobs],
             commit_ranks,
+            traffic,
+            hooks,
         }
     }
 
@@ -175,6 +192,7 @@ impl Dispatcher {
     fn send(&mut self) {
         while let Some(told) = self.outbox.pop() {
             self.journal.see(&told);
+            self.hooks.see(&told);
             for observer in &mut self.observers {
                 observer.see(&told);
             }
@@ -200,12 +218,22 @@ impl Dispatcher {
             }
         }
         loop {
-            if self.draining.is_none() && self.broken.is_none() {
+            let goes_on = self.draining.is_none() && self.broken.is_none();
+            if goes_on {
+                self.pump();
                 self.start_ready(&finished);
+                // Whoever was let in may have found that another has to go first.
+                while self.could_pump() {
+                    self.pump();
+                    self.start_ready(&finished);
+                }
+                self.give_up();
+                self.settle_fresh();
             }
             if self.is_over() {
                 break;
             }
+            let moment = self.next_moment().filter(|_| goes_on).map(tokio::time::Instant::from_std);
             let ask_again = !self.contended.is_empty() && self.draining.is_none();
             let grace = self.draining.map(|since| self.options.drain.saturating_sub(since.elapsed()));
             tokio::select! {
@@ -215,21 +243,41 @@ impl Dispatcher {
                     None => self.cannot_write(),
                 },
                 Some(order) = orders.recv() => self.obey(order),
+                Some(answer) = self.traffic.heard.recv() => self.hear(answer),
+                text = self.hooks.ended() => {
+                    if let Some(text) = text {
+                        self.tell(Event::Notice { text });
+                    }
+                }
+                () = tokio::time::sleep_until(moment.unwrap_or_else(tokio::time::Instant::now)), if moment.is_some() => {}
                 () = tokio::time::sleep(ASK_AGAIN), if ask_again => self.ask_again(),
                 () = tokio::time::sleep(grace.unwrap_or_default()), if grace.is_some() && *self.stop.borrow() == Stop::No => {
-                    self.stop.send_replace(Stop::Polite);
+                    self.halt(Stop::Polite);
                 }
             }
             self.settle_fresh();
         }
-        self.close()
+        let finished = self.close();
+        // Whoever is told of the end is told before flow goes.
+        self.hooks.see(&Told { event: finished.clone(), at: Timestamp::now() });
+        for text in self.hooks.last().await {
+            self.tell(Event::Notice { text });
+        }
+        let exit = if let Event::RunFinished { exit, .. } = &finished { *exit } else { 3 };
+        self.tell(finished.clone());
+        Report { finished, exit }
+    }
+
+    fn halt(&mut self, level: Stop) {
+        self.stop.send_replace(level);
+        self.traffic.stop_all(level);
     }
 
     fn is_over(&self) -> bool {
         let idle = self.states.running() == 0 && self.unwritten == 0;
         let stopped = self.draining.is_some() || self.broken.is_some();
         let waiting = self.ready.iter().all(BinaryHeap::is_empty) && self.aside.is_empty() && self.contended.is_empty();
-        idle && (stopped || waiting)
+        idle && (stopped || (waiting && self.traffic.held() == 0))
     }
 
     /// The pipeline whose budget an action's attempts are on, if they cost anything.
@@ -345,8 +393,14 @@ impl Dispatcher {
 
     fn make_ready(&mut self, node: usize) {
         let rank = self.rank(node);
-        let holds_nothing = self.plan().nodes[node].holds.is_empty();
-        self.ready[usize::from(holds_nothing)].push(rank);
+        self.ready[usize::from(!self.bounded(node))].push(rank);
+    }
+
+    /// Whether what an action holds, or its lane's width, bounds how many of its like run, so that `--jobs` does not.
+    fn bounded(&self, node: usize) -> bool {
+        let lane = |candidate: usize| &self.traffic.lanes[self.traffic.candidates[candidate].lane].lane;
+        !self.plan().nodes[node].holds.is_empty()
+            || traffic::candidate_of(self.plan(), node).is_some_and(|candidate| lane(candidate).has_width())
     }
 
     fn rank(&self, node: usize) -> Rank {
