@@ -13,6 +13,7 @@ pub mod event;
 pub mod git;
 pub mod hostile;
 pub mod key;
+pub mod ledger;
 pub mod manifest;
 pub mod measure;
 pub mod money;

@@ -14,7 +14,7 @@ const FLOORS: &[&[&str]] = &[
     &["money"],
     &["agent"],
     &["manifest", "store"],
-    &["plan"],
+    &["ledger", "plan"],
     &["step"],
     &["run"],
     &["why", "doctor"],

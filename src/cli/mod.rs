@@ -8,6 +8,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 pub mod act;
 pub mod check;
 pub mod completions;
+pub mod confirm;
 pub mod doctor;
 pub mod fault;
 pub mod job;

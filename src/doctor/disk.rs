@@ -133,3 +133,45 @@ pub(super) fn room(question: &Question, free: Option<u64>, size: Option<&Size>) 
         Finding::ok("disk", "", what)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::manifest;
+    use crate::step::context::Machine;
+
+    fn question() -> Question {
+        let text = "flow 1\npipeline p {\n repo r \"x\" { commits { commit \"12345678\" } }\n step checkout uses=checkout\n}\n";
+        let manifest = manifest::read_text("m.kdl", text, std::path::Path::new("/")).unwrap();
+        Question {
+            machine: Machine { flow: PathBuf::new(), host: String::new(), variables: BTreeMap::new() },
+            manifest: Some(Arc::new(manifest)),
+            store: PathBuf::from("/cache"),
+            slots: PathBuf::from("/slots"),
+            repos: BTreeMap::new(),
+            jobs: 4,
+            limit: Duration::from_secs(1),
+        }
+    }
+
+    #[test]
+    fn need_is_held_against_what_is_free() {
+        let mib = 1 << 20;
+        // 8 work trees of 100 MiB, a third of 300 MiB, and 100 MiB: 1000 MiB.
+        let size = Size { trees: 3, largest: 100 * mib, sum: 300 * mib, distinct: 100 * mib, whole: true };
+        let level = |free: u64| room(&question(), Some(free), Some(&size)).unwrap();
+        assert_eq!(level(3000 * mib).level, Level::Ok);
+        assert_eq!(level(1500 * mib).level, Level::Warn);
+        let full = level(900 * mib);
+        assert_eq!(full.level, Level::Fail);
+        assert!(full.what.contains("about 1000.0 MiB are needed: 2 x 4 work trees"), "{}", full.what);
+        assert!(full.fix.unwrap().contains("--jobs"));
+        assert_eq!(room(&question(), Some(mib), None).unwrap().level, Level::Fail);
+        assert_eq!(room(&question(), Some(3000 * mib), None).unwrap().level, Level::Unknown);
+        assert_eq!(room(&question(), None, None).unwrap().level, Level::Unknown);
+    }
+}

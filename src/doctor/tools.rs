@@ -44,9 +44,11 @@ pub(super) async fn examine(ask: Ask, index: usize) -> Found {
             return found;
         }
     };
-    let said = match identity.lines().next().map(str::trim) {
-        Some(first) if !first.is_empty() => format!("{}, {}", shorten(first, SHOWN), path.display()),
-        _ => path.display().to_string(),
+    let mut answers = identity.lines().map(str::trim).filter(|line| !line.is_empty());
+    let said = match (answers.next(), answers.count()) {
+        (None, _) => path.display().to_string(),
+        (Some(first), 0) => format!("{}, {}", shorten(first, SHOWN), path.display()),
+        (Some(first), more) => format!("{} and {more} more lines, {}", shorten(first, SHOWN), path.display()),
     };
     found.lines.push(if located.probes.is_empty() && script {
         let what = format!("{} is a script without a probe: what it starts may change unseen", path.display());

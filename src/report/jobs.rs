@@ -56,6 +56,9 @@ pub struct JobResult {
     pub marks: Vec<String>,
     /// Tokens of the agent's settled attempt: input and output; `None` is unknown.
     pub tokens: [Option<u64>; 2],
+    /// The ids of the models that answered the agent.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<String>,
 }
 
 /// How every wanted action stands by the records alone.
@@ -107,6 +110,7 @@ pub fn result(plan: &Plan, job: usize, ends: &Vec<End>) -> JobResult {
         ci: None,
         marks: Vec::new(),
         tokens: [None, None],
+        models: Vec::new(),
     };
     let Some(classify) = job.classify else {
         let failed = job.nodes.iter().find_map(|node| ends[*node].settled().filter(|e| e.outcome.failure().is_some()));
@@ -153,6 +157,7 @@ pub fn result(plan: &Plan, job: usize, ends: &Vec<End>) -> JobResult {
         }
         if let Some(usage) = &agent.usage {
             result.tokens = [usage.input, usage.output];
+            result.models.clone_from(&usage.models);
         }
     }
     if !verdict.class.usable()

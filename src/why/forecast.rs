@@ -100,20 +100,29 @@ impl Forecast {
 /// Forecasts every wanted action.
 #[must_use]
 pub fn forecast(plan: &Plan, store: &Store, index: &Index, wanted: &[bool]) -> Vec<Forecast> {
-    let (said, lost) = see_all(plan, store, index, wanted, vec![false; plan.nodes.len()]);
+    forecast_with(plan, store, index, wanted, &vec![false; plan.nodes.len()])
+}
+
+/// The same, where some actions are tried again though their attempts are used up.
+#[must_use]
+pub fn forecast_with(plan: &Plan, store: &Store, index: &Index, wanted: &[bool], retry: &[bool]) -> Vec<Forecast> {
+    let again: Vec<Again> = retry.iter().map(|retry| Again { retry: *retry, remake: false }).collect();
+    let (said, lost) = see_all(plan, store, index, wanted, again);
     if !lost {
         return said;
     }
     // What is gone from the store is made again where it is read: which that is can only be said of the whole.
-    see_all(plan, store, index, wanted, remakes(plan, store, index, wanted)).0
+    let remakes = remakes(plan, store, index, wanted);
+    let again = retry.iter().zip(remakes).map(|(retry, remake)| Again { retry: *retry, remake });
+    see_all(plan, store, index, wanted, again.collect()).0
 }
 
-fn see_all(plan: &Plan, store: &Store, index: &Index, wanted: &[bool], remake: Vec<bool>) -> (Vec<Forecast>, bool) {
+fn see_all(plan: &Plan, store: &Store, index: &Index, wanted: &[bool], again: Vec<Again>) -> (Vec<Forecast>, bool) {
     let mut seer = Seer {
         plan,
         store,
         index,
-        remake,
+        again,
         ends: vec![End::Pending; plan.nodes.len()],
         lacking: vec![false; plan.nodes.len()],
         new: vec![false; plan.nodes.len()],
@@ -133,8 +142,8 @@ struct Seer<'a> {
     plan: &'a Plan,
     store: &'a Store,
     index: &'a Index,
-    /// What is gone from the store and has to be made again.
-    remake: Vec<bool>,
+    /// What is made again, because it is gone from the store or somebody asked.
+    again: Vec<Again>,
     ends: Vec<End>,
     /// Actions that this machine cannot key, and what reads them.
     lacking: Vec<bool>,
@@ -158,7 +167,7 @@ impl Seer<'_> {
             shares: None,
             because: None,
         };
-        let again = Again { retry: false, remake: self.remake[node] };
+        let again = self.again[node];
         match decide_again(self.plan, node, &self.ends, self.store, self.index, again) {
             Decision::Served { ended, over_limit, lost } => {
                 self.lost |= lost;
