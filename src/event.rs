@@ -99,8 +99,73 @@ pub enum Event {
         outcome: String,
         /// The line that shows it.
         evidence: String,
-        /// Whether it is tried again in this run.
+        /// Whether it is tried again in this run, as far as its lane lets it.
         again: bool,
+        /// After how long, where it waits a while before.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        retry_in_ms: Option<u64>,
+    },
+    /// Nothing can come of another call: no agent of this lane begins until it opens.
+    LaneClosed {
+        /// The provider, or `candidate NAME` for one whose model has none.
+        lane: String,
+        /// The cause.
+        cause: String,
+        /// The line that shows it.
+        evidence: String,
+        /// What to do, in words.
+        remedy: String,
+        /// How many agents that were under way are stopped. They are charged nothing.
+        stopped: usize,
+        /// How often it was tried in vain since the lane closed.
+        tries: u32,
+        /// When it is tried again, if the run still works then.
+        again_in_ms: u64,
+    },
+    /// A closed lane lets agents begin again.
+    LaneOpened {
+        /// The lane.
+        lane: String,
+        /// Whether one agent goes first, to try.
+        trial: bool,
+        /// How long it was closed.
+        after_ms: u64,
+    },
+    /// The provider asked for patience: fewer agents at once for a while.
+    LaneNarrowed {
+        /// The lane.
+        lane: String,
+        /// So many at once.
+        width: usize,
+    },
+    /// A job is not begun: it could not be done before the credential expires.
+    LaneExpires {
+        /// The lane.
+        lane: String,
+        /// When the credential expires.
+        until: Timestamp,
+        /// How long an agent of this candidate may take.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        expected_ms: Option<u64>,
+    },
+    /// A candidate's agents fail alike: no more of them begin, unless a person said to go on.
+    Breaker {
+        /// The candidate.
+        candidate: String,
+        /// The cause.
+        cause: String,
+        /// So many ends were of it …
+        count: usize,
+        /// … of so many looked at.
+        of: usize,
+        /// Whether these were its first jobs.
+        canary: bool,
+        /// The line that shows the last of them.
+        evidence: String,
+        /// What to do, in words.
+        remedy: String,
+        /// Whether `--continue` lets it go on.
+        overridden: bool,
     },
     /// An action is over without an attempt that speaks for it.
     ActionOver {
@@ -164,9 +229,45 @@ pub enum Event {
         classes: std::collections::BTreeMap<String, usize>,
         /// How many jobs are not settled.
         open: usize,
+        /// The lanes that are closed, or whose credential expires too soon, with actions that wait for them.
+        #[serde(skip_serializing_if = "Vec::is_empty", default)]
+        lanes: Vec<ShutLane>,
+        /// The candidates that are paused.
+        #[serde(skip_serializing_if = "Vec::is_empty", default)]
+        paused: Vec<Paused>,
         /// The exit code.
         exit: i32,
     },
+}
+
+/// A lane for which actions still wait.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShutLane {
+    /// The provider, or `candidate NAME` for one whose model has none.
+    pub lane: String,
+    /// The cause.
+    pub cause: String,
+    /// The line that shows it.
+    pub evidence: String,
+    /// What to do, in words.
+    pub remedy: String,
+    /// How many agents wait for it.
+    pub waiting: usize,
+}
+
+/// A candidate of which no more is begun.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paused {
+    /// The candidate.
+    pub candidate: String,
+    /// The cause.
+    pub cause: String,
+    /// The line that shows it.
+    pub evidence: String,
+    /// What to do, in words.
+    pub remedy: String,
+    /// How many of its agents are not begun.
+    pub waiting: usize,
 }
 
 /// How many actions came to what. `total` is the sum of the five after it; `failed` is counted within `executed`.

@@ -30,6 +30,18 @@ pub fn read_regular(path: &Path, max: u64) -> io::Result<Option<Vec<u8>>> {
     found(open(path, FILE, Mode::empty()))?.map_or(Ok(None), |file| read_open(file, max).map(Some))
 }
 
+/// Opens a regular file, also behind a link: for what a person may have put elsewhere, but must not hang on.
+///
+/// # Errors
+/// If it is a pipe, a device or a folder, or cannot be opened.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    let file = File::from(open(path, FILE.difference(OFlag::O_NOFOLLOW), Mode::empty())?);
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "no regular file"));
+    }
+    Ok(file)
+}
+
 /// As [`read_regular`], of a file below a folder: neither the folder nor anything on the way may be a link, and the way does not
 /// lead up.
 ///

@@ -3,6 +3,7 @@
 //! The library is the product; the program is a thin command line over it. Nothing below `cli` prints, exits or reads the
 //! environment. Each file imports only from the floors below its own; `tests/floors.rs` holds the table.
 
+pub mod agent;
 pub mod attempt;
 pub mod class;
 pub mod cli;

@@ -2,6 +2,7 @@
 //!
 //! Says nothing of quality: that is `class`. A failure cannot be built without a cause and a line of evidence.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -109,7 +110,7 @@ causes! {
     /// A recipe failed or its interpreter did not answer.
     EnvironmentFailed = "ENVIRONMENT_FAILED", Environment, false, true, Nothing, "read the log of the environment step";
     /// A declared tool changed while an attempt used it.
-    ToolChanged = "TOOL_CHANGED", Environment, false, false, Nothing, "do not change tools under a run; run again";
+    ToolChanged = "TOOL_CHANGED", Environment, false, false, Candidate, "do not change tools under a run; run again";
     /// The agent's process ended with a code other than 0.
     Crashed = "CRASHED", Agent, true, true, Nothing, "read the agent's log";
     /// The agent was killed by a signal it did not get from flow.
@@ -139,7 +140,7 @@ causes! {
     /// The provider does not know the key.
     InvalidApiKey = "INVALID_API_KEY", Provider, false, false, Lane, "correct the provider's secret";
     /// The provider does not offer the model to this account.
-    ModelNotFound = "MODEL_NOT_FOUND", Provider, false, false, Lane, "correct the candidate's `model`, or ask the provider for access to it";
+    ModelNotFound = "MODEL_NOT_FOUND", Provider, false, false, Candidate, "correct the candidate's `model`, or ask the provider for access to it";
     /// Its lane closed while it worked: it was stopped.
     LaneClosed = "LANE_CLOSED", Provider, false, false, Nothing, "mend what closed the lane, and run the same command again";
     /// The provider asked for patience.
@@ -174,6 +175,8 @@ causes! {
     NoPatch = "NO_PATCH", Agent, true, true, Nothing, "read the agent's log: it ended without changing a file";
     /// Only blank space changed.
     EmptyEdit = "EMPTY_EDIT", Agent, true, true, Nothing, "none: the agent changed only blank space";
+    /// Lines of the human's change stand in the prompt or in the tree that the agent would have seen.
+    LeakedAnswer = "LEAKED_ANSWER", Test, false, false, Nothing, "take the human's change out of the prompt, or correct the commit's base; `leaks record` on the agent step runs it all the same";
     /// The commit has no test script.
     NoTestScript = "NO_TEST_SCRIPT", Test, true, true, Nothing, "write the commit's test script where `tests dir=… name=…` looks for it";
     /// The test says that its target is not in the tree.
@@ -315,6 +318,16 @@ impl Outcome {
         match self {
             Self::Succeeded => None,
             Self::Failed(failure) => Some(failure),
+        }
+    }
+
+    /// A failure with the log that a person looks into first: standard error, else standard output.
+    #[must_use]
+    pub fn with_log(self, logs: &BTreeMap<String, Digest>) -> Self {
+        let log = logs.get("stderr").or_else(|| logs.get("stdout")).copied();
+        match self {
+            Self::Succeeded => Self::Succeeded,
+            Self::Failed(failure) => Self::Failed(failure.log(log)),
         }
     }
 

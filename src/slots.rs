@@ -162,6 +162,14 @@ impl SlotDir {
         Err(refused(Errno::EEXIST))
     }
 
+    /// Makes sure that these slots can be locked, without locking one: to be said before work begins, not after.
+    ///
+    /// # Errors
+    /// If a lock file cannot be made or opened.
+    pub fn probe(&self, slots: &[SlotName]) -> Result<(), SlotError> {
+        slots.iter().try_for_each(|slot| self.open_slot(slot).map(drop))
+    }
+
     /// Locks a slot, or gives `None` if somebody has it.
     fn lock_slot(&self, slot: &SlotName) -> Result<Option<File>, SlotError> {
         let path = self.path.join(&slot.0);

@@ -149,3 +149,57 @@ fn a_class_is_suggested_only_if_it_is_near() {
     far.exits(2).says("the classes are:").says("AGENT_TIMEOUT");
     assert!(!far.stderr.contains("did you mean"), "{}", far.stderr);
 }
+
+#[test]
+fn a_clone_that_is_not_there_is_refused_though_nothing_needs_it() {
+    let flow = Flow::sample();
+    flow.run().settles();
+    for args in [&["run", "m.kdl"][..], &["plan", "m.kdl"], &["show", "pkg/{one}/tidy/1", "m.kdl"]] {
+        flow.flow(&[args, &["--repo", "pkg=/nonexistent"]].concat())
+            .exits(2)
+            .says("--repo pkg=/nonexistent")
+            .says("clone");
+        flow.flow(&[args, &["--repo", "pkg=tests"]].concat()).exits(2).says("--repo pkg=tests");
+        flow.flow(&[args, &["--repo", "pkg=repo"]].concat()).settles();
+    }
+}
+
+#[test]
+fn places_that_cannot_be_used_say_what_to_do_and_nothing_runs() {
+    use std::os::unix::ffi::OsStrExt;
+    let flow = Flow::sample();
+    flow.add("slots { cpu \"a\" cores=\"0\" }");
+    flow.replace("steps.kdl", "against baseline;", "against baseline; holds cpu=1;");
+    for slots in ["/proc/none", "/nonexistent/slots", "/etc/passwd", "/sys"] {
+        let ran = flow.ran(flow.command(&["run", "m.kdl"]).env("FLOW_SLOTS", slots).output().unwrap());
+        ran.exits(2).says(slots).says("FLOW_SLOTS=DIR");
+    }
+    let odd = flow.beside("").join(std::ffi::OsStr::from_bytes(b"c\xff"));
+    let ran = flow.ran(flow.command(&["run", "m.kdl", "--cache"]).arg(&odd).output().unwrap());
+    ran.exits(2).says("not UTF-8").says("--cache DIR");
+    assert!(!odd.exists() && flow.lines().is_empty() && flow.journal().is_empty());
+}
+
+#[test]
+fn a_clock_that_was_set_back_does_not_hide_the_newest_run() {
+    let flow = Flow::sample();
+    flow.run().settles();
+    // As it looks when the first run was made by a clock that was years ahead.
+    let runs = flow.cache().join("runs");
+    let names = || {
+        let all = std::fs::read_dir(&runs).unwrap().map(|run| run.unwrap());
+        let folders = all.filter(|run| run.file_type().unwrap().is_dir());
+        folders.map(|run| run.file_name().into_string().unwrap()).collect::<Vec<String>>()
+    };
+    let [first] = names().try_into().unwrap();
+    std::fs::rename(runs.join(&first), runs.join("29990101T000000Z-0000")).unwrap();
+    let order = runs.join("order");
+    let text = std::fs::read_to_string(&order).unwrap();
+    std::fs::write(&order, text.replace(&first, "29990101T000000Z-0000")).unwrap();
+    flow.run().settles();
+    let second = names().into_iter().find(|name| !name.starts_with("2999")).unwrap();
+    assert_eq!(flow.flow(&["status", "--json"]).json()["run"], second.as_str());
+    // Without the order the names have to do.
+    std::fs::remove_file(&order).unwrap();
+    assert_eq!(flow.flow(&["status", "--json"]).json()["run"], "29990101T000000Z-0000");
+}

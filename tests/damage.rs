@@ -79,3 +79,60 @@ fn a_torn_last_line_is_one_miss() {
     assert_eq!(again.executed().len(), 1, "{:?}", again.executed());
     again.says("warning");
 }
+
+#[test]
+fn what_lies_among_the_records_and_is_no_file_is_said_and_never_read() {
+    let flow = Flow::sample();
+    flow.run().settles();
+    let records = flow.cache().join("records/v1");
+    std::os::unix::fs::symlink("/dev/zero", records.join("zero.jsonl")).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(records.join("pipe.jsonl")).status().unwrap();
+    assert!(made.success());
+    std::fs::create_dir(records.join("folder.jsonl")).unwrap();
+    for args in [&["run", "m.kdl", "--json"][..], &["plan", "m.kdl"]] {
+        let ran = flow.flow(args);
+        ran.settles().says("zero.jsonl: it is no regular file").says("pipe.jsonl").says("folder.jsonl");
+        assert_eq!(ran.stderr.matches("zero.jsonl").count(), 1, "{}", ran.stderr);
+    }
+    flow.run().settles().executes_nothing();
+}
+
+#[test]
+fn what_only_reads_works_on_a_store_that_cannot_be_written() {
+    let mut flow = Flow::sample();
+    flow.run().settles();
+    flow.env("FLOW_CACHE", &flow.cache().display().to_string());
+    let modes = |args: &[&str]| assert!(std::process::Command::new("chmod").args(args).status().unwrap().success());
+    let (all, cache) = (flow.beside("").display().to_string(), flow.cache().display().to_string());
+    modes(&["-R", "a+rX", &all]);
+    modes(&["-R", "a-w", &cache]);
+    let ran = |args: &[&str]| {
+        let mut command = flow.command(args);
+        // Nothing is forbidden to root: then as somebody else.
+        if nix::unistd::geteuid().is_root() {
+            std::os::unix::process::CommandExt::uid(&mut command, 65534);
+        }
+        command.output().map(|output| flow.ran(output))
+    };
+    match ran(&["plan", "m.kdl"]) {
+        Err(error) => println!("skipped: nobody may start {}: {error}", env!("CARGO_BIN_EXE_flow")),
+        Ok(plan) => {
+            // Who else it is may find another interpreter: what was run before is known all the same.
+            plan.settles().says("hit");
+            for args in [
+                &["status"][..],
+                &["show", "pkg/{one}/tidy/1"],
+                &["show", "pkg/{one}/tidy/1", "m.kdl"],
+                &["log", "pkg/{one}/tidy/1", "patch"],
+                &["why", "{one}"],
+                &["why", "{one}", "--run"],
+                &["check", "m.kdl"],
+            ] {
+                ran(args).unwrap().settles();
+            }
+            ran(&["run", "m.kdl"]).unwrap().exits(3).says("cannot be written").says("--cache");
+            ran(&["plan", "m.kdl", "--cache", "/proc/none"]).unwrap().settles().says("would be executed");
+        }
+    }
+    modes(&["-R", "u+w", &cache]);
+}

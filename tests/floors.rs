@@ -12,6 +12,7 @@ const FLOORS: &[&[&str]] = &[
     &["key", "outcome", "git", "process", "slots"],
     &["class", "attempt", "event", "measure"],
     &["money"],
+    &["agent"],
     &["manifest", "store"],
     &["ledger", "plan"],
     &["step"],

@@ -25,6 +25,11 @@ impl Fault {
         Self { code, report: Box::new(Plain { message: message.into(), hint: None }) }
     }
 
+    /// The exit code.
+    pub fn code(&self) -> u8 {
+        self.code
+    }
+
     /// With a hint that says what to do.
     pub fn hint(code: u8, message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { code, report: Box::new(Plain { message: message.into(), hint: Some(hint.into()) }) }

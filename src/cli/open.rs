@@ -9,6 +9,7 @@ use miette::{Diagnostic, NamedSource, SourceSpan};
 use crate::cli::Places;
 use crate::cli::fault::Fault;
 use crate::cli::output;
+use crate::git::{Mirror, Source};
 use crate::ledger::{Ledger, Rates};
 use crate::manifest::{self, Manifest};
 use crate::plan::{Missing, Plan};
@@ -60,7 +61,8 @@ impl Opened {
                 "its axes, commits, candidates and samples multiply: use fewer, or several manifests",
             ));
         }
-        let store = Arc::new(store(&store_root(path, places))?);
+        let root = store_root(path, places);
+        let store = Arc::new(if fetch { store(&root)? } else { store_to_read(&root)? });
         let index = Index::load(&store.root).map_err(|error| Fault::new(3, error.to_string()))?;
         say_damage(&index);
         let machine = machine()?;
@@ -76,6 +78,14 @@ impl Opened {
         for (name, path) in &places.repos {
             let full =
                 std::path::absolute(path).map_err(|error| Fault::new(2, format!("{}: {error}", path.display())))?;
+            // Asked though all may be served and nobody opens it: the next run would meet a path that was mistyped.
+            Mirror::open(&full, &Source::Local(full.clone())).map_err(|error| {
+                Fault::hint(
+                    2,
+                    format!("--repo {name}={}: {error}", path.display()),
+                    "give the folder of a clone or of a bare repository on this machine",
+                )
+            })?;
             repos.insert(name.clone(), full);
         }
         let wishes = Wishes { fetch, repos };
@@ -161,11 +171,30 @@ fn store_from(folder: &Path, places: &Places) -> PathBuf {
 /// Opens a store.
 ///
 /// # Errors
-/// If it cannot be made or written, with what to do.
+/// If it cannot be made or written, or its path cannot be told to other programs, with what to do.
 pub fn store(root: &Path) -> Result<Store, Fault> {
+    if root.to_str().is_none() {
+        return Err(Fault::hint(
+            2,
+            format!("the path of the store is not UTF-8: {}", root.display()),
+            "name another folder with --cache DIR or FLOW_CACHE: programs are told their paths in it as text",
+        ));
+    }
     Store::open(root).map_err(|error| {
         Fault::hint(3, error.to_string(), "make the folder writable, or name another with --cache DIR or FLOW_CACHE")
     })
+}
+
+/// Opens a store for what only reads: made if it is not there, as a mirror may have to be put into it, but as good where it
+/// cannot be written.
+///
+/// # Errors
+/// If its path cannot be told to other programs.
+pub fn store_to_read(root: &Path) -> Result<Store, Fault> {
+    match store(root) {
+        Err(fault) if fault.code() == 2 => Err(fault),
+        opened => Ok(opened.unwrap_or_else(|_| Store::to_read(root))),
+    }
 }
 
 /// Says what of the store cannot be believed: each is a miss, never silent.

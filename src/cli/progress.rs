@@ -18,7 +18,7 @@ use crate::names::Axes;
 use crate::plan::{Plan, point_name};
 use crate::report::jobs::JobResult;
 use crate::run::dispatch::Observer;
-use crate::text::{short_digests, shorten};
+use crate::text::{short_digests, shorten, wrap};
 use crate::units::human_span;
 
 /// How many running actions are shown.
@@ -101,8 +101,12 @@ fn line(plan: &Plan, event: &Event) -> Option<String> {
             let evidence = evidence.as_ref().map_or_else(String::new, |evidence| format!(": {evidence}"));
             format!("{}  {word} in {took}{}", title(axes, step), short_digests(&evidence))
         }
-        Event::AttemptFailed { axes, step, outcome, evidence, again, .. } => {
-            let then = if *again { "; it is tried again" } else { "" };
+        Event::AttemptFailed { axes, step, outcome, evidence, again, retry_in_ms, .. } => {
+            let then = match retry_in_ms {
+                Some(ms) => format!("; it retries in {}", human_span(Duration::from_millis(*ms))),
+                None if *again => "; it waits for its lane, and is charged nothing".to_owned(),
+                None => String::new(),
+            };
             format!("{}  {outcome}, not settled: {}{then}", title(axes, step), short_digests(evidence))
         }
         Event::ActionOver { axes, step, end, because, .. } if end == "open" => {
@@ -113,6 +117,39 @@ fn line(plan: &Plan, event: &Event) -> Option<String> {
             format!("{job}  {class}{speedup}")
         }
         Event::BudgetReached { limit, because, .. } if limit != "per-job" => because.clone(),
+        Event::LaneClosed { lane, cause, evidence, remedy, stopped, tries, again_in_ms } => {
+            let again = human_span(Duration::from_millis(*again_in_ms));
+            if *tries > 0 {
+                format!("lane {lane} is still closed: {cause}: {evidence}; the next try is in {again} at the earliest")
+            } else {
+                let agents = if *stopped == 1 { "agent" } else { "agents" };
+                format!(
+                    "lane {lane} closed: {cause}: {evidence}; {remedy}. {stopped} {agents} under way stopped, uncharged; the \
+                     jobs that wait for it are not harmed"
+                )
+            }
+        }
+        Event::LaneOpened { lane, trial: true, .. } => format!("lane {lane}: one agent goes first, to try"),
+        Event::LaneOpened { lane, trial: false, .. } => format!("lane {lane} is open again"),
+        Event::LaneNarrowed { lane, width } => {
+            format!("lane {lane}: the provider asks for patience; {width} at once for a while")
+        }
+        Event::LaneExpires { lane, until, expected_ms } => {
+            let needs = expected_ms.map_or_else(String::new, |ms| {
+                format!(", and an agent may take {}", human_span(Duration::from_millis(ms)))
+            });
+            format!("lane {lane}: its credential expires at {until}{needs}: jobs wait until it is renewed")
+        }
+        Event::Breaker { candidate, cause, count, of, canary, evidence, remedy, overridden } => {
+            let which = match (*of, *canary) {
+                (1, _) => String::new(),
+                (of, true) => format!(" in all of its first {of} jobs"),
+                (of, false) => format!(" in {count} of the last {of} ends"),
+            };
+            let then = if *overridden { "it goes on, as --continue says".to_owned() } else { remedy.clone() };
+            let word = if *overridden { "would be" } else { "is" };
+            format!("candidate {candidate} {word} paused: {cause}{which}: {evidence}; {then}")
+        }
         Event::Draining { running } => {
             format!("stopping: nothing more is begun, {running} actions may finish; once more kills them")
         }
@@ -321,6 +358,33 @@ impl Observer for Bars {
             // `println` of a bar prints nothing where the terminal went away; `suspend` always runs.
             self.all.suspend(|| output::say(&line));
         }
+    }
+}
+
+/// After the table: what keeps jobs from being settled and what to do about it, in words.
+pub fn waits(finished: &Event, width: usize) {
+    let Event::RunFinished { lanes, paused, .. } = finished else { return };
+    let jobs = |n: usize| if n == 1 { "1 agent waits".to_owned() } else { format!("{n} agents wait") };
+    let say = |text: String| output::say(&wrap(&text, width).join("\n  "));
+    for lane in lanes {
+        say(format!(
+            "{} for lane {}: {}: {}. To do: {}, then run the same command again; nothing of it was charged",
+            jobs(lane.waiting),
+            lane.lane,
+            lane.cause,
+            lane.evidence,
+            lane.remedy
+        ));
+    }
+    for paused in paused {
+        say(format!(
+            "candidate {} is paused, {}: {}: {}. To do: {}",
+            paused.candidate,
+            jobs(paused.waiting),
+            paused.cause,
+            paused.evidence,
+            paused.remedy
+        ));
     }
 }
 

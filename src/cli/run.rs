@@ -43,6 +43,7 @@ Examples:
                                         one candidate, and no tests
   flow run m.kdl --class AGENT_TIMEOUT  jobs whose last class was this
   flow run m.kdl --retry '*/hasty/*'    what had used up its attempts
+  flow run m.kdl --wait=8h              stay if a login expires, go on after it
   flow run m.kdl --json | jq -r .event  events for programs, no table
 
 A run may be stopped at any instant, by Ctrl-C or by kill -9: the same command
@@ -52,7 +53,8 @@ output.
 Exit codes:
   0    all jobs are settled
   2    usage, flaws of the manifest, or something lacks here: nothing ran
-  3    jobs are left unsettled, or the store cannot be used
+  3    jobs are left unsettled (a lane is closed, a candidate paused, attempts
+       used up), or the store cannot be used
   130  interrupted")]
 pub struct RunArgs {
     /// The manifest
@@ -67,6 +69,12 @@ pub struct RunArgs {
     /// Try again what has used up its attempts, for jobs that match a glob
     #[arg(long, value_name = "JOB-GLOB", value_parser = select::not_empty)]
     retry: Vec<String>,
+    /// Stay while agents wait for a closed lane, and go on when it opens [default: as long as it takes]
+    #[arg(long, value_name = "SPAN", num_args = 0..=1, require_equals = true)]
+    wait: Option<Option<Span>>,
+    /// Go on with candidates whose agents all fail alike; that is put on record
+    #[arg(long = "continue")]
+    go_on: bool,
     /// How long running actions may go on after Ctrl-C
     #[arg(long, value_name = "SPAN", default_value = "90s")]
     drain: Span,
@@ -114,6 +122,11 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
         confirm(&opened, &wanted, &retried)?;
     }
     let Opened { store, machine, prepared, path, .. } = opened;
+    let leases = Leases::open(&prepared.plan, &args.slots, &store.root).map_err(|error| {
+        let hint =
+            "the slots of a machine are locked in one folder that all its users can write: name it with FLOW_SLOTS=DIR";
+        Fault::hint(2, format!("the slots cannot be locked: {error}"), hint)
+    })?;
     for (_, bytes) in prepared.intake.blobs() {
         store.cas.put(bytes).map_err(|error| broken(error.to_string()))?;
     }
@@ -134,7 +147,6 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
     let remake = remakes(&prepared.plan, &store, &index, &wanted);
     let again: Vec<Again> = remake.into_iter().zip(retried).map(|(remake, retry)| Again { retry, remake }).collect();
     crate::run::journal::write_plan(&store.root, &run, &prepared.plan, &path, &wanted);
-    let leases = Leases::open(&prepared.plan, &args.slots, &store.root).map_err(broken)?;
     let plan = Arc::new(prepared.plan);
     let context = Arc::new(Context { plan: plan.clone(), store: store.clone(), machine, sources: prepared.sources });
     let options = Options {
@@ -146,6 +158,8 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
         drain: args.drain.0,
         wanted: wanted.clone(),
         again,
+        wait: args.wait.map(|limit| limit.map_or(Duration::MAX, |Span(limit)| limit)),
+        go_on: args.go_on,
     };
     let mut observers: Vec<Box<dyn Observer>> = Vec::new();
     let mut lost = None;
@@ -158,6 +172,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
     }
     let purse = Purse::open(&plan, &path.display().to_string(), &run, &store, &index);
     let purse = purse.map_err(|error| broken(error.to_string()))?;
+    leases.stand_aside();
     let journal = Journal::create(&store.root, &run);
     let manifest = path.display().to_string();
     let dispatcher = Dispatcher::new(Parts {
@@ -194,7 +209,8 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
             output::data(harmless(&format!("{warning}\n")))?;
         }
         output::data(table::summary(&results, Some(&report.finished), width))?;
-        crate::cli::progress::next_steps(&results, &path);
+        progress::waits(&report.finished, width);
+        progress::next_steps(&results, &path);
     }
     Ok(ExitCode::from(u8::try_from(report.exit).unwrap_or(3)))
 }

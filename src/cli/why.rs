@@ -130,7 +130,7 @@ fn after(args: &WhyArgs, run: &str, wanted: &Wanted, lines: usize) -> Result<Exp
     if args.run.as_deref() == Some("") {
         output::say(&format!("note: run {run} of {}", plan.manifest.display()));
     }
-    let store: Store = open::store(&root)?;
+    let store: Store = open::store_to_read(&root)?;
     let index = Index::load(&root).map_err(|error| Fault::new(3, error.to_string()))?;
     open::say_damage(&index);
     let now = Timestamp::now();

@@ -24,10 +24,18 @@ pub(super) enum In {
     Config,
     /// In `slots`.
     Slots,
+    /// In `goals`.
+    Goals,
     /// In `tool`.
     Tool,
     /// In `agent` at the top of a file.
     Agent,
+    /// In `reading`.
+    Reading,
+    /// In a node of `reading` that finds text.
+    Finder,
+    /// In `usage` in `reading`.
+    Usage,
     /// In `provider`.
     Provider,
     /// In `on`.
@@ -93,6 +101,12 @@ pub(super) enum Ty {
     Dotted,
     /// `step.output`.
     Source,
+    /// A regular expression.
+    Pattern,
+    /// A pointer into JSON.
+    Pointer,
+    /// A cause that a reading can give.
+    Cause,
 }
 
 /// How many of an argument.
@@ -120,7 +134,7 @@ pub(super) struct Arg {
 }
 
 /// A property.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Prop {
     /// Its name.
     pub(super) name: &'static str,
@@ -184,8 +198,12 @@ impl In {
             Self::Candidate => "in a candidate".into(),
             Self::Config => "in `config`".into(),
             Self::Slots => "in `slots`".into(),
+            Self::Goals => "in `goals`".into(),
             Self::Tool => "in a tool".into(),
             Self::Agent => "in an agent".into(),
+            Self::Reading => "in `reading`".into(),
+            Self::Finder => "in a reader".into(),
+            Self::Usage => "in `usage`".into(),
             Self::Provider => "in a provider".into(),
             Self::On => "in `on`".into(),
             Self::Secret => "in `secret`".into(),
@@ -225,6 +243,9 @@ impl Ty {
             Self::Count => "a number, or a text such as \"{commit.gpus}\"".into(),
             Self::Dotted => "a dotted path".into(),
             Self::Source => "`step.output`".into(),
+            Self::Pattern => "a regular expression".into(),
+            Self::Pointer => "a pointer such as \"/usage/input\"".into(),
+            Self::Cause => "a cause such as QUOTA_EXCEEDED".into(),
         }
     }
 }

@@ -8,6 +8,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+use crate::agent::ReadingTable;
 use crate::measure::{Contract, MetricSpec, Protocol};
 use crate::money::Prices;
 use crate::names::{CandidateName, ProviderName, RepoName, SlotKind, StepName};
@@ -22,13 +25,16 @@ mod config;
 pub mod flaw;
 mod forms;
 mod given;
+mod goals;
 mod grammar;
 mod graph;
 mod holes;
+mod locate;
 mod money;
 mod node;
 mod providers;
 mod read;
+mod readings;
 mod reference;
 mod shape;
 mod steps;
@@ -37,7 +43,9 @@ pub mod template;
 mod types;
 
 pub use flaw::{Flaw, Flaws};
+pub use goals::{Goal, GoalLevel, GoalRate, goals_line};
 pub use money::{Budget, Expect};
+pub(crate) use node::clean;
 pub use providers::fill_variables;
 pub use read::{read, read_text};
 pub use reference::reference;
@@ -100,6 +108,8 @@ pub struct Pipeline {
     pub providers: BTreeMap<ProviderName, Provider>,
     /// What is run when something happens.
     pub on: Vec<On>,
+    /// The rates that are to be reached.
+    pub goals: Vec<Spanned<Goal>>,
     /// The slots, one node each.
     pub slots: Vec<Slot>,
     /// Lanes that are only a count: `lane build 2`.
@@ -163,8 +173,10 @@ pub enum Base {
 /// Where the test scripts of some commits are.
 #[derive(Clone, Debug)]
 pub struct Tests {
-    /// The folder, absolute.
-    pub dir: Spanned<PathBuf>,
+    /// The folder, relative to `base`. Only `{var.NAME}` may stand in it.
+    pub dir: Spanned<Template>,
+    /// The folder of the file that says it.
+    pub base: PathBuf,
     /// The file's name within it.
     pub name: Spanned<Template>,
     /// How they report.
@@ -356,18 +368,33 @@ pub struct Agent {
     /// Its name.
     pub name: Spanned<String>,
     /// The argv. `{flow}` is flow itself, `{args}` the candidate's, `{file.NAME}` a given file, `{prompt}` and `{config}` files,
-    /// `{human-change}` the human's change, `{model}`, `{work}` the work tree.
+    /// `{prompt-text}` the prompt itself, `{human-change}` the human's change, `{model}`, `{work}` the work tree.
     pub run: Vec<Spanned<Template>>,
+    /// The file that it reads as its standard input.
+    pub stdin: Option<Spanned<Template>>,
     /// What tells that the adapter's behaviour changed.
     pub version: Option<Spanned<String>>,
     /// Its environment.
     pub env: Env,
-    /// The marker of the lines of its stdout that hold usage as JSON.
-    pub usage_lines: Option<Spanned<String>>,
     /// A file within `{out}` that tells what the agent did: kept for people, redacted.
     pub trajectory: Option<Spanned<String>>,
     /// Whether it calls no model, so that it costs nothing.
     pub free: bool,
+    /// Other files that are kept for its reading.
+    pub keep: Vec<Keep>,
+    /// How its outcome and its usage are read. In no key.
+    pub reading: Arc<ReadingTable>,
+}
+
+/// A file that is kept with each attempt of an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keep {
+    /// What readers and `flow log` call it.
+    pub name: String,
+    /// Whether it lies in the agent's home, rather than in `{out}`.
+    pub home: bool,
+    /// Its path there, as a glob.
+    pub glob: String,
 }
 
 /// A thing held while a step runs.
@@ -542,6 +569,8 @@ pub struct AgentBody {
     pub prompt: Option<(Spanned<Template>, PathBuf)>,
     /// The commit's columns that the prompt may use.
     pub show: Vec<Spanned<String>>,
+    /// Whether an agent that would be shown lines of the human's change runs all the same, on record.
+    pub leaks_recorded: bool,
 }
 
 /// What a patch may not hold.

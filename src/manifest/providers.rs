@@ -143,8 +143,9 @@ pub(super) fn keyed_signature(env: &Env) -> Vec<String> {
 }
 
 impl Checker<'_> {
-    pub(super) fn provider(&self, provider: &Provider, plain: &Known) {
-        self.env(&provider.env, plain);
+    /// A provider is asked before any commit is at hand: its texts know flow's own variables alone.
+    pub(super) fn provider(&self, provider: &Provider) {
+        self.env(&provider.env, &Known::new());
         if let Some(Expires { source: ExpiresSource::File(path, _), .. }) = &provider.expires {
             self.template(path, &Known::new());
         }

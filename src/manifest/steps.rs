@@ -206,6 +206,7 @@ fn build(raw: &Raw<'_>, tools: &Tools<'_>, report: &Report) -> Option<Step> {
                 Some((path, node.scope.dir.clone()))
             }),
             show: find("show").map(|node| node.texts()).unwrap_or_default(),
+            leaks_recorded: find("leaks").and_then(|node| node.arg(0)?.str()) == Some("record"),
         }),
         Kind::Patch => Body::Patch(PatchBody {
             protect: find("protect").map(|node| node.texts()).unwrap_or_default(),

@@ -5,11 +5,13 @@
 use kdl::KdlValue;
 
 use super::Template;
-use super::flaw::{Draft, Report, suggest};
+use super::flaw::{Draft, Report, list, suggest};
 use super::grammar::{Form, Ty};
 use super::money::parse_date;
 use super::node::{Value, parse_money, parse_percent, parse_size, parse_span};
+use crate::agent::{Pattern, Pointer, readable};
 use crate::names::check_name;
+use crate::outcome::Cause;
 
 /// Checks a value against a type.
 pub(super) fn typed(value: Value<'_>, ty: Ty, subject: &str, form: &Form, report: &Report) {
@@ -202,6 +204,27 @@ pub(super) fn typed(value: Value<'_>, ty: Ty, subject: &str, form: &Form, report
         Ty::Source => {
             if split_source(text).is_none() {
                 bad("bad-source", format!("`{text}` is not `step.output`"), None);
+            }
+        }
+        Ty::Pattern => {
+            if let Err(error) = Pattern::new(text) {
+                bad("bad-pattern", format!("`{text}` is no regular expression: {error}"), None);
+            }
+        }
+        Ty::Pointer => {
+            if let Err(error) = Pointer::parse(text) {
+                bad("bad-pointer", error.to_string(), Some(format!("write it as \"/{text}\"")));
+            }
+        }
+        Ty::Cause => {
+            let known = || Cause::ALL.iter().copied().filter(|cause| readable(*cause));
+            if !known().any(|cause| cause.name() == text) {
+                let help = if Cause::ALL.iter().any(|cause| cause.name() == text) {
+                    format!("flow itself finds {text}; a reading can give {}", list(known().map(Cause::name)))
+                } else {
+                    suggest(text, known().map(Cause::name), "cause")
+                };
+                bad("unknown-cause", format!("{subject} cannot be `{text}`"), Some(help));
             }
         }
         Ty::Scalar | Ty::Whole(..) | Ty::Flag | Ty::Money => {}

@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::agent::ReadingTable;
 use crate::digest::Digest;
-use crate::manifest::{Base, Kind, Manifest, Place, SecretFrom, Step, Template};
+use crate::manifest::{Base, Keep, Kind, Manifest, Place, SecretFrom, Step, Template};
 use crate::measure::{self, Contract, MetricSpec, Protocol};
 use crate::names::{Axes, JobId, SlotKind};
 use crate::store::near_hash;
@@ -259,12 +260,16 @@ pub struct AgentAsk {
     pub model: Option<String>,
     /// The argv; holes that are left are places of the attempt.
     pub argv: Vec<Template>,
+    /// The file that it reads as its standard input.
+    pub stdin: Option<Template>,
     /// Given files by role; `None` for an optional one that is not there.
     pub files: BTreeMap<String, Option<Digest>>,
     /// The adapter's version.
     pub version: Option<String>,
     /// Whether the argv uses the human's change.
     pub human_change: bool,
+    /// Whether it runs although it would be shown lines of the human's change.
+    pub leaks_recorded: bool,
     /// Its environment.
     pub env: EnvAsk,
     /// Tools named in the argv.
@@ -273,12 +278,14 @@ pub struct AgentAsk {
     pub timeout: Option<Duration>,
     /// Bytes of output kept of each stream.
     pub limit: Option<u64>,
-    /// The marker of usage lines.
-    pub usage_lines: Option<String>,
     /// A file in the attempt's `{out}` that tells what the agent did.
     pub trajectory: Option<String>,
     /// Whether it calls no model.
     pub free: bool,
+    /// Other files that are kept for its reading. In no key.
+    pub keep: Vec<Keep>,
+    /// How its outcome and its usage are read. In no key.
+    pub reading: Arc<ReadingTable>,
 }
 
 /// Take the patch.

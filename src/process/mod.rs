@@ -13,6 +13,7 @@ mod answer;
 mod capture;
 mod cgroup;
 mod client;
+mod cores;
 mod end;
 mod launch;
 mod orphans;
@@ -23,8 +24,9 @@ mod system;
 mod table;
 mod tree;
 
-pub use answer::answer;
+pub use answer::{answer, answer_to};
 pub use client::{SuperviseError, Supervised};
+pub use cores::{keep_to, own_cores};
 pub use end::{By, End, Exit, read_end};
 pub use launch::{ATTEMPT_MARK, SUPERVISOR_MARK};
 pub use orphans::{OrphanError, Pid, kill_marked, marked};

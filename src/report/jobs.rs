@@ -12,7 +12,7 @@ use crate::names::{Axes, JobId};
 use crate::outcome::Owner;
 use crate::plan::{Job, Plan, Role};
 use crate::run::decide::{Decision, decide, shut_gate};
-use crate::step::{End, Keyed, classify, draft};
+use crate::step::{End, Keyed, classify, draft, leak};
 use crate::store::{Index, Store};
 
 /// What came of one job.
@@ -149,6 +149,9 @@ pub fn result(plan: &Plan, job: usize, ends: &Vec<End>) -> JobResult {
             None => "finished".to_owned(),
             Some(failure) => failure.cause.name().to_lowercase().replace('_', "-"),
         });
+        if agent.notes.iter().any(|note| note.starts_with(leak::NOTE)) {
+            result.marks.push("LEAK".to_owned());
+        }
         if reused(plan, classify, ends) {
             result.marks.push("REUSED".to_owned());
         }

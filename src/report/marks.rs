@@ -12,6 +12,7 @@ pub fn meaning(mark: &str) -> Option<String> {
         "NOT-EXACT" => format!("the count `{about}` differed between runs of one tree"),
         "SIGN-FLIP-DISAGREES" => "the permutation test does not confirm the interval".to_owned(),
         "GUARD-REGRESSED" => format!("the guard `{about}` got worse"),
+        "LEAK" => "the agent was shown lines of the human's change".to_owned(),
         "REUSED" => "the draw is of another version of the agent, or of another environment".to_owned(),
         "OVER_LIMIT" => "its attempt used more than today's limit".to_owned(),
         _ => return None,

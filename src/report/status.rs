@@ -2,18 +2,18 @@
 //!
 //! Reads the journal and the plan's digest, never the records: it says what the run told, not what is settled in the store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::event::{Counts, Event};
+use crate::event::{Counts, Event, Paused};
 use crate::names::{AttemptId, Axes, RunId};
 use crate::plan::point_name;
 use crate::run::journal::{self, PlanFile};
-use crate::store::RunLock;
+use crate::store::{RunLock, begun};
 use crate::text::{Table, short_digests, shorten, wrap};
 use crate::units::human_span;
 
@@ -51,6 +51,12 @@ pub struct Status {
     pub steps: Vec<StepStatus>,
     /// What runs; after a death, what ran then.
     pub running: Vec<RunningStatus>,
+    /// The lanes that are closed, or whose credential expires too soon.
+    pub lanes: Vec<LaneStatus>,
+    /// The candidates that are paused.
+    pub paused: Vec<Paused>,
+    /// What is to be tried again after a while.
+    pub retries: Vec<RetryStatus>,
     /// The last failures, the newest last.
     pub failures: Vec<FailureStatus>,
 }
@@ -87,6 +93,38 @@ pub struct RunningStatus {
     pub since: Timestamp,
 }
 
+/// A lane that lets no agent begin.
+#[derive(Debug, Serialize)]
+pub struct LaneStatus {
+    /// The provider, or `candidate NAME`.
+    pub lane: String,
+    /// The cause.
+    pub cause: String,
+    /// The line that shows it.
+    pub evidence: String,
+    /// What to do.
+    pub remedy: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// When it is tried again, if the run still works then.
+    pub again: Option<Timestamp>,
+}
+
+/// An action that waits to be tried again.
+#[derive(Debug, Serialize)]
+pub struct RetryStatus {
+    /// Its point.
+    pub axes: Axes,
+    /// Its step.
+    pub step: String,
+    /// The cause of its last failure.
+    pub cause: String,
+    /// When it is tried again.
+    pub at: Timestamp,
+    #[serde(skip)]
+    node: usize,
+}
+
 /// A failure.
 #[derive(Debug, Serialize)]
 pub struct FailureStatus {
@@ -102,7 +140,8 @@ pub struct FailureStatus {
     pub at: Timestamp,
 }
 
-/// The runs of a store, the newest first.
+/// The runs of a store, the newest first: by their names, which begin with the time, but in the order that they noted when
+/// they began. A clock that was set back must not hide the newest.
 #[must_use]
 pub fn runs(root: &Path) -> Vec<RunId> {
     let Ok(entries) = std::fs::read_dir(root.join("runs")) else { return Vec::new() };
@@ -116,7 +155,19 @@ pub fn runs(root: &Path) -> Vec<RunId> {
         })
         .collect();
     found.sort_by(|a, b| (&b.0, b.1, &b.2).cmp(&(&a.0, a.1, &a.2)));
-    found.into_iter().map(|(_, _, run)| run).collect()
+    let mut runs: Vec<RunId> = found.into_iter().map(|(_, _, run)| run).collect();
+    let there: HashMap<&RunId, usize> = runs.iter().enumerate().map(|(at, run)| (run, at)).collect();
+    // Those that are noted share the places they have among the others.
+    let mut noted: Vec<usize> = begun(root).iter().rev().filter_map(|run| there.get(run).copied()).collect();
+    let mut seen = HashSet::new();
+    noted.retain(|at| seen.insert(*at));
+    let mut places = noted.clone();
+    places.sort_unstable();
+    let in_order: Vec<RunId> = noted.iter().map(|at| runs[*at].clone()).collect();
+    for (place, run) in places.into_iter().zip(in_order) {
+        runs[place] = run;
+    }
+    runs
 }
 
 /// Reads how a run stands.
@@ -141,6 +192,9 @@ pub fn status(root: &Path, run: &RunId) -> Status {
         classes: BTreeMap::new(),
         steps: steps(plan.as_ref()),
         running: Vec::new(),
+        lanes: Vec::new(),
+        paused: Vec::new(),
+        retries: Vec::new(),
         failures: Vec::new(),
     };
     let mut running: BTreeMap<usize, RunningStatus> = BTreeMap::new();
@@ -178,6 +232,7 @@ impl Status {
         match event {
             Event::RunStarted { pipeline, jobs, .. } => (self.pipeline, self.jobs) = (pipeline, jobs),
             Event::ActionStarted { node, axes, step, attempt, slots, .. } => {
+                self.retries.retain(|retry| retry.node != node);
                 running.insert(node, RunningStatus { axes, step, attempt, slots, since: at });
             }
             Event::ActionSettled { node, axes, step, cached, outcome, evidence, .. } => {
@@ -187,8 +242,12 @@ impl Status {
                     self.failures.push(FailureStatus { axes, step, cause: outcome, evidence, at });
                 }
             }
-            Event::AttemptFailed { node, axes, step, outcome, evidence, again, .. } => {
+            Event::AttemptFailed { node, axes, step, outcome, evidence, again, retry_in_ms, .. } => {
                 running.remove(&node);
+                if let Some(at) = retry_in_ms.and_then(|ms| later(at, ms)) {
+                    let (axes, step, cause) = (axes.clone(), step.clone(), outcome.clone());
+                    self.retries.push(RetryStatus { axes, step, cause, at, node });
+                }
                 if !again {
                     self.over(&step, true, true);
                 }
@@ -199,10 +258,38 @@ impl Status {
                 self.settled += 1;
                 *self.classes.entry(class).or_default() += 1;
             }
-            Event::RunFinished { actions, exit, .. } => {
-                (self.actions, self.exit, self.state) = (Some(actions), Some(exit), "finished");
+            Event::LaneClosed { lane, cause, evidence, remedy, again_in_ms, .. } => {
+                let before =
+                    self.lanes.iter().position(|known| known.lane == lane).map(|known| self.lanes.remove(known));
+                let since = before.map_or(at, |before| before.since);
+                let again = later(at, again_in_ms);
+                self.lanes.push(LaneStatus { lane, cause, evidence, remedy, since, again });
             }
-            Event::Notice { .. } | Event::BudgetReached { .. } | Event::Draining { .. } => {}
+            Event::LaneOpened { lane, trial: false, .. } => self.lanes.retain(|known| known.lane != lane),
+            Event::Breaker { candidate, cause, evidence, remedy, overridden: false, .. } => {
+                self.paused.push(Paused { candidate, cause, evidence, remedy, waiting: 0 });
+            }
+            Event::RunFinished { actions, exit, lanes, paused, .. } => {
+                (self.actions, self.exit, self.state) = (Some(actions), Some(exit), "finished");
+                self.retries.clear();
+                self.paused = paused;
+                self.lanes.retain(|known| lanes.iter().any(|left| left.lane == known.lane));
+                for left in lanes
+                    .into_iter()
+                    .filter(|left| !self.lanes.iter().any(|known| known.lane == left.lane))
+                    .collect::<Vec<_>>()
+                {
+                    let (lane, cause, evidence, remedy) = (left.lane, left.cause, left.evidence, left.remedy);
+                    self.lanes.push(LaneStatus { lane, cause, evidence, remedy, since: at, again: None });
+                }
+            }
+            Event::Notice { .. }
+            | Event::BudgetReached { .. }
+            | Event::Draining { .. }
+            | Event::LaneOpened { .. }
+            | Event::LaneNarrowed { .. }
+            | Event::LaneExpires { .. }
+            | Event::Breaker { .. } => {}
         }
     }
 
@@ -239,6 +326,7 @@ impl Status {
         }
         self.table(&mut text);
         self.tell_running(&mut text, now, width);
+        self.tell_waiting(&mut text, now, width);
         text.push_str(&format!("\n{} of {} jobs settled\n", self.settled, self.jobs));
         let mut classes: Vec<(&String, &usize)> = self.classes.iter().collect();
         classes.sort_by_key(|(class, count)| (std::cmp::Reverse(**count), (*class).clone()));
@@ -281,6 +369,37 @@ impl Status {
         text.push_str(&format!("\n{}", table.text()));
     }
 
+    /// The lanes that are closed, the candidates that are paused, and what is tried again later.
+    fn tell_waiting(&self, text: &mut String, now: Timestamp, width: usize) {
+        let mut lines = Vec::new();
+        for lane in &self.lanes {
+            let again = lane.again.filter(|again| self.state == "running" && *again > now);
+            let again = again.map_or_else(String::new, |again| format!("; tried again in {}", span(now, again)));
+            lines.push(format!(
+                "lane {} is closed since {}: {}: {}; {}{again}",
+                lane.lane,
+                clock(lane.since, now),
+                lane.cause,
+                lane.evidence,
+                lane.remedy
+            ));
+        }
+        for paused in &self.paused {
+            let Paused { candidate, cause, evidence, remedy, .. } = paused;
+            lines.push(format!("candidate {candidate} is paused: {cause}: {evidence}; {remedy}"));
+        }
+        for retry in self.retries.iter().filter(|_| self.state == "running") {
+            let when = if retry.at > now { format!("in {}", span(now, retry.at)) } else { "soon".to_owned() };
+            lines.push(format!("{}: tried again {when}, after {}", title(&retry.axes, &retry.step), retry.cause));
+        }
+        if !lines.is_empty() {
+            text.push_str("\nwaits\n");
+        }
+        for line in lines {
+            text.push_str(&format!("  {}\n", wrap(&short_digests(&line), width - 4).join("\n    ")));
+        }
+    }
+
     fn tell_running(&self, text: &mut String, now: Timestamp, width: usize) {
         if self.running.is_empty() {
             return;
@@ -295,6 +414,11 @@ impl Status {
             text.push_str(&format!("  {}  {since}{lasts}\n", shorten(&title(&running.axes, &running.step), room)));
         }
     }
+}
+
+/// A time so many milliseconds after another.
+fn later(at: Timestamp, ms: u64) -> Option<Timestamp> {
+    at.checked_add(jiff::SignedDuration::from_millis(i64::try_from(ms).ok()?)).ok()
 }
 
 /// What a message calls an action.

@@ -1,5 +1,6 @@
 //! The executor: does one action once, in a place of its own, and sweeps the place. Decides nothing.
 
+use std::collections::HashSet;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -99,6 +100,13 @@ pub fn finished_agent(store: &Store, started: &Started) -> Option<process::End> 
     let end = process::read_end(&dir.join("agent.end.json"))?;
     let by_itself = !matches!(end.exit, Exit::Interrupted { .. } | Exit::NotStarted { .. });
     (by_itself && dir.join("work").is_dir()).then_some(end)
+}
+
+/// The keys of agents that had finished when their run died. Records that cannot be read hold none.
+#[must_use]
+pub fn adoptable(store: &Store, index: &Index) -> HashSet<ActionKey> {
+    let open = index.unfinished().unwrap_or_default();
+    open.iter().filter(|started| finished_agent(store, started).is_some()).map(|started| started.key).collect()
 }
 
 /// Where an attempt works.

@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use crate::event::Told;
+use crate::hostile::open_regular;
 use crate::names::RunId;
 
 /// The longest line that is read back.
@@ -46,7 +47,7 @@ impl Journal {
 /// Reads the events of a run, as far as they can be read.
 #[must_use]
 pub fn read(root: &Path, run: &RunId) -> Vec<Told> {
-    let Ok(file) = File::open(path_of(root, run)) else { return Vec::new() };
+    let Ok(file) = open_regular(&path_of(root, run)) else { return Vec::new() };
     let mut reader = BufReader::new(file);
     let mut events = Vec::new();
     let mut line = Vec::new();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::names::{AttemptId, SlotKind};
 use crate::plan::Plan;
 use crate::process;
-use crate::slots::{Holder, Lease, SlotDir, SlotName};
+use crate::slots::{Holder, Lease, SlotDir, SlotError, SlotName};
 use crate::store::KeyLock;
 
 /// How long orphans of a slot's last holder may take to die.
@@ -34,6 +34,8 @@ pub struct Leases {
     store: PathBuf,
     slots: Vec<Slot>,
     lanes: Vec<Lane>,
+    /// The cores that no slot names; none where none does, or where none is left.
+    rest: Vec<u32>,
 }
 
 /// What an action holds.
@@ -112,8 +114,19 @@ impl Leases {
             .iter()
             .map(|lane| Lane { kind: lane.name.value.to_string(), width: lane.width, used: 0 })
             .collect();
-        let dir = if slots.is_empty() { None } else { Some(SlotDir::open(dir).map_err(|error| error.to_string())?) };
-        Ok(Self { dir, store: store.to_owned(), slots, lanes })
+        let open = || {
+            let dir = SlotDir::open(dir)?;
+            slots.iter().try_for_each(|slot| dir.probe(&slot.locks))?;
+            Ok(dir)
+        };
+        let dir = match slots.is_empty() {
+            true => None,
+            false => Some(open().map_err(|error: SlotError| error.to_string())?),
+        };
+        let kept: Vec<u32> = slots.iter().flat_map(|slot| slot.cores.clone()).collect();
+        let mut rest = if kept.is_empty() { Vec::new() } else { process::own_cores() };
+        rest.retain(|core| !kept.contains(core));
+        Ok(Self { dir, store: store.to_owned(), slots, lanes, rest })
     }
 
     /// Takes what an action holds, all or nothing.
@@ -194,12 +207,13 @@ impl Leases {
         if !own.is_empty() {
             return own;
         }
-        let kept: Vec<u32> = self.slots.iter().flat_map(|slot| slot.cores.clone()).collect();
-        if kept.is_empty() {
-            return Vec::new();
-        }
-        let all = std::thread::available_parallelism().map_or(1, usize::from);
-        (0..u32::try_from(all).unwrap_or(u32::MAX)).filter(|core| !kept.contains(core)).collect()
+        self.rest.clone()
+    }
+
+    /// Keeps this process, and the supervisors that it starts from now on, off the cores that slots name: what is measured there
+    /// would be measured with them. Where slots name no cores, or all there are, everything stays as it is.
+    pub fn stand_aside(&self) {
+        process::keep_to(&self.rest);
     }
 
     /// Gives back what an action held.

@@ -1,13 +1,19 @@
 //! Running a plan: facts about the machine, decisions, the dispatcher with its executors, locks and slots, records and journal.
 
+pub mod asking;
+pub mod backoff;
+pub mod breaker;
 pub mod budget;
 pub mod decide;
 pub mod dispatch;
 pub mod durations;
 pub mod execute;
+pub mod hooks;
 pub mod journal;
+pub mod lane;
 pub mod leases;
 pub mod outbox;
+pub mod past;
 pub mod prepare;
 pub mod recover;
 pub mod reuse;

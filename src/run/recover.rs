@@ -14,6 +14,7 @@ use crate::outcome::{Cause, Failure, Outcome};
 use crate::process;
 use crate::run::execute::{alive, discard, finished_agent, place_of};
 use crate::step::context::Machine;
+use crate::step::leavings::spent;
 use crate::step::secrets::remove_private;
 use crate::store::{Index, RecordWriter, Store, StoreError};
 
@@ -70,7 +71,7 @@ pub fn recover(
             continue;
         }
         recovered.killed += process::kill_marked(started.attempt.as_str(), ORPHANS, true).unwrap_or(0);
-        records.append(&Line::Ended(interrupted(&started, run)))?;
+        records.append(&Line::Ended(interrupted(store, &started, run)))?;
         recovered.ended += 1;
         remove_private(machine, started.attempt.as_str());
         discard(store, &place_of(store, &started.attempt));
@@ -81,9 +82,12 @@ pub fn recover(
     Ok(recovered)
 }
 
-/// The end of an attempt whose run died: nobody's fault, and not counted.
+/// The end of an attempt whose run died: nobody's fault, and not counted. What an agent had spent is read from its place, which
+/// must still be there.
 #[must_use]
-pub fn interrupted(started: &Started, run: &RunId) -> Ended {
+pub fn interrupted(store: &Store, started: &Started, run: &RunId) -> Ended {
+    let spent = if started.kind == "agent" { spent(&place_of(store, &started.attempt)) } else { None };
+    let (usage, read_by) = spent.unzip();
     Ended {
         attempt: started.attempt.clone(),
         run: run.clone(),
@@ -102,8 +106,8 @@ pub fn interrupted(started: &Started, run: &RunId) -> Ended {
         limits: std::collections::BTreeMap::new(),
         notes: Vec::new(),
         process: None,
-        read_by: None,
-        usage: None,
+        read_by,
+        usage,
         slots: started.slots.clone(),
     }
 }

@@ -13,6 +13,8 @@ pub enum State {
     Gated,
     /// It can be executed as soon as there is room.
     Ready,
+    /// It could be executed, but its provider's lane, its candidate's first jobs or the time since its last failure keep it.
+    Held,
     /// Another action of this run has the same key and goes first.
     Sharing {
         /// That one.

@@ -5,26 +5,28 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::attempt::{LimitUse, ProcessEnd, Usage};
+use crate::agent as readings;
+use crate::attempt::{LimitUse, ProcessEnd};
+use crate::digest::Digest;
 use crate::git::{self, TakeError, TakeLimits};
 use crate::hostile;
 use crate::key::Value;
 use crate::names::ObjectId;
 use crate::outcome::{Cause, Failure, Outcome};
 use crate::plan::{AgentAsk, Role};
-use crate::process;
+use crate::process::{self, By, Exit};
 use crate::redact::{Redactor, Secret};
 use crate::step::Draft;
 use crate::step::context::{Context, OUTPUT_LIMIT, Place, fault};
 use crate::step::done::{Done, Inputs};
-use crate::step::processes::{Command, failure_of};
+use crate::step::leak::{self, Leak, Telling};
+use crate::step::leavings::Wanted;
+use crate::step::processes::Command;
 use crate::step::secrets::{private_places, redactor};
+use crate::step::setup;
 
 /// What the attempts of this kind mean.
 pub(super) const FORMAT: u16 = 1;
-
-/// How much of the end of the output is searched for usage.
-const USAGE_READ: usize = 8 * 1024 * 1024;
 
 pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: &AgentAsk) -> Draft<'a> {
     draft.input("human commit", &Role::Checkout, "human");
@@ -34,6 +36,7 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: &AgentAsk) -> Draft<'a> {
     draft.record.push_some("config", ask.config.as_ref().map(|(value, _, _)| Value::Blob(*value)));
     draft.record.push_some("model", ask.model.as_ref().map(Value::text));
     draft.push("argv", Value::List(ask.argv.iter().map(ToString::to_string).collect()));
+    draft.record.push_some("stdin", ask.stdin.as_ref().map(|file| Value::text(file.to_string())));
     for (name, digest) in &ask.files {
         draft.record.push_some(format!("file {name}"), digest.map(Value::Blob));
     }
@@ -87,7 +90,8 @@ async fn attempt(
         return Err(failure);
     }
     let private = Private::default();
-    let argv = tokio::task::block_in_place(|| prepare(context, repo, ask, inputs, place, &secrets, &private))?;
+    let Prepared { argv, stdin, setup, leak } =
+        tokio::task::block_in_place(|| prepare(context, repo, ask, inputs, place, &secrets, &private))?;
     let end = context
         .supervised(
             place,
@@ -96,6 +100,7 @@ async fn attempt(
                 env: &ask.env,
                 extra: committer(),
                 secrets: &secrets,
+                stdin,
                 cwd: place.dir.join("work"),
                 label: "agent".into(),
                 timeout: ask.timeout,
@@ -105,12 +110,32 @@ async fn attempt(
                 durable: true,
             },
         )
-        .await?;
+        .await;
     drop(private);
-    if let Some(failure) = context.changed_tool(&ask.tools) {
-        return Err(failure);
-    }
-    tokio::task::block_in_place(|| read(context, repo, ask, inputs, place, &secrets, &end))
+    let changed = context.changed_tool(&ask.tools);
+    let done: Result<Done, Failure> = tokio::task::block_in_place(|| match end {
+        Ok(end) => {
+            let mut done = read(context, repo, ask, inputs, place, &secrets, &end)?;
+            if let Some(failure) = changed {
+                // Paid for all the same.
+                done.outcome = Outcome::Failed(failure);
+                done.outputs.clear();
+            }
+            Ok(done)
+        }
+        // What it had spent is known though nobody saw its end.
+        Err(failure) => {
+            let unseen = ProcessEnd { exit: Exit::Interrupted { by: By::FlowDied }, active_ms: 0, cpu_ms: 0 };
+            let mut done = collect(context, ask, place, &redactor(&secrets), &unseen)?;
+            done.process = None;
+            done.outcome = Outcome::Failed(failure);
+            Ok(done)
+        }
+    });
+    let mut done = done?;
+    done.logs.insert("setup".into(), setup);
+    done.notes.extend(leak.map(|leak| format!("{}{leak}", leak::NOTE)));
+    Ok(done)
 }
 
 /// Who an agent's commits are by: the sealed repository has no user, and git refuses to commit without one.
@@ -140,12 +165,13 @@ fn prepare(
     place: &Place,
     secrets: &[Secret],
     private: &Private,
-) -> Result<Vec<String>, Failure> {
+) -> Result<Prepared, Failure> {
     let checkout = |error: git::GitError| Failure::new(Cause::CheckoutFailed, &error.to_string());
     let mirror = context.mirror(repo)?;
     let work = context.folder(place, "work")?;
     let files = context.folder(place, "files")?;
     context.folder(place, "out")?;
+    Wanted::of(ask).note(&place.dir).map_err(|error| fault(&format!("{}: {error}", place.dir.display())))?;
     let tree = ObjectId::new(inputs.text(&Role::Checkout, "tree")?);
     git::write_tree(&mirror, &tree, &git::Changes::default(), &context.blobs(), &work, Some(&context.store.inflated()))
         .map_err(checkout)?;
@@ -159,27 +185,68 @@ fn prepare(
             write(name, &context.get(digest)?)?;
         }
     }
-    if let Some(prompt) = &ask.prompt {
-        write("prompt", &context.get(prompt)?)?;
+    let prompt = ask.prompt.as_ref().map(|prompt| context.get(prompt)).transpose()?;
+    if let Some(prompt) = &prompt {
+        write("prompt", prompt)?;
     }
+    let changes = context.changes(inputs.blob(&Role::Checkout, "human change")?)?;
+    let human = git::diff(&mirror, &tree, &changes, &context.blobs()).map_err(checkout)?;
+    let mut leak = None;
     if ask.human_change {
-        let changes = context.changes(inputs.blob(&Role::Checkout, "human change")?)?;
-        let diff = git::diff(&mirror, &tree, &changes, &context.blobs()).map_err(checkout)?;
-        write("human-change", &diff.bytes)?;
+        write("human-change", &human.bytes)?;
+    } else {
+        leak = leaked(context, ask, &Telling::of(&human.bytes), &work)?;
     }
+    let mut written = None;
     let config = match &ask.config {
-        Some((_, bytes, source)) => Some(place_config(context, place, &context.get(bytes)?, source, secrets, private)?),
+        Some((_, bytes, source)) => {
+            let bytes = context.get(bytes)?;
+            written = Some(String::from_utf8_lossy(&bytes).into_owned());
+            Some(place_config(context, place, &bytes, source, secrets, private)?)
+        }
         None => None,
     };
     let places = |name: &str| match name {
         "work" => Some(work.display().to_string()),
-        "out" => Some(place.dir.join("out").display().to_string()),
+        "out" | "home" => Some(place.dir.join(name).display().to_string()),
         "prompt" => Some(files.join("prompt").display().to_string()),
+        "prompt-text" => prompt.as_ref().map(|text| String::from_utf8_lossy(text).into_owned()),
         "config" => config.as_ref().map(|path| path.display().to_string()),
         "human-change" => Some(files.join("human-change").display().to_string()),
         _ => name.strip_prefix("file.").map(|file| files.join(file).display().to_string()),
     };
-    context.fill(&ask.argv, &places)
+    let stdin = context.fill(ask.stdin.as_slice(), &places)?.pop().map(PathBuf::from);
+    let argv = context.fill(&ask.argv, &places)?;
+    let setup = context.put(&setup::document(ask, &argv, written.as_deref()))?;
+    Ok(Prepared { argv, stdin, setup, leak })
+}
+
+/// What is ready to be started.
+struct Prepared {
+    argv: Vec<String>,
+    /// What it reads as its standard input.
+    stdin: Option<PathBuf>,
+    /// What it is given, for people.
+    setup: Digest,
+    /// What of the human's change it is shown, where the manifest lets it run all the same.
+    leak: Option<Leak>,
+}
+
+/// What of the human's change an agent would be shown.
+fn leaked(context: &Context, ask: &AgentAsk, telling: &Telling, work: &Path) -> Result<Option<Leak>, Failure> {
+    if telling.is_empty() {
+        return Ok(None);
+    }
+    let prompt = ask.prompt.map(|prompt| context.get(&prompt)).transpose()?;
+    let in_tree = || telling.in_tree(work).map_err(|error| fault(&format!("{}: {error}", work.display())));
+    let leak = match prompt.and_then(|prompt| telling.in_prompt(&prompt)) {
+        Some(leak) => Some(leak),
+        None => in_tree()?,
+    };
+    match leak {
+        Some(leak) if !ask.leaks_recorded => Err(Failure::new(Cause::LeakedAnswer, &leak.to_string())),
+        other => Ok(other),
+    }
 }
 
 /// Puts the config where the agent reads it: within the place, or outside the store if a secret is filled into it.
@@ -220,6 +287,38 @@ fn make_private(places: &[PathBuf]) -> Result<PathBuf, Failure> {
     Err(fault(&refused))
 }
 
+/// Keeps what the agent left and reads it: outcome and usage, by the adapter's table. Takes no tree.
+fn collect(
+    context: &Context,
+    ask: &AgentAsk,
+    place: &Place,
+    redactor: &Redactor,
+    end: &ProcessEnd,
+) -> Result<Done, Failure> {
+    let mut done = Done::succeeded();
+    let limit = ask.limit.unwrap_or(OUTPUT_LIMIT);
+    let mut left = Wanted::of(ask).find(&place.dir);
+    for bytes in left.files.values_mut().filter(|_| !redactor.is_idle()) {
+        *bytes = redactor.clean(bytes);
+    }
+    for (name, file) in [("stdout", "agent.out"), ("stderr", "agent.err")] {
+        left.files.insert(name.into(), context.stream(place, file, limit, redactor));
+    }
+    for (name, bytes) in &left.files {
+        if let Some(digest) = context.keep(bytes)? {
+            done.logs.insert(name.clone(), digest);
+        }
+    }
+    let reading = readings::read(&ask.reading, end, &|name| left.files.get(name).cloned());
+    done.notes = left.notes;
+    done.notes.extend(reading.notes);
+    done.outcome = reading.outcome.with_log(&done.logs);
+    done.usage = Some(reading.usage);
+    done.process = Some(end.clone());
+    done.read_by = Some(ask.reading.digest());
+    Ok(done)
+}
+
 fn read(
     context: &Context,
     repo: usize,
@@ -230,18 +329,8 @@ fn read(
     end: &process::End,
 ) -> Result<Done, Failure> {
     let redactor = redactor(secrets);
-    let mut done = Done::succeeded();
-    let limit = ask.limit.unwrap_or(OUTPUT_LIMIT);
-    let stdout = context.stream(place, "agent.out", limit, &redactor);
-    let stderr = context.stream(place, "agent.err", limit, &redactor);
-    for (name, bytes) in [("stdout", &stdout), ("stderr", &stderr)] {
-        if let Some(digest) = context.keep(bytes)? {
-            done.logs.insert(name.into(), digest);
-        }
-    }
-    if let Some(name) = &ask.trajectory {
-        keep_trajectory(context, place, name, &redactor, &mut done)?;
-    }
+    let process = ProcessEnd { exit: end.exit.clone(), active_ms: end.wall_ms, cpu_ms: end.cpu_ms };
+    let mut done = collect(context, ask, place, &redactor, &process)?;
     if end.killed_descendants > 0 {
         done.notes.push(format!("{} processes that it left behind were killed", end.killed_descendants));
     }
@@ -250,24 +339,25 @@ fn read(
     }
     if let Some(timeout) = ask.timeout {
         let limit = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-        let met = matches!(end.exit, process::Exit::TimedOut { .. });
+        let met = matches!(end.exit, Exit::TimedOut { .. });
         done.limits.insert("timeout".into(), LimitUse { limit, used: end.wall_ms, met });
     }
-    done.process = Some(ProcessEnd { exit: end.exit.clone(), active_ms: end.wall_ms, cpu_ms: end.cpu_ms });
-    done.usage = Some(usage(ask, &stdout));
-    if let Some(failure) = failure_of(end, Cause::Crashed, Cause::Timeout) {
-        let evidence = last_line(&stderr).or_else(|| last_line(&stdout));
-        let failure = match (failure.cause, evidence) {
-            (Cause::Crashed, Some(line)) => Failure::new(Cause::Crashed, &line).exit(failure.exit),
-            _ => failure,
-        };
-        let log = done.logs.get("stderr").or_else(|| done.logs.get("stdout")).copied();
-        done.outcome = Outcome::Failed(failure.log(log));
+    // Also of an end that does not settle: a later table may read it otherwise, and then the tree is there.
+    if !matches!(end.exit, Exit::NotStarted { .. } | Exit::Interrupted { .. }) {
+        take(context, repo, inputs, place, &redactor, &mut done)?;
     }
-    let unsettled = done.outcome.failure().is_some_and(|failure| !failure.cause.settles());
-    if unsettled {
-        return Ok(done);
-    }
+    Ok(done)
+}
+
+/// Takes the work tree. What is wrong with it speaks for the attempt only if the attempt speaks for its action.
+fn take(
+    context: &Context,
+    repo: usize,
+    inputs: &Inputs,
+    place: &Place,
+    redactor: &Redactor,
+    done: &mut Done,
+) -> Result<(), Failure> {
     let mirror = context.mirror(repo)?;
     let base = ObjectId::new(inputs.text(&Role::Checkout, "tree")?);
     let refuse = |bytes: &[u8]| redactor.found_in(bytes).is_some();
@@ -292,49 +382,12 @@ fn read(
                 _ => (Cause::BadTree, error.to_string()),
             };
             let what = String::from_utf8_lossy(&redactor.clean(what.as_bytes())).into_owned();
-            done.outcome = Outcome::Failed(Failure::new(cause, &what));
+            if done.outcome.settles() {
+                done.outcome = Outcome::Failed(Failure::new(cause, &what));
+            } else {
+                done.notes.push(format!("its work tree was not taken: {what}"));
+            }
         }
-    }
-    Ok(done)
-}
-
-/// Keeps the file that tells what the agent did. It is the agent's: a link is not followed, its size is bounded, and secrets
-/// are taken out before its first byte is stored.
-fn keep_trajectory(
-    context: &Context,
-    place: &Place,
-    name: &str,
-    redactor: &Redactor,
-    done: &mut Done,
-) -> Result<(), Failure> {
-    match hostile::read_below(&place.dir, &Path::new("out").join(name), OUTPUT_LIMIT) {
-        Ok(Some(bytes)) => {
-            done.logs.insert("trajectory".into(), context.put(&redactor.clean(&bytes))?);
-        }
-        Ok(None) => {}
-        Err(error) => done.notes.push(format!("the trajectory was not kept: {error}")),
     }
     Ok(())
-}
-
-fn usage(ask: &AgentAsk, stdout: &[u8]) -> Usage {
-    if ask.free {
-        return Usage { input: Some(0), output: Some(0), ..Usage::default() };
-    }
-    let unknown = |why: &str| Usage { unknown_because: Some(why.to_owned()), ..Usage::default() };
-    let Some(marker) = &ask.usage_lines else { return unknown("the adapter says nothing of usage") };
-    let text = String::from_utf8_lossy(&stdout[stdout.len().saturating_sub(USAGE_READ)..]);
-    let last = text.lines().rev().find_map(|line| line.strip_prefix(marker.as_str()));
-    let Some(value) = last.and_then(|json| serde_json::from_str::<serde_json::Value>(json.trim()).ok()) else {
-        return unknown("the agent reported none");
-    };
-    let count = |name: &str| value.get(name).and_then(serde_json::Value::as_u64);
-    let (input, output) = (count("input"), count("output"));
-    let unknown_because = (input.is_none() || output.is_none()).then(|| "the agent reported only a part".to_owned());
-    Usage { input, output, unknown_because, ..Usage::default() }
-}
-
-fn last_line(stream: &[u8]) -> Option<String> {
-    let tail = &stream[stream.len().saturating_sub(8192)..];
-    String::from_utf8_lossy(tail).lines().rev().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
 }

@@ -18,10 +18,13 @@ pub mod command;
 pub mod context;
 pub mod done;
 pub mod environment;
+pub mod leak;
+pub mod leavings;
 pub mod patch;
 mod pristine;
 pub mod processes;
 pub mod secrets;
+pub mod setup;
 pub mod test;
 
 pub use context::{Context, Place, Stop};

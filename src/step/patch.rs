@@ -13,7 +13,7 @@ use crate::step::context::Context;
 use crate::step::done::{Done, Inputs};
 
 /// What the attempts of this kind mean.
-pub(super) const FORMAT: u16 = 1;
+pub(super) const FORMAT: u16 = 2;
 
 /// The patch's largest size where the step says none, in bytes.
 pub const LIMIT: u64 = 2 * 1024 * 1024;

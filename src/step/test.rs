@@ -24,8 +24,9 @@ use crate::step::processes::{Command, identity};
 use crate::step::secrets::redactor;
 use crate::step::{Draft, End};
 
-/// What the attempts of this kind mean.
-pub(super) const FORMAT: u16 = 1;
+/// What the attempts of this kind mean. From 2 on a result is one of trees, script and results that no other process of the
+/// attempt had changed.
+pub(super) const FORMAT: u16 = 2;
 
 pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: &TestAsk) -> Draft<'a> {
     match ask.script {
@@ -306,6 +307,7 @@ impl Session<'_> {
                 self.place,
                 Command {
                     argv: self.argv(&result)?,
+                    stdin: None,
                     env: &self.ask.env,
                     extra: vec![("FLOW_RESULT".into(), result.display().to_string())],
                     secrets,

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use super::StoreError;
+use crate::hostile::open_regular;
 
 /// A path under `root/tmp` that this process has not used yet. Whoever creates it does so exclusively and asks again if it is
 /// taken: another host may have a process of the same number.
@@ -121,7 +122,7 @@ fn replace(path: &Path, dir: &Path, bytes: &[u8], durable: bool) -> Result<PathB
 /// # Errors
 /// If it is longer, or cannot be read.
 pub fn read_bounded(path: &Path, max: u64) -> Result<Option<Vec<u8>>, StoreError> {
-    match File::open(path) {
+    match open_regular(path) {
         Ok(file) => read_open(&file, path, max).map(Some),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(StoreError::io("open", path)(e)),

@@ -4,7 +4,7 @@
 //! line's own checksum and key, so that neither a stale index nor a changed file can give a wrong answer: a line that is not
 //! where it should be is looked for in the whole file. Whether an attempt settles anything is not decided here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -41,6 +41,8 @@ pub struct Index {
     pub(super) open: Mutex<HashMap<u32, Arc<File>>>,
     pub(super) damage: Mutex<Vec<Damage>>,
     folder: Option<(i64, i64)>,
+    /// What lies among the record files and is none.
+    odd: HashSet<PathBuf>,
 }
 
 /// What the index needs of a line.
@@ -74,6 +76,7 @@ impl Index {
             open: Mutex::default(),
             damage: Mutex::default(),
             folder: None,
+            odd: HashSet::new(),
         };
         let listed = index.list()?;
         let mut fresh = 0;
@@ -141,6 +144,7 @@ impl Index {
             let Ok(name) = entry.file_name().into_string() else { continue };
             if name.ends_with(".jsonl") && self.own.as_ref() != Some(&name) {
                 match fs::metadata(entry.path()) {
+                    Ok(meta) if !meta.is_file() => self.odd(entry.path()),
                     Ok(meta) => drop(found.insert(name.clone(), FileState::of(name, &meta))),
                     Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                     Err(e) => return Err(io(e)),
@@ -148,6 +152,14 @@ impl Index {
             }
         }
         Ok(found)
+    }
+
+    /// Something that is no record file: never opened, since reading a pipe or a device may never end. Said once.
+    fn odd(&mut self, path: PathBuf) {
+        let why = "it is no regular file, and is left alone; remove it".to_owned();
+        if self.odd.insert(path.clone()) {
+            self.say([Damage { path, line: None, why }]);
+        }
     }
 
     /// Reads what a file holds beyond what is known. Gives the number of lines.
@@ -245,8 +257,8 @@ impl Index {
         let Some(listed) = listed.filter(|_| sound) else {
             // Something was removed or rewritten: nothing that is known can be built upon.
             let new = Self::load(&self.root)?;
-            let (own, added) = (self.own.take(), std::mem::take(&mut self.added));
-            *self = Self { own, added, ..new };
+            let (own, added, odd) = (self.own.take(), std::mem::take(&mut self.added), std::mem::take(&mut self.odd));
+            *self = Self { own, added, odd, ..new };
             return Ok(());
         };
         let before = self.rows.damage.len();

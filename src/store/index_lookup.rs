@@ -11,6 +11,7 @@ use super::index::{Index, kind_code, near_hash, wide_hash};
 use super::index_cache::Row;
 use super::{Damage, StoreError, records};
 use crate::attempt::{Ended, Line, Started};
+use crate::hostile::open_regular;
 use crate::key::ActionKey;
 use crate::names::Axes;
 
@@ -218,7 +219,7 @@ impl Index {
         if open.len() >= OPEN_FILES {
             open.clear();
         }
-        let opened = Arc::new(File::open(path)?);
+        let opened = Arc::new(open_regular(path)?);
         open.insert(file, Arc::clone(&opened));
         Ok(opened)
     }

@@ -5,7 +5,7 @@
 //! with their holders, so that nobody ever has to remove one. Slots of the host are locked in `slots`.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -13,8 +13,12 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 
 use super::StoreError;
+use crate::hostile::open_regular;
 use crate::key::ActionKey;
 use crate::names::RunId;
+
+/// More than a million runs would need.
+const MAX_ORDER: u64 = 64 << 20;
 
 /// The file whose bytes stand for action keys.
 #[derive(Debug)]
@@ -40,9 +44,14 @@ impl KeyLocks {
     /// # Errors
     /// If the lock file cannot be made.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
-        let path = root.join("locks/keys");
-        open_lock_file(&path)?;
-        Ok(Self { path })
+        let locks = Self::of(root);
+        open_lock_file(&locks.path)?;
+        Ok(locks)
+    }
+
+    /// The same without touching anything: of a store that is only read, nobody takes one.
+    pub(super) fn of(root: &Path) -> Self {
+        Self { path: root.join("locks/keys") }
     }
 
     /// Takes the lock of a key, or gives `None` if somebody has it, in this process or another.
@@ -91,7 +100,10 @@ impl RunLock {
         }
         let file = open_lock_file(&path)?;
         match set_lock(&file, range(0, 0)) {
-            Ok(true) => Ok(Self { _file: file }),
+            Ok(true) => {
+                note_begin(root, run)?;
+                Ok(Self { _file: file })
+            }
             Ok(false) => Err(StoreError::Exists { path }),
             Err(e) => Err(StoreError::io("lock", &path)(e)),
         }
@@ -104,12 +116,27 @@ impl RunLock {
     /// If the system does not say.
     pub fn is_alive(root: &Path, run: &RunId) -> Result<bool, StoreError> {
         let path = run_lock_path(root, run);
-        match File::open(&path) {
+        match open_regular(&path) {
             Ok(file) => asks_locked(&file, range(0, 0)).map_err(StoreError::io("ask for the lock of", &path)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(e) => Err(StoreError::io("open", &path)(e)),
         }
     }
+}
+
+/// Adds a run to those that have begun. One short line, appended at once: two runs never mix theirs.
+fn note_begin(root: &Path, run: &RunId) -> Result<(), StoreError> {
+    let path = root.join("runs/order");
+    let file = File::options().create(true).append(true).open(&path);
+    file.and_then(|mut file| file.write_all(format!("{run}\n").as_bytes())).map_err(StoreError::io("write", &path))
+}
+
+/// The runs in the order in which they began, as they noted it themselves: a clock that was set back does not change it. Runs
+/// of other stores, copied in, are not among them.
+#[must_use]
+pub fn begun(root: &Path) -> Vec<RunId> {
+    let text = super::read_bounded(&root.join("runs/order"), MAX_ORDER).ok().flatten().unwrap_or_default();
+    String::from_utf8_lossy(&text).lines().map(RunId::from).collect()
 }
 
 fn run_lock_path(root: &Path, run: &RunId) -> PathBuf {

@@ -20,7 +20,7 @@ mod tests;
 pub use cas::Cas;
 pub use files::{read_bounded, write_durable};
 pub use index::{Index, near_hash};
-pub use locks::{KeyLock, KeyLocks, RunLock};
+pub use locks::{KeyLock, KeyLocks, RunLock, begun};
 pub use records::{RecordWriter, Records, read_records};
 
 /// What went wrong with the store. Every variant says where.
@@ -160,6 +160,13 @@ impl Store {
         std::fs::remove_file(&probe).map_err(refused)?;
         let locks = KeyLocks::open(root)?;
         Ok(Self { root: root.to_owned(), cas: Arc::new(Cas::open(root)), locks })
+    }
+
+    /// Opens the store to read what it holds. Touches nothing, so that one on a disk that cannot be written serves, and one
+    /// that is not there is empty. What needs to write finds out when it does.
+    #[must_use]
+    pub fn to_read(root: &Path) -> Self {
+        Self { root: root.to_owned(), cas: Arc::new(Cas::open(root)), locks: KeyLocks::of(root) }
     }
 
     /// Where bare mirrors of repositories lie.

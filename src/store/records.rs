@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::{Cas, Damage, StoreError, files};
 use crate::attempt::Line;
 use crate::digest::Digest;
+use crate::hostile::open_regular;
 use crate::names::RunId;
 
 /// The longest line that is written or read.
@@ -255,7 +256,7 @@ pub(super) fn scan(
     count: u64,
     mut each: impl FnMut(u64, u64, Result<&[u8], &'static str>),
 ) -> Result<End, StoreError> {
-    let mut file = File::open(path).map_err(StoreError::io("open", path))?;
+    let mut file = open_regular(path).map_err(StoreError::io("open", path))?;
     file.seek(SeekFrom::Start(offset)).map_err(StoreError::io("read", path))?;
     let mut end = End { torn: None, offset, count };
     let mut buffer = vec![0; 256 * 1024];

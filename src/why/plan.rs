@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
+use crate::manifest::goals_line;
 use crate::plan::{Missing, Plan};
 use crate::text::{Table, wrap};
 use crate::why::change::Shown;
@@ -44,12 +45,23 @@ pub fn json(plan: &Plan, forecasts: &[Forecast], lacking: &[Missing], estimate: 
         .collect();
     let lacking = missing(plan, forecasts, lacking);
     let execute = executed(forecasts);
+    let goals: Vec<serde_json::Value> = plan
+        .manifest
+        .pipeline
+        .goals
+        .iter()
+        .map(|goal| {
+            let goal = &goal.value;
+            json!({"level": goal.level.word(), "rate": goal.rate.word(), "least": goal.least})
+        })
+        .collect();
     let mut document = json!({
         "pipeline": plan.manifest.pipeline.name.value,
         "actions": actions,
         "execute": execute,
         "reuse": forecasts.iter().filter(|said| said.state == State::Reused).count(),
         "missing": lacking.iter().map(|lacks| json!({"what": lacks.what, "hint": lacks.hint})).collect::<Vec<_>>(),
+        "goals": goals,
     });
     estimate.add_to(&mut document);
     document
@@ -91,6 +103,11 @@ pub fn text(plan: &Plan, forecasts: &[Forecast], lacking: &[Missing], estimate: 
         }
     }
     text.push('\n');
+    if let Some(goals) = goals_line(&plan.manifest.pipeline) {
+        for line in wrap(&goals, 78) {
+            text.push_str(&format!("{line}\n"));
+        }
+    }
     text.push_str(&summary(plan, forecasts));
     text.push_str(&estimate.text());
     text

@@ -4,10 +4,11 @@
 //! It does not say how nodes fit together: that is `check`.
 
 mod agents;
-mod env;
+mod envs;
 mod money;
 mod pipeline;
 mod providers;
+mod readings;
 mod steps;
 mod top;
 
@@ -78,11 +79,18 @@ const COMMAND: In = In::Step(Kind::Command);
 
 /// Every node, in the order of the reference.
 pub(super) fn forms() -> impl Iterator<Item = &'static Form> {
-    [top::FORMS, pipeline::FORMS, agents::FORMS, providers::FORMS, money::FORMS, env::FORMS, steps::FORMS]
-        .into_iter()
-        .flatten()
+    let subjects = [
+        top::FORMS,
+        pipeline::FORMS,
+        agents::FORMS,
+        readings::FORMS,
+        providers::FORMS,
+        money::FORMS,
+        envs::FORMS,
+        steps::FORMS,
+    ];
+    subjects.into_iter().flatten()
 }
 
 /// Words of the design that this version does not read, so that a flaw can say that instead of guessing.
-pub(super) const LATER: &[&str] =
-    &["asset", "goals", "with", "second-session", "pattern", "exclusive", "from", "overlay"];
+pub(super) const LATER: &[&str] = &["asset", "with", "second-session", "pattern", "exclusive", "from", "overlay"];

@@ -62,7 +62,7 @@ pub(super) const FORMS: &[Form] = &[
         repeat: true,
         inner: In::On,
         must: &["command"],
-        meaning: "Tells somebody: runs a command with the event as JSON on its standard input, for a minute at most. Whatever becomes of it, the run goes on.",
+        meaning: "Tells somebody: runs a command with the event as JSON on its standard input, for half a minute at most. Whatever becomes of it, the run goes on.",
         example: "on lane-closed breaker run-finished { command \"notify-send\" \"flow\" }",
         ..NODE
     },

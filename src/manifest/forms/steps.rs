@@ -86,6 +86,14 @@ pub(super) const FORMS: &[Form] = &[
         ..NODE
     },
     Form {
+        name: "leaks",
+        within: &[In::Step(Kind::Agent)],
+        args: &[one("what to do", Ty::Word(&["refuse", "record"]))],
+        meaning: "What becomes of an agent whose prompt or tree holds lines of the human's change: `refuse` does not start it, which is so if nothing is said; `record` starts it and marks the job LEAK. An adapter that uses `{human-change}` is not looked at.",
+        example: "leaks record",
+        ..NODE
+    },
+    Form {
         name: "protect",
         within: &[In::Step(Kind::Patch)],
         args: &[some("glob", Ty::Glob)],

@@ -18,6 +18,7 @@ impl Dispatcher {
             let Some(Rank { node, .. }) = next else { break };
             match self.reserved(node) {
                 Some(kind) => self.aside.push((node, kind)),
+                None if self.hold(node) => {}
                 None => self.start(node, finished),
             }
             self.settle_fresh();
@@ -99,13 +100,15 @@ impl Dispatcher {
             return self.break_off(error.to_string());
         }
         for started in &left.dead {
-            let end = interrupted(started, &self.run);
+            let end = interrupted(&self.context.store, started, &self.run);
             self.index.add(Arc::new(end.clone()));
             self.write(Line::Ended(end), Token::Nothing);
         }
         let adopts = left.finished.as_ref().map(|finished| finished.run.clone());
         self.states.set(node, State::Running);
-        self.holding += usize::from(!self.plan().nodes[node].holds.is_empty());
+        self.holding += usize::from(self.bounded(node));
+        // What another run's agent had finished is only read.
+        let own = if adopts.is_none() { self.enter(node) } else { None };
         let plan = self.context.plan.clone();
         let step = plan.step(node).name.value.to_string();
         let axes = plan.nodes[node].axes.clone();
@@ -167,7 +170,7 @@ impl Dispatcher {
             locks: granted.descriptors(&lock),
             slots: granted.pairs(),
             cores: self.leases.cores(&granted),
-            stop: self.stop.subscribe(),
+            stop: own.unwrap_or_else(|| self.stop.subscribe()),
         };
         let finished = finished.clone();
         tokio::spawn(async move {
@@ -182,6 +185,9 @@ impl Dispatcher {
             }
             let done = match refused {
                 Some(why) => Done::failed(Failure::new(Cause::HarnessFault, &why)),
+                None if *work.stop.borrow() != Stop::No => {
+                    Done::failed(Failure::new(Cause::Interrupted, "stopped before it began"))
+                }
                 None => caught(execute(work)).await,
             };
             // The dispatcher outlives every executor: it waits until none is running.

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
+use super::again::Next;
 use super::*;
 
 impl Dispatcher {
@@ -19,6 +20,10 @@ impl Dispatcher {
             && let Err(failure) = command::publish(&self.context, ask, &done.outputs)
         {
             done.outcome = Outcome::Failed(failure);
+        }
+        self.traffic.adoptable.remove(&key);
+        if self.traffic.gone(node) {
+            self.uncharged(node, &mut done);
         }
         let ended = Arc::new(Ended {
             attempt,
@@ -43,7 +48,7 @@ impl Dispatcher {
             slots: granted.names(),
         });
         self.leases.give_back(granted);
-        self.holding -= usize::from(!plan.nodes[node].holds.is_empty());
+        self.holding -= usize::from(self.bounded(node));
         for (node, _) in std::mem::take(&mut self.aside) {
             self.make_ready(node);
         }
@@ -53,57 +58,23 @@ impl Dispatcher {
         }
         self.ask_budget();
         let settles = ended.outcome.settles();
-        let event = if settles {
-            settled_event(&plan, node, &ended, By::Executed, Vec::new())
-        } else {
-            self.unsettled_event(node, &ended)
+        let next = (!settles).then(|| self.next(node, &ended));
+        let event = match &next {
+            None => settled_event(&plan, node, &ended, By::Executed, Vec::new()),
+            Some(next) => Self::unsettled_event(node, &ended, next),
         };
         let event = self.outbox.hold(Told { event, at: Timestamp::now() });
         self.write(Line::Ended((*ended).clone()), Token::Ended { event, lock });
-        if settles {
-            self.records.remove(&node);
-            self.states.set(node, State::Over { end: End::Settled(ended), by: By::Executed });
-            self.fresh.push(node);
-        } else {
-            self.unsettled(node, &ended);
+        self.leave(node, &ended);
+        self.observe_attempt(node, &ended, !matches!(next, None | Some(Next::Open(_))));
+        match next {
+            None => {
+                self.records.remove(&node);
+                self.states.set(node, State::Over { end: End::Settled(ended), by: By::Executed });
+                self.fresh.push(node);
+            }
+            Some(next) => self.unsettled(node, &ended, next),
         }
-    }
-
-    fn again(&self, node: usize, ended: &Ended) -> bool {
-        let counts = ended.outcome.failure().is_some_and(|failure| failure.cause.counts());
-        let cap = self.plan().step(node).attempts.as_ref().map_or(ATTEMPTS, |attempts| attempts.value);
-        let tried = self.tried.get(&node).copied().unwrap_or(0) + 1;
-        counts && tried < cap && self.draining.is_none() && self.broken.is_none()
-    }
-
-    fn unsettled_event(&self, node: usize, ended: &Ended) -> Event {
-        Event::AttemptFailed {
-            node,
-            axes: ended.axes.clone(),
-            step: ended.step.clone(),
-            attempt: ended.attempt.clone(),
-            outcome: ended.outcome.word().into(),
-            evidence: ended.outcome.failure().map(|failure| failure.evidence.as_str().to_owned()).unwrap_or_default(),
-            again: self.again(node, ended),
-        }
-    }
-
-    fn unsettled(&mut self, node: usize, ended: &Arc<Ended>) {
-        let again = self.again(node, ended);
-        if ended.outcome.failure().is_some_and(|failure| failure.cause.counts()) {
-            *self.tried.entry(node).or_insert(0) += 1;
-        }
-        if again {
-            self.states.set(node, State::Ready);
-            self.make_ready(node);
-            return;
-        }
-        self.records.remove(&node);
-        let because = ended.outcome.failure().map_or_else(String::new, |failure| {
-            format!("{}: {}; {}", failure.cause, failure.evidence.as_str(), failure.cause.next_action())
-        });
-        self.states.set(node, State::Over { end: End::Open(because), by: By::Executed });
-        self.fresh.push(node);
     }
 
     /// Lines became durable: what they say may be told now.
@@ -166,12 +137,13 @@ impl Dispatcher {
             }
             Order::Drain | Order::Kill => {
                 self.draining.get_or_insert_with(Instant::now);
-                self.stop.send_replace(Stop::Now);
+                self.halt(Stop::Now);
             }
         }
     }
 
-    pub(super) fn close(mut self) -> Report {
+    /// Ends the run; gives its last event, which is not told yet.
+    pub(super) fn close(&mut self) -> Event {
         // The writer ends when all it was sent is durable.
         self.writer = None;
         self.outbox.abandon();
@@ -213,8 +185,7 @@ impl Dispatcher {
             (None, None, 0) => 0,
             (None, None, _) => 3,
         };
-        let finished = Event::RunFinished { run: self.run.clone(), jobs: jobs.len(), actions, classes, open, exit };
-        self.tell(finished.clone());
-        Report { finished, exit }
+        let (lanes, paused) = (self.shut_lanes(), self.pauses());
+        Event::RunFinished { run: self.run.clone(), jobs: jobs.len(), actions, classes, open, lanes, paused, exit }
     }
 }

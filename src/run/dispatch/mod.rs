@@ -19,7 +19,8 @@ use crate::outcome::{Cause, Failure, Outcome};
 use crate::plan::{Ask, Plan};
 use crate::run::budget::Purse;
 use crate::run::decide::{ATTEMPTS, Decision, decide_again};
-use crate::run::execute::{Left, Work, caught, execute};
+use crate::run::execute::{Left, Work, adoptable, caught, execute};
+use crate::run::hooks::Hooks;
 use crate::run::journal::Journal;
 use crate::run::leases::{Granted, Leases, Taken};
 use crate::run::outbox::{Outbox, Ticket};
@@ -30,16 +31,21 @@ use crate::step::{Context, Done, End, Ends, SomeEnds, Stop, classify, command};
 use crate::store::{Index, KeyLock};
 use crate::units::Usd;
 
+mod again;
 mod begin;
 mod end;
+mod lanes;
 mod over;
 mod parts;
+mod pause;
 mod pay;
 mod rank;
+mod traffic;
 
 use over::settled_event;
 pub use parts::{Observer, Options, Order, Parts, Report};
 use rank::{Rank, commit_ranks};
+use traffic::Traffic;
 
 /// How often a key or a slot that somebody else holds is asked for again.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
@@ -122,6 +128,8 @@ pub struct Dispatcher {
     purse: Option<Purse>,
     /// Agents that wait for others to tell what they cost.
     unpaid: Vec<usize>,
+    traffic: Traffic,
+    hooks: Hooks,
 }
 
 impl Dispatcher {
@@ -134,6 +142,13 @@ impl Dispatcher {
         let actions = context.plan.nodes.len();
         let jobs = context.plan.jobs.len();
         let commit_ranks = commit_ranks(&context.plan);
+        let traffic = Traffic::new(&context.plan, options.go_on, adoptable(&context.store, &index));
+        let mut frame = serde_json::Map::new();
+        frame.insert("run".into(), run.as_str().into());
+        frame.insert("pipeline".into(), context.plan.manifest.pipeline.name.value.clone().into());
+        frame.insert("manifest".into(), manifest.clone().into());
+        let on = context.plan.manifest.pipeline.on.clone();
+        let hooks = Hooks::new(on, context.machine.variables.clone(), frame);
         Self {
             context,
             run,
@@ -166,6 +181,8 @@ impl Dispatcher {
             commit_ranks,
             purse,
             unpaid: Vec::new(),
+            traffic,
+            hooks,
         }
     }
 
@@ -188,6 +205,7 @@ impl Dispatcher {
     fn send(&mut self) {
         while let Some(told) = self.outbox.pop() {
             self.journal.see(&told);
+            self.hooks.see(&told);
             for observer in &mut self.observers {
                 observer.see(&told);
             }
@@ -213,12 +231,22 @@ impl Dispatcher {
             }
         }
         loop {
-            if self.draining.is_none() && self.broken.is_none() {
+            let goes_on = self.draining.is_none() && self.broken.is_none();
+            if goes_on {
+                self.pump();
                 self.start_ready(&finished);
+                // Whoever was let in may have found that another has to go first.
+                while self.could_pump() {
+                    self.pump();
+                    self.start_ready(&finished);
+                }
+                self.give_up();
+                self.settle_fresh();
             }
             if self.is_over() {
                 break;
             }
+            let moment = self.next_moment().filter(|_| goes_on).map(tokio::time::Instant::from_std);
             let ask_again = !self.contended.is_empty() && self.draining.is_none();
             let grace = self.draining.map(|since| self.options.drain.saturating_sub(since.elapsed()));
             tokio::select! {
@@ -228,15 +256,35 @@ impl Dispatcher {
                     None => self.cannot_write(),
                 },
                 Some(order) = orders.recv() => self.obey(order),
+                Some(answer) = self.traffic.heard.recv() => self.hear(answer),
+                text = self.hooks.ended() => {
+                    if let Some(text) = text {
+                        self.tell(Event::Notice { text });
+                    }
+                }
+                () = tokio::time::sleep_until(moment.unwrap_or_else(tokio::time::Instant::now)), if moment.is_some() => {}
                 () = tokio::time::sleep(ASK_AGAIN), if ask_again => self.ask_again(),
                 () = tokio::time::sleep(pay::ASK_BUDGET), if !self.unpaid.is_empty() => self.ask_budget(),
                 () = tokio::time::sleep(grace.unwrap_or_default()), if grace.is_some() && *self.stop.borrow() == Stop::No => {
-                    self.stop.send_replace(Stop::Polite);
+                    self.halt(Stop::Polite);
                 }
             }
             self.settle_fresh();
         }
-        self.close()
+        let finished = self.close();
+        // Whoever is told of the end is told before flow goes.
+        self.hooks.see(&Told { event: finished.clone(), at: Timestamp::now() });
+        for text in self.hooks.last().await {
+            self.tell(Event::Notice { text });
+        }
+        let exit = if let Event::RunFinished { exit, .. } = &finished { *exit } else { 3 };
+        self.tell(finished.clone());
+        Report { finished, exit }
+    }
+
+    fn halt(&mut self, level: Stop) {
+        self.stop.send_replace(level);
+        self.traffic.stop_all(level);
     }
 
     fn is_over(&self) -> bool {
@@ -246,7 +294,7 @@ impl Dispatcher {
             && self.aside.is_empty()
             && self.contended.is_empty()
             && self.unpaid.is_empty();
-        idle && (stopped || waiting)
+        idle && (stopped || (waiting && self.traffic.held() == 0))
     }
 
     /// The pipeline whose budget an action's attempts are on, if they cost anything.
@@ -362,8 +410,14 @@ impl Dispatcher {
 
     fn make_ready(&mut self, node: usize) {
         let rank = self.rank(node);
-        let holds_nothing = self.plan().nodes[node].holds.is_empty();
-        self.ready[usize::from(holds_nothing)].push(rank);
+        self.ready[usize::from(!self.bounded(node))].push(rank);
+    }
+
+    /// Whether what an action holds, or its lane's width, bounds how many of its like run, so that `--jobs` does not.
+    fn bounded(&self, node: usize) -> bool {
+        let lane = |candidate: usize| &self.traffic.lanes[self.traffic.candidates[candidate].lane].lane;
+        !self.plan().nodes[node].holds.is_empty()
+            || traffic::candidate_of(self.plan(), node).is_some_and(|candidate| lane(candidate).has_width())
     }
 
     fn rank(&self, node: usize) -> Rank {

@@ -43,6 +43,7 @@ impl Dispatcher {
     /// Looks at everything that waited for actions which are over now.
     pub(super) fn settle_fresh(&mut self) {
         while let Some(node) = self.fresh.pop() {
+            self.observe_end(node);
             for sharer in self.sharing.remove(&node).unwrap_or_default() {
                 match self.states.end(node).clone() {
                     End::Settled(ended) => self.served(sharer, ended, By::Shared(node), Vec::new()),

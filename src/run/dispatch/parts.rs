@@ -37,6 +37,10 @@ pub struct Options {
     pub wanted: Vec<bool>,
     /// Which actions are executed though an attempt is there, and why.
     pub again: Vec<Again>,
+    /// How long the run stays when nothing goes on but waiting for lanes; `None` for not at all.
+    pub wait: Option<Duration>,
+    /// Whether candidates whose breaker trips go on all the same.
+    pub go_on: bool,
 }
 
 /// What a run is made of.

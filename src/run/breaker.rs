@@ -1,0 +1,250 @@
+//! A candidate's breaker: whether its agents fail so much alike that beginning more of them would be a waste.
+//!
+//! Its first jobs go first, as canaries, and a window looks at the last ends. Pure: fed with ends in order, those of earlier runs
+//! that stand today among them, so that a candidate that was paused is paused in the next run too.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::outcome::Cause;
+
+/// Jobs that go first where the manifest does not say, for a candidate whose model has a provider.
+pub const CANARY: u32 = 5;
+/// How many of the last ends are looked at.
+pub const WINDOW: usize = 10;
+/// So many of one cause among them are too many.
+pub const TOO_MANY: usize = 8;
+
+/// Why a candidate is paused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trip {
+    /// The cause.
+    pub cause: Cause,
+    /// So many ends were of it …
+    pub count: usize,
+    /// … of so many looked at.
+    pub of: usize,
+    /// Whether they were the first ones.
+    pub canary: bool,
+    /// The line that shows the last of them.
+    pub evidence: String,
+}
+
+/// Whether an agent of the candidate may be begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum May {
+    /// Yes.
+    Begin,
+    /// Once the canaries have shown something.
+    Wait,
+    /// No: the candidate is paused.
+    Paused,
+}
+
+/// The breaker of one candidate.
+#[derive(Debug)]
+pub struct Breaker {
+    canary: usize,
+    watches: bool,
+    /// Whether a person said to go on.
+    overridden: bool,
+    first: Vec<Option<Cause>>,
+    window: VecDeque<Option<Cause>>,
+    begun: BTreeSet<usize>,
+    trip: Option<Trip>,
+    /// The agent cannot work at all: nobody's word helps.
+    broken: bool,
+}
+
+impl Breaker {
+    /// A breaker. `canary` is what the manifest says, `provided` whether the candidate's model has a provider: one without costs
+    /// nothing as far as flow knows, and is not watched unless the manifest says so. `go_on` lets it trip without a pause.
+    #[must_use]
+    pub fn new(canary: Option<u32>, provided: bool, go_on: bool) -> Self {
+        let canary = canary.unwrap_or(if provided { CANARY } else { 0 });
+        Self {
+            canary: canary as usize,
+            watches: canary > 0,
+            overridden: go_on,
+            first: Vec::new(),
+            window: VecDeque::new(),
+            begun: BTreeSet::new(),
+            trip: None,
+            broken: false,
+        }
+    }
+
+    /// Why the candidate is paused, or would be if nobody had said to go on.
+    #[must_use]
+    pub fn trip(&self) -> Option<&Trip> {
+        self.trip.as_ref()
+    }
+
+    /// Whether it goes on though it tripped.
+    #[must_use]
+    pub fn goes_on(&self) -> bool {
+        self.trip.is_some() && self.overridden && !self.broken
+    }
+
+    /// Whether an agent may be begun.
+    #[must_use]
+    pub fn may_begin(&self, node: usize) -> May {
+        if self.trip.is_some() && (self.broken || !self.overridden) {
+            return May::Paused;
+        }
+        let shown = self.first.len() >= self.canary
+            || self.first.iter().any(Option::is_none)
+            || self.first.iter().collect::<BTreeSet<_>>().len() > 1;
+        let place = self.begun.len() + self.first.len() < self.canary;
+        if shown || self.overridden || place || self.begun.contains(&node) { May::Begin } else { May::Wait }
+    }
+
+    /// An agent begins.
+    pub fn begin(&mut self, node: usize) {
+        self.begun.insert(node);
+    }
+
+    /// An action ended without a word on the candidate: another may take its place.
+    pub fn left(&mut self, node: usize) {
+        self.begun.remove(&node);
+    }
+
+    /// An action of the candidate ended well, or for a cause. Says whether that trips the breaker.
+    pub fn ended(&mut self, node: usize, cause: Option<Cause>, evidence: &str) -> bool {
+        self.begun.remove(&node);
+        if self.first.len() < self.canary {
+            self.first.push(cause);
+        }
+        self.look(cause, evidence)
+    }
+
+    /// An attempt failed and is tried again: it is looked at, and is no end.
+    pub fn failed(&mut self, cause: Cause, evidence: &str) -> bool {
+        self.look(Some(cause), evidence)
+    }
+
+    /// The agent cannot work at all.
+    pub fn broken(&mut self, cause: Cause, evidence: &str) -> bool {
+        self.broken = true;
+        self.trip.get_or_insert(Trip { cause, count: 1, of: 1, canary: false, evidence: evidence.to_owned() });
+        true
+    }
+
+    fn look(&mut self, cause: Option<Cause>, evidence: &str) -> bool {
+        if !self.watches || self.trip.is_some() {
+            return false;
+        }
+        self.window.push_back(cause);
+        if self.window.len() > WINDOW {
+            self.window.pop_front();
+        }
+        let Some(cause) = cause else { return false };
+        let alike = self.first.len() == self.canary && self.first.iter().all(|first| *first == Some(cause));
+        let mut counts: BTreeMap<Cause, usize> = BTreeMap::new();
+        for cause in self.window.iter().flatten() {
+            *counts.entry(*cause).or_default() += 1;
+        }
+        let count = counts.get(&cause).copied().unwrap_or(0);
+        let evidence = evidence.to_owned();
+        if alike {
+            let of = self.first.len();
+            self.trip = Some(Trip { cause, count: of, of, canary: true, evidence });
+        } else if count >= TOO_MANY {
+            self.trip = Some(Trip { cause, count, of: self.window.len(), canary: false, evidence });
+        }
+        self.trip.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn fed(breaker: &mut Breaker, ends: &[Option<Cause>]) -> Option<Trip> {
+        for (node, cause) in ends.iter().enumerate() {
+            breaker.begin(node);
+            breaker.ended(node, *cause, "line");
+        }
+        breaker.trip().cloned()
+    }
+
+    #[test]
+    fn five_first_ends_alike_pause_the_candidate() {
+        let mut breaker = Breaker::new(None, true, false);
+        let trip = fed(&mut breaker, &[Some(Cause::NoPatch); 5]);
+        assert_eq!(trip, Some(Trip { cause: Cause::NoPatch, count: 5, of: 5, canary: true, evidence: "line".into() }));
+        assert_eq!(breaker.may_begin(9), May::Paused);
+    }
+
+    #[test]
+    fn the_others_wait_only_until_the_canaries_differ() {
+        let mut breaker = Breaker::new(Some(3), false, false);
+        for node in 0..3 {
+            assert_eq!(breaker.may_begin(node), May::Begin);
+            breaker.begin(node);
+        }
+        assert_eq!(breaker.may_begin(3), May::Wait);
+        assert_eq!(breaker.may_begin(1), May::Begin, "a canary that is tried again");
+        breaker.ended(0, Some(Cause::NoPatch), "");
+        assert_eq!(breaker.may_begin(3), May::Wait);
+        breaker.left(1);
+        assert_eq!(breaker.may_begin(3), May::Begin, "in place of one that said nothing");
+        breaker.begin(3);
+        assert_eq!(breaker.may_begin(4), May::Wait);
+        breaker.ended(2, Some(Cause::Crashed), "");
+        assert_eq!(breaker.may_begin(4), May::Begin);
+    }
+
+    #[test]
+    fn eight_of_the_last_ten_pause_it_and_seven_do_not() {
+        let bad = Some(Cause::ToolOutputMissing);
+        let mut breaker = Breaker::new(None, true, false);
+        assert_eq!(fed(&mut breaker, &[None, bad, bad, bad, bad, None, bad, bad, bad, None, None]), None);
+        let mut breaker = Breaker::new(None, true, false);
+        let trip = fed(&mut breaker, &[None, bad, bad, bad, bad, None, bad, bad, bad, bad]);
+        assert_eq!(trip.map(|trip| (trip.count, trip.of, trip.canary)), Some((8, 10, false)));
+    }
+
+    #[test]
+    fn an_agent_without_a_provider_is_not_watched_unless_the_manifest_says_so() {
+        assert_eq!(fed(&mut Breaker::new(None, false, false), &[Some(Cause::NoPatch); 50]), None);
+        assert_eq!(fed(&mut Breaker::new(Some(0), true, false), &[Some(Cause::NoPatch); 50]), None);
+        assert!(fed(&mut Breaker::new(Some(2), false, false), &[Some(Cause::NoPatch); 2]).is_some());
+    }
+
+    #[test]
+    fn a_person_may_say_to_go_on_but_not_with_an_agent_that_cannot_work() {
+        let mut breaker = Breaker::new(None, true, true);
+        assert!(fed(&mut breaker, &[Some(Cause::NoPatch); 5]).is_some());
+        assert_eq!(breaker.may_begin(9), May::Begin);
+        assert!(breaker.goes_on());
+        breaker.broken(Cause::MissingModule, "No module named 'mcp'");
+        assert_eq!(breaker.may_begin(9), May::Paused);
+    }
+
+    proptest! {
+        /// Whatever ends come, whoever waits waits for somebody, and a mixed lot pauses nobody.
+        #[test]
+        fn nobody_waits_for_nobody(canary in 0_u32..7, ends in proptest::collection::vec(0_u8..4, 0..40)) {
+            let mut breaker = Breaker::new(Some(canary), true, false);
+            let mut next = 0;
+            for end in ends {
+                while breaker.may_begin(next) == May::Begin && next < 1000 && breaker.begun.len() < 8 {
+                    breaker.begin(next);
+                    next += 1;
+                }
+                if breaker.may_begin(next) == May::Wait {
+                    prop_assert!(!breaker.begun.is_empty());
+                }
+                let Some(node) = breaker.begun.iter().next().copied() else { break };
+                match end {
+                    0 => breaker.left(node),
+                    1 => drop(breaker.ended(node, None, "")),
+                    2 => drop(breaker.ended(node, Some(Cause::NoPatch), "")),
+                    _ => drop(breaker.ended(node, Some(Cause::Crashed), "")),
+                }
+            }
+        }
+    }
+}

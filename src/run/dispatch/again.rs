@@ -1,0 +1,104 @@
+//! What becomes of an action whose attempt did not settle it: tried again after a while, once its lane opens, or not in this run.
+
+use std::cmp::Reverse;
+use std::time::{Duration, Instant};
+
+use super::lanes::millis;
+use super::traffic::{candidate_of, lot};
+use super::*;
+use crate::outcome::Shuts;
+use crate::run::backoff::{Wait, wait};
+use crate::units::human_span;
+
+/// What is to become of it.
+pub(super) enum Next {
+    /// It is tried again after so long.
+    After(Duration),
+    /// It waits for its lane.
+    Lane,
+    /// It stays open, for this reason.
+    Open(String),
+}
+
+impl Dispatcher {
+    /// What is to become of an action after an attempt that did not settle it.
+    pub(super) fn next(&self, node: usize, ended: &Ended) -> Next {
+        let Some(failure) = ended.outcome.failure() else { return Next::Open("it did not end".into()) };
+        let because = || format!("{}: {}; {}", failure.cause, failure.evidence.as_str(), failure.cause.next_action());
+        let waits = failure.cause.shuts() == Shuts::Lane || failure.cause == Cause::LaneClosed;
+        if self.draining.is_some() || self.broken.is_some() {
+            return Next::Open(because());
+        }
+        if waits && candidate_of(&self.context.plan, node).is_some() {
+            return Next::Lane;
+        }
+        let cap = self.plan().step(node).attempts.as_ref().map_or(ATTEMPTS, |attempts| attempts.value);
+        let tried = self.tried.get(&node).copied().unwrap_or(0) + 1;
+        if !failure.cause.counts() || tried >= cap {
+            return Next::Open(because());
+        }
+        match wait(failure.cause.owner(), tried, failure.evidence.as_str(), lot()) {
+            Wait::For(span) => Next::After(span),
+            Wait::TooLong(span) => {
+                Next::Open(format!("{}; the provider asks for a wait of {}", because(), human_span(span)))
+            }
+        }
+    }
+
+    /// The same as an event.
+    pub(super) fn unsettled_event(node: usize, ended: &Ended, next: &Next) -> Event {
+        Event::AttemptFailed {
+            node,
+            axes: ended.axes.clone(),
+            step: ended.step.clone(),
+            attempt: ended.attempt.clone(),
+            outcome: ended.outcome.word().into(),
+            evidence: ended.outcome.failure().map(|failure| failure.evidence.as_str().to_owned()).unwrap_or_default(),
+            again: !matches!(next, Next::Open(_)),
+            retry_in_ms: match next {
+                Next::After(span) => Some(millis(*span)),
+                Next::Lane | Next::Open(_) => None,
+            },
+        }
+    }
+
+    /// Brings it about.
+    pub(super) fn unsettled(&mut self, node: usize, ended: &Ended, next: Next) {
+        if let Some(failure) = ended.outcome.failure() {
+            if failure.cause.counts() {
+                *self.tried.entry(node).or_insert(0) += 1;
+            }
+            self.traffic.last.insert(node, (failure.cause, failure.evidence.as_str().to_owned()));
+        }
+        match next {
+            Next::After(span) => {
+                self.states.set(node, State::Held);
+                self.traffic.delayed.push(Reverse((Instant::now() + span, node)));
+            }
+            Next::Lane => {
+                self.states.set(node, State::Held);
+                let rank = self.rank(node);
+                if let Some(candidate) = candidate_of(&self.context.plan, node) {
+                    let lane = self.traffic.candidates[candidate].lane;
+                    self.traffic.lanes[lane].queue.push(rank);
+                }
+            }
+            Next::Open(because) => {
+                self.records.remove(&node);
+                self.states.set(node, State::Over { end: End::Open(because), by: By::Executed });
+                self.fresh.push(node);
+            }
+        }
+    }
+
+    /// Wakes those whose time has come.
+    pub(super) fn wake_delayed(&mut self, now: Instant) {
+        while let Some(Reverse((at, node))) = self.traffic.delayed.peek().copied() {
+            if at > now {
+                return;
+            }
+            self.traffic.delayed.pop();
+            self.wake(node);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! The commands of `on`: somebody is told, and whatever comes of it the run goes on.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use crate::event::{Event, Told};
+use crate::manifest::{Moment, On};
+use crate::process;
+
+/// How long a command may take.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// The commands of a pipeline, and those under way.
+pub struct Hooks {
+    on: Vec<On>,
+    variables: BTreeMap<String, String>,
+    /// What every command is told beside the event.
+    frame: serde_json::Map<String, serde_json::Value>,
+    under_way: JoinSet<Option<String>>,
+}
+
+impl Hooks {
+    /// The commands of a pipeline. They get flow's own environment.
+    #[must_use]
+    pub fn new(
+        on: Vec<On>,
+        variables: BTreeMap<String, String>,
+        frame: serde_json::Map<String, serde_json::Value>,
+    ) -> Self {
+        Self { on, variables, frame, under_way: JoinSet::new() }
+    }
+
+    /// Starts what is to be run at an event.
+    pub fn see(&mut self, told: &Told) {
+        let moment = match &told.event {
+            // Told when it closes, not each time that it is tried in vain.
+            Event::LaneClosed { tries: 0, .. } => Moment::LaneClosed,
+            Event::Breaker { .. } => Moment::Breaker,
+            Event::RunFinished { .. } => Moment::RunFinished,
+            _ => return,
+        };
+        for on in self.on.iter().filter(|on| on.moments.contains(&moment)) {
+            let Ok(serde_json::Value::Object(mut text)) = serde_json::to_value(told) else { continue };
+            for (name, value) in &self.frame {
+                text.entry(name.clone()).or_insert_with(|| value.clone());
+            }
+            let input = serde_json::Value::Object(text).to_string().into_bytes();
+            let (argv, variables) = (on.command.clone(), self.variables.clone());
+            self.under_way.spawn(async move {
+                let told = process::answer_to(Some(input), &argv, &variables, Path::new("."), LIMIT).await;
+                told.err().map(|why| format!("the command of `on`, `{}`: {why}", argv.join(" ")))
+            });
+        }
+    }
+
+    /// Waits for one that is under way; says what went wrong. Never comes back if none is.
+    pub async fn ended(&mut self) -> Option<String> {
+        match self.under_way.join_next().await {
+            Some(result) => result.ok().flatten(),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Waits for all that are under way: each has its limit.
+    pub async fn last(&mut self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        while let Some(result) = self.under_way.join_next().await {
+            wrong.extend(result.ok().flatten());
+        }
+        wrong
+    }
+}
