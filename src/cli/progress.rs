@@ -116,7 +116,6 @@ fn line(plan: &Plan, event: &Event) -> Option<String> {
             let speedup = speedup.map_or_else(String::new, |speedup| format!(" {}x", Ratio(speedup)));
             format!("{job}  {class}{speedup}")
         }
-        Event::BudgetReached { limit, because, .. } if limit != "per-job" => because.clone(),
         Event::LaneClosed { lane, cause, evidence, remedy, stopped, tries, again_in_ms } => {
             let again = human_span(Duration::from_millis(*again_in_ms));
             if *tries > 0 {
@@ -150,6 +149,7 @@ fn line(plan: &Plan, event: &Event) -> Option<String> {
             let word = if *overridden { "would be" } else { "is" };
             format!("candidate {candidate} {word} paused: {cause}{which}: {evidence}; {then}")
         }
+        Event::BudgetReached { limit, because, .. } if limit != "per-job" => because.clone(),
         Event::Draining { running } => {
             format!("stopping: nothing more is begun, {running} actions may finish; once more kills them")
         }

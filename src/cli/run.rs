@@ -170,9 +170,9 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
     } else if !args.quiet {
         observers.push(progress::for_terminal(&plan, &wanted));
     }
+    leases.stand_aside();
     let purse = Purse::open(&plan, &path.display().to_string(), &run, &store, &index);
     let purse = purse.map_err(|error| broken(error.to_string()))?;
-    leases.stand_aside();
     let journal = Journal::create(&store.root, &run);
     let manifest = path.display().to_string();
     let dispatcher = Dispatcher::new(Parts {

@@ -124,12 +124,12 @@ pub struct Dispatcher {
     fresh: Vec<usize>,
     jobs_told: Vec<bool>,
     commit_ranks: Vec<usize>,
+    traffic: Traffic,
+    hooks: Hooks,
     /// What agents may cost, if the manifest says an amount.
     purse: Option<Purse>,
     /// Agents that wait for others to tell what they cost.
     unpaid: Vec<usize>,
-    traffic: Traffic,
-    hooks: Hooks,
 }
 
 impl Dispatcher {
@@ -179,10 +179,10 @@ impl Dispatcher {
             fresh: Vec::new(),
             jobs_told: vec![false; jobs],
             commit_ranks,
-            purse,
-            unpaid: Vec::new(),
             traffic,
             hooks,
+            purse,
+            unpaid: Vec::new(),
         }
     }
 
@@ -293,8 +293,9 @@ impl Dispatcher {
         let waiting = self.ready.iter().all(BinaryHeap::is_empty)
             && self.aside.is_empty()
             && self.contended.is_empty()
-            && self.unpaid.is_empty();
-        idle && (stopped || (waiting && self.traffic.held() == 0))
+            && self.unpaid.is_empty()
+            && self.traffic.held() == 0;
+        idle && (stopped || waiting)
     }
 
     /// The pipeline whose budget an action's attempts are on, if they cost anything.
