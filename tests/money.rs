@@ -153,9 +153,7 @@ fn killed_attempts_stay_in_the_ledger_with_what_they_used_and_what_they_wasted()
     }
     let wasted = &flow.flow(&["status", "--json"]).json()["spent"]["all"]["wasted_usd"];
     assert_eq!((&wasted["known"], &wasted["unknown_attempts"]), (&3.0.into(), &3.into()));
-    flow.flow(&["show", "pkg/{one}/tidy/1", "m.kdl"])
-        .settles()
-        .says("that settled nothing");
+    flow.flow(&["show", "pkg/{one}/tidy/1", "m.kdl"]).settles().says("spent     $3.00 + 3 unknown by 3 attempts");
 }
 
 #[test]

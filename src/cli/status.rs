@@ -84,7 +84,7 @@ fn ledger_of(root: &Path, status: &status::Status) -> Option<(Ledger, Manifest)>
         }
     };
     let read = || {
-        let store = Store::open(root)?;
+        let store = Store::to_read(root);
         let index = Index::load(root)?;
         Ledger::read(Rates::of(&manifest.pipeline), &store, &index)
     };
