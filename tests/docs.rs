@@ -17,6 +17,7 @@ const DOCUMENTS: [&str; 9] = [
     "docs/adapters.md",
     "docs/doctor.md",
     "docs/slots.md",
+    "docs/costs.md",
     "docs/keys.md",
     "docs/verdicts.md",
     "docs/store.md",
