@@ -8,6 +8,8 @@
 mod llm;
 mod support;
 
+use std::path::Path;
+
 use llm::{KEY, Llm, Real, Tokens, ends, ledger};
 use support::{Flow, until};
 
@@ -151,4 +153,23 @@ fn claude_code_killed_with_flow_leaves_what_it_had_used_in_the_ledger() {
 #[test]
 fn trae_killed_with_flow_leaves_what_it_had_used_in_the_ledger() {
     outlives_flow(Real::Trae);
+}
+
+#[test]
+fn every_manifest_of_the_manual_can_be_checked_without_an_agent_or_a_key() {
+    let flow = Flow::quickstart();
+    flow.write("prompt.md", "Make {repo.name} faster.\n");
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/agents.md")).unwrap();
+    let blocks = |kind: &str| -> Vec<String> {
+        let begin = format!("```{kind}\n");
+        text.split(&begin).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
+    };
+    flow.write("trae.yaml", &blocks("yaml")[0]);
+    let manifests = blocks("kdl");
+    assert_eq!(manifests.len(), 6, "one for each agent");
+    for manifest in manifests {
+        flow.write("m.kdl", &manifest);
+        let ran = flow.flow(&["check", "m.kdl"]);
+        assert_eq!(ran.code, Some(0), "{manifest}\n{}\n{}", ran.stdout, ran.stderr);
+    }
 }
