@@ -309,6 +309,7 @@ impl Session<'_> {
                     argv: self.argv(&result)?,
                     env: &self.ask.env,
                     extra: vec![("FLOW_RESULT".into(), result.display().to_string())],
+                    stdin: None,
                     secrets,
                     cwd: self.tree(arm)?,
                     label: label.clone(),
