@@ -109,8 +109,22 @@ fn what_an_agent_was_given_is_kept_with_its_attempt_and_holds_no_secret() {
         .says("\"LEVEL\": \"high\"")
         .says("m-1");
     assert!(!said.stdout.contains("sentinel-5c1f0e"));
-    flow.flow(&["show", "{one}"]).settles().says("setup");
+    flow.flow(&["show", "{one}"]).settles().says("setup").says("config config.yaml:").says("limits: {steps: 7}");
     // A rotated key draws nothing again.
     flow.env("MODEL_KEY", "sentinel-77aa31");
     flow.run().settles().executes_nothing();
+}
+
+#[test]
+fn a_config_that_is_not_as_required_is_refused_and_both_files_are_pointed_at() {
+    let mut flow = prompted("{commit.task}\n");
+    flow.write("config.yaml", "# models\nmodels:\n  main:\n    parallel_tool_calls: true\n");
+    flow.replace("agents.kdl", "\"{prompt}\"; version", "\"{prompt}\" \"{config}\"; version");
+    let config = "file act \"act.py\"; config \"config.yaml\" { require \"models.main.parallel_tool_calls\" #false }";
+    flow.replace("m.kdl", "file act \"act.py\"", config);
+    flow.env("COLUMNS", "200");
+    let ran = flow.run();
+    ran.exits(2).says("`models.main.parallel_tool_calls` is true, not #false").says("m.kdl:");
+    ran.says("config.yaml:4 says `parallel_tool_calls: true`");
+    assert!(flow.lines().is_empty());
 }

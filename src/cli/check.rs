@@ -7,6 +7,7 @@ use clap::Args;
 
 use crate::cli::fault::Fault;
 use crate::cli::{open, output};
+use crate::manifest::{Pipeline, goals_line};
 
 /// Arguments of `flow check`.
 #[derive(Debug, Args)]
@@ -42,6 +43,9 @@ pub fn check(args: &CheckArgs) -> Result<ExitCode, Fault> {
                     pipeline.candidates.len(),
                     pipeline.steps.len()
                 ))?;
+                for said in [goals_line(pipeline), elsewhere(pipeline)].into_iter().flatten() {
+                    output::data(format!("    {said}\n"))?;
+                }
                 if let Some((_, other)) = names.iter().find(|(name, _)| *name == pipeline.name.value) {
                     let same = std::fs::canonicalize(other).ok() == std::fs::canonicalize(path).ok();
                     if !same {
@@ -69,4 +73,14 @@ pub fn check(args: &CheckArgs) -> Result<ExitCode, Fault> {
         }
     }
     last.map_or(Ok(ExitCode::SUCCESS), Err)
+}
+
+/// That scripts of tests lie in a folder that only a variable names: no flaw, and not looked at here.
+fn elsewhere(pipeline: &Pipeline) -> Option<String> {
+    let tests = pipeline.repos.iter().flat_map(|repo| repo.tests.iter().map(move |tests| (repo, tests)));
+    let dirs: Vec<String> = tests
+        .filter(|(_, tests)| tests.dir.value.holes().next().is_some())
+        .map(|(repo, tests)| format!("{} in {}", repo.name.value, tests.dir.value))
+        .collect();
+    (!dirs.is_empty()).then(|| format!("test scripts that are yours to give, not looked at here: {}", dirs.join(", ")))
 }

@@ -117,6 +117,33 @@ impl Mirror {
         Self::at(&place)
     }
 
+    /// Whether a source answers within `limit`: of a URL the far end is asked and nothing is fetched, a path is opened.
+    ///
+    /// # Errors
+    /// What `git` says, a reached limit, a path that is no repository, a stream that cannot be read.
+    pub fn reach(source: &Source, limit: Duration) -> Result<(), GitError> {
+        match source {
+            Source::Local(path) => Self::at(path).map(|_| ()),
+            Source::Stream(path) => File::open(path).map(|_| ()).map_err(GitError::io(path)),
+            Source::Url(url) => {
+                let git = Git {
+                    verb: "ls-remote",
+                    of: &without_userinfo(url),
+                    cwd: Path::new("/"),
+                    deadline: Instant::now() + limit,
+                    limit,
+                };
+                git.run(&["ls-remote", "--quiet", "--", url, "HEAD"], None)
+            }
+        }
+    }
+
+    /// Whether the repository says that it lacks the history behind some of its commits.
+    #[must_use]
+    pub fn is_shallow(&self) -> bool {
+        self.objects.parent().is_some_and(|dir| dir.join("shallow").exists())
+    }
+
     /// Where the repository lies.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -18,6 +18,7 @@ mod path;
 mod program;
 mod resolve;
 mod seal;
+mod survey;
 mod take;
 mod write;
 
@@ -31,5 +32,6 @@ pub use objects::{objects_in, objects_of_tree};
 pub use path::{BadPath, TreePath};
 pub use resolve::{BaseRule, Resolved};
 pub use seal::seal;
+pub use survey::{Survey, survey};
 pub use take::{TakeError, TakeLimits, Taken, take};
 pub use write::{Written, overlay, write_tree};

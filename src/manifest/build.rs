@@ -11,7 +11,7 @@ use super::node::{Node, Value};
 use super::read::{Top, missing, read_file};
 use super::{
     Agent, Axis, Candidate, Config, Env, GivenFile, Lane, Pass, Pipeline, Repo, RepoSource, Reuse, SecretFrom,
-    SecretSource, Slot, Spanned, Template, Tests, Tool, commits, config, money, providers, readings, types,
+    SecretSource, Slot, Spanned, Template, Tests, Tool, commits, config, goals, money, providers, readings, types,
 };
 use crate::measure::metric::Better;
 use crate::measure::{Contract, Kind as MetricKind, MetricSpec};
@@ -70,6 +70,7 @@ pub(super) fn pipeline(node: Node<'_>, top: &Top<'_>, report: &Report) -> Option
         agents,
         providers: providers::providers(&top.providers, report),
         on: node.all("on").filter_map(providers::on).collect(),
+        goals: node.child("goals").map(|node| goals::goals(node, report)).unwrap_or_default(),
         slots: slots().filter_map(slot).collect(),
         lanes: slots().filter_map(lane).collect(),
         tools: top.tools.iter().filter_map(|&node| tool(node)).collect(),
@@ -115,14 +116,18 @@ fn repo(node: Node<'_>, report: &Report) -> Option<Repo> {
 }
 
 fn tests(node: Node<'_>, report: &Report) -> Option<Tests> {
-    let dir = node.prop("dir")?.path()?;
-    if !dir.value.is_dir() {
-        let name = node.prop("dir").and_then(Value::str).unwrap_or_default();
-        let problem = if dir.value.exists() { "it is not a folder" } else { "there is no such folder" };
-        missing(report, dir.place, name, &dir.value, problem);
+    let dir = node.prop("dir")?.template()?;
+    // What a variable stands for is the plan's business: `check` needs none.
+    if let Ok(name) = dir.value.fill(|_| Err::<String, ()>(()))
+        && let path = node.scope.path(&name)
+        && !path.is_dir()
+    {
+        let problem = if path.exists() { "it is not a folder" } else { "there is no such folder" };
+        missing(report, dir.place, &name, &path, problem);
     }
     Some(Tests {
         dir,
+        base: node.scope.dir.clone(),
         name: node.prop("name")?.template()?,
         contract: match node.prop("contract").and_then(Value::str) {
             Some("isobench") => Contract::Isobench,
@@ -319,6 +324,7 @@ fn agent(node: Node<'_>, report: &Report) -> Option<Agent> {
     Some(Agent {
         name: node.text()?,
         run: node.child("run").map(Node::templates).unwrap_or_default(),
+        stdin: node.child("stdin").and_then(|node| node.arg(0)?.template()),
         version: node.child("version").and_then(Node::text),
         env: env(node.children(), report),
         trajectory: node.child("trajectory").and_then(Node::text),

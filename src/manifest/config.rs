@@ -10,6 +10,7 @@ use serde_json::{Map, Number, Value as Json};
 
 use super::Config;
 use super::flaw::{Draft, Report, nearest};
+use super::locate::locate;
 use super::node::{Node, Value};
 use super::read::{missing, read_bytes};
 use super::types::split_dotted;
@@ -84,7 +85,7 @@ pub(super) fn read(node: Node<'_>, report: &Report) -> Option<Config> {
         );
     }
     for required in node.all("require") {
-        require(required, &value, written, report);
+        require(required, &value, &Text { written, text }, report);
     }
     Some(Config { file, value, bytes: bytes.into() })
 }
@@ -98,7 +99,14 @@ fn line_of(text: &str, key: &str) -> String {
     }
 }
 
-fn require(node: Node<'_>, value: &Json, written: &str, report: &Report) -> Option<()> {
+/// A configuration's file, to point into.
+struct Text<'a> {
+    written: &'a str,
+    text: &'a str,
+}
+
+fn require(node: Node<'_>, value: &Json, file: &Text<'_>, report: &Report) -> Option<()> {
+    let written = file.written;
     let path = node.arg(0)?;
     let wanted = node.arg(1)?;
     let text = path.str()?;
@@ -137,15 +145,20 @@ fn require(node: Node<'_>, value: &Json, written: &str, report: &Report) -> Opti
             Json::String(text) if literal_secret(segments.last()?, text).is_some() => "another text".to_owned(),
             other => other.to_string().chars().take(80).collect(),
         };
-        report.add(
-            Draft::new(
-                "unmet-require",
-                wanted.place(),
-                format!("{written}: `{text}` is {found}, not {}", wanted.written()),
-            )
-            .label("wanted")
-            .help(format!("change {written}, or what is required of it")),
-        );
+        let mut draft = Draft::new(
+            "unmet-require",
+            wanted.place(),
+            format!("{written}: `{text}` is {found}, not {}", wanted.written()),
+        )
+        .label("wanted")
+        .help(format!("change {written}, or what is required of it"));
+        if let Some((offset, _)) = locate(file.text, &segments) {
+            let line = 1 + file.text[..offset].matches('\n').count();
+            let text = file.text[offset..].lines().next().unwrap_or_default();
+            let text = if literal_secret(segments.last()?, text).is_some() { "…" } else { text.trim_end() };
+            draft = draft.help(format!("{written}:{line} says `{text}`: change it there, or what is required of it"));
+        }
+        report.add(draft);
     }
     Some(())
 }

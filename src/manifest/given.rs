@@ -29,6 +29,7 @@ impl Checker<'_> {
             agent
                 .run
                 .iter()
+                .chain(&agent.stdin)
                 .chain(&candidate.args)
                 .map(|arg| &arg.value)
                 .chain(env_templates(&agent.env).map(|t| &t.value))
@@ -70,7 +71,9 @@ impl Checker<'_> {
         lacks("model", candidate.model.is_some(), "add `model \"…\"` to the candidate");
         let prompts =
             self.pipeline.steps.iter().any(|step| matches!(&step.body, Body::Agent(body) if body.prompt.is_some()));
-        lacks("prompt", prompts, "add `prompt file=\"…\"` to the agent step");
+        for hole in ["prompt", "prompt-text"] {
+            lacks(hole, prompts, "add `prompt file=\"…\"` to the agent step");
+        }
         self.secrets(candidate, agent);
     }
 
@@ -109,7 +112,7 @@ impl Checker<'_> {
         for candidate in &self.pipeline.candidates {
             let Some(agent) = self.pipeline.agents.get(&candidate.agent.value) else { continue };
             let mut parts: Vec<String> =
-                agent.run.iter().chain(&candidate.args).map(|arg| arg.value.to_string()).collect();
+                agent.run.iter().chain(&agent.stdin).chain(&candidate.args).map(|arg| arg.value.to_string()).collect();
             parts.extend(env_signature(&agent.env));
             parts.extend(env_signature(&candidate.env));
             parts.extend(self.provider_env(candidate).into_iter().flat_map(keyed_signature));

@@ -24,6 +24,8 @@ pub(super) enum In {
     Config,
     /// In `slots`.
     Slots,
+    /// In `goals`.
+    Goals,
     /// In `tool`.
     Tool,
     /// In `agent` at the top of a file.
@@ -196,6 +198,7 @@ impl In {
             Self::Candidate => "in a candidate".into(),
             Self::Config => "in `config`".into(),
             Self::Slots => "in `slots`".into(),
+            Self::Goals => "in `goals`".into(),
             Self::Tool => "in a tool".into(),
             Self::Agent => "in an agent".into(),
             Self::Reading => "in `reading`".into(),

@@ -14,7 +14,8 @@ const PROMPT_BYTES: u64 = 4 << 20;
 /// What is known of every commit.
 const COMMIT: &[&str] = &["commit.id", "commit.id8", "commit.base", "commit.subject"];
 /// What an adapter's argv may use beside the common names.
-pub(super) const AGENT: &[&str] = &["args", "prompt", "config", "human-change", "model", "work", "out", "home", "flow"];
+pub(super) const AGENT: &[&str] =
+    &["args", "prompt", "prompt-text", "config", "human-change", "model", "work", "out", "home", "flow"];
 
 pub(super) type Known = BTreeSet<String>;
 
@@ -26,6 +27,7 @@ pub(super) fn all(pipeline: &Pipeline, report: &Report) {
         let mut known: Known = COMMIT.iter().map(ToString::to_string).chain(["repo.name".to_owned()]).collect();
         known.extend(columns.map(|column| format!("commit.{column}")));
         for tests in &repo.tests {
+            checker.template(&tests.dir, &Known::new());
             checker.template(&tests.name, &known);
             checker.columns(&tests.name, Some(repo.name.value.as_str()));
             checker.only(repo, &tests.only);
@@ -219,9 +221,10 @@ impl Checker<'_> {
         let mut known = plain.clone();
         known.extend(AGENT.iter().map(ToString::to_string));
         // Any file may be named: a candidate that does not give it has none.
-        let files = agent.run.iter().flat_map(|arg| arg.value.holes()).filter(|hole| hole.starts_with("file."));
+        let templates = agent.run.iter().chain(&agent.stdin);
+        let files = templates.flat_map(|arg| arg.value.holes()).filter(|hole| hole.starts_with("file."));
         known.extend(files.map(str::to_owned));
-        for arg in &agent.run {
+        for arg in agent.run.iter().chain(&agent.stdin) {
             self.template(arg, &known);
             self.columns(arg, None);
             if arg.value.holes().any(|hole| hole == "args") && arg.value.sole_hole().is_none() {

@@ -25,9 +25,11 @@ mod config;
 pub mod flaw;
 mod forms;
 mod given;
+mod goals;
 mod grammar;
 mod graph;
 mod holes;
+mod locate;
 mod money;
 mod node;
 mod providers;
@@ -41,7 +43,9 @@ pub mod template;
 mod types;
 
 pub use flaw::{Flaw, Flaws};
+pub use goals::{Goal, GoalLevel, GoalRate, goals_line};
 pub use money::{Budget, Expect};
+pub(crate) use node::clean;
 pub use providers::fill_variables;
 pub use read::{read, read_text};
 pub use reference::reference;
@@ -104,6 +108,8 @@ pub struct Pipeline {
     pub providers: BTreeMap<ProviderName, Provider>,
     /// What is run when something happens.
     pub on: Vec<On>,
+    /// The rates that are to be reached.
+    pub goals: Vec<Spanned<Goal>>,
     /// The slots, one node each.
     pub slots: Vec<Slot>,
     /// Lanes that are only a count: `lane build 2`.
@@ -167,8 +173,10 @@ pub enum Base {
 /// Where the test scripts of some commits are.
 #[derive(Clone, Debug)]
 pub struct Tests {
-    /// The folder, absolute.
-    pub dir: Spanned<PathBuf>,
+    /// The folder, relative to `base`. Only `{var.NAME}` may stand in it.
+    pub dir: Spanned<Template>,
+    /// The folder of the file that says it.
+    pub base: PathBuf,
     /// The file's name within it.
     pub name: Spanned<Template>,
     /// How they report.
@@ -360,8 +368,10 @@ pub struct Agent {
     /// Its name.
     pub name: Spanned<String>,
     /// The argv. `{flow}` is flow itself, `{args}` the candidate's, `{file.NAME}` a given file, `{prompt}` and `{config}` files,
-    /// `{human-change}` the human's change, `{model}`, `{work}` the work tree.
+    /// `{prompt-text}` the prompt itself, `{human-change}` the human's change, `{model}`, `{work}` the work tree.
     pub run: Vec<Spanned<Template>>,
+    /// The file that it reads as its standard input.
+    pub stdin: Option<Spanned<Template>>,
     /// What tells that the adapter's behaviour changed.
     pub version: Option<Spanned<String>>,
     /// Its environment.

@@ -36,7 +36,7 @@ impl Scope {
 }
 
 /// A path without `.` and, as far as the text alone tells, without `..`.
-pub(super) fn clean(path: &Path) -> PathBuf {
+pub(crate) fn clean(path: &Path) -> PathBuf {
     use std::path::Component;
     let mut out = PathBuf::new();
     for part in path.components() {

@@ -33,7 +33,7 @@ Imported files hold `agent`, `provider`, `prices`, `tool` and `step` only; the f
 | `{var.NAME}` | everywhere but in prompts | a variable of flow's own environment |
 | `{tool.NAME}` | steps, candidates, agents | a declared tool |
 | `{AXIS}` | steps | an axis of the manifest |
-| `{flow}` `{work}` `{out}` `{prompt}` `{config}` `{model}` `{human-change}` `{file.NAME}` `{args}` | `run` of an agent, `args` of a candidate (but `{args}`) | flow itself, the work tree, a folder for what the agent tells, the files and the model given to the agent; `{args}` is an argument of its own |
+| `{flow}` `{work}` `{out}` `{prompt}` `{prompt-text}` `{config}` `{model}` `{human-change}` `{file.NAME}` `{args}` | `run` and `stdin` of an agent, `args` of a candidate (but `{args}`) | flow itself, the work tree, a folder for what the agent tells, the prompt's file and its text, the files and the model given to the agent; `{args}` is an argument of its own |
 | `{interpreter}` `{script}` `{result}` | `run` of a test | |
 | `{in.NAME}` `{out.NAME}` | `run` of a command | its inputs and outputs |
 | `{prefix}` | `probe` and `watch` of a tool | the executable's parent of `bin` |
@@ -76,6 +76,7 @@ pub fn reference() -> String {
         ("In `provider`", In::Provider),
         ("In `tool`", In::Tool),
         ("In `slots`", In::Slots),
+        ("In `goals`", In::Goals),
         ("In `prices`", In::Prices),
         ("In `model` of `prices`", In::Price),
         ("In `step`", In::AnyStep),

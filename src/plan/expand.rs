@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::digest::Digest;
-use crate::manifest::{Agent, Body, Env, InputFrom, Manifest, Pipeline, Spanned, Step, Template, Tests};
+use crate::manifest::{Agent, Body, Env, InputFrom, Manifest, Pipeline, Spanned, Step, Template, Tests, clean};
 use crate::measure::{self, Contract};
 use crate::names::SlotKind;
 use crate::plan::binding::{Bound, bind};
@@ -280,6 +280,8 @@ impl Expander<'_> {
                 argv.extend(self.argv(point, std::slice::from_ref(template), missing));
             }
         }
+        let stdin = adapter.and_then(|adapter| adapter.stdin.as_ref());
+        let stdin = self.argv(point, stdin.map(std::slice::from_ref).unwrap_or_default(), missing).pop();
         let tools = tools_in(&argv);
         self.want_tools(&tools, missing);
         let mut envs = vec![&decl.env, &candidate.env];
@@ -295,8 +297,9 @@ impl Expander<'_> {
             config,
             model: candidate.model.as_ref().map(|model| model.value.clone()),
             leaks_recorded: body.leaks_recorded,
-            human_change: argv.iter().any(|template| template.holes().any(|hole| hole == "human-change")),
+            human_change: argv.iter().chain(&stdin).any(|part| part.holes().any(|hole| hole == "human-change")),
             argv,
+            stdin,
             files,
             version: adapter.and_then(|adapter| adapter.version.as_ref()).map(|version| version.value.clone()),
             env: self.env(point, &envs, missing),
@@ -354,8 +357,7 @@ impl Expander<'_> {
             unreachable!("`against` names a test step, and this is one")
         };
         let tests = point.commit.and_then(|(repo, commit)| tests_for(pipeline, repo, commit));
-        let (script_path, script) =
-            tests.and_then(|tests| self.file(&tests.name, &tests.dir.value, point, missing)).unwrap_or_default();
+        let (script_path, script) = tests.and_then(|tests| self.script(tests, point, missing)).unwrap_or_default();
         let contract = tests.map_or(Contract::Flow, |tests| tests.contract);
         let metrics = [&shape.metrics, &body.metrics]
             .into_iter()
@@ -409,6 +411,28 @@ impl Expander<'_> {
             timeout: decl.timeout.as_ref().map(|timeout| timeout.value),
             device,
         }))
+    }
+
+    /// A commit's test script; `None` if it has none. A folder that is not there holds no script of any commit: that is the
+    /// machine's lack and not the commits'.
+    fn script(
+        &mut self,
+        tests: &Tests,
+        point: &Point,
+        missing: &mut Vec<Missing>,
+    ) -> Option<(PathBuf, Option<Digest>)> {
+        let scope = Scope { manifest: self.manifest, facts: self.facts, point };
+        let dir = clean(&tests.base.join(keep(scope.text(&tests.dir), missing)?));
+        let found = self.file(&tests.name, &dir, point, missing)?;
+        if found.1.is_none() && !dir.is_dir() {
+            missing.push(Missing {
+                what: format!("the folder of test scripts {} is not there", dir.display()),
+                hint: "put the scripts there, or correct `tests dir=`".into(),
+                place: Some(tests.dir.place),
+                fatal: true,
+            });
+        }
+        Some(found)
     }
 
     fn command(&mut self, decl: &Step, point: &Point, missing: &mut Vec<Missing>) -> Ask {
@@ -470,6 +494,7 @@ fn nobody() -> AgentAsk {
         config: None,
         model: None,
         argv: Vec::new(),
+        stdin: None,
         files: BTreeMap::new(),
         version: None,
         leaks_recorded: false,

@@ -260,6 +260,8 @@ pub struct AgentAsk {
     pub model: Option<String>,
     /// The argv; holes that are left are places of the attempt.
     pub argv: Vec<Template>,
+    /// The file that it reads as its standard input.
+    pub stdin: Option<Template>,
     /// Given files by role; `None` for an optional one that is not there.
     pub files: BTreeMap<String, Option<Digest>>,
     /// The adapter's version.

@@ -7,9 +7,10 @@ use jiff::Timestamp;
 use crate::key::Value;
 use crate::measure::result::Ratio;
 use crate::report::detail::{AttemptDetail, JobDetail, StepDetail};
+use crate::report::given;
 use crate::report::status::clock;
 use crate::store::Store;
-use crate::text::{harmless, short_digests, wrap};
+use crate::text::{harmless, short_digests, shorten, wrap};
 use crate::units::{human_size, human_span};
 
 /// The text of a job. `now` is the time that it is read; the store says how large logs are.
@@ -105,6 +106,9 @@ fn tell_step(
     } else if !chosen.ended.outputs.is_empty() && step.kind != "classify" {
         let left: Vec<&str> = chosen.ended.outputs.keys().map(String::as_str).collect();
         text.push_str(&format!("  {}\n", wrap(&format!("left: {}", left.join(", ")), width - 4).join("\n    ")));
+    }
+    for line in given::lines(&chosen.ended, store) {
+        text.push_str(&format!("  {}\n", shorten(&line, width - 2)));
     }
     for note in &chosen.ended.notes {
         text.push_str(&format!("  {}\n", wrap(&format!("note: {note}"), width - 4).join("\n    ")));

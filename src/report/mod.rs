@@ -3,6 +3,7 @@
 pub mod composite;
 pub mod detail;
 pub mod detail_text;
+pub mod given;
 pub mod jobs;
 pub mod marks;
 pub mod status;

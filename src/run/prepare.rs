@@ -67,7 +67,7 @@ pub async fn prepare(
     let mut memory = Memory::load(store);
     let mut intake = Intake::default();
     for tool in &pipeline.tools {
-        let fact = probe(tool, &facts, machine, &mut memory, &mut intake).await;
+        let fact = probe(tool, machine, &mut memory, &mut intake).await;
         facts.tools.insert(tool.name.value.clone(), fact);
     }
     memory.save(store);
@@ -79,7 +79,9 @@ pub async fn prepare(
     Prepared { plan, intake, sources, notices }
 }
 
-fn sources(pipeline: &Pipeline, local: &BTreeMap<String, PathBuf>) -> Vec<Source> {
+/// Where each repository comes from; of one with a local clone in place of it, from there.
+#[must_use]
+pub fn sources(pipeline: &Pipeline, local: &BTreeMap<String, PathBuf>) -> Vec<Source> {
     let source = |repo: &crate::manifest::Repo| match (local.get(repo.name.value.as_str()), &repo.source.value) {
         (Some(path), _) => Source::Local(path.clone()),
         (None, RepoSource::Url(url)) => Source::Url(url.clone()),
@@ -227,19 +229,29 @@ impl Memory {
     }
 }
 
-async fn probe(
-    tool: &Tool,
-    facts: &Facts,
-    machine: &Machine,
-    memory: &mut Memory,
-    intake: &mut Intake,
-) -> Result<ToolFact, Missing> {
+/// A declared tool with its paths and arguments filled. Nothing was asked of it.
+pub struct Located {
+    /// The program.
+    pub path: PathBuf,
+    /// The folders that it watches.
+    pub watch: Vec<PathBuf>,
+    /// The arguments of its probes.
+    pub probes: Vec<Vec<String>>,
+    /// Its own source tree.
+    pub source: Option<PathBuf>,
+}
+
+/// Finds a declared tool on this machine.
+///
+/// # Errors
+/// If a variable is not set, or the program is not there.
+pub fn locate(tool: &Tool, machine: &Machine) -> Result<Located, Missing> {
     let missing =
         |what: String, hint: &str| Missing { what, hint: hint.to_owned(), place: Some(tool.path.place), fatal: true };
     let fill = |template: &Template, prefix: Option<&Path>| {
         template.fill(|name| match (name, name.strip_prefix("var."), prefix) {
             ("prefix", _, Some(prefix)) => Ok(prefix.display().to_string()),
-            (_, Some(variable), _) => facts.variables.get(variable).cloned().ok_or_else(|| {
+            (_, Some(variable), _) => machine.variables.get(variable).cloned().ok_or_else(|| {
                 missing(format!("the variable {variable} is not set"), &format!("export {variable}=… first"))
             }),
             _ => Err(missing(format!("`{{{name}}}` means nothing in a tool"), "only `{var.NAME}` and `{prefix}` do")),
@@ -249,22 +261,32 @@ async fn probe(
     let path = find(&written, &tool.dir, machine).ok_or_else(|| {
         missing(format!("the program `{written}` is not there"), "install it, or correct the tool's path")
     })?;
-    let stat = tool_stat(&path);
     let prefix = path.parent().and_then(Path::parent);
-    let mut watched = String::new();
-    for watch in &tool.watch {
-        let folder = fill(&watch.value, prefix)?;
-        watched.push_str(&newest_within(Path::new(&folder)));
-    }
-    let probes: Vec<Vec<String>> = tool
+    let watch =
+        tool.watch.iter().map(|watch| fill(&watch.value, prefix).map(PathBuf::from)).collect::<Result<_, _>>()?;
+    let probes = tool
         .probes
         .iter()
         .map(|probe| probe.value.iter().map(|argument| fill(argument, prefix)).collect())
         .collect::<Result<_, _>>()?;
     let source = match &tool.source {
         None => None,
-        Some(source) => {
-            let dir = tool.dir.join(fill(&source.value, prefix)?);
+        Some(source) => Some(tool.dir.join(fill(&source.value, prefix)?)),
+    };
+    Ok(Located { path, watch, probes, source })
+}
+
+async fn probe(tool: &Tool, machine: &Machine, memory: &mut Memory, intake: &mut Intake) -> Result<ToolFact, Missing> {
+    let missing =
+        |what: String, hint: &str| Missing { what, hint: hint.to_owned(), place: Some(tool.path.place), fatal: true };
+    let Located { path, watch, probes, source } = locate(tool, machine)?;
+    let stat = tool_stat(&path);
+    let mut watched = String::new();
+    for folder in &watch {
+        watched.push_str(&newest_within(folder));
+    }
+    let source = match (&tool.source, source) {
+        (Some(source), Some(dir)) => {
             let fact = source_fact(&dir, memory, intake).map_err(|error| Missing {
                 what: format!("the source tree {} cannot be read: {error}", dir.display()),
                 hint: "correct the path of the tool's `source`, or leave it out".into(),
@@ -273,6 +295,7 @@ async fn probe(
             })?;
             Some(fact)
         }
+        _ => None,
     };
     let script = is_script(&path);
     if !probes.is_empty() {
@@ -323,7 +346,9 @@ fn source_fact(dir: &Path, memory: &mut Memory, intake: &mut Intake) -> std::io:
     Ok(SourceFact { dir: dir.to_owned(), listing: intake.bytes(listing), stat })
 }
 
-fn is_script(path: &Path) -> bool {
+/// Whether a program is a script: what it starts may depend on more than its bytes.
+#[must_use]
+pub fn is_script(path: &Path) -> bool {
     use std::io::Read;
     let mut first = [0; 2];
     std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut first)).is_ok() && first == *b"#!"
@@ -352,6 +377,21 @@ async fn devices(pipeline: &Pipeline, machine: &Machine) -> BTreeMap<String, Res
     devices
 }
 
+/// The GPUs of this machine: number, UUID and model of each.
+///
+/// # Errors
+/// What `nvidia-smi` said, or why it said nothing.
+pub async fn gpu_rows(machine: &Machine, limit: Duration) -> Result<Vec<[String; 3]>, String> {
+    let argv = ["nvidia-smi", "--query-gpu=index,uuid,name", "--format=csv,noheader"].map(str::to_owned);
+    let bytes = answer(&argv, &machine.variables, Path::new("/"), limit).await?;
+    let text = String::from_utf8_lossy(&bytes);
+    let row = |line: &str| {
+        let cells: Vec<String> = line.split(", ").map(|cell| cell.trim().to_owned()).collect();
+        <[String; 3]>::try_from(cells).ok()
+    };
+    Ok(text.lines().filter_map(row).collect())
+}
+
 async fn gpus(
     pipeline: &Pipeline,
     machine: &Machine,
@@ -364,21 +404,15 @@ async fn gpus(
         place: first.map(|slot| slot.name.place),
         fatal: true,
     };
-    let argv = ["nvidia-smi", "--query-gpu=index,uuid,name", "--format=csv,noheader"].map(str::to_owned);
-    let bytes = answer(&argv, &machine.variables, Path::new("/"), PROBE)
-        .await
-        .map_err(|why| missing(format!("no GPU answers: nvidia-smi: {why}")))?;
-    let text = String::from_utf8_lossy(&bytes).into_owned();
-    let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split(", ").map(str::trim).collect()).collect();
+    let rows = gpu_rows(machine, PROBE).await.map_err(|why| missing(format!("no GPU answers: nvidia-smi: {why}")))?;
     let mut models = BTreeSet::new();
     for slot in pipeline.slots.iter().filter(|slot| slot.kind.value.as_str() == "gpu") {
         let name = slot.name.value.as_str();
-        let row = rows.iter().find(|row| row.first() == Some(&name) || row.get(1) == Some(&name));
-        let Some([_, uuid, model]) = row.map(Vec::as_slice) else {
+        let Some([_, uuid, model]) = rows.iter().find(|[index, uuid, _]| index == name || uuid == name) else {
             return Err(missing(format!("there is no GPU {name} on this machine")));
         };
-        models.insert((*model).to_owned());
-        devices.insert(format!("gpu/{name}"), Ok((*uuid).to_owned()));
+        models.insert(model.clone());
+        devices.insert(format!("gpu/{name}"), Ok(uuid.clone()));
     }
     match models.len() {
         1 => Ok(models.into_iter().collect()),

@@ -36,6 +36,7 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: &AgentAsk) -> Draft<'a> {
     draft.record.push_some("config", ask.config.as_ref().map(|(value, _, _)| Value::Blob(*value)));
     draft.record.push_some("model", ask.model.as_ref().map(Value::text));
     draft.push("argv", Value::List(ask.argv.iter().map(ToString::to_string).collect()));
+    draft.record.push_some("stdin", ask.stdin.as_ref().map(|file| Value::text(file.to_string())));
     for (name, digest) in &ask.files {
         draft.record.push_some(format!("file {name}"), digest.map(Value::Blob));
     }
@@ -89,7 +90,7 @@ async fn attempt(
         return Err(failure);
     }
     let private = Private::default();
-    let Prepared { argv, setup, leak } =
+    let Prepared { argv, stdin, setup, leak } =
         tokio::task::block_in_place(|| prepare(context, repo, ask, inputs, place, &secrets, &private))?;
     let end = context
         .supervised(
@@ -99,6 +100,7 @@ async fn attempt(
                 env: &ask.env,
                 extra: committer(),
                 secrets: &secrets,
+                stdin,
                 cwd: place.dir.join("work"),
                 label: "agent".into(),
                 timeout: ask.timeout,
@@ -183,8 +185,9 @@ fn prepare(
             write(name, &context.get(digest)?)?;
         }
     }
-    if let Some(prompt) = &ask.prompt {
-        write("prompt", &context.get(prompt)?)?;
+    let prompt = ask.prompt.as_ref().map(|prompt| context.get(prompt)).transpose()?;
+    if let Some(prompt) = &prompt {
+        write("prompt", prompt)?;
     }
     let changes = context.changes(inputs.blob(&Role::Checkout, "human change")?)?;
     let human = git::diff(&mirror, &tree, &changes, &context.blobs()).map_err(checkout)?;
@@ -207,18 +210,22 @@ fn prepare(
         "work" => Some(work.display().to_string()),
         "out" | "home" => Some(place.dir.join(name).display().to_string()),
         "prompt" => Some(files.join("prompt").display().to_string()),
+        "prompt-text" => prompt.as_ref().map(|text| String::from_utf8_lossy(text).into_owned()),
         "config" => config.as_ref().map(|path| path.display().to_string()),
         "human-change" => Some(files.join("human-change").display().to_string()),
         _ => name.strip_prefix("file.").map(|file| files.join(file).display().to_string()),
     };
     let argv = context.fill(&ask.argv, &places)?;
     let setup = context.put(&setup::document(ask, &argv, written.as_deref()))?;
-    Ok(Prepared { argv, setup, leak })
+    let stdin = context.fill(ask.stdin.as_slice(), &places)?.pop().map(PathBuf::from);
+    Ok(Prepared { argv, stdin, setup, leak })
 }
 
 /// What is ready to be started.
 struct Prepared {
     argv: Vec<String>,
+    /// What its standard input is read from.
+    stdin: Option<PathBuf>,
     /// What it is given, for people.
     setup: Digest,
     /// What of the human's change it is shown, where the manifest lets it run all the same.

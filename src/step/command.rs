@@ -54,6 +54,7 @@ async fn attempt(context: &Context, ask: &CommandAsk, inputs: &Inputs, place: &P
         argv,
         env: &ask.env,
         extra: Vec::new(),
+        stdin: None,
         secrets: &secrets,
         cwd: place.dir.join("out"),
         label: "command".into(),

@@ -25,6 +25,8 @@ pub struct Command<'a> {
     pub extra: Vec<(String, String)>,
     /// The secrets that `env` names, read.
     pub secrets: &'a [Secret],
+    /// What it reads as its standard input; nothing if absent.
+    pub stdin: Option<PathBuf>,
     /// Where it starts.
     pub cwd: PathBuf,
     /// A name for its captured streams and its end within the place.
@@ -87,7 +89,7 @@ impl Context {
         let plain = process::Plain {
             env,
             attempt: place.attempt.as_str().to_owned(),
-            stdin: None,
+            stdin: command.stdin,
             stdout: file("out"),
             stderr: file("err"),
             timeout: command.timeout,
@@ -128,7 +130,7 @@ impl Context {
             secrets: secrets.collect(),
             attempt: place.attempt.as_str().to_owned(),
             cwd: command.cwd,
-            stdin: None,
+            stdin: command.stdin,
             stdout: file("out"),
             stderr: file("err"),
             output_limit: command.limit,

@@ -13,6 +13,8 @@ use crate::step::context::{Context, Machine};
 
 /// The longest secret that is read from a file.
 const LARGEST_SECRET: u64 = 64 * 1024;
+/// How long a command may take to say one.
+const ANSWER: Duration = Duration::from_secs(60);
 
 impl Context {
     /// Reads secrets anew, so that renewing one helps a run that is under way.
@@ -22,40 +24,46 @@ impl Context {
     pub async fn secrets(&self, from: &[SecretFrom]) -> Result<Vec<Secret>, Failure> {
         let mut secrets = Vec::new();
         for secret in from {
-            let name = &secret.name.value;
             // Without its provider's credential no agent can work: a login that ran out looks like this.
             let cause = if secret.of_provider { Cause::CredentialsExpired } else { Cause::NotStarted };
-            let lacking = |why: String| Failure::new(cause, &format!("the secret {name} {why}"));
-            let value = match &secret.source {
-                SecretSource::Variable => self
-                    .machine
-                    .variables
-                    .get(name)
-                    .map(|value| value.clone().into_bytes())
-                    .ok_or_else(|| lacking("is not set".into()))?,
-                SecretSource::File(path) => crate::store::read_bounded(path, LARGEST_SECRET)
-                    .ok()
-                    .flatten()
-                    .ok_or_else(|| lacking(format!("cannot be read from {}", path.display())))?,
-                SecretSource::Command(argv) => {
-                    process::answer(argv, &self.machine.variables, Path::new("."), Duration::from_secs(60))
-                        .await
-                        .map_err(|why| lacking(format!("was not given by `{}`: {why}", argv.join(" "))))?
-                }
-            };
-            let secret = Secret::new(name, value);
-            if secret.expose().is_empty() {
-                return Err(lacking("is empty".into()));
-            }
-            if std::str::from_utf8(secret.expose()).is_err() || secret.expose().contains(&0) {
-                return Err(lacking("is no text".into()));
-            }
+            let secret = read_secret(&self.machine, secret, ANSWER)
+                .await
+                .map_err(|why| Failure::new(cause, &format!("the secret {} {why}", secret.name.value)))?;
             // Of a name that adapter and candidate both give, the candidate's holds.
-            secrets.retain(|other: &Secret| other.name() != name);
+            secrets.retain(|other: &Secret| other.name() != secret.name());
             secrets.push(secret);
         }
         Ok(secrets)
     }
+}
+
+/// Reads a secret. A command may take so long.
+///
+/// # Errors
+/// Why it is not to be had, as the end of a sentence that begins with its name; never with its value. What a command complained
+/// of is in it.
+pub async fn read_secret(machine: &Machine, from: &SecretFrom, limit: Duration) -> Result<Secret, String> {
+    let name = &from.name.value;
+    let value = match &from.source {
+        SecretSource::Variable => {
+            machine.variables.get(name).map(|value| value.clone().into_bytes()).ok_or("is not set")?
+        }
+        SecretSource::File(path) => crate::store::read_bounded(path, LARGEST_SECRET)
+            .ok()
+            .flatten()
+            .ok_or_else(|| format!("cannot be read from {}", path.display()))?,
+        SecretSource::Command(argv) => process::answer(argv, &machine.variables, Path::new("."), limit)
+            .await
+            .map_err(|why| format!("was not given by `{}`: {why}", argv.join(" ")))?,
+    };
+    let secret = Secret::new(name, value);
+    if secret.expose().is_empty() {
+        return Err("is empty".into());
+    }
+    if std::str::from_utf8(secret.expose()).is_err() || secret.expose().contains(&0) {
+        return Err("is no text".into());
+    }
+    Ok(secret)
 }
 
 /// Where the private copies of an attempt may lie: configs with secrets in them. In memory, outside the store; the first of the

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
+use crate::manifest::goals_line;
 use crate::plan::{Missing, Plan};
 use crate::text::{Table, wrap};
 use crate::why::change::Shown;
@@ -43,6 +44,16 @@ pub fn json(plan: &Plan, forecasts: &[Forecast], lacking: &[Missing]) -> serde_j
         .collect();
     let lacking = missing(plan, forecasts, lacking);
     let execute = executed(forecasts);
+    let goals: Vec<serde_json::Value> = plan
+        .manifest
+        .pipeline
+        .goals
+        .iter()
+        .map(|goal| {
+            let goal = &goal.value;
+            json!({"level": goal.level.word(), "rate": goal.rate.word(), "least": goal.least})
+        })
+        .collect();
     json!({
         "pipeline": plan.manifest.pipeline.name.value,
         "actions": actions,
@@ -51,6 +62,7 @@ pub fn json(plan: &Plan, forecasts: &[Forecast], lacking: &[Missing]) -> serde_j
         "missing": lacking.iter().map(|lacks| json!({"what": lacks.what, "hint": lacks.hint})).collect::<Vec<_>>(),
         "cost_usd": {"known": 0.0, "unknown_attempts": execute, "because": ["flow keeps no prices yet"]},
         "wall_s": null,
+        "goals": goals,
     })
 }
 
@@ -90,6 +102,11 @@ pub fn text(plan: &Plan, forecasts: &[Forecast], lacking: &[Missing], all: bool)
         }
     }
     text.push('\n');
+    if let Some(goals) = goals_line(&plan.manifest.pipeline) {
+        for line in wrap(&goals, 78) {
+            text.push_str(&format!("{line}\n"));
+        }
+    }
     text.push_str(&summary(plan, forecasts));
     text
 }

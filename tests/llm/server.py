@@ -26,7 +26,7 @@ A conversation is a list of turns; which turn a request is at follows from its o
 
 `run`, `edit` and `done` become whatever tool the request offers for it. `usage` is disjoint, as flow counts: the wires of OpenAI
 report `input + cache_read` as input, as OpenAI does. Where it is left out, four characters are a token. The log has one JSON
-line a request: {"job", "wire", "turn", "status", "fault", "usage"}; the sum of its usage is what flow has to find.
+line a request: {"job", "wire", "turn", "status", "fault", "tools", "usage"}; the sum of its usage is what flow has to find.
 
 A history in which a tool call has no result is refused with the service's own words, fault or not: an agent's own bug shows.
 """
@@ -518,6 +518,7 @@ class Handler(BaseHTTPRequestHandler):
             route["times"] = 1
         fault = fault if fault and asked.turn >= first and server.meets(route) else None
         line = {"job": route["job"], "wire": asked.wire, "turn": asked.turn, "model": asked.model, "fault": fault}
+        line["tools"] = sorted(map(str, asked.tools))
         if fault in ("hang", "drop"):
             server.note(status=0, **line)
             self.close_connection = True

@@ -89,6 +89,14 @@ pub(super) const FORMS: &[Form] = &[
         ..NODE
     },
     Form {
+        name: "stdin",
+        within: &[In::Agent],
+        args: &[one("file", Ty::Template)],
+        meaning: "The file that it reads as its standard input, such as `{prompt}`; nothing if not said.",
+        example: "stdin \"{prompt}\"",
+        ..NODE
+    },
+    Form {
         name: "version",
         within: &[In::Agent],
         args: &[one("version", Ty::Text)],

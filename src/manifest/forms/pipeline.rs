@@ -2,6 +2,14 @@
 
 use super::*;
 
+/// The rates that goals name.
+const RATES: &[Prop] = &[
+    prop("patched", Ty::Percent),
+    prop("measured", Ty::Percent),
+    prop("improved", Ty::Percent),
+    prop("at-least-human", Ty::Percent),
+];
+
 /// The nodes.
 pub(super) const FORMS: &[Form] = &[
     Form {
@@ -37,10 +45,14 @@ pub(super) const FORMS: &[Form] = &[
     Form {
         name: "tests",
         within: &[In::Repo],
-        props: &[must("dir", Ty::Path), must("name", Ty::Template), prop("contract", Ty::Word(&["flow", "isobench"]))],
+        props: &[
+            must("dir", Ty::Template),
+            must("name", Ty::Template),
+            prop("contract", Ty::Word(&["flow", "isobench"])),
+        ],
         repeat: true,
         inner: In::Tests,
-        meaning: "Where test scripts are and how they report; `contract` is `flow` if not said. The first whose `only` holds the commit wins; one without `only` takes all others.",
+        meaning: "Where test scripts are and how they report; `contract` is `flow` if not said. In `dir` may stand `{var.NAME}`: for scripts that lie elsewhere on each machine. The first whose `only` holds the commit wins; one without `only` takes all others.",
         example: "tests dir=\"tests/vllm\" name=\"{commit.id8}.py\" contract=flow",
         ..NODE
     },
@@ -112,6 +124,38 @@ pub(super) const FORMS: &[Form] = &[
         repeat: true,
         meaning: "An axis of the manifest's own, with its values as arguments or one a line of a file (`#` begins a comment line). A step takes it by using `{NAME}` or `each NAME`.",
         example: "axis n \"1\" \"2\" \"3\"",
+        ..NODE
+    },
+    Form {
+        name: "goals",
+        within: &[In::Pipeline],
+        inner: In::Goals,
+        meaning: "The rates that are to be reached, as shares of all planned jobs and of first draws: `patched`, `measured`, `improved` and `at-least-human`. `plan` and `check` state them. In no key.",
+        example: "goals { minimum improved=\"58%\"; target improved=\"72%\"; exceptional improved=\"82%\" }",
+        ..NODE
+    },
+    Form {
+        name: "minimum",
+        within: &[In::Goals],
+        props: RATES,
+        meaning: "Less than this is a failure.",
+        example: "minimum improved=\"58%\"",
+        ..NODE
+    },
+    Form {
+        name: "target",
+        within: &[In::Goals],
+        props: RATES,
+        meaning: "What is hoped for: at least the minimum.",
+        example: "target improved=\"72%\"",
+        ..NODE
+    },
+    Form {
+        name: "exceptional",
+        within: &[In::Goals],
+        props: RATES,
+        meaning: "More than was hoped for: at least the target.",
+        example: "exceptional improved=\"82%\"",
         ..NODE
     },
 ];
