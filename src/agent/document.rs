@@ -2,6 +2,7 @@
 //!
 //! A hostile file costs no more than its bytes and a bounded number of values: what nobody asks for is skipped unparsed.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -38,14 +39,14 @@ impl Shape {
         at.whole = true;
     }
 
-    fn below(&self, name: &str) -> Option<Self> {
+    fn below(&self, name: &str) -> Option<Cow<'_, Self>> {
         if self.whole {
-            return Some(Self { whole: true, ..Self::default() });
+            return Some(Cow::Borrowed(self));
         }
         match (self.names.get(name), &self.each) {
-            (Some(named), Some(each)) => Some(named.clone().and(each)),
-            (Some(named), None) => Some(named.clone()),
-            (None, Some(each)) => Some((**each).clone()),
+            (Some(named), Some(each)) => Some(Cow::Owned(named.clone().and(each))),
+            (Some(named), None) => Some(Cow::Borrowed(named)),
+            (None, Some(each)) => Some(Cow::Borrowed(each)),
             (None, None) => None,
         }
     }
@@ -196,11 +197,10 @@ impl<'de> Visitor<'de> for Wanted<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
         let mut values = Vec::new();
         let numbered = !self.shape.whole && !self.shape.names.is_empty();
-        let any = Shape { names: BTreeMap::new(), ..self.shape.clone() };
-        let every = any.below("");
+        let every = if self.shape.whole { Some(self.shape) } else { self.shape.each.as_deref() };
         loop {
             let own = if numbered { self.shape.below(&values.len().to_string()) } else { None };
-            match own.as_ref().or(every.as_ref()) {
+            match own.as_deref().or(every) {
                 Some(shape) => match list.next_element_seed(Wanted { shape, left: self.left })? {
                     Some(value) => values.push(value),
                     None => return Ok(values.into()),

@@ -22,7 +22,7 @@ pub(super) fn keep(agent: Node<'_>, report: &Report) -> Vec<Keep> {
     let mut kept = Vec::new();
     for node in agent.all("keep") {
         let (Some(name), Some(path)) = (node.text(), node.arg(1)) else { continue };
-        if ALWAYS.contains(&name.value.as_str()) || name.value == "trajectory" {
+        if ALWAYS.contains(&name.value.as_str()) || ["trajectory", "setup"].contains(&name.value.as_str()) {
             report.add(
                 Draft::new("taken-name", name.place, format!("`{}` is kept anyway", name.value))
                     .label("has a meaning of its own")

@@ -215,16 +215,16 @@ fn prepare(
         "human-change" => Some(files.join("human-change").display().to_string()),
         _ => name.strip_prefix("file.").map(|file| files.join(file).display().to_string()),
     };
+    let stdin = context.fill(ask.stdin.as_slice(), &places)?.pop().map(PathBuf::from);
     let argv = context.fill(&ask.argv, &places)?;
     let setup = context.put(&setup::document(ask, &argv, written.as_deref()))?;
-    let stdin = context.fill(ask.stdin.as_slice(), &places)?.pop().map(PathBuf::from);
     Ok(Prepared { argv, stdin, setup, leak })
 }
 
 /// What is ready to be started.
 struct Prepared {
     argv: Vec<String>,
-    /// What its standard input is read from.
+    /// What it reads as its standard input.
     stdin: Option<PathBuf>,
     /// What it is given, for people.
     setup: Digest,

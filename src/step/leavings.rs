@@ -70,12 +70,12 @@ impl Wanted {
     pub fn find(&self, place: &Path) -> Leavings {
         let mut left = Leavings::default();
         if let Some(name) = &self.trajectory {
-            left.take("trajectory", &place.join("out"), Path::new(name));
+            left.take("trajectory", place, &Path::new("out").join(name));
         }
         for keep in &self.keep {
-            let root = place.join(if keep.home { "home" } else { "out" });
-            if let Some(name) = newest(&root, &keep.glob) {
-                left.take(&keep.name, &root, &name);
+            let root = Path::new(if keep.home { "home" } else { "out" });
+            if let Some(name) = newest(&place.join(root), &keep.glob) {
+                left.take(&keep.name, place, &root.join(name));
             }
         }
         left
@@ -83,11 +83,11 @@ impl Wanted {
 }
 
 impl Leavings {
-    fn take(&mut self, name: &str, root: &Path, file: &Path) {
-        match hostile::read_below(root, file, LARGEST) {
+    fn take(&mut self, name: &str, place: &Path, file: &Path) {
+        match hostile::read_below(place, file, LARGEST) {
             Ok(Some(bytes)) => drop(self.files.insert(name.to_owned(), bytes)),
             Ok(None) => {}
-            Err(error) => self.notes.push(format!("the file {name} was not kept: {error}")),
+            Err(error) => self.notes.push(format!("the {name} was not kept: {error}")),
         }
     }
 }
