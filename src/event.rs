@@ -193,6 +193,25 @@ pub enum Event {
         #[serde(default)]
         cached: bool,
     },
+    /// An amount of the manifest's `budget` keeps an agent from beginning. Told once for each amount, and once for each job that
+    /// came to `per-job`.
+    BudgetReached {
+        /// `budget`, `per-run` or `per-job`.
+        limit: String,
+        /// The action, where it is one action's amount.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        job: Option<String>,
+        /// The amount, in dollars.
+        limit_usd: f64,
+        /// What is spent of it.
+        spent_usd: f64,
+        /// What is reserved for agents at work.
+        reserved_usd: f64,
+        /// What the next attempt may cost.
+        needed_usd: f64,
+        /// All of that in words, and what to raise.
+        because: String,
+    },
     /// Somebody asked the run to stop.
     Draining {
         /// What is still running.

@@ -139,7 +139,7 @@ pub(super) const BUILT_IN: &[(Cause, &str)] = &[
     ),
     (
         Cause::ContextLength,
-        "context_length_exceeded|prompt is too long|maximum context length|exceeds the context window|ran out of room in the model's context window|ContextWindowExceededError|has hit a token limit|[Ii]nput is too long for requested model",
+        "context_length_exceeded|[Pp]rompt is too long|maximum context length|exceeds the context window|ran out of room in the model's context window|ContextWindowExceededError|has hit a token limit|[Ii]nput is too long for requested model",
     ),
     (
         Cause::OutputLimit,

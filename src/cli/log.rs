@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use crate::cli::fault::Fault;
 use crate::cli::{Places, job, output};
 use crate::digest::Digest;
+use crate::report::attempts;
 use crate::report::detail::{self, AttemptDetail, StepDetail};
-use crate::report::status::clock;
 use crate::store::Store;
 use crate::text::harmless;
 use crate::units::human_size;
@@ -25,7 +25,7 @@ const LARGEST: u64 = 256 * 1024 * 1024;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  flow log shop/9f47610d/hasty/1 agent                all that the agent said
+  flow log shop/9f47610d/hasty/1 agent                each attempt, its cost and log
   flow log shop/9f47610d/hasty/1 patch > hasty.patch  its patch
   flow log shop/9f47610d/hasty/1 patched --stream 'base stderr'
   flow log shop/9f47610d/hasty/1 agent --list         attempts and streams
@@ -51,6 +51,9 @@ pub struct LogArgs {
     /// List attempts and streams
     #[arg(long)]
     list: bool,
+    /// Print the attempts as one JSON document
+    #[arg(long)]
+    json: bool,
 }
 
 /// Prints logs.
@@ -68,9 +71,17 @@ pub async fn log(args: LogArgs) -> Result<ExitCode, Fault> {
         let message = format!("{job} has no step `{}`", args.step);
         return Err(Fault::hint(2, message, format!("its steps are: {}", names.join(", "))));
     };
+    if args.json {
+        output::json(&serde_json::json!({"job": job, "step": step}))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if args.list {
         output::data(list(step, store))?;
         return Ok(ExitCode::SUCCESS);
+    }
+    if step.kind == "agent" && args.stream.is_none() && args.attempt.is_none() {
+        let list = attempts::list(step, Timestamp::now(), output::width_of_messages());
+        output::say(harmless(&list).trim_end());
     }
     let attempt = choose(step, args.attempt.as_deref())?;
     let logs = &attempt.ended.logs;
@@ -137,26 +148,13 @@ fn print(name: &str, digest: &Digest, attempt: &AttemptDetail, several: bool, st
 }
 
 fn list(step: &StepDetail, store: &Store) -> String {
-    let now = Timestamp::now();
-    let mut text = String::new();
+    let mut text = attempts::list(step, Timestamp::now(), output::width());
     for attempt in &step.attempts {
-        let ended = &attempt.ended;
-        let speaks = if attempt.speaks { "  (speaks for the step)" } else { "" };
-        text.push_str(&format!(
-            "{}  {}  {}  {}{speaks}\n",
-            attempt.number,
-            ended.attempt,
-            clock(ended.at, now),
-            ended.outcome.word()
-        ));
-        for (name, digest) in &ended.logs {
+        for (name, digest) in &attempt.ended.logs {
             let size = std::fs::metadata(store.cas.path(digest))
                 .map_or_else(|_| "no longer in the store".to_owned(), |meta| human_size(meta.len()));
-            text.push_str(&format!("   {name}, {size}\n"));
+            text.push_str(&format!("{:>2}  {name}, {size}\n", attempt.number));
         }
     }
-    if text.is_empty() {
-        text.push_str("no attempt has ended\n");
-    }
-    text
+    harmless(&text)
 }

@@ -10,13 +10,17 @@ use crate::cli::Places;
 use crate::cli::fault::Fault;
 use crate::cli::output;
 use crate::git::{Mirror, Source};
+use crate::ledger::{Ledger, Rates};
 use crate::manifest::{self, Manifest};
 use crate::plan::{Missing, Plan};
 use crate::report::jobs;
+use crate::run::durations::Durations;
 use crate::run::prepare::{Prepared, Wishes, prepare};
 use crate::step::context::Machine;
 use crate::step::secrets::lacking_secrets;
 use crate::store::{Index, Store};
+use crate::why::estimate::{Estimate, estimate};
+use crate::why::forecast::Forecast;
 
 /// The most actions of one manifest: about what fits into a few gigabytes.
 const MOST_ACTIONS: u64 = 2_000_000;
@@ -109,6 +113,19 @@ impl Opened {
         }
         let ends = jobs::ends(plan, &self.store, &self.index, wanted);
         found.into_iter().filter(|(node, _)| ends[*node].settled().is_none()).map(|(_, missing)| missing).collect()
+    }
+
+    /// What forecasts may come to.
+    ///
+    /// # Errors
+    /// If the records cannot be read.
+    pub fn estimate(&self, forecasts: &[Forecast]) -> Result<Estimate, Fault> {
+        let rates = Rates::of(&self.plan().manifest.pipeline);
+        let ledger = Ledger::read(rates, &self.store, &self.index);
+        let ledger = ledger.map_err(|error| Fault::new(3, error.to_string()))?;
+        let durations = Durations::read(&self.index);
+        let beside = std::thread::available_parallelism().map_or(2, usize::from);
+        Ok(estimate(self.plan(), forecasts, &ledger, &durations, beside))
     }
 
     /// The plan.

@@ -45,10 +45,11 @@ pub async fn plan(args: PlanArgs) -> Result<ExitCode, Fault> {
     let wanted = select::wanted(opened.plan(), &args.selection, &|job| last_class.get(&job).cloned())?;
     let lacking = opened.lacking_secrets(&wanted);
     let forecasts = forecast(opened.plan(), &opened.store, &opened.index, &wanted);
+    let estimate = opened.estimate(&forecasts)?;
     if args.json {
-        output::json(&why::plan::json(opened.plan(), &forecasts, &lacking))?;
+        output::json(&why::plan::json(opened.plan(), &forecasts, &lacking, &estimate))?;
     } else {
-        output::data(why::plan::text(opened.plan(), &forecasts, &lacking, args.all))?;
+        output::data(why::plan::text(opened.plan(), &forecasts, &lacking, &estimate, args.all))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -151,6 +151,7 @@ fn line(plan: &Plan, event: &Event) -> Option<String> {
             let word = if *overridden { "would be" } else { "is" };
             format!("candidate {candidate} {word} paused: {cause}{which}: {evidence}; {then}")
         }
+        Event::BudgetReached { limit, because, .. } if limit != "per-job" => because.clone(),
         Event::Draining { running } => {
             format!("stopping: nothing more is begun, {running} actions may finish; once more kills them")
         }

@@ -11,14 +11,18 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::cli::Places;
+use crate::cli::confirm::confirm;
 use crate::cli::fault::Fault;
 use crate::cli::open::{Opened, lacks};
 use crate::cli::output;
 use crate::cli::progress;
 use crate::cli::select::{self, Selection};
+use crate::ledger::{Ledger, Rates};
 use crate::names::RunId;
 use crate::plan::Missing;
+use crate::report::spent::{Spent, several_models_of};
 use crate::report::{composite, jobs, table};
+use crate::run::budget::Purse;
 use crate::run::decide::{Again, remakes};
 use crate::run::dispatch::{Dispatcher, Observer, Options, Order, Parts};
 use crate::run::journal::Journal;
@@ -26,6 +30,7 @@ use crate::run::leases::Leases;
 use crate::run::recover::recover;
 use crate::step::Context;
 use crate::store::{Index, RecordWriter, RunLock};
+use crate::text::harmless;
 use crate::units::Span;
 
 /// Arguments of `flow run`.
@@ -73,6 +78,9 @@ pub struct RunArgs {
     /// How long running actions may go on after Ctrl-C
     #[arg(long, value_name = "SPAN", default_value = "90s")]
     drain: Span,
+    /// Do not ask before spending more than the manifest's `confirm`
+    #[arg(long, short)]
+    yes: bool,
     /// Print each event as a line of JSON, and no table
     #[arg(long)]
     json: bool,
@@ -104,6 +112,15 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
     if let Some(fault) = lacks(&opened.plan().manifest, &fatal) {
         return Err(fault);
     }
+    let mut retried = vec![false; opened.plan().nodes.len()];
+    for job in opened.plan().jobs.iter().filter(|job| retry.iter().any(|glob| glob.is_match(job.id.as_str()))) {
+        for node in &job.nodes {
+            retried[*node] = true;
+        }
+    }
+    if !args.yes {
+        confirm(&opened, &wanted, &retried)?;
+    }
     let Opened { store, machine, prepared, path, .. } = opened;
     let leases = Leases::open(&prepared.plan, &args.slots, &store.root).map_err(|error| {
         let hint =
@@ -127,16 +144,8 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
         index = Index::load(&store.root).map_err(|error| broken(error.to_string()))?;
     }
     index.own(&run);
-    let again: Vec<Again> = {
-        let remake = remakes(&prepared.plan, &store, &index, &wanted);
-        let mut again: Vec<Again> = remake.into_iter().map(|remake| Again { retry: false, remake }).collect();
-        for job in prepared.plan.jobs.iter().filter(|job| retry.iter().any(|glob| glob.is_match(job.id.as_str()))) {
-            for node in &job.nodes {
-                again[*node].retry = true;
-            }
-        }
-        again
-    };
+    let remake = remakes(&prepared.plan, &store, &index, &wanted);
+    let again: Vec<Again> = remake.into_iter().zip(retried).map(|(remake, retry)| Again { retry, remake }).collect();
     crate::run::journal::write_plan(&store.root, &run, &prepared.plan, &path, &wanted);
     let plan = Arc::new(prepared.plan);
     let context = Arc::new(Context { plan: plan.clone(), store: store.clone(), machine, sources: prepared.sources });
@@ -162,6 +171,8 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
         observers.push(progress::for_terminal(&plan, &wanted));
     }
     leases.stand_aside();
+    let purse = Purse::open(&plan, &path.display().to_string(), &run, &store, &index);
+    let purse = purse.map_err(|error| broken(error.to_string()))?;
     let journal = Journal::create(&store.root, &run);
     let manifest = path.display().to_string();
     let dispatcher = Dispatcher::new(Parts {
@@ -173,6 +184,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
         journal,
         leases,
         options,
+        purse,
         observers,
     });
     let report = dispatcher.run(orders()?).await;
@@ -190,6 +202,12 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
         output::data(table::legend(&results, width))?;
         let ends = jobs::ends(&plan, &store, &index, &wanted);
         output::data(composite::text(&composite::composites(&plan, &store, &index, &ends), width))?;
+        let ledger = Ledger::read(Rates::of(&plan.manifest.pipeline), &store, &index);
+        let ledger = ledger.map_err(|error| broken(error.to_string()))?;
+        output::data(Spent::of(&ledger, Some(&run)).text(width))?;
+        for warning in several_models_of(&results) {
+            output::data(harmless(&format!("{warning}\n")))?;
+        }
         output::data(table::summary(&results, Some(&report.finished), width))?;
         progress::waits(&report.finished, width);
         progress::next_steps(&results, &path);

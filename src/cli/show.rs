@@ -8,7 +8,9 @@ use jiff::Timestamp;
 
 use crate::cli::fault::Fault;
 use crate::cli::{Places, job, output};
+use crate::report::spent::several_models;
 use crate::report::{detail, detail_text};
+use crate::text::harmless;
 
 /// Arguments of `flow show`.
 #[derive(Debug, Args)]
@@ -45,6 +47,12 @@ pub async fn show(args: ShowArgs) -> Result<ExitCode, Fault> {
         output::json(&detail)?;
     } else {
         output::data(detail_text::text(&detail, store, Timestamp::now(), output::width()))?;
+        let answered = detail.steps.iter().flat_map(|step| &step.attempts).filter(|attempt| attempt.same_key);
+        let answered = answered.filter_map(|attempt| attempt.ended.usage.as_ref());
+        let candidate = detail.result.axes.get("candidate").unwrap_or_default();
+        for warning in several_models(answered.map(|usage| (candidate, usage.models.as_slice()))) {
+            output::data(harmless(&format!("{warning}\n")))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

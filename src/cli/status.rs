@@ -1,6 +1,6 @@
 //! `flow status`: how the newest run stands, while it works or after.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -9,7 +9,12 @@ use jiff::Timestamp;
 use crate::cli::Places;
 use crate::cli::fault::Fault;
 use crate::cli::{open, output};
+use crate::ledger::{Ledger, Rates};
+use crate::manifest;
+use crate::report::spent::{Spent, several_models_in};
 use crate::report::status;
+use crate::store::{Index, Store};
+use crate::text::harmless;
 
 /// Arguments of `flow status`.
 #[derive(Debug, Args)]
@@ -41,12 +46,48 @@ pub fn status(args: &StatusArgs) -> Result<ExitCode, Fault> {
     let root = open::store_root_of(args.manifest.as_deref(), &places);
     let Some(run) = status::runs(&root).into_iter().next() else { return Err(no_run(&root)) };
     let status = status::status(&root, &run);
-    if args.json {
-        output::json(&status)?;
-    } else {
-        output::data(status.text(Timestamp::now(), output::width()))?;
+    let ledger = ledger_of(&root, &status);
+    let width = output::width();
+    match (args.json, ledger) {
+        (true, Some(ledger)) => {
+            let mut document = serde_json::to_value(&status).unwrap_or_default();
+            document["spent"] = serde_json::to_value(Spent::of(&ledger, Some(&run))).unwrap_or_default();
+            document["warnings"] = several_models_in(&ledger, &run).into();
+            output::json(&document)?;
+        }
+        (true, None) => output::json(&status)?,
+        (false, ledger) => {
+            output::data(status.text(Timestamp::now(), width))?;
+            if let Some(ledger) = ledger {
+                output::data(Spent::of(&ledger, Some(&run)).text(width))?;
+                for warning in several_models_in(&ledger, &run) {
+                    output::data(harmless(&format!("{warning}\n")))?;
+                }
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The ledger of a run's pipeline at the prices of its manifest; `None`, and said, if one of the two cannot be read.
+fn ledger_of(root: &Path, status: &status::Status) -> Option<Ledger> {
+    let unread = |why: &str| output::say(&format!("note: what was spent is not told: {why}"));
+    if status.manifest.as_os_str().is_empty() {
+        return None;
+    }
+    let manifest = match manifest::read(&status.manifest) {
+        Ok(manifest) => manifest,
+        Err(flaws) => {
+            unread(&flaws.to_string());
+            return None;
+        }
+    };
+    let read = || {
+        let store = Store::open(root)?;
+        let index = Index::load(root)?;
+        Ledger::read(Rates::of(&manifest.pipeline), &store, &index)
+    };
+    read().map_err(|error| unread(&error.to_string())).ok()
 }
 
 /// That a store holds no run.

@@ -9,8 +9,10 @@ use serde::Serialize;
 
 use crate::attempt::{Ended, Started};
 use crate::key::ActionKey;
+use crate::ledger::{Entry, Rates, usage_of};
 use crate::measure::metric::{Better, Kind as MetricKind, MetricSpec};
 use crate::measure::result::Ratio;
+use crate::money::{Amount, Cost, Totals};
 use crate::plan::{Ask, Plan, Role};
 use crate::report::jobs::{self, JobResult};
 use crate::report::marks;
@@ -35,6 +37,11 @@ pub struct JobDetail {
     /// What its marks mean.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub marks_mean: BTreeMap<String, String>,
+    /// What all attempts of its agents came to; one that serves other jobs too is in theirs as well.
+    pub spent: Totals,
+    /// What the slots cost that its steps held.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub machine_usd: Option<Amount>,
     /// Why tokens are unknown, where they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_unknown_because: Option<String>,
@@ -73,6 +80,12 @@ pub struct AttemptDetail {
     pub speaks: bool,
     /// Whether its key is today's; another had other ingredients.
     pub same_key: bool,
+    /// What its tokens cost, for an agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost_usd: Option<Amount>,
+    /// What the slots cost that it held.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub machine_usd: Option<Amount>,
     /// What is on record.
     #[serde(flatten)]
     pub ended: Arc<Ended>,
@@ -98,7 +111,7 @@ pub fn detail(plan: &Plan, job: usize, store: &Store, index: &Index) -> Result<J
     let ends = jobs::ends(plan, store, index, &wanted);
     let result = jobs::result(plan, job, &ends);
     let classify = plan.jobs[job].classify;
-    let agent = classify.and_then(|node| ends[plan.linked(node, &Role::Agent)?].settled());
+    let agent = classify.and_then(|node| ends[plan.linked(node, &Role::Agent)?].attempt());
     let unknown = result.tokens.iter().any(Option::is_none);
     let tokens_unknown_because = unknown.then(|| match agent {
         None => "no agent of this job has ended".to_owned(),
@@ -108,14 +121,31 @@ pub fn detail(plan: &Plan, job: usize, store: &Store, index: &Index) -> Result<J
         }
     });
     let marks_mean = result.marks.iter().filter_map(|mark| Some((mark.clone(), marks::meaning(mark)?))).collect();
-    let steps = plan.jobs[job].nodes.iter().map(|node| step(plan, job, *node, &ends, store, index));
+    let rates = Rates::of(&plan.manifest.pipeline);
+    let mut spent = Totals::default();
+    let mut machine_usd = rates.machine().then(Amount::default);
+    let mut steps = Vec::new();
+    for node in &plan.jobs[job].nodes {
+        let (detail, entries) = step(plan, job, *node, &ends, store, index, &rates)?;
+        for entry in entries {
+            if let Some(cost) = &entry.cost {
+                spent.add(usage_of(&entry.ended), cost, entry.ended.outcome.settles());
+            }
+            if let (Some(sum), Some(cost)) = (&mut machine_usd, &entry.machine) {
+                sum.add(cost);
+            }
+        }
+        steps.push(detail);
+    }
     Ok(JobDetail {
+        spent,
+        machine_usd,
         meaning: result.class.map(|class| meaning(class).to_owned()),
         next_action: result.class.map(|class| class.next_action().to_owned()),
         speedup_means: classify.and_then(|node| speedup_means(plan, node, &result)),
         marks_mean,
         tokens_unknown_because,
-        steps: steps.collect::<Result<_, _>>()?,
+        steps,
         result,
     })
 }
@@ -127,14 +157,15 @@ fn step(
     ends: &Vec<End>,
     store: &Store,
     index: &Index,
-) -> Result<StepDetail, StoreError> {
+    rates: &Rates,
+) -> Result<(StepDetail, Vec<Entry>), StoreError> {
     let name = plan.step(node).name.value.to_string();
     let (mut state, mut because, key) = stands(plan, node, ends, store, index);
     let kind = plan.kind(node).word();
     let speaks = ends[node].settled().map(|ended| &ended.attempt);
     let mut all: Vec<(bool, Arc<Ended>)> = Vec::new();
     for attempt in key.map(|key| index.attempts(&key)).transpose()?.unwrap_or_default() {
-        all.push((true, attempt));
+        all.push((true, store.today(&attempt, plan.tables(node))));
     }
     // Of other ingredients: two steps of one kind and point are told apart by name, one alone may have been renamed.
     let axes = &plan.nodes[node].axes;
@@ -142,17 +173,28 @@ fn step(
     let alone = !plan.jobs[job].nodes.iter().any(twin);
     for other in index.nearest_candidates(kind, axes).into_iter().filter(|other| Some(*other) != key) {
         let attempts = index.attempts(&other)?.into_iter();
-        all.extend(attempts.filter(|ended| alone || ended.step == name).map(|ended| (false, ended)));
+        all.extend(attempts.filter(|ended| alone || ended.step == name).map(|ended| (false, store.today(&ended, plan.tables(node)))));
     }
     let mut seen = HashSet::new();
     all.retain(|(_, ended)| seen.insert(ended.attempt.clone()));
     all.sort_by(|(_, a), (_, b)| (a.at, &a.attempt).cmp(&(b.at, &b.attempt)));
-    let attempts = (1..).zip(all).map(|(number, (same_key, ended))| AttemptDetail {
+    let entries: Vec<Entry> = all.iter().map(|(_, ended)| rates.entry(ended.clone(), store)).collect();
+    let amount = |cost: &Option<Cost>| {
+        cost.as_ref().map(|cost| {
+            let mut amount = Amount::default();
+            amount.add(cost);
+            amount
+        })
+    };
+    let attempts = (1..).zip(all.into_iter().zip(&entries)).map(|(number, ((same_key, ended), entry))| AttemptDetail {
         number,
         speaks: speaks == Some(&ended.attempt),
         same_key,
+        cost_usd: amount(&entry.cost),
+        machine_usd: amount(&entry.machine),
         ended,
     });
+    let attempts = attempts.collect();
     let mut under_way = Vec::new();
     for started in index.unfinished()? {
         if started.kind == kind && started.axes == *axes && started.step == name {
@@ -162,7 +204,7 @@ fn step(
             under_way.push(started);
         }
     }
-    Ok(StepDetail { step: name, kind, state, because, key, attempts: attempts.collect(), under_way })
+    Ok((StepDetail { step: name, kind, state, because, key, attempts, under_way }, entries))
 }
 
 /// How an action stands, why, and its key.
@@ -186,6 +228,13 @@ fn stands(
             ("blocked", Some(format!("waits for {} to end well", plan.title(*by))), None)
         }
         End::Blocked { by } => ("blocked", Some(format!("{} left nothing to go on with", plan.title(*by))), None),
+        End::Reopened(ended) => {
+            let why = format!(
+                "reopened: by today's tables it ended in {}; `flow run --retry JOB` draws again",
+                ended.outcome.word()
+            );
+            ("not settled", Some(why), Some(ended.key))
+        }
         End::Open(_) | End::Pending => match decide(plan, node, ends, store, index, false) {
             Decision::Exhausted { last, counted } => {
                 let why = format!(

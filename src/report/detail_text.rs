@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use crate::key::Value;
 use crate::measure::result::Ratio;
+use crate::report::attempts::used;
 use crate::report::detail::{AttemptDetail, JobDetail, StepDetail};
 use crate::report::given;
 use crate::report::status::clock;
@@ -61,6 +62,7 @@ pub fn text(detail: &JobDetail, store: &Store, now: Timestamp, width: usize) -> 
     if detail.steps.iter().any(|step| step.kind == "agent") {
         let because = detail.tokens_unknown_because.as_deref().unwrap_or_default();
         fact("tokens", &tokens(result.tokens, because));
+        fact("spent", &spent(detail));
     }
     let name = detail.steps.iter().map(|step| step.step.len()).max().unwrap_or(0);
     for step in &detail.steps {
@@ -77,6 +79,24 @@ fn tokens([input, output]: [Option<u64>; 2], because: &str) -> String {
         (Some(_), Some(_)) => format!("{} in, {} out", side(input), side(output)),
         _ => format!("{} in, {} out ({because})", side(input), side(output)),
     }
+}
+
+/// What all attempts of the job came to.
+fn spent(detail: &JobDetail) -> String {
+    let totals = &detail.spent;
+    let attempts = if totals.attempts == 1 { "attempt" } else { "attempts" };
+    let mut said = format!("{} by {} {attempts}", totals.cost_usd.text(), totals.attempts);
+    if totals.unsettled > 0 {
+        said.push_str(&format!(", {} of it by {} that settled nothing", totals.wasted_usd.text(), totals.unsettled));
+    }
+    let why = totals.cost_usd.why();
+    if !why.is_empty() {
+        said.push_str(&format!(" ({why})"));
+    }
+    if let Some(machine) = &detail.machine_usd {
+        said.push_str(&format!("; machine {}", machine.text()));
+    }
+    said
 }
 
 fn tell_step(
@@ -147,9 +167,7 @@ fn tell_attempt(text: &mut String, attempt: &AttemptDetail, several: bool, now: 
     if !attempt.same_key {
         parts.push("(of other ingredients)".to_owned());
     }
-    if let Some(tokens) = ended.usage.as_ref().and_then(|usage| Some((usage.input?, usage.output?))) {
-        parts.push(format!("{} + {} tokens", tokens.0, tokens.1));
-    }
+    parts.extend(used(attempt));
     let mut line = String::new();
     for part in parts {
         if line.len() + part.len() + 4 > width && !line.is_empty() {

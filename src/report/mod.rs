@@ -1,10 +1,12 @@
 //! What came of it: the results of jobs, read from the store alone, and tables of them.
 
+pub mod attempts;
 pub mod composite;
 pub mod detail;
 pub mod detail_text;
 pub mod given;
 pub mod jobs;
 pub mod marks;
+pub mod spent;
 pub mod status;
 pub mod table;

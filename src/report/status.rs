@@ -284,6 +284,7 @@ impl Status {
                 }
             }
             Event::Notice { .. }
+            | Event::BudgetReached { .. }
             | Event::Draining { .. }
             | Event::LaneOpened { .. }
             | Event::LaneNarrowed { .. }

@@ -65,6 +65,8 @@ pub struct Finished {
     pub run: RunId,
     /// When it began.
     pub at: Timestamp,
+    /// The pipeline that it was for.
+    pub pipeline: Option<String>,
     end: process::End,
 }
 
@@ -78,8 +80,8 @@ impl Left {
         for started in index.unfinished()?.into_iter().filter(|started| started.key == *key && started.run != *own) {
             match finished_agent(store, &started) {
                 Some(end) if left.finished.is_none() => {
-                    let (attempt, run, at) = (started.attempt.clone(), started.run.clone(), started.at);
-                    left.finished = Some(Finished { attempt, run, at, end });
+                    let Started { attempt, run, at, pipeline, .. } = started;
+                    left.finished = Some(Finished { attempt, run, at, pipeline, end });
                 }
                 _ => left.dead.push(started),
             }

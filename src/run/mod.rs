@@ -3,8 +3,10 @@
 pub mod asking;
 pub mod backoff;
 pub mod breaker;
+pub mod budget;
 pub mod decide;
 pub mod dispatch;
+pub mod durations;
 pub mod execute;
 pub mod hooks;
 pub mod journal;

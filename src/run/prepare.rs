@@ -11,12 +11,13 @@ use std::time::Duration;
 use crate::digest::Digest;
 use crate::git::{self, Mirror, Source};
 use crate::key::Value;
-use crate::manifest::{Body, Kind, Manifest, Pipeline, Place, RepoSource, Template, Tool};
+use crate::manifest::{Body, Manifest, Pipeline, Place, RepoSource, Template, Tool};
 use crate::names::SlotKind;
 use crate::plan::expand::{expand, protected, set_heights};
 use crate::plan::tools::{newest_within, source_listing, source_stat, tool_stat};
 use crate::plan::{CheckoutAsk, CommitFact, Facts, Intake, Missing, Plan, SourceFact, ToolFact};
 use crate::process::answer;
+use crate::run::durations::Durations;
 use crate::step::checkout;
 use crate::step::context::Machine;
 use crate::step::processes::identity;
@@ -74,7 +75,8 @@ pub async fn prepare(
     facts.devices = devices(pipeline, machine).await;
     facts.commits = tokio::task::block_in_place(|| commits(pipeline, &sources, store, index, wishes, &mut notices));
     let mut plan = tokio::task::block_in_place(|| expand(manifest.clone(), facts, &mut intake));
-    let typical = typical_seconds(&plan);
+    let durations = Durations::read(index);
+    let typical = durations.of_all(&plan);
     set_heights(&mut plan, &|node| typical[node]);
     Prepared { plan, intake, sources, notices }
 }
@@ -89,16 +91,6 @@ pub fn sources(pipeline: &Pipeline, local: &BTreeMap<String, PathBuf>) -> Vec<So
         (None, RepoSource::Path(path)) => Source::Local(path.clone()),
     };
     pipeline.repos.iter().map(source).collect()
-}
-
-/// What an action of each kind may take, in seconds: only their proportions matter, for what goes first.
-fn typical_seconds(plan: &Plan) -> Vec<f64> {
-    let guess = |kind: Kind| match kind {
-        Kind::Agent => 600.0,
-        Kind::Test => 60.0,
-        _ => 0.1,
-    };
-    (0..plan.nodes.len()).map(|node| guess(plan.kind(node))).collect()
 }
 
 fn commits(

@@ -36,6 +36,8 @@ pub enum State {
     Skipped,
     /// Cannot be run.
     Blocked,
+    /// It was settled, and is not by today's tables: it runs only if a person asks for it.
+    Reopened,
     /// Its attempts are used up.
     Exhausted,
 }
@@ -53,6 +55,7 @@ impl State {
             Self::Retry => "retry",
             Self::Skipped => "skipped",
             Self::Blocked => "blocked",
+            Self::Reopened => "reopened",
             Self::Exhausted => "exhausted",
         }
     }
@@ -100,20 +103,29 @@ impl Forecast {
 /// Forecasts every wanted action.
 #[must_use]
 pub fn forecast(plan: &Plan, store: &Store, index: &Index, wanted: &[bool]) -> Vec<Forecast> {
-    let (said, lost) = see_all(plan, store, index, wanted, vec![false; plan.nodes.len()]);
+    forecast_with(plan, store, index, wanted, &vec![false; plan.nodes.len()])
+}
+
+/// The same, where some actions are tried again though their attempts are used up.
+#[must_use]
+pub fn forecast_with(plan: &Plan, store: &Store, index: &Index, wanted: &[bool], retry: &[bool]) -> Vec<Forecast> {
+    let again: Vec<Again> = retry.iter().map(|retry| Again { retry: *retry, remake: false }).collect();
+    let (said, lost) = see_all(plan, store, index, wanted, again);
     if !lost {
         return said;
     }
     // What is gone from the store is made again where it is read: which that is can only be said of the whole.
-    see_all(plan, store, index, wanted, remakes(plan, store, index, wanted)).0
+    let remakes = remakes(plan, store, index, wanted);
+    let again = retry.iter().zip(remakes).map(|(retry, remake)| Again { retry: *retry, remake });
+    see_all(plan, store, index, wanted, again.collect()).0
 }
 
-fn see_all(plan: &Plan, store: &Store, index: &Index, wanted: &[bool], remake: Vec<bool>) -> (Vec<Forecast>, bool) {
+fn see_all(plan: &Plan, store: &Store, index: &Index, wanted: &[bool], again: Vec<Again>) -> (Vec<Forecast>, bool) {
     let mut seer = Seer {
         plan,
         store,
         index,
-        remake,
+        again,
         ends: vec![End::Pending; plan.nodes.len()],
         lacking: vec![false; plan.nodes.len()],
         new: vec![false; plan.nodes.len()],
@@ -133,8 +145,8 @@ struct Seer<'a> {
     plan: &'a Plan,
     store: &'a Store,
     index: &'a Index,
-    /// What is gone from the store and has to be made again.
-    remake: Vec<bool>,
+    /// What is made again, because it is gone from the store or somebody asked.
+    again: Vec<Again>,
     ends: Vec<End>,
     /// Actions that this machine cannot key, and what reads them.
     lacking: Vec<bool>,
@@ -158,7 +170,7 @@ impl Seer<'_> {
             shares: None,
             because: None,
         };
-        let again = Again { retry: false, remake: self.remake[node] };
+        let again = self.again[node];
         match decide_again(self.plan, node, &self.ends, self.store, self.index, again) {
             Decision::Served { ended, over_limit, lost } => {
                 self.lost |= lost;
@@ -181,6 +193,15 @@ impl Seer<'_> {
                 self.ends[node] = End::Settled(ended);
             }
             Decision::Over(end) => self.over(&mut said, end),
+            Decision::Reopened { last, was } => {
+                said.state = State::Reopened;
+                said.key = Some(last.key);
+                let (was, now) = (was.word(), last.outcome.word());
+                said.because = Some(format!(
+                    "today's tables read its attempt as {now}, not {was}, which settles nothing; --retry draws again"
+                ));
+                self.ends[node] = End::Reopened(last);
+            }
             Decision::Exhausted { last, counted } => {
                 said.state = State::Exhausted;
                 said.key = Some(last.key);
@@ -211,7 +232,7 @@ impl Seer<'_> {
             }
             Decision::Execute { record, reason, .. } => {
                 said.key = Some(record.key());
-                let open = |gate: &&usize| matches!(self.ends[**gate], End::Open(_));
+                let open = |gate: &&usize| self.ends[**gate].is_open();
                 if let Some(by) = shut_gate(self.plan, node, &self.ends) {
                     self.over(&mut said, End::Blocked { by });
                 } else if let Some(gate) = self.plan.nodes[node].gates.iter().find(open) {
@@ -237,7 +258,7 @@ impl Seer<'_> {
             End::Skipped(cause) => (State::Skipped, Some(format!("{cause}: {}", cause.next_action()))),
             End::Blocked { by } => (State::Blocked, Some(self.blocked(*by))),
             End::Open(why) => (State::Blocked, Some(why.clone())),
-            End::Pending | End::Settled(_) => (State::Blocked, None),
+            End::Pending | End::Settled(_) | End::Reopened(_) => (State::Blocked, None),
         };
         self.ends[said.node] = end;
     }

@@ -2,6 +2,7 @@
 //! run by its journal.
 
 pub mod change;
+pub mod estimate;
 pub mod explain;
 pub mod forecast;
 pub mod plan;

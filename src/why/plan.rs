@@ -8,6 +8,7 @@ use crate::manifest::goals_line;
 use crate::plan::{Missing, Plan};
 use crate::text::{Table, wrap};
 use crate::why::change::Shown;
+use crate::why::estimate::Estimate;
 use crate::why::explain::{Group, groups};
 use crate::why::forecast::{Forecast, State};
 use crate::why::text::{change_lines, printable};
@@ -19,7 +20,7 @@ const LACKING: usize = 20;
 
 /// A plan as one JSON document. `lacking` is what the machine lacks beside what the actions say themselves.
 #[must_use]
-pub fn json(plan: &Plan, forecasts: &[Forecast], lacking: &[Missing]) -> serde_json::Value {
+pub fn json(plan: &Plan, forecasts: &[Forecast], lacking: &[Missing], estimate: &Estimate) -> serde_json::Value {
     let actions: Vec<serde_json::Value> = forecasts
         .iter()
         .map(|said| {
@@ -54,21 +55,21 @@ pub fn json(plan: &Plan, forecasts: &[Forecast], lacking: &[Missing]) -> serde_j
             json!({"level": goal.level.word(), "rate": goal.rate.word(), "least": goal.least})
         })
         .collect();
-    json!({
+    let mut document = json!({
         "pipeline": plan.manifest.pipeline.name.value,
         "actions": actions,
         "execute": execute,
         "reuse": forecasts.iter().filter(|said| said.state == State::Reused).count(),
         "missing": lacking.iter().map(|lacks| json!({"what": lacks.what, "hint": lacks.hint})).collect::<Vec<_>>(),
-        "cost_usd": {"known": 0.0, "unknown_attempts": execute, "because": ["flow keeps no prices yet"]},
-        "wall_s": null,
         "goals": goals,
-    })
+    });
+    estimate.add_to(&mut document);
+    document
 }
 
 /// A plan as text: how many actions of each step would run, then the causes; with `all`, every action.
 #[must_use]
-pub fn text(plan: &Plan, forecasts: &[Forecast], lacking: &[Missing], all: bool) -> String {
+pub fn text(plan: &Plan, forecasts: &[Forecast], lacking: &[Missing], estimate: &Estimate, all: bool) -> String {
     let mut text = table(plan, forecasts);
     let said: Vec<&Forecast> = forecasts.iter().collect();
     if all {
@@ -108,6 +109,7 @@ pub fn text(plan: &Plan, forecasts: &[Forecast], lacking: &[Missing], all: bool)
         }
     }
     text.push_str(&summary(plan, forecasts));
+    text.push_str(&estimate.text());
     text
 }
 
@@ -121,6 +123,7 @@ fn table(plan: &Plan, forecasts: &[Forecast]) -> String {
         State::Retry,
         State::Skipped,
         State::Blocked,
+        State::Reopened,
         State::Exhausted,
     ];
     let mut counts: BTreeMap<usize, BTreeMap<State, usize>> = BTreeMap::new();
@@ -180,7 +183,7 @@ fn paragraph(plan: &Plan, lines: &[String], members: &[&Forecast]) -> String {
 /// What is not executed and not served, by why.
 fn left_out<'a>(forecasts: &[&'a Forecast]) -> Vec<(State, String, Vec<&'a Forecast>)> {
     let mut found: Vec<(State, String, Vec<&'a Forecast>)> = Vec::new();
-    for said in forecasts.iter().filter(|said| matches!(said.state, State::Exhausted | State::Reused)) {
+    for said in forecasts.iter().filter(|said| matches!(said.state, State::Reopened | State::Exhausted | State::Reused)) {
         let because = said.because.clone().unwrap_or_default();
         match found.iter_mut().find(|(state, known, _)| *state == said.state && *known == because) {
             Some((.., members)) => members.push(said),

@@ -24,7 +24,8 @@ A conversation is a list of turns; which turn a request is at follows from its o
     [{"say": "…", "run": "ls", "usage": {"input": 900, "cache_read": 200, "cache_write": 0, "output": 50}},
      {"edit": ["path", "old", "new"]}, {"done": "…"}]
 
-`run`, `edit` and `done` become whatever tool the request offers for it. `usage` is disjoint, as flow counts: the wires of OpenAI
+`run`, `edit` and `done` become whatever tool the request offers for it; `"call": [tool, arguments]` is one tool by name, and nothing
+where it is not offered. `usage` is disjoint, as flow counts: the wires of OpenAI
 report `input + cache_read` as input, as OpenAI does. Where it is left out, four characters are a token. The log has one JSON
 line a request: {"job", "wire", "turn", "status", "fault", "tools", "usage"}; the sum of its usage is what flow has to find.
 
@@ -63,6 +64,11 @@ def plain(content):
     return content if isinstance(content, str) else ""
 
 
+def runs(flags):
+    """How many runs of true there are: some agents split one turn of the model into several messages."""
+    return sum(now and not before for before, now in zip([False] + flags, flags))
+
+
 # ---------------------------------------------------------------- what a request says
 
 
@@ -92,7 +98,7 @@ class Asked:
         self.calls = [call.get("call_id") or call.get("id") for call in calls]
         self.lacking = [call for call in self.calls if call not in answered]
         ours = [item.get("role") == "assistant" or item in calls or item.get("type") == "reasoning" for item in items]
-        self.turn = sum(now and not before for before, now in zip([False] + ours, ours))
+        self.turn = runs(ours)
         earlier = re.match(r"resp_(\d+)_", str(body.get("previous_response_id")))
         self.turn += int(earlier[1]) + 1 if earlier else 0
         self.text = "\n".join([str(body.get("instructions"))] + [plain(item.get("content")) for item in items])
@@ -101,9 +107,9 @@ class Asked:
         messages = body.get("messages") or []
         for tool in body.get("tools") or []:
             self.offers(tool.get("function") or {})
+        self.turn = runs([message.get("role") == "assistant" for message in messages])
         for message in messages:
             if message.get("role") == "assistant":
-                self.turn += 1
                 if not self.lacking:
                     self.lacking = [call.get("id") for call in message.get("tool_calls") or []]
                     self.calls += self.lacking
@@ -115,10 +121,10 @@ class Asked:
         messages = body.get("messages") or []
         for tool in body.get("tools") or []:
             self.offers(tool, tool.get("type") or "custom")
+        self.turn = runs([message.get("role") == "assistant" for message in messages])
         for number, message in enumerate(messages):
             blocks = message.get("content") if isinstance(message.get("content"), list) else []
             if message.get("role") == "assistant":
-                self.turn += 1
                 if not self.lacking:
                     self.lacking = [block.get("id") for block in blocks if block.get("type") == "tool_use"]
                     self.calls += self.lacking
@@ -188,6 +194,8 @@ class Said:
             calls.append(shell(spec["run"], asked))
         if "edit" in spec:
             calls.append(edit(*spec["edit"], asked))
+        if "call" in spec and spec["call"][0] in asked.tools:
+            calls.append(tuple(spec["call"]))
         if "done" in spec:
             self.text = spec["done"]
             calls.append(done(spec["done"], asked))
@@ -204,6 +212,9 @@ class Said:
             self.calls.append((prefix + digest(asked.turn, name, arguments), name, arguments, asked.tools[name]))
         guess = {"input": asked.size, "cache_read": 0, "cache_write": 0, "output": estimate([self.text, self.calls])}
         self.usage = dict(guess, **spec.get("usage", {}))
+        if asked.wire != "messages":  # nobody else tells what was written into a cache: it is input like any other
+            self.usage["input"] += self.usage["cache_write"]
+            self.usage["cache_write"] = 0
 
 
 def responses_body(asked, said):
@@ -217,7 +228,7 @@ def responses_body(asked, said):
         item = custom if kind == "custom" else {"type": "function_call", "arguments": arguments}
         output.append(dict(item, id="fc_" + digest(call), call_id=call, name=name, status=status))
     usage = said.usage
-    whole = usage["input"] + usage["cache_read"] + usage["cache_write"]
+    whole = usage["input"] + usage["cache_read"]
     return {
         "id": "resp_%d_%s" % (asked.turn, digest(said.text, said.calls)),
         "object": "response",
@@ -274,7 +285,7 @@ def chat_body(asked, said):
             for call, name, arguments, _ in said.calls
         ]
     usage = said.usage
-    whole = usage["input"] + usage["cache_read"] + usage["cache_write"]
+    whole = usage["input"] + usage["cache_read"]
     reason = "length" if said.cut else "tool_calls" if said.calls else "stop"
     return {
         "id": "chatcmpl-" + digest(asked.turn, said.text),
@@ -471,6 +482,8 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
+        if self.headers.get("upgrade"):  # codex asks for a web socket first; told that there is none, it goes on without
+            return self.answer(*openai(426, "there are no web sockets here", "invalid_request_error"))
         models = {"object": "list", "data": [{"id": "a-model", "object": "model"}], "models": []}
         self.answer(200 if self.path.endswith("/models") else 404, models)
 

@@ -66,6 +66,9 @@ impl Dispatcher {
             Ok(left) => left,
             Err(error) => return self.break_off(error.to_string()),
         };
+        // What is adopted was paid for.
+        let reserved = if left.finished.is_none() { self.afford(node, &key) } else { Some(Usd(0)) };
+        let Some(reserved) = reserved else { return };
         let attempt = match &left.finished {
             Some(finished) => finished.attempt.clone(),
             None => {
@@ -75,18 +78,22 @@ impl Dispatcher {
         };
         let granted = match self.leases.take(&self.context.plan, node, &attempt) {
             Ok(Taken::Granted(granted)) => granted,
-            Ok(Taken::Here(kind)) => return self.aside.push((node, kind)),
+            Ok(Taken::Here(kind)) => {
+                self.not_paid();
+                return self.aside.push((node, kind));
+            }
             Ok(Taken::Elsewhere) => {
+                self.not_paid();
                 self.states.set(node, State::Contended);
                 return self.contended.push(node);
             }
             Err(error) => return self.break_off(error),
         };
-        self.spawn(node, Granting { key, attempt, left, lock, granted }, finished);
+        self.spawn(node, Granting { key, attempt, left, lock, granted, reserved }, finished);
     }
 
     pub(super) fn spawn(&mut self, node: usize, granting: Granting, finished: &mpsc::UnboundedSender<Finished>) {
-        let Granting { key, attempt, left, lock, granted } = granting;
+        let Granting { key, attempt, left, lock, granted, reserved } = granting;
         let Some((record, reason)) = self.records.get(&node).cloned() else { return };
         // The record is a blob under its key, so that `why` can always show old and new.
         if let Err(error) = self.context.store.cas.put_as(&key.0, &record.encode()) {
@@ -118,6 +125,10 @@ impl Dispatcher {
         let durable_first = plan.kind(node) == Kind::Agent;
         let mut go = None;
         let mut began = left.finished.as_ref().map(|finished| finished.at);
+        let pipeline = match &left.finished {
+            Some(finished) => finished.pipeline.clone(),
+            None => self.paid_by(node),
+        };
         if adopts.is_none() {
             let at = Timestamp::now();
             let started = Line::Started(Started {
@@ -130,12 +141,15 @@ impl Dispatcher {
                 at,
                 slots: granted.names(),
                 host: self.context.machine.host.clone(),
-                pipeline: self.paid_by(node),
+                pipeline: pipeline.clone(),
             });
             // What costs money is on record before it is begun; the rest would be repeated for nothing but seconds.
             let supervised = matches!(plan.kind(node), Kind::Agent | Kind::Test) || !granted.is_empty();
             began = (durable_first || supervised).then_some(at);
             if durable_first {
+                if let Some(purse) = &mut self.purse {
+                    purse.reserve(node, reserved);
+                }
                 let (sender, receiver) = oneshot::channel();
                 go = Some(receiver);
                 self.write(started, Token::Go(sender));
@@ -177,8 +191,17 @@ impl Dispatcher {
                 None => caught(execute(work)).await,
             };
             // The dispatcher outlives every executor: it waits until none is running.
-            let _ =
-                finished.send(Finished { node, attempt, adopts, began, done, wall: clock.elapsed(), granted, lock });
+            let _ = finished.send(Finished {
+                node,
+                attempt,
+                adopts,
+                began,
+                pipeline,
+                done,
+                wall: clock.elapsed(),
+                granted,
+                lock,
+            });
         });
     }
 

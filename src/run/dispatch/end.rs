@@ -12,7 +12,7 @@ use super::*;
 impl Dispatcher {
     /// Takes what an executor did: the action is over, or tried again.
     pub(super) fn finish(&mut self, finished: Finished) {
-        let Finished { node, attempt, adopts, began, mut done, wall, granted, lock } = finished;
+        let Finished { node, attempt, adopts, began, pipeline, mut done, wall, granted, lock } = finished;
         let plan = self.context.plan.clone();
         let Some(key) = self.states.key(node) else { return };
         if let Ask::Command(ask) = &plan.nodes[node].ask
@@ -35,7 +35,7 @@ impl Dispatcher {
             axes: plan.nodes[node].axes.clone(),
             at: Timestamp::now(),
             began,
-            pipeline: self.paid_by(node),
+            pipeline,
             wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX),
             outcome: done.outcome,
             outputs: done.outputs,
@@ -53,6 +53,10 @@ impl Dispatcher {
             self.make_ready(node);
         }
         self.index.add(ended.clone());
+        if let Some(purse) = &mut self.purse {
+            purse.release(node);
+        }
+        self.ask_budget();
         let settles = ended.outcome.settles();
         let next = (!settles).then(|| self.next(node, &ended));
         let event = match &next {
@@ -83,6 +87,9 @@ impl Dispatcher {
             self.unwritten -= 1;
             match token {
                 Token::Go(go) => {
+                    if let Some(purse) = &mut self.purse {
+                        purse.durable();
+                    }
                     let _ = go.send(error.clone().map_or(Ok(()), Err));
                 }
                 Token::Ended { event, lock } => {
@@ -159,7 +166,8 @@ impl Dispatcher {
                 }
                 None => {
                     let unsettled = |node: &usize| {
-                        self.options.wanted[*node] && matches!(self.states.end(*node), End::Pending | End::Open(_))
+                        let end = self.states.end(*node);
+                        self.options.wanted[*node] && (end.is_open() || !end.is_over())
                     };
                     if job.nodes.iter().any(unsettled) {
                         open += 1;

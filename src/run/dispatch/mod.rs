@@ -17,6 +17,7 @@ use crate::manifest::Kind;
 use crate::names::{AttemptId, RunId, SlotKind};
 use crate::outcome::{Cause, Failure, Outcome};
 use crate::plan::{Ask, Plan};
+use crate::run::budget::Purse;
 use crate::run::decide::{ATTEMPTS, Decision, decide_again};
 use crate::run::execute::{Left, Work, adoptable, caught, execute};
 use crate::run::hooks::Hooks;
@@ -28,6 +29,7 @@ use crate::run::state::{By, State, States};
 use crate::run::writer::{Writer, Written};
 use crate::step::{Context, Done, End, Ends, SomeEnds, Stop, classify, command};
 use crate::store::{Index, KeyLock};
+use crate::units::Usd;
 
 mod again;
 mod begin;
@@ -36,6 +38,7 @@ mod lanes;
 mod over;
 mod parts;
 mod pause;
+mod pay;
 mod rank;
 mod traffic;
 
@@ -67,6 +70,8 @@ struct Granting {
     left: Left,
     lock: KeyLock,
     granted: Granted,
+    /// What it may cost.
+    reserved: Usd,
 }
 
 /// What an executor sends back.
@@ -76,6 +81,8 @@ struct Finished {
     adopts: Option<RunId>,
     /// When it began, where a line says so.
     began: Option<Timestamp>,
+    /// The pipeline whose budget it is on.
+    pipeline: Option<String>,
     done: Done,
     wall: Duration,
     granted: Granted,
@@ -119,13 +126,17 @@ pub struct Dispatcher {
     commit_ranks: Vec<usize>,
     traffic: Traffic,
     hooks: Hooks,
+    /// What agents may cost, if the manifest says an amount.
+    purse: Option<Purse>,
+    /// Agents that wait for others to tell what they cost.
+    unpaid: Vec<usize>,
 }
 
 impl Dispatcher {
     /// Makes a dispatcher for a plan whose files are in the store.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { context, run, manifest, index, records, journal, leases, options, observers } = parts;
+        let Parts { context, run, manifest, index, records, journal, leases, options, purse, observers } = parts;
         let (done, written) = mpsc::unbounded_channel();
         let writer = Writer::start(records, done);
         let actions = context.plan.nodes.len();
@@ -170,6 +181,8 @@ impl Dispatcher {
             commit_ranks,
             traffic,
             hooks,
+            purse,
+            unpaid: Vec::new(),
         }
     }
 
@@ -251,6 +264,7 @@ impl Dispatcher {
                 }
                 () = tokio::time::sleep_until(moment.unwrap_or_else(tokio::time::Instant::now)), if moment.is_some() => {}
                 () = tokio::time::sleep(ASK_AGAIN), if ask_again => self.ask_again(),
+                () = tokio::time::sleep(pay::ASK_BUDGET), if !self.unpaid.is_empty() => self.ask_budget(),
                 () = tokio::time::sleep(grace.unwrap_or_default()), if grace.is_some() && *self.stop.borrow() == Stop::No => {
                     self.halt(Stop::Polite);
                 }
@@ -278,8 +292,12 @@ impl Dispatcher {
     fn is_over(&self) -> bool {
         let idle = self.states.running() == 0 && self.unwritten == 0;
         let stopped = self.draining.is_some() || self.broken.is_some();
-        let waiting = self.ready.iter().all(BinaryHeap::is_empty) && self.aside.is_empty() && self.contended.is_empty();
-        idle && (stopped || (waiting && self.traffic.held() == 0))
+        let waiting = self.ready.iter().all(BinaryHeap::is_empty)
+            && self.aside.is_empty()
+            && self.contended.is_empty()
+            && self.unpaid.is_empty()
+            && self.traffic.held() == 0;
+        idle && (stopped || waiting)
     }
 
     /// The pipeline whose budget an action's attempts are on, if they cost anything.
@@ -318,6 +336,10 @@ impl Dispatcher {
                 let what: Vec<&str> = self.plan().nodes[node].missing.iter().map(|m| m.what.as_str()).collect();
                 let because = what.join("; ");
                 self.over(node, End::Open(because));
+            }
+            Decision::Reopened { last, .. } => {
+                self.states.set_key(node, last.key);
+                self.over(node, End::Reopened(last));
             }
             Decision::Exhausted { last, counted } => {
                 let word = last.outcome.word();
@@ -374,7 +396,7 @@ impl Dispatcher {
                     return;
                 }
                 End::Settled(ended) if ended.outcome.failure().is_none() => {}
-                End::Open(_) => shut = Some(End::Open(format!("waits for {}", self.plan().title(gate)))),
+                End::Open(_) | End::Reopened(_) => shut = Some(End::Open(format!("waits for {}", self.plan().title(gate)))),
                 _ => {
                     shut = Some(End::Blocked { by: gate });
                     break;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::event::{Event, Told};
 use crate::names::RunId;
+use crate::run::budget::Purse;
 use crate::run::decide::Again;
 use crate::run::journal::Journal;
 use crate::run::leases::Leases;
@@ -60,6 +61,8 @@ pub struct Parts {
     pub leases: Leases,
     /// How it is to go.
     pub options: Options,
+    /// What agents may cost, if the manifest says an amount.
+    pub purse: Option<Purse>,
     /// Who watches.
     pub observers: Vec<Box<dyn Observer>>,
 }

@@ -1,0 +1,252 @@
+//! The ledger: every attempt that cost tokens or held a slot with a price, and what it came to at today's prices.
+//!
+//! Read from the records, of which it keeps nothing: what an attempt used is on record, what that cost is computed. Failed and
+//! killed attempts are in it like all others. An attempt is in it once, whoever it serves.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use crate::attempt::{Ended, Usage};
+use crate::key::{KeyRecord, Value};
+use crate::manifest::{Candidate, Pipeline};
+use crate::money::{Amount, Cost, Prices, Totals, cost};
+use crate::names::RunId;
+use crate::outcome::Cause;
+use crate::store::{Index, Store, StoreError};
+use crate::units::Usd;
+
+mod expect;
+mod standing;
+
+pub use expect::{Basis, Estimate, Expectation, Reserve, Sum};
+pub use standing::{Counted, Standing};
+
+/// The largest key record that is read.
+const LARGEST_RECORD: u64 = 16 << 20;
+/// Milliseconds of an hour.
+const HOUR: u64 = 3_600_000;
+
+/// What a manifest says of costs.
+#[derive(Clone, Debug)]
+pub struct Rates {
+    pipeline: String,
+    prices: Prices,
+    /// What an hour of a slot costs, by `gpu/0`.
+    hourly: BTreeMap<String, Usd>,
+    /// The model that each candidate asks for.
+    models: BTreeMap<String, String>,
+    /// The candidates whose agent calls no model.
+    free: HashSet<String>,
+}
+
+impl Rates {
+    /// Those of a pipeline.
+    #[must_use]
+    pub fn of(pipeline: &Pipeline) -> Self {
+        let hourly = pipeline.slots.iter().filter_map(|slot| {
+            let name = format!("{}/{}", slot.kind.value, slot.name.value);
+            Some((name, slot.hourly?))
+        });
+        let free = |candidate: &&Candidate| pipeline.agents.get(&candidate.agent.value).is_some_and(|agent| agent.free);
+        let model =
+            |candidate: &Candidate| Some((candidate.name.value.to_string(), candidate.model.as_ref()?.value.clone()));
+        Self {
+            pipeline: pipeline.name.value.clone(),
+            prices: pipeline.prices.clone(),
+            hourly: hourly.collect(),
+            models: pipeline.candidates.iter().filter_map(model).collect(),
+            free: pipeline.candidates.iter().filter(free).map(|candidate| candidate.name.value.to_string()).collect(),
+        }
+    }
+
+    fn is_free(&self, candidate: &Candidate) -> bool {
+        self.free.contains(candidate.name.value.as_str())
+    }
+
+    /// An attempt with what it came to.
+    #[must_use]
+    pub fn entry(&self, ended: Arc<Ended>, store: &Store) -> Entry {
+        let agent = ended.kind == "agent";
+        let model = if agent { self.asked(&ended, store) } else { None };
+        let cost = agent.then(|| self.cost(&ended, model.as_deref()));
+        let machine = self.held(&ended);
+        Entry { ended, model, cost, machine }
+    }
+
+    /// The model that an attempt asked for: its own key record says it, whatever the candidate of that name asks for today.
+    fn asked(&self, ended: &Ended, store: &Store) -> Option<String> {
+        let record = store.cas.get(&ended.key.0, LARGEST_RECORD).ok().flatten();
+        match record.and_then(|bytes| KeyRecord::decode(&bytes).ok()) {
+            Some(record) => record.get("model").and_then(Value::as_text).map(str::to_owned),
+            None => self.models.get(ended.axes.get("candidate")?).cloned(),
+        }
+    }
+
+    fn cost(&self, ended: &Ended, asked: Option<&str>) -> Cost {
+        let usage = usage_of(ended);
+        if usage.is_none() && ended.process.is_none() && never_began(ended) {
+            return Cost::default();
+        }
+        let began = ended.began.unwrap_or_else(|| {
+            let wall = jiff::SignedDuration::from_millis(i64::try_from(ended.wall_ms).unwrap_or(0));
+            ended.at.checked_sub(wall).unwrap_or(ended.at)
+        });
+        cost(usage, asked, &self.prices, began)
+    }
+
+    fn held(&self, ended: &Ended) -> Option<Cost> {
+        let hourly: Usd = ended.slots.iter().filter_map(|slot| self.hourly.get(slot)).copied().sum();
+        let priced = ended.slots.iter().any(|slot| self.hourly.contains_key(slot));
+        if !priced {
+            return None;
+        }
+        let held = ended.wall_ms.max(ended.process.as_ref().map_or(0, |process| process.active_ms));
+        // Of an attempt whose run died nobody saw the end.
+        let unseen = ended.adopts.is_some() && held == 0;
+        let unknown = unseen.then(|| "how long a slot was held by an attempt whose run died is not known".to_owned());
+        Some(Cost { known: hourly.share(held, HOUR), unknown, approximate: false })
+    }
+
+    /// Whether some slot has a price.
+    #[must_use]
+    pub fn machine(&self) -> bool {
+        !self.hourly.is_empty()
+    }
+}
+
+/// One attempt.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// What is on record.
+    pub ended: Arc<Ended>,
+    /// The model that was asked for.
+    pub model: Option<String>,
+    /// What its tokens cost; `None` for what is no agent.
+    pub cost: Option<Cost>,
+    /// What the slots cost that it held; `None` where none has a price.
+    pub machine: Option<Cost>,
+}
+
+impl Entry {
+    /// The candidate that it was for.
+    #[must_use]
+    pub fn candidate(&self) -> Option<&str> {
+        self.ended.axes.get("candidate")
+    }
+}
+
+/// What an attempt used, as far as it is known.
+#[must_use]
+pub fn usage_of(ended: &Ended) -> Option<&Usage> {
+    ended.usage.as_ref()
+}
+
+/// All attempts of a pipeline, over all its runs on a store.
+#[derive(Debug)]
+pub struct Ledger {
+    rates: Rates,
+    entries: Vec<Entry>,
+    seen: HashSet<String>,
+    /// How many lines the index had when it was read last.
+    read_to: usize,
+}
+
+impl Ledger {
+    /// Reads the ledger of a pipeline.
+    ///
+    /// # Errors
+    /// If a record file cannot be read.
+    pub fn read(rates: Rates, store: &Store, index: &Index) -> Result<Self, StoreError> {
+        let mut ledger = Self { rates, entries: Vec::new(), seen: HashSet::new(), read_to: 0 };
+        ledger.refresh(store, index)?;
+        Ok(ledger)
+    }
+
+    /// Takes what was recorded since.
+    ///
+    /// # Errors
+    /// If a record file cannot be read.
+    pub fn refresh(&mut self, store: &Store, index: &Index) -> Result<(), StoreError> {
+        if self.read_to == index.len() {
+            return Ok(());
+        }
+        let known = |attempt: &str| self.seen.contains(attempt);
+        let found = index.of_kinds(&["agent"], self.rates.machine(), usize::MAX, &known)?;
+        for ended in found {
+            self.seen.insert(ended.attempt.as_str().to_owned());
+            // An attempt of which no pipeline is recorded counts for each: rather once too often than never.
+            if ended.pipeline.as_ref().is_none_or(|pipeline| *pipeline == self.rates.pipeline) {
+                self.entries.push(self.rates.entry(ended, store));
+            }
+        }
+        self.read_to = index.len();
+        Ok(())
+    }
+
+    /// What its figures are made with.
+    #[must_use]
+    pub fn rates(&self) -> &Rates {
+        &self.rates
+    }
+
+    /// All attempts, in the order of their ends.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// What some of the agents' attempts came to.
+    #[must_use]
+    pub fn totals(&self, wanted: impl Fn(&Entry) -> bool) -> Totals {
+        let mut totals = Totals::default();
+        for entry in self.entries.iter().filter(|entry| wanted(entry)) {
+            if let Some(cost) = &entry.cost {
+                totals.add(usage_of(&entry.ended), cost, entry.ended.outcome.settles());
+            }
+        }
+        totals
+    }
+
+    /// The same by candidate.
+    #[must_use]
+    pub fn by_candidate(&self, wanted: impl Fn(&Entry) -> bool) -> BTreeMap<String, Totals> {
+        let mut by: BTreeMap<String, Totals> = BTreeMap::new();
+        for entry in self.entries.iter().filter(|entry| wanted(entry)) {
+            if let Some(cost) = &entry.cost {
+                let totals = by.entry(entry.candidate().unwrap_or("-").to_owned()).or_default();
+                totals.add(usage_of(&entry.ended), cost, entry.ended.outcome.settles());
+            }
+        }
+        by
+    }
+
+    /// What the slots cost that some attempts held; `None` where no slot has a price.
+    #[must_use]
+    pub fn machine_totals(&self, wanted: impl Fn(&Entry) -> bool) -> Option<Amount> {
+        let mut amount = self.rates.machine().then(Amount::default)?;
+        for cost in self.entries.iter().filter(|entry| wanted(entry)).filter_map(|entry| entry.machine.as_ref()) {
+            amount.add(cost);
+        }
+        Some(amount)
+    }
+
+    /// The attempts of one run: those that it started, wherever their ends were written.
+    #[must_use]
+    pub fn of_run(run: &RunId) -> impl Fn(&Entry) -> bool {
+        let run = run.clone();
+        move |entry| *entry.ended.adopts.as_ref().unwrap_or(&entry.ended.run) == run
+    }
+}
+
+/// Whether an attempt without a process ended before an agent could begin.
+fn never_began(ended: &Ended) -> bool {
+    let causes = [
+        Cause::NotStarted,
+        Cause::BlobLost,
+        Cause::CheckoutFailed,
+        Cause::CommitMissing,
+        Cause::EnvironmentFailed,
+        Cause::CredentialsExpired,
+    ];
+    ended.outcome.failure().is_some_and(|failure| causes.contains(&failure.cause))
+}

@@ -1,0 +1,277 @@
+//! The budget of a run: whether an agent may begin, and what is reserved while it works.
+//!
+//! What was spent is the ledger's to say, over all runs of the pipeline on this store. Agents of other runs that are at work
+//! count at what this manifest would reserve for them. Two runs ask one after the other: whoever asks holds a lock until the
+//! line is on disk that says what it began. Nothing of this is in a key.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::attempt::Started;
+use crate::digest::Digest;
+use crate::event::Event;
+use crate::key::ActionKey;
+use crate::ledger::{Ledger, Rates, Reserve, Standing};
+use crate::manifest::Budget;
+use crate::names::RunId;
+use crate::plan::{Ask, Plan};
+use crate::store::{Index, KeyLock, Store, StoreError};
+use crate::units::{Usd, human_usd};
+
+/// Whether an agent may begin.
+#[derive(Debug, PartialEq)]
+pub enum Verdict {
+    /// It may: so much is reserved.
+    Pay(Usd),
+    /// Not before agents at work have told what they cost.
+    Wait,
+    /// Another run asks at this moment.
+    Busy,
+    /// No: an amount of the manifest is reached. With the event, where nobody was told yet.
+    Reached(String, Option<Event>),
+}
+
+/// The budget of one run.
+pub struct Purse {
+    budget: Budget,
+    manifest: String,
+    run: RunId,
+    ledger: Ledger,
+    /// What is reserved for the agents of this run at work, by action.
+    in_flight: HashMap<usize, Usd>,
+    lock: Option<KeyLock>,
+    /// Agents of this run whose start is not on disk yet.
+    undurable: usize,
+    told: HashSet<&'static str>,
+}
+
+/// One of the amounts that a budget says.
+struct Limit {
+    word: &'static str,
+    amount: Usd,
+    spent: crate::ledger::Counted,
+    reserved: Usd,
+}
+
+impl Purse {
+    /// The budget of a plan's manifest, if it has one.
+    ///
+    /// # Errors
+    /// If the records cannot be read.
+    pub fn open(
+        plan: &Plan,
+        manifest: &str,
+        run: &RunId,
+        store: &Store,
+        index: &Index,
+    ) -> Result<Option<Self>, StoreError> {
+        let pipeline = &plan.manifest.pipeline;
+        let Some(budget) = pipeline.budget.clone() else { return Ok(None) };
+        Ok(Some(Self {
+            budget,
+            manifest: manifest.to_owned(),
+            run: run.clone(),
+            ledger: Ledger::read(Rates::of(pipeline), store, index)?,
+            in_flight: HashMap::new(),
+            lock: None,
+            undurable: 0,
+            told: HashSet::new(),
+        }))
+    }
+
+    /// Asks for what an agent may cost.
+    ///
+    /// # Errors
+    /// If locks or records cannot be used.
+    pub fn ask(
+        &mut self,
+        plan: &Plan,
+        node: usize,
+        key: &ActionKey,
+        store: &Store,
+        index: &mut Index,
+    ) -> Result<Verdict, StoreError> {
+        let (Some(candidate), Ask::Agent(ask)) = (plan.nodes[node].point.candidate, &plan.nodes[node].ask) else {
+            return Ok(Verdict::Pay(Usd(0)));
+        };
+        if ask.free {
+            return Ok(Verdict::Pay(Usd(0)));
+        }
+        let pipeline = &plan.manifest.pipeline;
+        if self.lock.is_none() {
+            let name = format!("budget of {}", pipeline.name.value);
+            let Some(lock) = store.locks.try_lock(&ActionKey(Digest::of(name.as_bytes())))? else {
+                return Ok(Verdict::Busy);
+            };
+            self.lock = Some(lock);
+            // What another run wrote before it let go.
+            index.refresh()?;
+        }
+        let verdict = self.judge(plan, pipeline.candidates[candidate].name.value.as_str(), node, key, store, index);
+        if self.undurable == 0 && !matches!(verdict, Ok(Verdict::Pay(_))) {
+            self.lock = None;
+        }
+        verdict
+    }
+
+    fn judge(
+        &mut self,
+        plan: &Plan,
+        candidate: &str,
+        node: usize,
+        key: &ActionKey,
+        store: &Store,
+        index: &Index,
+    ) -> Result<Verdict, StoreError> {
+        self.ledger.refresh(store, index)?;
+        let standing = self.ledger.standing(&plan.manifest.pipeline, &self.budget, Some(&self.run));
+        if let Some(reached) = self.job_limit(plan, node, key, &standing, store, index)? {
+            return Ok(reached);
+        }
+        let own: Usd = self.in_flight.values().copied().sum();
+        let others = self.others(plan, &standing, index)?;
+        let mut limits = Vec::new();
+        if let Some(amount) = &self.budget.total {
+            let reserved = own + others;
+            limits.push(Limit { word: "budget", amount: amount.value, spent: standing.total.clone(), reserved });
+        }
+        if let Some(amount) = &self.budget.per_run {
+            limits.push(Limit { word: "per-run", amount: amount.value, spent: standing.run.clone(), reserved: own });
+        }
+        let reserve = standing.reserve(candidate);
+        let left = limits.iter().map(|limit| limit.amount.less(limit.spent.amount + limit.reserved)).min();
+        let needed = reserve.within(left.unwrap_or_default());
+        let alone = reserve == Reserve::All;
+        let mut wait = false;
+        for limit in &limits {
+            let nothing_left = limit.spent.amount >= limit.amount && needed == Usd(0) && alone;
+            let never = limit.spent.unbounded.is_some()
+                || limit.spent.amount + if alone { Usd(0) } else { needed } > limit.amount
+                || nothing_left;
+            if never {
+                return Ok(self.reached(limit, candidate, reserve, needed));
+            }
+            let crowded = alone && limit.reserved > Usd(0);
+            wait |= crowded || limit.spent.amount + limit.reserved + needed > limit.amount;
+        }
+        if wait {
+            return Ok(Verdict::Wait);
+        }
+        Ok(Verdict::Pay(needed))
+    }
+
+    /// Whether the attempts of an action came to `per-job`.
+    fn job_limit(
+        &mut self,
+        plan: &Plan,
+        node: usize,
+        key: &ActionKey,
+        standing: &Standing,
+        store: &Store,
+        index: &Index,
+    ) -> Result<Option<Verdict>, StoreError> {
+        let Some(limit) = self.budget.per_job.as_ref().map(|limit| limit.value) else { return Ok(None) };
+        let rates = self.ledger.rates();
+        let entries: Vec<_> = index.attempts(key)?.into_iter().map(|ended| rates.entry(ended, store)).collect();
+        let spent = standing.of_job(entries.iter());
+        if spent < limit || entries.is_empty() {
+            return Ok(None);
+        }
+        let because = format!(
+            "budget: its {} attempts came to {}, and `per-job` is {}: it is not tried again; raise `per-job` in {}",
+            entries.len(),
+            human_usd(spent),
+            human_usd(limit),
+            self.manifest
+        );
+        let event = Event::BudgetReached {
+            limit: "per-job".into(),
+            job: Some(plan.title(node)),
+            limit_usd: limit.dollars(),
+            spent_usd: spent.dollars(),
+            reserved_usd: 0.0,
+            needed_usd: 0.0,
+            because: because.clone(),
+        };
+        Ok(Some(Verdict::Reached(because, Some(event))))
+    }
+
+    /// What agents of other runs that are at work may cost.
+    fn others(&self, plan: &Plan, standing: &Standing, index: &Index) -> Result<Usd, StoreError> {
+        let pipeline = &plan.manifest.pipeline.name.value;
+        let pays = |started: &Started| {
+            let own = started.run == self.run || started.pipeline.as_ref().is_some_and(|other| other != pipeline);
+            started.kind == "agent" && !own
+        };
+        let amount = |started: Started| {
+            let candidate = started.axes.get("candidate").unwrap_or_default();
+            // Nothing tells what it may cost: at least something, so that what needs to be alone waits for its end.
+            standing.reserve(candidate).within(Usd(1))
+        };
+        Ok(index.unfinished()?.into_iter().filter(|started| pays(started)).map(amount).sum())
+    }
+
+    fn reached(&mut self, limit: &Limit, candidate: &str, reserve: Reserve, needed: Usd) -> Verdict {
+        let raise = match limit.word {
+            "budget" => "raise `budget`".to_owned(),
+            word => format!("raise `{word}` of `budget`, or start another run"),
+        };
+        let wanted = match (&limit.spent.unbounded, reserve) {
+            (Some(other), _) => {
+                format!("what an attempt of {other} may cost is not known: say `expect cost=` in the candidate")
+            }
+            (None, Reserve::All) => format!("{raise} in {}", self.manifest),
+            (None, Reserve::Amount(_, basis)) => {
+                let least = limit.spent.amount + limit.reserved + needed;
+                format!(
+                    "an attempt of {candidate} may cost {} ({basis}); {raise} to {} or more in {}",
+                    human_usd(needed),
+                    human_usd(least),
+                    self.manifest
+                )
+            }
+        };
+        let because = format!(
+            "budget: {} of `{}` {} are spent, {} are reserved for agents at work; {wanted}",
+            limit.spent.text(),
+            limit.word,
+            human_usd(limit.amount),
+            human_usd(limit.reserved),
+        );
+        let event = self.told.insert(limit.word).then(|| Event::BudgetReached {
+            limit: limit.word.into(),
+            job: None,
+            limit_usd: limit.amount.dollars(),
+            spent_usd: limit.spent.amount.dollars(),
+            reserved_usd: limit.reserved.dollars(),
+            needed_usd: needed.dollars(),
+            because: because.clone(),
+        });
+        Verdict::Reached(because, event)
+    }
+
+    /// An agent begins: what it may cost is reserved until it ends.
+    pub fn reserve(&mut self, node: usize, amount: Usd) {
+        self.in_flight.insert(node, amount);
+        self.undurable += 1;
+    }
+
+    /// The start of an agent is on disk, or never will be: other runs see it.
+    pub fn durable(&mut self) {
+        self.undurable = self.undurable.saturating_sub(1);
+        if self.undurable == 0 {
+            self.lock = None;
+        }
+    }
+
+    /// The agent of an action asked and does not begin after all.
+    pub fn gave_up(&mut self) {
+        if self.undurable == 0 {
+            self.lock = None;
+        }
+    }
+
+    /// An agent ended: the ledger says what it cost.
+    pub fn release(&mut self, node: usize) {
+        self.in_flight.remove(&node);
+    }
+}

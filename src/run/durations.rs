@@ -1,0 +1,82 @@
+//! How long actions take, by what those of the same step took. Where nothing is recorded, a guess by kind, and that is said.
+
+use std::collections::HashMap;
+
+use crate::manifest::Kind;
+use crate::plan::Plan;
+use crate::store::Index;
+
+/// The newest attempts of a kind that are looked at: enough for a mean, and read in no time.
+const NEWEST: usize = 32;
+
+/// Mean durations in seconds.
+#[derive(Debug, Default)]
+pub struct Durations {
+    /// By kind, step and, for an agent, candidate.
+    means: HashMap<(String, String, String), f64>,
+}
+
+impl Durations {
+    /// Reads them from the newest attempts that settled. Without records it knows nothing.
+    #[must_use]
+    pub fn read(index: &Index) -> Self {
+        if index.is_empty() {
+            return Self::default();
+        }
+        let kinds = [Kind::Agent, Kind::Test, Kind::Environment, Kind::Command].map(Kind::word);
+        // What cannot be read is a guess less: the records themselves say what is wrong with them.
+        let found = index.of_kinds(&kinds, false, NEWEST, &|_| false).unwrap_or_default();
+        let mut sums: HashMap<(String, String, String), (f64, f64)> = HashMap::new();
+        for ended in found.iter().filter(|ended| ended.outcome.settles() && ended.adopts.is_none()) {
+            let candidate = ended.axes.get("candidate").filter(|_| ended.kind == Kind::Agent.word());
+            let at = (ended.kind.clone(), ended.step.clone(), candidate.unwrap_or_default().to_owned());
+            let (sum, count) = sums.entry(at).or_default();
+            *sum += ended.wall_ms as f64 / 1000.0;
+            *count += 1.0;
+        }
+        Self { means: sums.into_iter().map(|(at, (sum, count))| (at, sum / count)).collect() }
+    }
+
+    /// What an action is known to take.
+    #[must_use]
+    pub fn known(&self, plan: &Plan, node: usize) -> Option<f64> {
+        if self.means.is_empty() {
+            return None;
+        }
+        let kind = plan.kind(node);
+        let candidate = plan.nodes[node].axes.get("candidate").filter(|_| kind == Kind::Agent);
+        let step = plan.step(node).name.value.to_string();
+        self.means.get(&(kind.word().to_owned(), step, candidate.unwrap_or_default().to_owned())).copied()
+    }
+
+    /// What each action of a plan takes. Those of one step and candidate take the same: each is looked up once.
+    #[must_use]
+    pub fn of_all(&self, plan: &Plan) -> Vec<f64> {
+        let mut known: HashMap<(usize, Option<usize>), f64> = HashMap::new();
+        let mut of = |node: usize| {
+            let at = (plan.nodes[node].step, plan.nodes[node].point.candidate);
+            *known.entry(at).or_insert_with(|| self.typical(plan, node))
+        };
+        (0..plan.nodes.len()).map(&mut of).collect()
+    }
+
+    /// What an action takes, by records, by what the manifest expects, or by a guess of which only proportions matter.
+    #[must_use]
+    pub fn typical(&self, plan: &Plan, node: usize) -> f64 {
+        let expected = || {
+            let candidate = plan.nodes[node].point.candidate.filter(|_| plan.kind(node) == Kind::Agent)?;
+            Some(plan.manifest.pipeline.candidates.get(candidate)?.expect?.time?.as_secs_f64())
+        };
+        self.known(plan, node).or_else(expected).unwrap_or_else(|| guess(plan.kind(node)))
+    }
+}
+
+/// What an action of a kind may take, in seconds.
+#[must_use]
+pub fn guess(kind: Kind) -> f64 {
+    match kind {
+        Kind::Agent => 600.0,
+        Kind::Test => 60.0,
+        _ => 0.1,
+    }
+}
