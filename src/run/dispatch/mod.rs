@@ -272,9 +272,11 @@ impl Dispatcher {
             self.settle_fresh();
         }
         let finished = self.close();
-        // Whoever is told of the end is told before flow goes.
+        // Whoever is told of the end is told before flow goes, and after what came before it.
+        let mut wrong = self.hooks.last().await;
         self.hooks.see(&Told { event: finished.clone(), at: Timestamp::now() });
-        for text in self.hooks.last().await {
+        wrong.extend(self.hooks.last().await);
+        for text in wrong {
             self.tell(Event::Notice { text });
         }
         let exit = if let Event::RunFinished { exit, .. } = &finished { *exit } else { 3 };
