@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::digest::Digest;
-use crate::manifest::{Agent, Body, Env, InputFrom, Manifest, Pipeline, Spanned, Step, Template, Tests, clean};
-use crate::measure::{self, Contract};
+use crate::manifest::{Agent, Body, Env, InputFrom, Manifest, Pipeline, Spanned, Step, Template};
 use crate::names::SlotKind;
 use crate::plan::binding::{Bound, bind};
 use crate::plan::graph::Graph;
@@ -15,7 +14,7 @@ use crate::plan::scope::{Scope, tools_in};
 use crate::plan::whole::{jobs, refuse_shared_places};
 use crate::plan::{
     AgentAsk, Ask, CheckoutAsk, ClassifyAsk, CommandAsk, EnvAsk, Facts, Intake, Link, Missing, Node, PatchAsk, Plan,
-    Point, Role, TestAsk,
+    Point,
 };
 
 /// Makes the plan. What the machine lacks is noted in the actions that need it.
@@ -68,10 +67,11 @@ pub fn protected(pipeline: &Pipeline) -> Vec<String> {
     globs
 }
 
-struct Expander<'a> {
-    manifest: &'a Manifest,
-    facts: &'a Facts,
-    bound: &'a [Bound],
+/// What is at hand while a plan is made.
+pub(super) struct Expander<'a> {
+    pub(super) manifest: &'a Manifest,
+    pub(super) facts: &'a Facts,
+    pub(super) bound: &'a [Bound],
     intake: &'a mut Intake,
     places: HashMap<(usize, Point), usize>,
 }
@@ -182,7 +182,7 @@ impl Expander<'_> {
         }
     }
 
-    fn want_tools(&self, tools: &[String], missing: &mut Vec<Missing>) {
+    pub(super) fn want_tools(&self, tools: &[String], missing: &mut Vec<Missing>) {
         for tool in tools {
             if let Some(Err(lacking)) = self.facts.tools.get(tool) {
                 missing.push(lacking.clone());
@@ -190,18 +190,18 @@ impl Expander<'_> {
         }
     }
 
-    fn env(&self, point: &Point, envs: &[&Env], missing: &mut Vec<Missing>) -> EnvAsk {
+    pub(super) fn env(&self, point: &Point, envs: &[&Env], missing: &mut Vec<Missing>) -> EnvAsk {
         let scope = Scope { manifest: self.manifest, facts: self.facts, point };
         keep(scope.env(envs), missing).unwrap_or_default()
     }
 
-    fn argv(&self, point: &Point, argv: &[Spanned<Template>], missing: &mut Vec<Missing>) -> Vec<Template> {
+    pub(super) fn argv(&self, point: &Point, argv: &[Spanned<Template>], missing: &mut Vec<Missing>) -> Vec<Template> {
         let scope = Scope { manifest: self.manifest, facts: self.facts, point };
         argv.iter().filter_map(|template| keep(scope.fill(template), missing)).collect()
     }
 
     /// Takes a file whose path is a template; `None` if it is not there.
-    fn file(
+    pub(super) fn file(
         &mut self,
         path: &Spanned<Template>,
         dir: &Path,
@@ -349,92 +349,6 @@ impl Expander<'_> {
         Some(self.intake.bytes(rendered.into_bytes()))
     }
 
-    fn test(&mut self, step: usize, decl: &Step, point: &Point, missing: &mut Vec<Missing>) -> Ask {
-        let manifest = self.manifest;
-        let pipeline = &manifest.pipeline;
-        let like = self.bound[step].like.map_or(decl, |like| &pipeline.steps[like]);
-        let (Body::Test(body), Body::Test(shape)) = (&decl.body, &like.body) else {
-            unreachable!("`against` names a test step, and this is one")
-        };
-        let tests = point.commit.and_then(|(repo, commit)| tests_for(pipeline, repo, commit));
-        let (script_path, script) = tests.and_then(|tests| self.script(tests, point, missing)).unwrap_or_default();
-        let contract = tests.map_or(Contract::Flow, |tests| tests.contract);
-        let metrics = [&shape.metrics, &body.metrics]
-            .into_iter()
-            .find(|metrics| !metrics.is_empty())
-            .cloned()
-            .or_else(|| tests.map(|tests| tests.metrics.clone()).filter(|metrics| !metrics.is_empty()))
-            .unwrap_or_else(|| vec![contract.default_metric()]);
-        let argv = self.argv(point, if body.run.is_empty() { &shape.run } else { &body.run }, missing);
-        let tools = tools_in(&argv);
-        self.want_tools(&tools, missing);
-        let environment = self.bound[step].links.iter().find(|(role, _)| *role == Role::Environment);
-        let of_environment = environment.and_then(|(_, up)| match &pipeline.steps[*up].body {
-            Body::Environment(environment) => environment.tool.as_ref().map(|tool| tool.value.clone()),
-            _ => None,
-        });
-        let acts = |name: &str| {
-            let runs = pipeline.agents.values().flat_map(|agent| &agent.run);
-            runs.flat_map(|template| template.value.holes()).any(|hole| hole.strip_prefix("tool.") == Some(name))
-        };
-        let mut spare = pipeline.tools.iter().filter(|tool| !acts(&tool.name.value));
-        let only_tool = match (spare.next(), spare.next()) {
-            (Some(tool), None) => Some(tool.name.value.clone()),
-            _ => None,
-        };
-        let timed = metrics.iter().any(|metric| metric.kind == measure::Kind::Time);
-        let held = like.holds.first().or(decl.holds.first()).map(|hold| hold.kind.value.to_string());
-        let device = match held.filter(|_| timed).and_then(|kind| self.facts.devices.get(&kind)) {
-            Some(Ok(device)) => Some(device.clone()),
-            Some(Err(lacking)) => {
-                missing.push(lacking.clone());
-                None
-            }
-            None => None,
-        };
-        let env = if std::ptr::eq(like, decl) {
-            self.env(point, &[&decl.env], missing)
-        } else {
-            self.env(point, &[&like.env, &decl.env], missing)
-        };
-        Ask::Test(Box::new(TestAsk {
-            script,
-            script_path,
-            contract,
-            argv,
-            metrics,
-            protocol: shape.protocol,
-            aa: body.aa,
-            tool: of_environment.or(only_tool),
-            tools,
-            env,
-            timeout: decl.timeout.as_ref().map(|timeout| timeout.value),
-            device,
-        }))
-    }
-
-    /// A commit's test script; `None` if it has none. A folder that is not there holds no script of any commit: that is the
-    /// machine's lack and not the commits'.
-    fn script(
-        &mut self,
-        tests: &Tests,
-        point: &Point,
-        missing: &mut Vec<Missing>,
-    ) -> Option<(PathBuf, Option<Digest>)> {
-        let scope = Scope { manifest: self.manifest, facts: self.facts, point };
-        let dir = clean(&tests.base.join(keep(scope.text(&tests.dir), missing)?));
-        let found = self.file(&tests.name, &dir, point, missing)?;
-        if found.1.is_none() && !dir.is_dir() {
-            missing.push(Missing {
-                what: format!("the folder of test scripts {} is not there", dir.display()),
-                hint: "put the scripts there, or correct `tests dir=`".into(),
-                place: Some(tests.dir.place),
-                fatal: true,
-            });
-        }
-        Some(found)
-    }
-
     fn command(&mut self, decl: &Step, point: &Point, missing: &mut Vec<Missing>) -> Ask {
         let Body::Command(body) = &decl.body else { unreachable!("asked for a command step") };
         let mut files = BTreeMap::new();
@@ -478,15 +392,6 @@ impl Expander<'_> {
     }
 }
 
-/// The tests of a commit: the first declaration whose `only` holds it, or that is for all.
-fn tests_for(pipeline: &Pipeline, repo: usize, commit: usize) -> Option<&Tests> {
-    let repo = &pipeline.repos[repo];
-    let id = &repo.commits[commit].id.value;
-    repo.tests.iter().find(|tests| {
-        tests.only.is_empty() || tests.only.iter().any(|only| id.starts_with(&only.value) || only.value.starts_with(id))
-    })
-}
-
 fn nobody() -> AgentAsk {
     AgentAsk {
         sample: 1,
@@ -510,6 +415,6 @@ fn nobody() -> AgentAsk {
     }
 }
 
-fn keep<T>(result: Result<T, Missing>, missing: &mut Vec<Missing>) -> Option<T> {
+pub(super) fn keep<T>(result: Result<T, Missing>, missing: &mut Vec<Missing>) -> Option<T> {
     result.map_err(|lacking| missing.push(lacking)).ok()
 }

@@ -19,6 +19,7 @@ pub mod binding;
 pub mod expand;
 pub mod graph;
 pub mod intake;
+mod measured;
 pub mod points;
 pub mod scope;
 pub mod tools;

@@ -307,6 +307,7 @@ impl Session<'_> {
                 self.place,
                 Command {
                     argv: self.argv(&result)?,
+                    stdin: None,
                     env: &self.ask.env,
                     extra: vec![("FLOW_RESULT".into(), result.display().to_string())],
                     secrets,

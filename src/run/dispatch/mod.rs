@@ -396,7 +396,9 @@ impl Dispatcher {
                     return;
                 }
                 End::Settled(ended) if ended.outcome.failure().is_none() => {}
-                End::Open(_) | End::Reopened(_) => shut = Some(End::Open(format!("waits for {}", self.plan().title(gate)))),
+                End::Open(_) | End::Reopened(_) => {
+                    shut = Some(End::Open(format!("waits for {}", self.plan().title(gate))))
+                }
                 _ => {
                     shut = Some(End::Blocked { by: gate });
                     break;
