@@ -183,7 +183,13 @@ fn is_stopped_with_all_it_started(real: Real) {
     for (job, _) in &candidates {
         let line = ends.get(&format!("9f47610d/{job}")).unwrap_or_else(|| panic!("no agent\n{}", ran.stderr));
         let served = llm.served(job);
-        println!("{} {job}: {} {}, served {served:?}, {}", real.title(), outcome_of(line), line["usage"], line["notes"]);
+        println!(
+            "{} {job}: {} {}, served {served:?}, {}",
+            real.title(),
+            outcome_of(line),
+            line["usage"],
+            line["notes"]
+        );
         assert_eq!(outcome_of(line), "TIMEOUT", "{line:#}");
         assert_ne!(served, Tokens::default(), "it never came to its second turn");
         assert!(tells_what_was_served(line, served), "served {served:?}: {line:#}");

@@ -118,9 +118,7 @@ fn outlives_flow(real: Real) {
     real.writes(&flow, &program, &candidates, &["9f47610d"], "3m");
 
     let mut dies = flow.start();
-    until("the agent has asked for its third turn", || {
-        llm.asked("hangs").iter().any(|asked| asked["fault"] == "hang")
-    });
+    until("the agent has asked for its third turn", || llm.asked("hangs").iter().any(|asked| asked["fault"] == "hang"));
     let before = llm.served("hangs");
     assert_ne!(before, Tokens::default());
     dies.kill().unwrap();

@@ -75,7 +75,10 @@ fn a_signature_that_is_added_runs_no_agent_and_says_what_it_changes() {
     said.settles().says("UNKNOWN").says("TOOL_OUTPUT_MISSING").says("agents run again: 0");
     assert_eq!(flow.ends("classify", "succeeded").len(), 2, "a dry run executes nothing");
     let said = flow.flow(&["reclassify", "m.kdl", "--json"]).settles().json();
-    assert_eq!((&said["flips"][0]["was"], &said["flips"][0]["now"]), (&"UNKNOWN".into(), &"TOOL_OUTPUT_MISSING".into()));
+    assert_eq!(
+        (&said["flips"][0]["was"], &said["flips"][0]["now"]),
+        (&"UNKNOWN".into(), &"TOOL_OUTPUT_MISSING".into())
+    );
     assert_eq!(said["agents_run_again"], 0);
     assert_eq!(agents(&flow), before);
     // The classes were said anew: the cause is an ingredient of them.
@@ -105,7 +108,10 @@ fn what_a_table_reopens_waits_until_somebody_asks() {
     assert_eq!(ran.finished()["classes"]["AGENT_ERROR"], 1, "{:#}", ran.finished());
     flow.flow(&["why", "{one}", "m.kdl"]).says("reopened");
     let shown = flow.flow(&["show", "pkg/{one}/told/1", "m.kdl", "--json"]).json();
-    assert_eq!((&shown["class"], &shown["cause"], &shown["open"]), (&"AGENT_ERROR".into(), &"RATE_LIMITED".into(), &true.into()));
+    assert_eq!(
+        (&shown["class"], &shown["cause"], &shown["open"]),
+        (&"AGENT_ERROR".into(), &"RATE_LIMITED".into(), &true.into())
+    );
     assert_eq!(agents(&flow), before, "a table never spends");
     program(&flow, &format!("{{\"ok\": false, \"error\": \"it went home\", {CALLS}}} "));
     // The program is an ingredient: written anew as it was, the key is that of the reopened attempt.
@@ -120,7 +126,11 @@ fn what_a_table_reopens_waits_until_somebody_asks() {
 #[test]
 fn what_is_reopened_runs_again_with_retry() {
     let flow = telling(&format!("{{\"ok\": false, \"error\": \"it went home\", {CALLS}}}"));
-    flow.replace("steps.kdl", "step agent    uses=agent       { needs checkout; after baseline; timeout \"1m\"; attempts 3 }", "step agent    uses=agent       { needs checkout; after baseline; timeout \"1m\"; attempts 1 }");
+    flow.replace(
+        "steps.kdl",
+        "step agent    uses=agent       { needs checkout; after baseline; timeout \"1m\"; attempts 3 }",
+        "step agent    uses=agent       { needs checkout; after baseline; timeout \"1m\"; attempts 1 }",
+    );
     flow.run().settles();
     let before = agents(&flow);
     flow.replace("agents.kdl", "// more", "signature RATE_LIMITED \"went home\"");

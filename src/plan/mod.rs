@@ -329,6 +329,12 @@ pub struct TestAsk {
 }
 
 impl TestAsk {
+    /// Whether it runs the commit's script: a commit without one cannot be tested then.
+    #[must_use]
+    pub fn runs_script(&self) -> bool {
+        self.argv.is_empty() || self.argv.iter().any(|argument| argument.holes().any(|hole| hole == "script"))
+    }
+
     /// Whether every metric is an exact count.
     #[must_use]
     pub fn counts_only(&self) -> bool {

@@ -173,7 +173,11 @@ fn step(
     let alone = !plan.jobs[job].nodes.iter().any(twin);
     for other in index.nearest_candidates(kind, axes).into_iter().filter(|other| Some(*other) != key) {
         let attempts = index.attempts(&other)?.into_iter();
-        all.extend(attempts.filter(|ended| alone || ended.step == name).map(|ended| (false, store.today(&ended, plan.tables(node)))));
+        all.extend(
+            attempts
+                .filter(|ended| alone || ended.step == name)
+                .map(|ended| (false, store.today(&ended, plan.tables(node)))),
+        );
     }
     let mut seen = HashSet::new();
     all.retain(|(_, ended)| seen.insert(ended.attempt.clone()));

@@ -159,7 +159,8 @@ pub fn decide_again(plan: &Plan, node: usize, ends: &dyn Ends, store: &Store, in
         return Decision::Reused { key, ended, changes };
     }
     let unsettled = || attempts.iter().filter(|ended| !ended.outcome.settles());
-    let reopened = recorded.iter().zip(&attempts).rfind(|(was, ended)| was.outcome.settles() && !ended.outcome.settles());
+    let reopened =
+        recorded.iter().zip(&attempts).rfind(|(was, ended)| was.outcome.settles() && !ended.outcome.settles());
     if let Some((was, ended)) = reopened.filter(|_| raised.is_empty() && gone.is_empty() && !again.retry) {
         return Decision::Reopened { last: ended.clone(), was: was.outcome.clone() };
     }

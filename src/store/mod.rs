@@ -12,8 +12,8 @@ pub mod files;
 pub mod index;
 mod index_cache;
 mod index_lookup;
-mod readings;
 pub mod locks;
+mod readings;
 pub mod records;
 #[cfg(test)]
 mod tests;
@@ -161,14 +161,24 @@ impl Store {
         files::create_new(&probe, b"", 0o600).map_err(refused)?;
         std::fs::remove_file(&probe).map_err(refused)?;
         let locks = KeyLocks::open(root)?;
-        Ok(Self { root: root.to_owned(), cas: Arc::new(Cas::open(root)), locks, readings: readings::Readings::default() })
+        Ok(Self {
+            root: root.to_owned(),
+            cas: Arc::new(Cas::open(root)),
+            locks,
+            readings: readings::Readings::default(),
+        })
     }
 
     /// Opens the store to read what it holds. Touches nothing, so that one on a disk that cannot be written serves, and one
     /// that is not there is empty. What needs to write finds out when it does.
     #[must_use]
     pub fn to_read(root: &Path) -> Self {
-        Self { root: root.to_owned(), cas: Arc::new(Cas::open(root)), locks: KeyLocks::of(root), readings: readings::Readings::default() }
+        Self {
+            root: root.to_owned(),
+            cas: Arc::new(Cas::open(root)),
+            locks: KeyLocks::of(root),
+            readings: readings::Readings::default(),
+        }
     }
 
     /// Where bare mirrors of repositories lie.
