@@ -11,12 +11,14 @@ use flow::outcome::Cause;
 use support::Flow;
 
 /// In the order in which a reader may follow them; all in one copy of the project.
-const DOCUMENTS: [&str; 9] = [
+const DOCUMENTS: [&str; 11] = [
     "README.md",
     "docs/tutorial.md",
     "docs/adapters.md",
+    "docs/providers.md",
     "docs/doctor.md",
     "docs/slots.md",
+    "docs/costs.md",
     "docs/keys.md",
     "docs/verdicts.md",
     "docs/store.md",

@@ -25,7 +25,7 @@ const LARGEST: u64 = 256 * 1024 * 1024;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  flow log shop/9f47610d/hasty/1 agent                each attempt, its cost and log
+  flow log shop/9f47610d/hasty/1 agent                attempts, costs, and log
   flow log shop/9f47610d/hasty/1 patch > hasty.patch  its patch
   flow log shop/9f47610d/hasty/1 patched --stream 'base stderr'
   flow log shop/9f47610d/hasty/1 agent --list         attempts and streams

@@ -204,7 +204,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
         output::data(composite::text(&composite::composites(&plan, &store, &index, &ends), width))?;
         let ledger = Ledger::read(Rates::of(&plan.manifest.pipeline), &store, &index);
         let ledger = ledger.map_err(|error| broken(error.to_string()))?;
-        output::data(Spent::of(&ledger, Some(&run)).text(width))?;
+        output::data(Spent::of(&ledger, &plan.manifest.pipeline, Some(&run)).text(width))?;
         for warning in several_models_of(&results) {
             output::data(harmless(&format!("{warning}\n")))?;
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::agent::ReadingTable;
+use crate::agent::Tables;
 use crate::measure::{Contract, MetricSpec, Protocol};
 use crate::money::Prices;
 use crate::names::{CandidateName, ProviderName, RepoName, SlotKind, StepName};
@@ -384,7 +384,7 @@ pub struct Agent {
     /// Other files that are kept for its reading.
     pub keep: Vec<Keep>,
     /// How its outcome and its usage are read. In no key.
-    pub reading: Arc<ReadingTable>,
+    pub reading: Arc<Tables>,
 }
 
 /// A file that is kept with each attempt of an agent.

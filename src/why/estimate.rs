@@ -325,7 +325,7 @@ impl Estimate {
             let limit = |word: &str, amount: Option<Usd>| amount.map(|amount| format!("{word}{}", human_usd(amount)));
             let limits = [limit("", budget.limit_usd), limit("per run ", budget.per_run_usd)];
             let limits: Vec<String> = limits.into_iter().flatten().collect();
-            lines.push(format!("budget: {}, {} spent so far", limits.join(", "), budget.spent));
+            lines.push(format!("budget: {}; spent so far: {}", limits.join(", "), budget.spent));
             let reserves = budget.reserves.iter().map(|(name, reserve)| format!("{name} {reserve}"));
             let reserves: Vec<String> = reserves.collect();
             if budget.of > 0 {
