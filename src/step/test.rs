@@ -310,7 +310,6 @@ impl Session<'_> {
                     stdin: None,
                     env: &self.ask.env,
                     extra: vec![("FLOW_RESULT".into(), result.display().to_string())],
-                    stdin: None,
                     secrets,
                     cwd: self.tree(arm)?,
                     label: label.clone(),
