@@ -176,7 +176,7 @@ fn step(
         all.extend(
             attempts
                 .filter(|ended| alone || ended.step == name)
-                .map(|ended| (false, store.today(&ended, plan.tables(node)))),
+                .map(|ended| (false, store.today_of_any(&ended, plan.tables(node)))),
         );
     }
     let mut seen = HashSet::new();
