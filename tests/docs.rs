@@ -15,6 +15,7 @@ const DOCUMENTS: [&str; 9] = [
     "README.md",
     "docs/tutorial.md",
     "docs/adapters.md",
+    "docs/doctor.md",
     "docs/slots.md",
     "docs/costs.md",
     "docs/keys.md",

@@ -49,6 +49,40 @@ impl ReadingTable {
     }
 }
 
+/// A table and its digest, which is looked at far more often than it changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tables {
+    reading: ReadingTable,
+    digest: Digest,
+}
+
+impl Tables {
+    /// A table with its digest.
+    #[must_use]
+    pub fn new(reading: ReadingTable) -> Self {
+        let digest = reading.digest();
+        Self { reading, digest }
+    }
+
+    /// The table.
+    #[must_use]
+    pub fn reading(&self) -> &ReadingTable {
+        &self.reading
+    }
+
+    /// By what is read.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+}
+
+impl Default for Tables {
+    fn default() -> Self {
+        Self::new(ReadingTable::default())
+    }
+}
+
 /// How a file is looked into.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -9,6 +9,7 @@ pub mod act;
 pub mod check;
 pub mod completions;
 pub mod confirm;
+pub mod doctor;
 pub mod fault;
 pub mod job;
 pub mod log;
@@ -30,6 +31,7 @@ pub use fault::Fault;
 #[command(after_help = "\
 Examples:
   flow check pipelines/quickstart.kdl   every flaw of a manifest
+  flow doctor pipelines/quickstart.kdl  what this machine lacks for it
   flow plan pipelines/quickstart.kdl    what would run, and why
   flow run pipelines/quickstart.kdl     run what has not been run
   flow status                           the newest run, at work or ended
@@ -41,6 +43,7 @@ A run may be stopped at any instant: the same command goes on where it was.
 
 Exit codes:
   0    all jobs are settled, or what was asked for was told
+  1    `doctor` found what a run would fail on
   2    usage, or flaws of the manifest: nothing was executed
   3    jobs are left unsettled, or the store cannot be used
   130  interrupted")]
@@ -59,6 +62,8 @@ enum Verb {
     Why(why::WhyArgs),
     /// Read a manifest and report every flaw in it
     Check(check::CheckArgs),
+    /// Say what a run would miss on this machine, and how to mend it
+    Doctor(doctor::DoctorArgs),
     /// Say how the newest run stands
     Status(status::StatusArgs),
     /// Show all that is known of one job
@@ -114,6 +119,7 @@ pub fn main() -> ExitCode {
             Verb::Plan(args) => plan::plan(args).await,
             Verb::Why(args) => why::why(args).await,
             Verb::Check(args) => check::check(&args),
+            Verb::Doctor(args) => doctor::doctor(args).await,
             Verb::Status(args) => status::status(&args),
             Verb::Show(args) => show::show(args).await,
             Verb::Log(args) => log::log(args).await,

@@ -111,7 +111,7 @@ pub fn detail(plan: &Plan, job: usize, store: &Store, index: &Index) -> Result<J
     let ends = jobs::ends(plan, store, index, &wanted);
     let result = jobs::result(plan, job, &ends);
     let classify = plan.jobs[job].classify;
-    let agent = classify.and_then(|node| ends[plan.linked(node, &Role::Agent)?].settled());
+    let agent = classify.and_then(|node| ends[plan.linked(node, &Role::Agent)?].attempt());
     let unknown = result.tokens.iter().any(Option::is_none);
     let tokens_unknown_because = unknown.then(|| match agent {
         None => "no agent of this job has ended".to_owned(),
@@ -165,7 +165,7 @@ fn step(
     let speaks = ends[node].settled().map(|ended| &ended.attempt);
     let mut all: Vec<(bool, Arc<Ended>)> = Vec::new();
     for attempt in key.map(|key| index.attempts(&key)).transpose()?.unwrap_or_default() {
-        all.push((true, attempt));
+        all.push((true, store.today(&attempt, plan.tables(node))));
     }
     // Of other ingredients: two steps of one kind and point are told apart by name, one alone may have been renamed.
     let axes = &plan.nodes[node].axes;
@@ -173,7 +173,11 @@ fn step(
     let alone = !plan.jobs[job].nodes.iter().any(twin);
     for other in index.nearest_candidates(kind, axes).into_iter().filter(|other| Some(*other) != key) {
         let attempts = index.attempts(&other)?.into_iter();
-        all.extend(attempts.filter(|ended| alone || ended.step == name).map(|ended| (false, ended)));
+        all.extend(
+            attempts
+                .filter(|ended| alone || ended.step == name)
+                .map(|ended| (false, store.today(&ended, plan.tables(node)))),
+        );
     }
     let mut seen = HashSet::new();
     all.retain(|(_, ended)| seen.insert(ended.attempt.clone()));
@@ -228,6 +232,13 @@ fn stands(
             ("blocked", Some(format!("waits for {} to end well", plan.title(*by))), None)
         }
         End::Blocked { by } => ("blocked", Some(format!("{} left nothing to go on with", plan.title(*by))), None),
+        End::Reopened(ended) => {
+            let why = format!(
+                "reopened: by today's tables it ended in {}; `flow run --retry JOB` draws again",
+                ended.outcome.word()
+            );
+            ("not settled", Some(why), Some(ended.key))
+        }
         End::Open(_) | End::Pending => match decide(plan, node, ends, store, index, false) {
             Decision::Exhausted { last, counted } => {
                 let why = format!(

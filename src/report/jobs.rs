@@ -73,6 +73,7 @@ pub fn ends(plan: &Plan, store: &Store, index: &Index, wanted: &[bool]) -> Vec<E
                 Some(by) => End::Blocked { by },
                 None => End::Open("not settled".into()),
             },
+            Decision::Reopened { last, .. } => End::Reopened(last),
             _ => End::Open("not settled".into()),
         };
     }
@@ -114,7 +115,7 @@ pub fn result(plan: &Plan, job: usize, ends: &Vec<End>) -> JobResult {
     };
     let Some(classify) = job.classify else {
         let failed = job.nodes.iter().find_map(|node| ends[*node].settled().filter(|e| e.outcome.failure().is_some()));
-        result.open = job.nodes.iter().any(|node| matches!(ends[*node], End::Open(_) | End::Pending));
+        result.open = job.nodes.iter().any(|node| ends[*node].is_open() || !ends[*node].is_over());
         if let Some(ended) = failed {
             blame(&mut result, ended);
         }
@@ -144,7 +145,7 @@ pub fn result(plan: &Plan, job: usize, ends: &Vec<End>) -> JobResult {
             result.ci = <[f64; 2]>::try_from(ends).ok();
         }
     }
-    if let Some(agent) = plan.linked(classify, &Role::Agent).and_then(|node| ends[node].settled()) {
+    if let Some(agent) = plan.linked(classify, &Role::Agent).and_then(|node| ends[node].attempt()) {
         result.agent = Some(match agent.outcome.failure() {
             None => "finished".to_owned(),
             Some(failure) => failure.cause.name().to_lowercase().replace('_', "-"),
@@ -199,7 +200,7 @@ fn blame(result: &mut JobResult, ended: &Ended) {
 /// its agent ended, where that was badly.
 fn to_blame(plan: &Plan, classify: usize, ends: &[End], class: Class) -> Option<std::sync::Arc<Ended>> {
     let failed = |role: &Role| {
-        let ended = ends[plan.linked(classify, role)?].settled()?;
+        let ended = ends[plan.linked(classify, role)?].attempt()?;
         ended.outcome.failure().map(|_| ended.clone())
     };
     let by_stage = match class.stage() {

@@ -130,7 +130,7 @@ pub(super) const FORMS: &[Form] = &[
         name: "goals",
         within: &[In::Pipeline],
         inner: In::Goals,
-        meaning: "The rates that are to be reached, as shares of all planned jobs and of first draws: `patched`, `measured`, `improved` and `at-least-human`. `plan` and `check` state them. In no key.",
+        meaning: "The rates that are to be reached, as shares of a candidate's planned jobs, by their first draws: `patched`, `measured`, `improved` and `at-least-human`. `plan` and `check` state them. In no key.",
         example: "goals { minimum improved=\"58%\"; target improved=\"72%\"; exceptional improved=\"82%\" }",
         ..NODE
     },

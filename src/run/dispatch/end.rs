@@ -166,7 +166,8 @@ impl Dispatcher {
                 }
                 None => {
                     let unsettled = |node: &usize| {
-                        self.options.wanted[*node] && matches!(self.states.end(*node), End::Pending | End::Open(_))
+                        let end = self.states.end(*node);
+                        self.options.wanted[*node] && (end.is_open() || !end.is_over())
                     };
                     if job.nodes.iter().any(unsettled) {
                         open += 1;

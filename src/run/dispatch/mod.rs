@@ -335,6 +335,10 @@ impl Dispatcher {
                 let because = what.join("; ");
                 self.over(node, End::Open(because));
             }
+            Decision::Reopened { last, .. } => {
+                self.states.set_key(node, last.key);
+                self.over(node, End::Reopened(last));
+            }
             Decision::Exhausted { last, counted } => {
                 let word = last.outcome.word();
                 self.over(node, End::Open(format!("{counted} attempts ended in {word}; --retry tries again")));
@@ -390,7 +394,9 @@ impl Dispatcher {
                     return;
                 }
                 End::Settled(ended) if ended.outcome.failure().is_none() => {}
-                End::Open(_) => shut = Some(End::Open(format!("waits for {}", self.plan().title(gate)))),
+                End::Open(_) | End::Reopened(_) => {
+                    shut = Some(End::Open(format!("waits for {}", self.plan().title(gate))))
+                }
                 _ => {
                     shut = Some(End::Blocked { by: gate });
                     break;
