@@ -11,7 +11,7 @@ use flow::outcome::Cause;
 use support::Flow;
 
 /// In the order in which a reader may follow them; all in one copy of the project.
-const DOCUMENTS: [&str; 9] = [
+const DOCUMENTS: [&str; 10] = [
     "README.md",
     "docs/tutorial.md",
     "docs/adapters.md",
