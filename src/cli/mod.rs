@@ -63,10 +63,10 @@ enum Verb {
     Why(why::WhyArgs),
     /// Read a manifest and report every flaw in it
     Check(check::CheckArgs),
-    /// Read all attempts of agents by today's tables, and say the classes anew
-    Reclassify(reclassify::ReclassifyArgs),
     /// Say what a run would miss on this machine, and how to mend it
     Doctor(doctor::DoctorArgs),
+    /// Read all attempts of agents by today's tables, and say the classes anew
+    Reclassify(reclassify::ReclassifyArgs),
     /// Say how the newest run stands
     Status(status::StatusArgs),
     /// Show all that is known of one job
@@ -122,8 +122,8 @@ pub fn main() -> ExitCode {
             Verb::Plan(args) => plan::plan(args).await,
             Verb::Why(args) => why::why(args).await,
             Verb::Check(args) => check::check(&args),
-            Verb::Reclassify(args) => reclassify::reclassify(args).await,
             Verb::Doctor(args) => doctor::doctor(args).await,
+            Verb::Reclassify(args) => reclassify::reclassify(args).await,
             Verb::Status(args) => status::status(&args),
             Verb::Show(args) => show::show(args).await,
             Verb::Log(args) => log::log(args).await,
