@@ -15,6 +15,7 @@ const DOCUMENTS: &[&str] = &[
     "README.md",
     "docs/tutorial.md",
     "docs/adapters.md",
+    "docs/agents.md",
     "docs/providers.md",
     "docs/doctor.md",
     "docs/slots.md",
