@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -139,7 +140,8 @@ impl Real {
 
     /// Its program; prints why not where there is none, and the test is over.
     pub fn found(self) -> Option<PathBuf> {
-        self.program().map_err(|why| println!("skipped: {why}")).ok()
+        // Not by `eprintln!`, which the test harness keeps to itself where a test passes.
+        self.program().map_err(|why| writeln!(std::io::stderr(), "skipped: {why}")).ok()
     }
 
     /// The tool of its manifest.
