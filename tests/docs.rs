@@ -82,12 +82,18 @@ fn the_test_script_of_the_manual_measures_and_is_compared() {
     assert_eq!(human()["cause"], "WRONG_PACKAGE");
 }
 
-/// A block as a script: `cargo run --` is flow, other lines of cargo are for people, `# exit N` is what a line must end with.
+/// A block as a script: `cargo run --` is flow, other lines of cargo are for people, `# exit N` is what a line must end with. An
+/// edit that changes nothing is an error: what follows it would show nothing.
 fn script(block: &str) -> String {
     let mut script = String::new();
     for line in block.lines() {
         let line = line.strip_prefix("cargo run -- ").map_or_else(|| line.to_owned(), |rest| format!("flow {rest}"));
         if line.starts_with("cargo ") {
+            continue;
+        }
+        if let Some(file) = line.starts_with("sed -i ").then(|| line.rsplit(' ').next()).flatten() {
+            let unchanged = "echo this edit changes nothing >&2; exit 1";
+            script.push_str(&format!("cp {file} .before\n{line}\nif cmp -s .before {file}; then {unchanged}; fi\n"));
             continue;
         }
         match line.rsplit_once("# exit ") {
