@@ -27,7 +27,7 @@ const LARGEST: u64 = 256 * 1024 * 1024;
 Examples:
   flow log shop/9f47610d/hasty/1 agent                attempts, costs, and log
   flow log shop/9f47610d/hasty/1 patch > hasty.patch  its patch
-  flow log shop/9f47610d/hasty/1 patched --stream 'base stderr'
+  flow log shop/9f47610d/hasty/1 patched --stream 'base stdout'
   flow log shop/9f47610d/hasty/1 agent --list         attempts and streams
   flow log shop/9f47610d/hasty/1 agent --attempt 1    an earlier attempt
 

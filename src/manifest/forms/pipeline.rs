@@ -52,7 +52,7 @@ pub(super) const FORMS: &[Form] = &[
         ],
         repeat: true,
         inner: In::Tests,
-        meaning: "Where test scripts are and how they report; `contract` is `flow` if not said. In `dir` may stand `{var.NAME}`: for scripts that lie elsewhere on each machine. The first whose `only` holds the commit wins; one without `only` takes all others.",
+        meaning: "Where test scripts are and how they report (tests.md says more); `contract` is `flow` if not said. In `dir` may stand `{var.NAME}`: for scripts that lie elsewhere on each machine. The first whose `only` holds the commit wins; one without `only` takes all others.",
         example: "tests dir=\"tests/vllm\" name=\"{commit.id8}.py\" contract=flow",
         ..NODE
     },
