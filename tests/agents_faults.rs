@@ -72,14 +72,27 @@ fn meets_every_fault(real: Real) {
     let Some(program) = real.found() else { return };
     let flow = Flow::quickstart();
     let llm = Llm::start(&flow);
+    let table = table(real, &program, &flow, &llm);
+    holds_in_docs(real, &table);
+}
+
+/// The same against a model that others wrote: the causes must not hang on the words of our own.
+fn meets_every_fault_of_the_other(real: Real) {
+    let Some(program) = real.found() else { return };
+    let flow = Flow::quickstart();
+    let Some(llm) = Llm::other(&flow) else { return };
+    table(real, &program, &flow, &llm);
+}
+
+fn table(real: Real, program: &Path, flow: &Flow, llm: &Llm) -> String {
     let candidates: Vec<(String, String)> = FAULTS
         .iter()
         .map(|fault| (fault.name.to_owned(), llm.url(&format!("script=9f47610d/job={}/{}", fault.name, fault.way))))
         .collect();
-    real.writes(&flow, &program, &candidates, &["9f47610d"], "3m");
+    real.writes(flow, program, &candidates, &["9f47610d"], "3m");
 
     let ran = flow.run_with(&["--jobs", "8"]);
-    let ends = ends(&flow);
+    let ends = ends(flow);
     let mut table =
         String::from("| fault | what the agent meets | comes to | owner | what flow does |\n|---|---|---|---|---|\n");
     let mut wrong = Vec::new();
@@ -98,7 +111,7 @@ fn meets_every_fault(real: Real) {
         writeln!(table, "| {} | {} | {} |", fault.name, fault.what, row(&came, class.as_deref())).unwrap();
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    holds_in_docs(real, &table);
+    table
 }
 
 /// Every token that is known is one that was served; where one is missing, that is said.
@@ -197,14 +210,15 @@ fn is_stopped_with_all_it_started(real: Real) {
         assert!(line["usage"]["input"].as_u64() >= Some(2100), "{line:#}");
         assert_eq!(ran.class(&format!("9f47610d/{job}/1")), "AGENT_TIMEOUT");
     }
-    assert_eq!(sleepers(), Vec::<String>::new(), "processes of a stopped agent live on");
+    assert_eq!(living_in(&flow.path(".")), Vec::<String>::new(), "processes of a stopped agent live on");
 }
 
-/// The processes that the script of the sleeper starts, of this test's own agents.
-fn sleepers() -> Vec<String> {
-    let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    let argv = processes.filter_map(|entry| std::fs::read_to_string(entry.path().join("cmdline")).ok());
-    argv.filter(|argv| argv.starts_with("sleep\0") && argv.contains("4242.")).collect()
+/// What runs in a folder: whatever the work trees there became, the kernel tells where a process was started.
+fn living_in(folder: &Path) -> Vec<String> {
+    let folder = folder.canonicalize().unwrap();
+    let processes = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    let there = processes.filter(|process| process.join("cwd").read_link().is_ok_and(|cwd| cwd.starts_with(&folder)));
+    there.filter_map(|process| std::fs::read_to_string(process.join("cmdline")).ok()).collect()
 }
 
 #[test]
@@ -213,4 +227,19 @@ fn a_real_agent_that_hangs_is_stopped_with_the_children_that_left_its_session() 
     for real in [Real::Codex, Real::Claude, Real::Trae, Real::Mini] {
         is_stopped_with_all_it_started(real);
     }
+}
+
+#[test]
+fn codex_meets_the_faults_of_a_model_that_others_wrote() {
+    meets_every_fault_of_the_other(Real::Codex);
+}
+
+#[test]
+fn claude_code_meets_the_faults_of_a_model_that_others_wrote() {
+    meets_every_fault_of_the_other(Real::Claude);
+}
+
+#[test]
+fn trae_meets_the_faults_of_a_model_that_others_wrote() {
+    meets_every_fault_of_the_other(Real::Trae);
 }

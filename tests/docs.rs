@@ -11,10 +11,11 @@ use flow::outcome::Cause;
 use support::Flow;
 
 /// In the order in which a reader may follow them; all in one copy of the project.
-const DOCUMENTS: [&str; 11] = [
+const DOCUMENTS: &[&str] = &[
     "README.md",
     "docs/tutorial.md",
     "docs/adapters.md",
+    "docs/agents.md",
     "docs/providers.md",
     "docs/doctor.md",
     "docs/slots.md",
@@ -96,7 +97,7 @@ fn the_tables_of_verdicts_are_current() {
 #[test]
 fn every_link_leads_to_a_file() {
     for document in
-        DOCUMENTS.into_iter().chain(["CONTRIBUTING.md", "docs/manifest.md", "examples/quickstart/README.md"])
+        DOCUMENTS.iter().copied().chain(["CONTRIBUTING.md", "docs/manifest.md", "examples/quickstart/README.md"])
     {
         let folder = root().join(document).parent().unwrap().to_owned();
         for target in read(document).split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {

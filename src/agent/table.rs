@@ -7,10 +7,13 @@ use serde::{Deserialize, Serialize};
 use super::pointer::Pointer;
 use super::signature::{BUILT_IN, Pattern, Signature};
 use crate::digest::Digest;
+use crate::key::{KeyRecord, Value};
 use crate::outcome::Cause;
 
 /// Raised when the same table reads the same bytes otherwise.
 const FORMAT: u32 = 1;
+/// How many words of an argv tell one program from another: `flow act` plays several.
+const PROGRAM: usize = 3;
 
 /// How the outcome and the usage of an agent's attempts are read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,14 +57,22 @@ impl ReadingTable {
 pub struct Tables {
     reading: ReadingTable,
     digest: Digest,
+    /// The first words of the adapter's argv, as they stand in key records.
+    program: Vec<String>,
 }
 
 impl Tables {
-    /// A table with its digest.
+    /// The table of an adapter with this argv, with its digest.
     #[must_use]
-    pub fn new(reading: ReadingTable) -> Self {
+    pub fn new(reading: ReadingTable, argv: impl Iterator<Item = String>) -> Self {
         let digest = reading.digest();
-        Self { reading, digest }
+        Self { reading, digest, program: argv.take(PROGRAM).collect() }
+    }
+
+    /// Whether an action with this key record ran the adapter's program, so that its attempts can be read by the table.
+    #[must_use]
+    pub fn reads(&self, record: &KeyRecord) -> bool {
+        matches!(record.get("argv"), Some(Value::List(argv)) if argv.iter().take(PROGRAM).eq(&self.program))
     }
 
     /// The table.
@@ -79,7 +90,7 @@ impl Tables {
 
 impl Default for Tables {
     fn default() -> Self {
-        Self::new(ReadingTable::default())
+        Self::new(ReadingTable::default(), std::iter::empty())
     }
 }
 

@@ -17,6 +17,7 @@ pub mod open;
 pub mod output;
 pub mod plan;
 pub mod progress;
+pub mod reclassify;
 pub mod run;
 pub mod select;
 pub mod show;
@@ -64,6 +65,8 @@ enum Verb {
     Check(check::CheckArgs),
     /// Say what a run would miss on this machine, and how to mend it
     Doctor(doctor::DoctorArgs),
+    /// Read all attempts of agents by today's tables, and say the classes anew
+    Reclassify(reclassify::ReclassifyArgs),
     /// Say how the newest run stands
     Status(status::StatusArgs),
     /// Show all that is known of one job
@@ -120,6 +123,7 @@ pub fn main() -> ExitCode {
             Verb::Why(args) => why::why(args).await,
             Verb::Check(args) => check::check(&args),
             Verb::Doctor(args) => doctor::doctor(args).await,
+            Verb::Reclassify(args) => reclassify::reclassify(args).await,
             Verb::Status(args) => status::status(&args),
             Verb::Show(args) => show::show(args).await,
             Verb::Log(args) => log::log(args).await,

@@ -331,7 +331,10 @@ fn agent(node: Node<'_>, report: &Report) -> Option<Agent> {
         trajectory: node.child("trajectory").and_then(Node::text),
         free: node.child("free").is_some(),
         keep: readings::keep(node, report),
-        reading: Arc::new(Tables::new(readings::table(node, report))),
+        reading: Arc::new(Tables::new(
+            readings::table(node, report),
+            node.child("run").map(Node::templates).into_iter().flatten().map(|word| word.value.to_string()),
+        )),
     })
 }
 

@@ -9,7 +9,7 @@ use crate::class::{Class, Verdict};
 use crate::key::Value;
 use crate::manifest::Kind;
 use crate::names::{Axes, JobId};
-use crate::outcome::Owner;
+use crate::outcome::{Cause, Owner};
 use crate::plan::{Job, Plan, Role};
 use crate::run::decide::{Decision, decide, shut_gate};
 use crate::step::{End, Keyed, classify, draft, leak};
@@ -148,6 +148,7 @@ pub fn result(plan: &Plan, job: usize, ends: &Vec<End>) -> JobResult {
     if let Some(agent) = plan.linked(classify, &Role::Agent).and_then(|node| ends[node].attempt()) {
         result.agent = Some(match agent.outcome.failure() {
             None => "finished".to_owned(),
+            Some(failure) if failure.cause == Cause::Timeout => "timed-out".to_owned(),
             Some(failure) => failure.cause.name().to_lowercase().replace('_', "-"),
         });
         if agent.notes.iter().any(|note| note.starts_with(leak::NOTE)) {

@@ -19,6 +19,7 @@ use crate::agent::{self, Reading, Tables};
 use crate::attempt::{Ended, Usage};
 use crate::digest::Digest;
 use crate::hostile;
+use crate::key::KeyRecord;
 use crate::names::AttemptId;
 use crate::outcome::Outcome;
 
@@ -58,6 +59,16 @@ impl Store {
             today.outcome = kept.outcome.clone();
         }
         Arc::new(today)
+    }
+
+    /// The same of an attempt that may be of another action: only one that ran the same program is read by the tables.
+    #[must_use]
+    pub fn today_of_any(&self, ended: &Arc<Ended>, tables: Option<&Tables>) -> Arc<Ended> {
+        let other = |tables: &&Tables| ended.process.is_some() && ended.read_by != Some(tables.digest());
+        let Some(tables) = tables.filter(other) else { return ended.clone() };
+        let record = self.cas.get(&ended.key.0, LARGEST_LOG).ok().flatten();
+        let reads = record.and_then(|bytes| KeyRecord::decode(&bytes).ok()).is_some_and(|record| tables.reads(&record));
+        if reads { self.today(ended, Some(tables)) } else { ended.clone() }
     }
 
     /// Reads an attempt from what is stored of it; `None` if it is none of an agent's, or something of it is gone.

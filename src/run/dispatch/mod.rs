@@ -359,6 +359,9 @@ impl Dispatcher {
     }
 
     fn execute(&mut self, node: usize, record: KeyRecord, reason: Reason, counted: u32) {
+        if self.options.pure && !matches!(self.plan().kind(node), Kind::Patch | Kind::Classify) {
+            return self.over(node, End::Open("left to `flow run`".into()));
+        }
         let key = record.key();
         self.states.set_key(node, key);
         let owner = *self.owners.entry(key).or_insert(node);
