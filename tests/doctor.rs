@@ -176,7 +176,7 @@ fn a_provider_is_asked_with_its_credential_and_not_without() {
     let mut flow = with_provider(probe);
     says(&flow, "provider", "unknown", "CLOUD_KEY is not at hand", "mend the credential");
     flow.env("CLOUD_KEY", "bad");
-    says(&flow, "provider", "fail", "the probe", "renew the credential");
+    says(&flow, "provider", "fail", "the probe", "the credential, the account or the network");
     flow.env("CLOUD_KEY", "good");
     says(&flow, "provider", "ok", "takes calls", "");
 }

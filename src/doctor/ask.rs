@@ -18,7 +18,9 @@ use crate::process;
 use crate::redact::Secret;
 use crate::units::human_span;
 
-/// How much longer than its limit a question as a whole may take: it has to say so itself first.
+/// How many questions may follow each other in one: a provider is asked after its secrets.
+const ROUNDS: u32 = 2;
+/// How much longer a question as a whole may take: it has to say itself that it was cut off.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// What a question gave.
@@ -81,6 +83,11 @@ pub(super) struct Ask {
 }
 
 impl Ask {
+    /// One who asks the next question, with all the time that a question may take.
+    pub(super) fn next(&self) -> Self {
+        Self { question: self.question.clone(), until: Instant::now() + self.question.limit }
+    }
+
     /// The time that is left.
     pub(super) fn left(&self) -> Duration {
         self.until.saturating_duration_since(Instant::now())
@@ -139,7 +146,7 @@ impl Asking {
     }
 
     fn asked(&self, check: &'static str, subject: &str, task: JoinHandle<Found>) -> Asked {
-        let limit = self.question.limit + GRACE;
+        let limit = self.question.limit.saturating_mul(ROUNDS).saturating_add(GRACE);
         Asked { check, subject: subject.to_owned(), silent: self.one().silent(), limit, task }
     }
 

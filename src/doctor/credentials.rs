@@ -126,8 +126,13 @@ pub(super) async fn provider(ask: Ask, name: ProviderName) -> Found {
     };
     let of = format!("the provider {name}");
     let mut found = Found::default();
-    for secret in &provider.env.secret {
-        found.add(look(&ask, secret, &of).await);
+    let mut secrets = Vec::new();
+    for secret in provider.env.secret.clone() {
+        let (ask, of) = (ask.clone(), of.clone());
+        secrets.push(tokio::spawn(async move { look(&ask, &secret, &of).await }));
+    }
+    for secret in secrets {
+        found.add(secret.await.unwrap_or_default());
     }
     let at = provider.name.place;
     let bad = found.lines.iter().find(|line| line.level != Level::Ok && line.level != Level::Warn);
@@ -146,29 +151,33 @@ pub(super) async fn provider(ask: Ask, name: ProviderName) -> Found {
     for secret in &found.secrets {
         env.insert(secret.name().to_owned(), String::from_utf8_lossy(secret.expose()).into_owned());
     }
-    if let Some(expires) = &provider.expires {
-        let longest = manifest.pipeline.steps.iter().filter(|step| step.kind() == Kind::Agent);
-        let longest = longest.filter_map(|step| step.timeout.as_ref()).map(|limit| limit.value).max();
-        let until = until(&ask, expires, &env).await;
-        let line = of_expiry(&ask, name.as_str(), until, longest);
+    let ask = ask.next();
+    let expiry = async {
+        let expires = provider.expires.as_ref()?;
+        let steps = manifest.pipeline.steps.iter().filter(|step| step.kind() == Kind::Agent);
+        let longest = steps.filter_map(|step| step.timeout.as_ref()).map(|limit| limit.value).max();
+        Some(of_expiry(&ask, name.as_str(), until(&ask, expires, &env).await, longest))
+    };
+    let (expiry, probe) = tokio::join!(expiry, probed(&ask, name.as_str(), provider.probe.as_deref(), &env));
+    for line in expiry.into_iter().chain([probe]) {
         found.lines.push(if line.level == Level::Ok { line } else { line.at(manifest, at) });
     }
-    let Some(probe) = &provider.probe else {
-        found.lines.push(Finding::ok("provider", name.as_str(), "it has no probe: its first agent has to try"));
-        return found;
+    found
+}
+
+async fn probed(ask: &Ask, name: &str, probe: Option<&[String]>, env: &BTreeMap<String, String>) -> Finding {
+    let Some(probe) = probe else {
+        return Finding::ok("provider", name, "it has no probe: its first agent has to try");
     };
-    let said = ask.answer(probe, &env, Path::new(".")).await;
     let program = probe.first().map_or("", String::as_str);
-    let line = match said {
-        Ok(_) => Finding::ok("provider", name.as_str(), format!("`{program} …` says that it takes calls")),
+    match ask.answer(probe, env, Path::new(".")).await {
+        Ok(_) => Finding::ok("provider", name, format!("`{program} …` says that it takes calls")),
         Err(why) => {
             let what = format!("the probe `{program} …`: {}", Evidence::new(&why).as_str());
-            let fix = "renew the credential and ask again; the probe's own words say which";
-            Finding::bad(ask.level(Level::Fail), "provider", name.as_str(), what, fix)
+            let fix = "mend what the probe names: the credential, the account or the network";
+            Finding::bad(ask.level(Level::Fail), "provider", name, what, fix)
         }
-    };
-    found.lines.push(if line.level == Level::Ok { line } else { line.at(manifest, at) });
-    found
+    }
 }
 
 /// Until when the credential is good.

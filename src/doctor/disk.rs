@@ -69,7 +69,7 @@ pub(super) fn place(ask: &Ask) -> Found {
         (None, None) if there == *root => Finding::ok("store", "", shown),
         (None, None) => Finding::ok("store", "", format!("{shown}, which the first run makes")),
     });
-    match statfs(&there).map(|stat| i64::from(stat.filesystem_type().0)) {
+    match statfs(&there).map(|stat| stat.filesystem_type().0) {
         Ok(kind) => {
             // Some are negative as the system tells them.
             let kind = kind & 0xffff_ffff;
@@ -86,7 +86,7 @@ pub(super) fn place(ask: &Ask) -> Found {
         Err(error) => found.lines.push(unknown_kind(error)),
     }
     found.free =
-        statvfs(&there).ok().map(|stat| u64::from(stat.blocks_available()).saturating_mul(stat.fragment_size()));
+        statvfs(&there).ok().map(|stat| stat.blocks_available().saturating_mul(stat.fragment_size()));
     found
 }
 

@@ -176,9 +176,9 @@ pub async fn examine(question: Question) -> Report {
     }
     asked.push(asking.ask("devices", "", devices::examine));
     let after = [
-        asking.look("store", "", |look| disk::place(look)),
-        asking.look("clock", "", |look| machine::clock(look)),
-        asking.look("processes", "", |look| machine::kernel(look)),
+        asking.look("store", "", disk::place),
+        asking.look("clock", "", machine::clock),
+        asking.look("processes", "", machine::kernel),
     ];
     let mut found = ask::all(asked).await;
     if let Some(manifest) = manifest {
