@@ -60,6 +60,12 @@ fn before_all(flow: &mut Flow, folder: &str) {
     flow.env("PATH", &format!("{folder}:{}", path.to_str().unwrap()));
 }
 
+/// Declares a tool beside the interpreter of the tests.
+fn second_tool(flow: &Flow, node: &str) {
+    flow.replace("steps.kdl", "recipe interpreter", "recipe interpreter tool=python");
+    flow.add(node);
+}
+
 /// The sample with a provider and a candidate of it.
 fn with_provider(children: &str) -> Flow {
     let flow = Flow::sample();
@@ -138,7 +144,7 @@ fn an_editable_install_asks_for_its_source() {
     let from = flow.path("tree").display().to_string();
     let url = format!("{{\"dir_info\": {{\"editable\": true}}, \"url\": \"file://{from}\"}}");
     flow.write("venv/lib/python3.12/site-packages/my_agent-1.0.dist-info/direct_url.json", &url);
-    flow.add("tool agent \"venv/bin/agent\" { probe \"--version\" }");
+    second_tool(&flow, "tool agent \"venv/bin/agent\" { probe \"--version\" }");
     says(&flow, "editable", "warn", "my_agent is installed editable", "source \"");
     flow.replace("m.kdl", "{ probe \"--version\" }", "{ probe \"--version\"; source \"tree\" }");
     says(&flow, "editable", "ok", "which `source` names", "");
@@ -347,11 +353,11 @@ fn no_secret_is_shown_wherever_it_comes_from_and_whoever_prints_it() {
     flow.write("key3.txt", &five);
     // Tools are asked without any secret, but may find one.
     program(&flow, "tool.sh", &format!("cat '{}'; env", flow.path("key.txt").display()));
-    flow.add("tool prints \"tool.sh\" { probe \"x\" }");
+    second_tool(&flow, "tool prints \"./tool.sh\" { probe \"x\" }");
     flow.replace("m.kdl", "repo pkg \"repo\"", &format!("repo pkg \"https://me:{SENTINEL}-url@127.0.0.1:1/x.git\""));
     for more in [&[][..], &["--json"]] {
         let ran = flow.flow(&[&["doctor", "m.kdl"], more].concat());
-        ran.exits(1).says("FROM_VARIABLE").says("FROM_COMMAND").says("LOST");
+        ran.exits(1).says("FROM_VARIABLE").says("FROM_COMMAND").says("LOST").says("[secret FROM_FILE]");
         assert!(!ran.stdout.contains(SENTINEL), "{}", ran.stdout);
         assert!(!ran.stderr.contains(SENTINEL), "{}", ran.stderr);
     }
@@ -366,7 +372,7 @@ fn what_hangs_is_cut_off_and_leaves_nothing_behind() {
     flow.replace("m.kdl", "\"p.kdl\"", "\"p.kdl\" \"q.kdl\"");
     flow.add("candidate remote agent=scripted { model \"m\" provider=far }");
     program(&flow, "tool.sh", &format!("sleep {nap}; true"));
-    flow.add("tool slow \"tool.sh\" { probe \"x\" }");
+    second_tool(&flow, "tool slow \"./tool.sh\" { probe \"x\" }");
     flow.add("slots { gpu \"0\" }");
     program(&flow, "bin/nvidia-smi", &format!("sleep {nap}; true"));
     before_all(&mut flow, "bin");

@@ -6,7 +6,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use support::Flow;
+use support::{Flow, copy};
 
 /// The manifests among the files: those that hold a pipeline.
 fn manifests() -> Vec<String> {
@@ -27,6 +27,8 @@ fn manifests() -> Vec<String> {
 #[test]
 fn each_is_checked_and_planned_without_key_tool_gpu_network_or_clone() {
     let mut flow = Flow::quickstart();
+    let networkx = "examples/networkx";
+    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join(networkx), &flow.path(networkx));
     flow.env("PATH", "/nonexistent");
     let names = manifests();
     for wanted in ["trae_sonnet45", "trae_gpt5", "sglang_sonnet45_bedrock", "vllm_core", "compare_agents"] {

@@ -16,6 +16,7 @@ const AGENT: &str = r#"agent told {
         error json=trajectory { at "/error" }
         usage json=trajectory take=sum cached=inside { at "/calls/*"; input "/input"; output "/output"; cache-read "/cached"; calls "/calls/*" }
         model json=trajectory { at "/calls/*/model" }
+        message json=trajectory { at "/said" }
         // more
     }
 }
@@ -181,4 +182,43 @@ fn an_agent_that_is_late_with_a_good_patch_is_tested_and_marked() {
     let usage = &flow.ends("agent", "TIMEOUT")[0]["usage"];
     assert_eq!(usage["input"], 90);
     assert!(usage["unknown_because"].as_str().unwrap().contains("stopped"), "{usage}");
+}
+
+#[test]
+fn the_log_tells_what_an_attempt_reads_as_and_what_it_was() {
+    let flow = telling(&format!("{{\"ok\": false, \"error\": \"it went home\", \"said\": \"good bye\", {CALLS}}}"));
+    flow.run().settles();
+    flow.replace("agents.kdl", "// more", "signature JSON_PARSE \"went home\"");
+    let said = flow.flow(&["log", "pkg/{one}/told/1", "agent", "m.kdl"]);
+    said.settles().says("JSON_PARSE: it went").says("on record as UNKNOWN").says("said last: good bye");
+    said.says("answered by: m-1").says("90 tokens in").says("60 read from the cache");
+}
+
+#[test]
+fn what_a_killed_agent_had_spent_is_in_the_ledger() {
+    let flow = telling(&format!("{{\"ok\": true, {CALLS}}}"));
+    flow.edit("agent.py", |text| {
+        let wait = "import subprocess\nif os.path.exists(os.environ['MARK']):\n    pathlib.Path(os.environ['MARK'] + '.there').write_text('')\n    time.sleep(1000)\n";
+        format!("{text}{wait}")
+    });
+    let mark = flow.beside("mark");
+    std::fs::write(&mark, "").unwrap();
+    flow.replace(
+        "agents.kdl",
+        "trajectory \"report.json\"",
+        &format!("trajectory \"report.json\"\n    set MARK {mark:?}"),
+    );
+    let mut child = flow.start();
+    let there = flow.beside("mark.there");
+    support::until("the agent is at work", || there.exists());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    std::fs::remove_file(&mark).unwrap();
+    assert_eq!(flow.run().settles().class("{one}/told/1"), "SUCCESS_IMPROVEMENT");
+    let killed = flow.ends("agent", "INTERRUPTED");
+    assert_eq!(killed.len(), 1, "{:#?}", flow.lines());
+    let usage = &killed[0]["usage"];
+    assert_eq!((&usage["input"], &usage["output"], &usage["cache_read"]), (&90.into(), &6.into(), &60.into()));
+    assert!(usage["unknown_because"].as_str().unwrap().contains("may not be in it"), "{usage}");
+    assert_eq!(flow.ends("agent", "succeeded").len(), 2, "and the next attempt stands, beside the other candidate's");
 }

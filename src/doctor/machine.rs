@@ -143,23 +143,15 @@ fn in_memory(path: &Path) -> bool {
 
 fn locks(dir: &Path) -> Finding {
     let there = if dir.exists() { dir } else { dir.parent().unwrap_or(Path::new("/")) };
-    match writable(there) {
-        Ok(()) if there.is_dir() => Finding::ok("slot locks", "", dir.display().to_string()),
-        Ok(()) => Finding::bad(
-            Level::Fail,
-            "slot locks",
-            "",
-            format!("{} is no folder", there.display()),
-            "move it away, or name another with FLOW_SLOTS",
-        ),
-        Err(error) => Finding::bad(
-            Level::Fail,
-            "slot locks",
-            "",
-            format!("{} cannot be written: {error}", there.display()),
-            format!("`chmod 1777 {}` as its owner, or name another for all users with FLOW_SLOTS", dir.display()),
-        ),
-    }
+    let (what, fix) = if !there.is_dir() {
+        (format!("{} is no folder", there.display()), "move it away, or name another with FLOW_SLOTS".to_owned())
+    } else if let Err(error) = writable(there) {
+        let what = format!("{} cannot be written: {error}", there.display());
+        (what, format!("`chmod 1777 {}` as its owner, or name another for all users with FLOW_SLOTS", there.display()))
+    } else {
+        return Finding::ok("slot locks", "", dir.display().to_string());
+    };
+    Finding::bad(Level::Fail, "slot locks", "", what, fix)
 }
 
 /// Whether files can be made in a folder; nothing is.

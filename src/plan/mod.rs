@@ -248,7 +248,7 @@ pub struct EnvAsk {
 }
 
 /// Run this agent.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct AgentAsk {
     /// The independent draw.
     pub sample: u32,

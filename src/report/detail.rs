@@ -2,7 +2,7 @@
 //!
 //! A pure function of the plan and the store. How it looks on screen is `detail_text`.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -13,6 +13,7 @@ use crate::ledger::{Entry, Rates, usage_of};
 use crate::measure::metric::{Better, Kind as MetricKind, MetricSpec};
 use crate::measure::result::Ratio;
 use crate::money::{Amount, Cost, Totals};
+use crate::names::AttemptId;
 use crate::plan::{Ask, Plan, Role};
 use crate::report::jobs::{self, JobResult};
 use crate::report::marks;
@@ -80,13 +81,16 @@ pub struct AttemptDetail {
     pub speaks: bool,
     /// Whether its key is today's; another had other ingredients.
     pub same_key: bool,
+    /// The outcome on record, where today's tables read another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub was: Option<&'static str>,
     /// What its tokens cost, for an agent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost_usd: Option<Amount>,
     /// What the slots cost that it held.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub machine_usd: Option<Amount>,
-    /// What is on record.
+    /// What is on record; outcome and usage as they read today.
     #[serde(flatten)]
     pub ended: Arc<Ended>,
 }
@@ -164,20 +168,27 @@ fn step(
     let kind = plan.kind(node).word();
     let speaks = ends[node].settled().map(|ended| &ended.attempt);
     let mut all: Vec<(bool, Arc<Ended>)> = Vec::new();
+    let mut was: HashMap<AttemptId, &'static str> = HashMap::new();
+    let mut note = |recorded: &Ended, today: &Ended| {
+        if recorded.outcome.word() != today.outcome.word() {
+            was.insert(recorded.attempt.clone(), recorded.outcome.word());
+        }
+    };
     for attempt in key.map(|key| index.attempts(&key)).transpose()?.unwrap_or_default() {
-        all.push((true, store.today(&attempt, plan.tables(node))));
+        let today = store.today(&attempt, plan.tables(node));
+        note(&attempt, &today);
+        all.push((true, today));
     }
     // Of other ingredients: two steps of one kind and point are told apart by name, one alone may have been renamed.
     let axes = &plan.nodes[node].axes;
     let twin = |other: &usize| *other != node && plan.kind(*other).word() == kind && plan.nodes[*other].axes == *axes;
     let alone = !plan.jobs[job].nodes.iter().any(twin);
     for other in index.nearest_candidates(kind, axes).into_iter().filter(|other| Some(*other) != key) {
-        let attempts = index.attempts(&other)?.into_iter();
-        all.extend(
-            attempts
-                .filter(|ended| alone || ended.step == name)
-                .map(|ended| (false, store.today_of_any(&ended, plan.tables(node)))),
-        );
+        for attempt in index.attempts(&other)?.into_iter().filter(|ended| alone || ended.step == name) {
+            let today = store.today_of_any(&attempt, plan.tables(node));
+            note(&attempt, &today);
+            all.push((false, today));
+        }
     }
     let mut seen = HashSet::new();
     all.retain(|(_, ended)| seen.insert(ended.attempt.clone()));
@@ -194,6 +205,7 @@ fn step(
         number,
         speaks: speaks == Some(&ended.attempt),
         same_key,
+        was: was.get(&ended.attempt).copied(),
         cost_usd: amount(&entry.cost),
         machine_usd: amount(&entry.machine),
         ended,

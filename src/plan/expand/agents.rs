@@ -1,7 +1,6 @@
 //! What an agent's action asks for: prompt, config, files and argv, with the candidate's over the adapter's.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use super::*;
 
@@ -12,7 +11,7 @@ impl Expander<'_> {
         let (Some(candidate), Body::Agent(body)) =
             (point.candidate.map(|index| &pipeline.candidates[index]), &decl.body)
         else {
-            return Ask::Agent(Box::new(nobody()));
+            return Ask::Agent(Box::new(AgentAsk { sample: 1, ..AgentAsk::default() }));
         };
         let adapter: Option<&Agent> = pipeline.agents.get(&candidate.agent.value);
         let mut files = BTreeMap::new();
@@ -108,29 +107,5 @@ impl Expander<'_> {
         let scope = Scope { manifest: self.manifest, facts: self.facts, point };
         let rendered = keep(scope.text(&template), missing)?;
         Some(self.intake.bytes(rendered.into_bytes()))
-    }
-}
-
-/// An ask of nobody, for what cannot be asked.
-fn nobody() -> AgentAsk {
-    AgentAsk {
-        sample: 1,
-        prompt: None,
-        config: None,
-        model: None,
-        argv: Vec::new(),
-        stdin: None,
-        files: BTreeMap::new(),
-        version: None,
-        leaks_recorded: false,
-        human_change: false,
-        env: EnvAsk::default(),
-        tools: Vec::new(),
-        timeout: None,
-        limit: None,
-        trajectory: None,
-        free: false,
-        keep: Vec::new(),
-        reading: Arc::default(),
     }
 }

@@ -254,7 +254,7 @@ impl Expander<'_> {
         let (Body::Test(body), Body::Test(shape)) = (&decl.body, &like.body) else {
             unreachable!("`against` names a test step, and this is one")
         };
-        let tests = point.commit.and_then(|(repo, commit)| tests_for(pipeline, repo, commit));
+        let tests = point.commit.and_then(|(repo, commit)| pipeline.tests_of(repo, commit));
         let (script_path, script) = tests.and_then(|tests| self.script(tests, point, missing)).unwrap_or_default();
         let contract = tests.map_or(Contract::Flow, |tests| tests.contract);
         let metrics = [&shape.metrics, &body.metrics]
@@ -374,15 +374,6 @@ impl Expander<'_> {
             timeout: decl.timeout.as_ref().map(|timeout| timeout.value),
         }))
     }
-}
-
-/// The tests of a commit: the first declaration whose `only` holds it, or that is for all.
-fn tests_for(pipeline: &Pipeline, repo: usize, commit: usize) -> Option<&Tests> {
-    let repo = &pipeline.repos[repo];
-    let id = &repo.commits[commit].id.value;
-    repo.tests.iter().find(|tests| {
-        tests.only.is_empty() || tests.only.iter().any(|only| id.starts_with(&only.value) || only.value.starts_with(id))
-    })
 }
 
 fn keep<T>(result: Result<T, Missing>, missing: &mut Vec<Missing>) -> Option<T> {
