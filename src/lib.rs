@@ -8,6 +8,7 @@ pub mod attempt;
 pub mod class;
 pub mod cli;
 pub mod digest;
+pub mod doctor;
 pub mod event;
 pub mod git;
 pub mod hostile;

@@ -208,7 +208,7 @@ causes! {
     /// The test ended well but reported no result that can be read.
     NoResult = "NO_RESULT", Test, true, true, Nothing, "make the script report its metric as its contract says";
     /// Two runs of the base disagree.
-    Nondeterministic = "NONDETERMINISTIC", Test, true, true, Nothing, "make the test's result a function of its seed, or compare with `equal close`";
+    Nondeterministic = "NONDETERMINISTIC", Test, true, true, Nothing, "make the test's result a function of its seed: docs/tests.md says how";
     /// The patched tree's results differ from the base's.
     WrongResult = "WRONG_RESULT", Agent, true, true, Nothing, "none for this draw: the patch changes what the code computes";
     /// A process of the patched tree changed the base tree or the test script.

@@ -72,14 +72,27 @@ fn meets_every_fault(real: Real) {
     let Some(program) = real.found() else { return };
     let flow = Flow::quickstart();
     let llm = Llm::start(&flow);
+    let table = table(real, &program, &flow, &llm);
+    holds_in_docs(real, &table);
+}
+
+/// The same against a model that others wrote: the causes must not hang on the words of our own.
+fn meets_every_fault_of_the_other(real: Real) {
+    let Some(program) = real.found() else { return };
+    let flow = Flow::quickstart();
+    let Some(llm) = Llm::other(&flow) else { return };
+    table(real, &program, &flow, &llm);
+}
+
+fn table(real: Real, program: &Path, flow: &Flow, llm: &Llm) -> String {
     let candidates: Vec<(String, String)> = FAULTS
         .iter()
         .map(|fault| (fault.name.to_owned(), llm.url(&format!("script=9f47610d/job={}/{}", fault.name, fault.way))))
         .collect();
-    real.writes(&flow, &program, &candidates, &["9f47610d"], "3m");
+    real.writes(flow, program, &candidates, &["9f47610d"], "3m");
 
-    let ran = flow.run_with(&["--jobs", "6"]);
-    let ends = ends(&flow);
+    let ran = flow.run_with(&["--jobs", "8"]);
+    let ends = ends(flow);
     let mut table =
         String::from("| fault | what the agent meets | comes to | owner | what flow does |\n|---|---|---|---|---|\n");
     let mut wrong = Vec::new();
@@ -87,15 +100,18 @@ fn meets_every_fault(real: Real) {
         let line = ends.get(&format!("9f47610d/{}", fault.name)).unwrap_or_else(|| panic!("no agent\n{}", ran.stderr));
         let came = outcome_of(line);
         println!("{} {}: {came}: {} {}", real.title(), fault.name, line["outcome"], line["usage"]);
-        let expected = if fault.causes.is_empty() { &["succeeded"] } else { fault.causes };
+        // On this wire a tool call that was cut has no arguments: trae answers that one is lacking, and goes on.
+        let goes_on = fault.causes.is_empty() || (real, fault.name) == (Real::TraeAnthropic, "truncated-json");
+        let expected = if goes_on { &["succeeded"] } else { fault.causes };
         let served = llm.served(fault.name);
         if !expected.contains(&came.as_str()) || !tells_what_was_served(line, served) {
             wrong.push(format!("{}: expected {expected:?}, served {served:?}: {line}", fault.name));
         }
-        writeln!(table, "| {} | {} | {} |", fault.name, fault.what, row(&came)).unwrap();
+        let class = ran.classes().remove(&format!("9f47610d/{}/1", fault.name));
+        writeln!(table, "| {} | {} | {} |", fault.name, fault.what, row(&came, class.as_deref())).unwrap();
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    holds_in_docs(real.title(), &table);
+    table
 }
 
 /// Every token that is known is one that was served; where one is missing, that is said.
@@ -111,22 +127,23 @@ fn tells_what_was_served(line: &Value, served: Tokens) -> bool {
     }
 }
 
-/// The cells of a cause: what flow's own table says of it.
-fn row(came: &str) -> String {
+/// The cells of a cause: what flow's own table says of it. Of an agent that finished, the class of its job.
+fn row(came: &str, class: Option<&str>) -> String {
     let Some(cause) = Cause::ALL.iter().find(|cause| cause.name() == came) else {
-        return "gets over it | – | takes the patch".to_owned();
+        return format!("finished | – | takes the patch: {}", class.unwrap_or("no class yet"));
     };
     let does = match cause.shuts() {
         Shuts::Lane => "closes the provider's lane; nothing is charged",
         Shuts::Candidate => "pauses the candidate; nothing is charged",
-        Shuts::Nothing if cause.settles() => "takes what patch there is; the job is settled",
+        Shuts::Nothing if cause.settles() => "takes what patch there is",
         Shuts::Nothing => "runs it again, up to `attempts`",
     };
     format!("{came} | {} | {does}", cause.owner())
 }
 
 /// A table of docs/agents.md stands between two comments.
-fn holds_in_docs(title: &str, table: &str) {
+fn holds_in_docs(real: Real, table: &str) {
+    let title = real.title();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/agents.md");
     let text = std::fs::read_to_string(&path).unwrap();
     let (begin, end) = (format!("<!-- faults of {title} -->\n"), "<!-- end -->\n");
@@ -162,4 +179,67 @@ fn trae_on_the_other_wire_meets_every_fault_and_none_is_unknown() {
 #[test]
 fn mini_swe_agent_meets_every_fault_and_none_is_unknown() {
     meets_every_fault(Real::Mini);
+}
+
+/// An agent whose tool sleeps for an hour, in a session of its own, and whose provider never answers: both are over at the
+/// step's timeout, nothing of them lives, and what they had used is in the ledger.
+fn is_stopped_with_all_it_started(real: Real) {
+    let Some(program) = real.found() else { return };
+    let flow = Flow::quickstart();
+    let llm = Llm::start(&flow);
+    let url = |job: &str, way: &str| (job.to_owned(), llm.url(&format!("{way}/job={job}")));
+    let candidates = [url("sleeps", "script=sleep"), url("hangs", "script=9f47610d/fault=hang/from=1")];
+    real.writes(&flow, &program, &candidates, &["9f47610d"], "25s");
+
+    let ran = flow.run();
+    let ends = ends(&flow);
+    for (job, _) in &candidates {
+        let line = ends.get(&format!("9f47610d/{job}")).unwrap_or_else(|| panic!("no agent\n{}", ran.stderr));
+        let served = llm.served(job);
+        println!(
+            "{} {job}: {} {}, served {served:?}, {}",
+            real.title(),
+            outcome_of(line),
+            line["usage"],
+            line["notes"]
+        );
+        assert_eq!(outcome_of(line), "TIMEOUT", "{line:#}");
+        assert_ne!(served, Tokens::default(), "it never came to its second turn");
+        assert!(tells_what_was_served(line, served), "served {served:?}: {line:#}");
+        // At least what its first turn took: what it was told last it may not have written down.
+        assert!(line["usage"]["input"].as_u64() >= Some(2100), "{line:#}");
+        assert_eq!(ran.class(&format!("9f47610d/{job}/1")), "AGENT_TIMEOUT");
+    }
+    assert_eq!(living_in(&flow.path(".")), Vec::<String>::new(), "processes of a stopped agent live on");
+}
+
+/// What runs in a folder: whatever the work trees there became, the kernel tells where a process was started.
+fn living_in(folder: &Path) -> Vec<String> {
+    let folder = folder.canonicalize().unwrap();
+    let processes = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    let there = processes.filter(|process| process.join("cwd").read_link().is_ok_and(|cwd| cwd.starts_with(&folder)));
+    there.filter_map(|process| std::fs::read_to_string(process.join("cmdline")).ok()).collect()
+}
+
+#[test]
+fn a_real_agent_that_hangs_is_stopped_with_the_children_that_left_its_session() {
+    // One after the other: each looks at all the machine's processes.
+    for real in [Real::Codex, Real::Claude, Real::Trae, Real::Mini] {
+        is_stopped_with_all_it_started(real);
+    }
+}
+
+#[test]
+fn codex_meets_the_faults_of_a_model_that_others_wrote() {
+    meets_every_fault_of_the_other(Real::Codex);
+}
+
+#[test]
+fn claude_code_meets_the_faults_of_a_model_that_others_wrote() {
+    meets_every_fault_of_the_other(Real::Claude);
+}
+
+#[test]
+fn trae_meets_the_faults_of_a_model_that_others_wrote() {
+    meets_every_fault_of_the_other(Real::Trae);
 }

@@ -8,8 +8,10 @@
 mod llm;
 mod support;
 
-use llm::{KEY, Llm, Real, ends, ledger};
-use support::Flow;
+use std::path::Path;
+
+use llm::{KEY, Llm, Real, Tokens, ends, ledger};
+use support::{Flow, until};
 
 const COMMITS: [&str; 2] = ["9f47610d", "b5fe2aeb"];
 
@@ -89,4 +91,85 @@ fn mini_swe_agent_improves_two_commits_and_its_tokens_are_those_that_were_served
 #[test]
 fn mini_swe_agent_on_the_other_wire_counts_its_input_otherwise_and_the_ledger_the_same() {
     improves(Real::MiniAnthropic);
+}
+
+/// Its `usage` has only what its own conversation took, which is a sixth of it here.
+#[test]
+fn what_helpers_of_claude_code_used_is_counted_too() {
+    let Some(program) = Real::Claude.found() else { return };
+    let flow = Flow::quickstart();
+    let llm = Llm::start(&flow);
+    let candidates = [("real".to_owned(), llm.url("script=helper/job=helper"))];
+    Real::Claude.writes(&flow, &program, &candidates, &["9f47610d"], "3m");
+
+    let ran = flow.run();
+    let line = &ends(&flow)["9f47610d/real"];
+    assert!(llm.asked("helper").len() > 2, "no helper was called: {line:#}");
+    assert_eq!(ledger(line), Some(llm.served("helper")), "{line:#}");
+    assert_eq!(ran.class("9f47610d/real/1"), "AGENT_NO_PATCH");
+}
+
+/// flow dies with its agents at work: what they had used is in the ledger of the next run, and nothing of them lives.
+fn outlives_flow(real: Real) {
+    let Some(program) = real.found() else { return };
+    let flow = Flow::quickstart();
+    let llm = Llm::start(&flow);
+    let candidates = [("real".to_owned(), llm.url("script=9f47610d/fault=hang/from=2/times=1/job=hangs"))];
+    real.writes(&flow, &program, &candidates, &["9f47610d"], "3m");
+
+    let mut dies = flow.start();
+    until("the agent has asked for its third turn", || llm.asked("hangs").iter().any(|asked| asked["fault"] == "hang"));
+    let before = llm.served("hangs");
+    assert_ne!(before, Tokens::default());
+    dies.kill().unwrap();
+    dies.wait().unwrap();
+
+    // The model answers the next time.
+    let ran = flow.run();
+    assert_eq!(ran.class("9f47610d/real/1"), "SUCCESS_IMPROVEMENT", "{}", ran.stderr);
+    let agents = flow.lines().into_iter().filter(|line| line["line"] == "ended" && line["kind"] == "agent");
+    let agents: Vec<_> = agents.collect();
+    let [died, came] = agents.as_slice() else { panic!("not two attempts: {agents:#?}") };
+    println!("{}: served {before:?}, ledger {}", real.title(), died["usage"]);
+    assert_eq!(support::outcome_of(died), "INTERRUPTED", "{died:#}");
+    assert!(died["adopts"].is_string(), "{died:#}");
+    assert!(died["usage"]["unknown_because"].is_string(), "a stopped agent cannot know all: {died:#}");
+    let of = |kind: &str| died["usage"][kind].as_u64().unwrap_or(0);
+    assert!((2100..=before.input).contains(&of("input")), "served {before:?}: {died:#}");
+    assert!(of("output") <= before.output, "served {before:?}: {died:#}");
+    assert_eq!(support::outcome_of(came), "succeeded");
+}
+
+#[test]
+fn codex_killed_with_flow_leaves_what_it_had_used_in_the_ledger() {
+    outlives_flow(Real::Codex);
+}
+
+#[test]
+fn claude_code_killed_with_flow_leaves_what_it_had_used_in_the_ledger() {
+    outlives_flow(Real::Claude);
+}
+
+#[test]
+fn trae_killed_with_flow_leaves_what_it_had_used_in_the_ledger() {
+    outlives_flow(Real::Trae);
+}
+
+#[test]
+fn every_manifest_of_the_manual_can_be_checked_without_an_agent_or_a_key() {
+    let flow = Flow::quickstart();
+    flow.write("prompt.md", "Make {repo.name} faster.\n");
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/agents.md")).unwrap();
+    let blocks = |kind: &str| -> Vec<String> {
+        let begin = format!("```{kind}\n");
+        text.split(&begin).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
+    };
+    flow.write("trae.yaml", &blocks("yaml")[0]);
+    let manifests = blocks("kdl");
+    assert_eq!(manifests.len(), 6, "one for each agent");
+    for manifest in manifests {
+        flow.write("m.kdl", &manifest);
+        let ran = flow.flow(&["check", "m.kdl"]);
+        assert_eq!(ran.code, Some(0), "{manifest}\n{}\n{}", ran.stdout, ran.stderr);
+    }
 }

@@ -365,6 +365,39 @@ fn an_agent_that_ended_while_flow_was_dying_is_adopted_and_not_paid_twice() {
 }
 
 #[test]
+fn what_a_finished_agent_left_waits_for_the_secret_that_may_be_in_it() {
+    let (flow, at_work, go) = that_waits();
+    flow.write("login.sh", "#!/bin/sh\ncat \"$(dirname \"$0\")/login\"\n");
+    flow.write("login", "a-long-secret-1");
+    flow.edit("m.kdl", |text| {
+        let text =
+            text.replace("\npipeline", "\nprovider acme { secret TOKEN { command \"sh\" \"login.sh\" } }\npipeline");
+        text.replace(
+            "candidate tidy agent=scripted {",
+            "candidate tidy agent=scripted {\n        model \"m\" provider=acme; canary 0",
+        )
+    });
+    let mut child = start(&flow, &[]);
+    until("the agent is at work", || at_work.exists());
+    signal(&child, libc::SIGSTOP);
+    std::fs::write(&go, "").unwrap();
+    let places = flow.cache().join("tmp/places");
+    until("the agent's end is written", || {
+        let mut places = std::fs::read_dir(&places).unwrap();
+        places.any(|place| place.unwrap().path().join("agent.end.json").exists())
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    std::fs::remove_file(flow.path("login")).unwrap();
+    let ran = flow.run();
+    ran.exits(3).says("its agent has finished, but the secret TOKEN");
+    flow.write("login", "a-long-secret-2");
+    flow.run().settles();
+    assert!(flow.ends("agent", "succeeded").iter().any(|line| line["adopts"].is_string()), "it was read");
+    flow.settled_each_action_once();
+}
+
+#[test]
 fn processes_of_the_dead_are_found_when_nothing_else_is_to_be_done() {
     let (flow, at_work, go) = that_waits();
     let mut child = start(&flow, &[]);

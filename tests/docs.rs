@@ -3,58 +3,94 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use flow::class::Class;
 use flow::outcome::Cause;
+use flow::report::marks::MARKS;
 use support::Flow;
 
-/// In the order in which a reader may follow them; all in one copy of the project.
-const DOCUMENTS: [&str; 8] = [
-    "README.md",
-    "docs/tutorial.md",
-    "docs/adapters.md",
-    "docs/slots.md",
-    "docs/keys.md",
-    "docs/verdicts.md",
-    "docs/store.md",
-    "docs/decisions.md",
-];
+/// The README and the manual in the order in which a reader may follow them.
+fn documents() -> Vec<String> {
+    let mut pages: Vec<String> = std::fs::read_dir(root().join("docs"))
+        .unwrap()
+        .map(|entry| format!("docs/{}", entry.unwrap().file_name().to_str().unwrap()))
+        .filter(|name| name.ends_with(".md"))
+        .collect();
+    // `false` sorts first.
+    pages.sort_by_key(|name| (name != "docs/tutorial.md", name.clone()));
+    pages.insert(0, "README.md".to_owned());
+    pages
+}
 
 #[test]
 fn every_command_does_what_the_document_says() {
     let flow = Flow::quickstart();
-    let program = Path::new(env!("CARGO_BIN_EXE_flow")).parent().unwrap();
-    let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
-    for document in DOCUMENTS {
-        for block in blocks(&read(document), "sh") {
-            let script = script(&block);
-            let given = flow.command(&[]);
-            let mut shell = Command::new("sh");
-            shell.args(["-euc", &script]).current_dir(given.get_current_dir().unwrap()).stdin(Stdio::null());
-            shell
-                .env_clear()
-                .envs(given.get_envs().filter_map(|(name, value)| Some((name, value?))))
-                .env("PATH", &path);
-            let ran = flow.ran(shell.output().unwrap());
-            assert_eq!(
-                ran.code,
-                Some(0),
-                "{document}:\n{block}\n--- stdout\n{}\n--- stderr\n{}",
-                ran.stdout,
-                ran.stderr
-            );
-        }
+    for document in documents() {
+        follow(&flow, &document);
     }
 }
 
-/// A block as a script: `cargo run --` is flow, other lines of cargo are for people, `# exit N` is what a line must end with.
+/// Runs the `sh` blocks of a document in a project.
+#[track_caller]
+fn follow(flow: &Flow, document: &str) {
+    let program = Path::new(env!("CARGO_BIN_EXE_flow")).parent().unwrap();
+    let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
+    for block in blocks(&read(document), "sh") {
+        let script = script(&block);
+        let given = flow.command(&[]);
+        let mut shell = Command::new("sh");
+        shell.args(["-euc", &script]).current_dir(given.get_current_dir().unwrap()).stdin(Stdio::null());
+        shell.env_clear().envs(given.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("PATH", &path);
+        let ran = flow.ran(shell.output().unwrap());
+        assert_eq!(ran.code, Some(0), "{document}:\n{block}\n--- stdout\n{}\n--- stderr\n{}", ran.stdout, ran.stderr);
+    }
+}
+
+#[test]
+fn the_test_script_of_the_manual_measures_and_is_compared() {
+    let flow = Flow::quickstart();
+    follow(&flow, "docs/tests.md");
+    let human = || flow.flow(&["show", "shop/820ae55e/human/1", "pipelines/slug.kdl", "--json"]).json();
+    let run = || {
+        flow.flow(&["run", "pipelines/slug.kdl", "--quiet"]).settles();
+    };
+    let named = human();
+    assert!(named["speedup"].is_f64() && named["marks"] == serde_json::json!([]), "{named}");
+
+    let line = "result = {";
+    let said = "print(json.dumps({\"avg_ms\": 1000 * result[\"metrics\"][\"time_s\"]}))\n";
+    flow.edit("mine/820ae55e.py", |text| text.replace("open(os.environ", &format!("{said}#")));
+    flow.replace("pipelines/slug.kdl", "name=\"{commit.id8}.py\"", "name=\"{commit.id8}.py\" contract=isobench");
+    run();
+    assert_eq!(human()["marks"], serde_json::json!(["FORGEABLE", "UNCHECKED"]), "what is printed can be forged");
+
+    flow.replace("pipelines/slug.kdl", " contract=isobench", "");
+    run();
+    assert_eq!(human()["cause"], "NO_RESULT", "what is printed is no result");
+
+    flow.edit("mine/820ae55e.py", |text| text.replace(line, &format!("sys.exit(4)\n{line}")));
+    run();
+    assert_eq!(human()["class"], "TARGET_NOT_RESOLVED");
+    flow.edit("mine/820ae55e.py", |text| text.replace("sys.exit(4)\nresult", "sys.exit(3)\nresult"));
+    run();
+    assert_eq!(human()["cause"], "WRONG_PACKAGE");
+}
+
+/// A block as a script: `cargo run --` is flow, other lines of cargo are for people, `# exit N` is what a line must end with. An
+/// edit that changes nothing is an error: what follows it would show nothing.
 fn script(block: &str) -> String {
     let mut script = String::new();
     for line in block.lines() {
         let line = line.strip_prefix("cargo run -- ").map_or_else(|| line.to_owned(), |rest| format!("flow {rest}"));
         if line.starts_with("cargo ") {
+            continue;
+        }
+        if let Some(file) = line.starts_with("sed -i ").then(|| line.rsplit(' ').next()).flatten() {
+            let unchanged = "echo this edit changes nothing >&2; exit 1";
+            script.push_str(&format!("cp {file} .before\n{line}\nif cmp -s .before {file}; then {unchanged}; fi\n"));
             continue;
         }
         match line.rsplit_once("# exit ") {
@@ -91,12 +127,29 @@ fn the_tables_of_verdicts_are_current() {
 }
 
 #[test]
+fn every_mark_is_in_the_table() {
+    let text = read("docs/verdicts.md");
+    let table = text.split("## Marks").nth(1).unwrap().split("\n## ").next().unwrap();
+    let first = |line: &str| line.strip_prefix("| ")?.split(' ').next().map(str::to_owned);
+    let told: BTreeSet<String> = table.lines().filter_map(first).filter(|word| word != "mark").collect();
+    let known = MARKS.iter().map(|(name, _)| *name).chain(["COMPOSITE"]);
+    assert_eq!(told, known.map(str::to_owned).collect());
+}
+
+#[test]
+fn the_readme_names_every_page() {
+    let text = read("README.md");
+    for document in documents() {
+        assert!(document == "README.md" || text.contains(&format!("]({document})")), "{document} is not in the README");
+    }
+}
+
+#[test]
 fn every_link_leads_to_a_file() {
-    for document in
-        DOCUMENTS.into_iter().chain(["CONTRIBUTING.md", "docs/manifest.md", "examples/quickstart/README.md"])
-    {
-        let folder = root().join(document).parent().unwrap().to_owned();
-        for target in read(document).split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {
+    let others = ["CONTRIBUTING.md", "examples/quickstart/README.md", "examples/networkx/README.md"];
+    for document in documents().into_iter().chain(others.map(str::to_owned)) {
+        let folder = root().join(&document).parent().unwrap().to_owned();
+        for target in read(&document).split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {
             assert!(target.contains("://") || folder.join(target).exists(), "{document}: {target} is not there");
         }
     }

@@ -413,3 +413,21 @@ fn arguments_that_mean_nothing_are_refused() {
         nothing_executed(&flow);
     }
 }
+
+#[test]
+fn goals_that_nobody_can_mean_are_refused() {
+    is_a_flaw(&with("goals { minimum improved=\"80%\"; target improved=\"70%\" }"), &["asks for less than `minimum`"]);
+    is_a_flaw(&with("goals { minimum improved=\"180%\" }"), &["at most 100 %"]);
+    is_a_flaw(&with("goals { minimum improvd=\"80%\" }"), &["did you mean `improved`?"]);
+    is_a_flaw(&with("goals { minimum }"), &["`minimum` says nothing"]);
+    is_a_flaw(&with("goals { }"), &["`goals` says nothing"]);
+    let flow = with("goals { minimum at-least-human=\"12.5%\" improved=\"50%\"; target improved=\"50%\" }");
+    flow.flow(&["check", "m.kdl"]).settles().says("minimum 50 % improved, minimum 12.5 % at-least-human");
+}
+
+#[test]
+fn a_folder_of_tests_knows_variables_alone() {
+    let flow = Flow::sample();
+    flow.replace("m.kdl", "dir=\"tests\"", "dir=\"{commit.id8}\"");
+    is_a_flaw(&flow, &["`{commit.id8}` is not known here"]);
+}

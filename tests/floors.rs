@@ -17,7 +17,7 @@ const FLOORS: &[&[&str]] = &[
     &["ledger", "plan"],
     &["step"],
     &["run"],
-    &["why"],
+    &["why", "doctor"],
     &["report"],
     &["cli"],
     &["main", "lib"],

@@ -5,7 +5,7 @@
 mod folder;
 
 use flow::manifest::{Base, Body, InputFrom, Manifest, RepoSource, Step};
-use folder::{Folder, kinds};
+use folder::{COMMON, Folder, kinds, shown};
 
 fn step<'a>(manifest: &'a Manifest, name: &str) -> &'a Step {
     manifest.pipeline.steps.iter().find(|step| step.name.value.as_str() == name).expect(name)
@@ -320,4 +320,41 @@ fn the_quickstart_has_no_flaw() {
     assert_eq!(manifest.pipeline.repos[0].commits.len(), 12);
     assert_eq!(manifest.pipeline.steps.len(), 8);
     assert!(manifest.notices.is_empty());
+}
+
+#[test]
+fn a_provider_is_declared_at_the_top_and_named_by_a_model() {
+    let body = "    candidate a agent=trae { model \"m\" provider=bedrok; config \"t.yaml\" }";
+    let providers = "flow 1\nprovider bedrock { lane 4; secret KEY file=\"key\"; per-minute requests=50 }\nprovider spare { lane 1 }\n";
+    let folder = Folder::new().with("t.yaml", "a: 1\n").with("providers.kdl", providers);
+    let pipeline = |body: &str| {
+        folder.read(&format!("flow 1\nimport \"standard.kdl\" \"providers.kdl\"\npipeline p {{\n{COMMON}{body}\n}}\n"))
+    };
+    assert!(shown(pipeline(body)).contains("did you mean `bedrock`?"));
+    let read = pipeline(&body.replace("bedrok", "bedrock")).unwrap();
+    let providers: Vec<&str> = read.pipeline.providers.keys().map(|name| name.as_str()).collect();
+    assert_eq!(providers, ["bedrock"], "what nobody names asks for nothing");
+    let provider = read.pipeline.provider_of(1).unwrap();
+    assert_eq!((provider.lane, provider.per_minute.requests, provider.per_minute.tokens), (Some(4), Some(50), None));
+    assert!(provider.env.secret[0].of_provider);
+}
+
+#[test]
+fn what_a_provider_cannot_mean_is_refused() {
+    for (children, code) in [
+        ("expires", "missing-argument"),
+        ("expires \"date\" file=\"x\"", "two-sources"),
+        ("expires file=\"x\" pointer=\"a\"", "bad-pointer"),
+        ("expires file=\"{commit.id}\"", "unknown-hole"),
+        ("set A \"{commit.id}\"", "unknown-hole"),
+        ("per-minute", "missing-property"),
+        ("lane 0", "out-of-range"),
+        ("lane 1; lane 2", "repeated-node"),
+    ] {
+        let text = format!(
+            "flow 1\nimport \"standard.kdl\"\nprovider b {{ {children} }}\npipeline p {{\n{COMMON}    candidate a agent=scripted {{ model \"m\" provider=b }}\n}}\n"
+        );
+        let found = kinds(Folder::new().read(&text));
+        assert!(found.iter().any(|kind| kind == code), "{children}: {found:?}");
+    }
 }

@@ -38,7 +38,12 @@ fn adapters() -> BTreeMap<String, Arc<ReadingTable>> {
         "tool python \"python3\"\npipeline p {{\nrepo r \"repo\" {{ commits {{ commit \"0123abcd\" }}; tests dir=\".\" name=\"t.py\" contract=flow {{ metric ops better=lower kind=count }} }}\n{candidates}step build {{ recipe interpreter tool=python }}\nstep agent {{ prompt file=\"prompt.md\" }}\n}}\n"
     );
     let manifest = flow::manifest::read_text("m.kdl", &text, dir.path()).unwrap();
-    manifest.pipeline.agents.into_iter().map(|(name, agent)| (name, agent.reading)).collect()
+    manifest
+        .pipeline
+        .agents
+        .into_iter()
+        .map(|(name, agent)| (name, Arc::new(agent.reading.reading().clone())))
+        .collect()
 }
 
 fn ended(exit: Exit) -> ProcessEnd {
@@ -322,7 +327,7 @@ agent a {
 pipeline p { candidate a agent=a; axis n "1"; step s uses=command { each n; run "true" } }
 "#;
     let manifest = flow::manifest::read_text("m.kdl", text, Path::new("/")).unwrap();
-    (*manifest.pipeline.agents["a"].reading).clone()
+    manifest.pipeline.agents["a"].reading.reading().clone()
 }
 
 fn by(files: &[(&str, &str)], exit: Exit) -> Reading {

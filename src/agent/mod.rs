@@ -15,4 +15,4 @@ mod usage;
 pub use pointer::{BadPointer, Pointer};
 pub use read::{Reading, read};
 pub use signature::{BadPattern, Pattern, Signature, readable};
-pub use table::{Cached, Condition, ErrorReader, Finder, Finished, Format, ReadingTable, Take, UsageReader};
+pub use table::{Cached, Condition, ErrorReader, Finder, Finished, Format, ReadingTable, Tables, Take, UsageReader};

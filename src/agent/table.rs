@@ -7,10 +7,13 @@ use serde::{Deserialize, Serialize};
 use super::pointer::Pointer;
 use super::signature::{BUILT_IN, Pattern, Signature};
 use crate::digest::Digest;
+use crate::key::{KeyRecord, Value};
 use crate::outcome::Cause;
 
 /// Raised when the same table reads the same bytes otherwise.
 const FORMAT: u32 = 1;
+/// How many words of an argv tell one program from another: `flow act` plays several.
+const PROGRAM: usize = 3;
 
 /// How the outcome and the usage of an agent's attempts are read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +49,48 @@ impl ReadingTable {
     pub fn digest(&self) -> Digest {
         // Texts, numbers and lists always have a JSON form.
         Digest::of(&serde_json::to_vec(&(FORMAT, BUILT_IN, self)).unwrap_or_default())
+    }
+}
+
+/// A table and its digest, which is looked at far more often than it changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tables {
+    reading: ReadingTable,
+    digest: Digest,
+    /// The first words of the adapter's argv, as they stand in key records.
+    program: Vec<String>,
+}
+
+impl Tables {
+    /// The table of an adapter with this argv, with its digest.
+    #[must_use]
+    pub fn new(reading: ReadingTable, argv: impl Iterator<Item = String>) -> Self {
+        let digest = reading.digest();
+        Self { reading, digest, program: argv.take(PROGRAM).collect() }
+    }
+
+    /// Whether an action with this key record ran the adapter's program, so that its attempts can be read by the table.
+    #[must_use]
+    pub fn reads(&self, record: &KeyRecord) -> bool {
+        matches!(record.get("argv"), Some(Value::List(argv)) if argv.iter().take(PROGRAM).eq(&self.program))
+    }
+
+    /// The table.
+    #[must_use]
+    pub fn reading(&self) -> &ReadingTable {
+        &self.reading
+    }
+
+    /// By what is read.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+}
+
+impl Default for Tables {
+    fn default() -> Self {
+        Self::new(ReadingTable::default(), std::iter::empty())
     }
 }
 

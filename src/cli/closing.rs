@@ -45,7 +45,7 @@ pub fn next_steps(results: &[JobResult], manifest: &Path, places: &Places, optio
     let mut open = 0;
     for result in results.iter().filter(|result| result.open) {
         match result.left {
-            Some(Left::UsedUp { node, .. }) => drop(used_up.entry(node).or_insert(result)),
+            Some(Left::UsedUp { node, .. } | Left::Reopened(node)) => drop(used_up.entry(node).or_insert(result)),
             _ => open += 1,
         }
     }
@@ -59,7 +59,7 @@ pub fn next_steps(results: &[JobResult], manifest: &Path, places: &Places, optio
         let jobs = used_up.values().map(|result| result.job.to_string());
         let names: Vec<String> = if used_up.len() > NAMED { vec!["*".to_owned()] } else { jobs.collect() };
         let retry = shell(names.iter().flat_map(|name| ["--retry".to_owned(), name.clone()]));
-        let what = "attempts are used up: mend what the table says, then try again with\n  ";
+        let what = "some jobs are tried again only on request: mend what the table says, then\n  ";
         output::say(&format!("{what}{} {retry}", hints::run(manifest, options)));
     }
     // What failed as the manifest meant it to puzzles nobody.

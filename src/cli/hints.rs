@@ -54,7 +54,8 @@ pub fn reader(manifest: &Path, given: &Places) -> String {
 }
 
 /// The options that say where things are.
-fn places(manifest: &Path, given: &Places) -> Vec<String> {
+#[must_use]
+pub fn places(manifest: &Path, given: &Places) -> Vec<String> {
     let mut words = Vec::new();
     let root = store_root(manifest, given);
     if given.cache.is_some() && root != store_root(manifest, &Places::default()) {

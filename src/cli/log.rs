@@ -25,9 +25,9 @@ const LARGEST: u64 = 256 * 1024 * 1024;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  flow log shop/9f47610d/hasty/1 agent                each attempt, and its log
+  flow log shop/9f47610d/hasty/1 agent                attempts, costs, and log
   flow log shop/9f47610d/hasty/1 patch > hasty.patch  its patch
-  flow log shop/9f47610d/hasty/1 patched --stream 'base stderr'
+  flow log shop/9f47610d/hasty/1 patched --stream 'base stdout'
   flow log shop/9f47610d/hasty/1 agent --list         attempts and streams
   flow log shop/9f47610d/hasty/1 agent --attempt 1    an earlier attempt
 
@@ -84,6 +84,9 @@ pub async fn log(args: LogArgs) -> Result<ExitCode, Fault> {
         output::say(harmless(&list).trim_end());
     }
     let attempt = choose(step, args.attempt.as_deref())?;
+    if step.kind == "agent" && args.stream.is_none() {
+        say_reading(&found, &args.step, attempt);
+    }
     let logs = &attempt.ended.logs;
     let names: Vec<&str> = logs.keys().map(String::as_str).collect();
     if let Some(stream) = &args.stream
@@ -107,6 +110,20 @@ pub async fn log(args: LogArgs) -> Result<ExitCode, Fault> {
         output::say(&format!("warning: {damage}"));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What an agent said last, and the models that answered it.
+fn say_reading(found: &job::Found, step: &str, attempt: &AttemptDetail) {
+    let plan = found.opened.plan();
+    let node = plan.jobs[found.job].nodes.iter().find(|node| plan.step(**node).name.value.as_str() == step);
+    let tables = node.and_then(|node| plan.tables(*node)).filter(|_| attempt.same_key);
+    let reading = tables.and_then(|tables| found.opened.store.reading(&attempt.ended, tables));
+    if let Some(message) = reading.and_then(|reading| reading.message) {
+        output::say(&harmless(&format!("attempt {} said last: {message}", attempt.number)));
+    }
+    if let Some(usage) = attempt.ended.usage.as_ref().filter(|usage| !usage.models.is_empty()) {
+        output::say(&harmless(&format!("answered by: {}", usage.models.join(", "))));
+    }
 }
 
 fn choose<'a>(step: &'a StepDetail, wanted: Option<&str>) -> Result<&'a AttemptDetail, Fault> {

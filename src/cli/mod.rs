@@ -10,6 +10,7 @@ pub mod check;
 pub mod closing;
 pub mod completions;
 pub mod confirm;
+pub mod doctor;
 pub mod fault;
 pub mod hints;
 pub mod job;
@@ -18,6 +19,7 @@ pub mod open;
 pub mod output;
 pub mod plan;
 pub mod progress;
+pub mod reclassify;
 pub mod run;
 pub mod select;
 pub mod show;
@@ -32,6 +34,7 @@ pub use fault::Fault;
 #[command(after_help = "\
 Examples:
   flow check pipelines/quickstart.kdl   every flaw of a manifest
+  flow doctor pipelines/quickstart.kdl  what this machine lacks for it
   flow plan pipelines/quickstart.kdl    what would run, and why
   flow run pipelines/quickstart.kdl     run what has not been run
   flow status                           the newest run, at work or ended
@@ -43,6 +46,7 @@ A run may be stopped at any instant: the same command goes on where it was.
 
 Exit codes:
   0    all jobs are settled, or what was asked for was told
+  1    `doctor` found what a run would fail on
   2    usage, or flaws of the manifest: nothing was executed
   3    jobs are left unsettled, or the store cannot be used
   130  interrupted")]
@@ -61,6 +65,10 @@ enum Verb {
     Why(why::WhyArgs),
     /// Read a manifest and report every flaw in it
     Check(check::CheckArgs),
+    /// Say what a run would miss on this machine, and how to mend it
+    Doctor(doctor::DoctorArgs),
+    /// Read all attempts of agents by today's tables, and say the classes anew
+    Reclassify(reclassify::ReclassifyArgs),
     /// Say how the newest run stands
     Status(status::StatusArgs),
     /// Show all that is known of one job
@@ -116,6 +124,8 @@ pub fn main() -> ExitCode {
             Verb::Plan(args) => plan::plan(args).await,
             Verb::Why(args) => why::why(args).await,
             Verb::Check(args) => check::check(&args),
+            Verb::Doctor(args) => doctor::doctor(args).await,
+            Verb::Reclassify(args) => reclassify::reclassify(args).await,
             Verb::Status(args) => status::status(&args),
             Verb::Show(args) => show::show(args).await,
             Verb::Log(args) => log::log(args).await,

@@ -111,7 +111,8 @@ fn line(plan: &Plan, event: &Event) -> Option<String> {
             };
             format!("{}  {outcome}, not settled: {}{then}", title(axes, step), short_digests(evidence))
         }
-        Event::ActionOver { axes, step, end, because, .. } if end == "open" => {
+        // What waits is told by what it waits for.
+        Event::ActionOver { axes, step, end, because, .. } if end == "open" && !because.starts_with("waits for ") => {
             format!("{}  not settled: {because}", title(axes, step))
         }
         Event::JobSettled { job, class, speedup, cached: false } => {
@@ -123,11 +124,12 @@ fn line(plan: &Plan, event: &Event) -> Option<String> {
             if *tries > 0 {
                 format!("lane {lane} is still closed: {cause}: {evidence}; the next try is in {again} at the earliest")
             } else {
-                let agents = if *stopped == 1 { "agent" } else { "agents" };
-                format!(
-                    "lane {lane} closed: {cause}: {evidence}; {remedy}. {stopped} {agents} under way stopped, uncharged; the \
-                     jobs that wait for it are not harmed"
-                )
+                let stopped = match stopped {
+                    0 => String::new(),
+                    1 => "; 1 agent under way is stopped, uncharged".to_owned(),
+                    n => format!("; {n} agents under way are stopped, uncharged"),
+                };
+                format!("lane {lane} closed: {cause}: {evidence}; {remedy}{stopped}. Its jobs wait unharmed")
             }
         }
         Event::LaneOpened { lane, trial: true, .. } => format!("lane {lane}: one agent goes first, to try"),

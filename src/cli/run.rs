@@ -180,6 +180,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
         again,
         wait: args.wait.map(|limit| limit.map_or(Duration::MAX, |Span(limit)| limit)),
         go_on: args.go_on,
+        pure: false,
     };
     let mut observers: Vec<Box<dyn Observer>> = Vec::new();
     let mut lost = None;
@@ -224,7 +225,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
         output::data(composite::text(&composite::composites(&plan, &store, &index, &standing.ends), width))?;
         let ledger = Ledger::read(Rates::of(&plan.manifest.pipeline), &store, &index);
         let ledger = ledger.map_err(|error| broken(error.to_string()))?;
-        output::data(Spent::of(&ledger, Some(&run)).text(width))?;
+        output::data(Spent::of(&ledger, &plan.manifest.pipeline, Some(&run)).text(width))?;
         for warning in several_models_of(&results) {
             output::data(harmless(&format!("{warning}\n")))?;
         }
@@ -238,14 +239,14 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
 }
 
 /// A new run: the time of its start and a number nobody else has.
-fn new_run() -> RunId {
+pub(super) fn new_run() -> RunId {
     use std::hash::{BuildHasher, Hasher};
     let tail = std::collections::hash_map::RandomState::new().build_hasher().finish() & 0xffff;
     RunId::new(format!("{}-{tail:04x}", Timestamp::now().strftime("%Y%m%dT%H%M%SZ")))
 }
 
 /// Signals as orders: the first of any kind drains, the second kills.
-fn orders() -> Result<mpsc::UnboundedReceiver<Order>, Fault> {
+pub(super) fn orders() -> Result<mpsc::UnboundedReceiver<Order>, Fault> {
     let (sender, receiver) = mpsc::unbounded_channel();
     let listen = |kind| signal(kind).map_err(|error| Fault::new(3, format!("cannot listen to signals: {error}")));
     let mut interrupt = listen(SignalKind::interrupt())?;

@@ -10,7 +10,7 @@ use crate::cli::Places;
 use crate::cli::fault::Fault;
 use crate::cli::{open, output};
 use crate::ledger::{Ledger, Rates};
-use crate::manifest;
+use crate::manifest::{self, Manifest};
 use crate::report::spent::{Spent, several_models_in};
 use crate::report::status;
 use crate::store::{Index, Store};
@@ -49,17 +49,18 @@ pub fn status(args: &StatusArgs) -> Result<ExitCode, Fault> {
     let ledger = ledger_of(&root, &status);
     let width = output::width();
     match (args.json, ledger) {
-        (true, Some(ledger)) => {
+        (true, Some((ledger, manifest))) => {
             let mut document = serde_json::to_value(&status).unwrap_or_default();
-            document["spent"] = serde_json::to_value(Spent::of(&ledger, Some(&run))).unwrap_or_default();
+            document["spent"] =
+                serde_json::to_value(Spent::of(&ledger, &manifest.pipeline, Some(&run))).unwrap_or_default();
             document["warnings"] = several_models_in(&ledger, &run).into();
             output::json(&document)?;
         }
         (true, None) => output::json(&status)?,
         (false, ledger) => {
             output::data(status.text(Timestamp::now(), width))?;
-            if let Some(ledger) = ledger {
-                output::data(Spent::of(&ledger, Some(&run)).text(width))?;
+            if let Some((ledger, manifest)) = ledger {
+                output::data(Spent::of(&ledger, &manifest.pipeline, Some(&run)).text(width))?;
                 for warning in several_models_in(&ledger, &run) {
                     output::data(harmless(&format!("{warning}\n")))?;
                 }
@@ -70,7 +71,7 @@ pub fn status(args: &StatusArgs) -> Result<ExitCode, Fault> {
 }
 
 /// The ledger of a run's pipeline at the prices of its manifest; `None`, and said, if one of the two cannot be read.
-fn ledger_of(root: &Path, status: &status::Status) -> Option<Ledger> {
+fn ledger_of(root: &Path, status: &status::Status) -> Option<(Ledger, Manifest)> {
     let unread = |why: &str| output::say(&format!("note: what was spent is not told: {why}"));
     if status.manifest.as_os_str().is_empty() {
         return None;
@@ -83,11 +84,12 @@ fn ledger_of(root: &Path, status: &status::Status) -> Option<Ledger> {
         }
     };
     let read = || {
-        let store = Store::open(root)?;
+        let store = Store::to_read(root);
         let index = Index::load(root)?;
         Ledger::read(Rates::of(&manifest.pipeline), &store, &index)
     };
-    read().map_err(|error| unread(&error.to_string())).ok()
+    let ledger = read().map_err(|error| unread(&error.to_string())).ok()?;
+    Some((ledger, manifest))
 }
 
 /// That a store holds no run.

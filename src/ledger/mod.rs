@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use crate::agent::Tables;
 use crate::attempt::{Ended, Usage};
 use crate::key::{KeyRecord, Value};
 use crate::manifest::{Candidate, Pipeline};
@@ -37,6 +38,8 @@ pub struct Rates {
     models: BTreeMap<String, String>,
     /// The candidates whose agent calls no model.
     free: HashSet<String>,
+    /// How the attempts of each candidate are read today.
+    tables: BTreeMap<String, Arc<Tables>>,
 }
 
 impl Rates {
@@ -50,12 +53,17 @@ impl Rates {
         let free = |candidate: &&Candidate| pipeline.agents.get(&candidate.agent.value).is_some_and(|agent| agent.free);
         let model =
             |candidate: &Candidate| Some((candidate.name.value.to_string(), candidate.model.as_ref()?.value.clone()));
+        let tables = |candidate: &Candidate| {
+            let agent = pipeline.agents.get(&candidate.agent.value)?;
+            Some((candidate.name.value.to_string(), agent.reading.clone()))
+        };
         Self {
             pipeline: pipeline.name.value.clone(),
             prices: pipeline.prices.clone(),
             hourly: hourly.collect(),
             models: pipeline.candidates.iter().filter_map(model).collect(),
             free: pipeline.candidates.iter().filter(free).map(|candidate| candidate.name.value.to_string()).collect(),
+            tables: pipeline.candidates.iter().filter_map(tables).collect(),
         }
     }
 
@@ -63,9 +71,11 @@ impl Rates {
         self.free.contains(candidate.name.value.as_str())
     }
 
-    /// An attempt with what it came to.
+    /// An attempt with what it came to, as it reads today.
     #[must_use]
     pub fn entry(&self, ended: Arc<Ended>, store: &Store) -> Entry {
+        let tables = ended.axes.get("candidate").and_then(|candidate| self.tables.get(candidate));
+        let ended = store.today_of_any(&ended, tables.map(AsRef::as_ref));
         let agent = ended.kind == "agent";
         let model = if agent { self.asked(&ended, store) } else { None };
         let cost = agent.then(|| self.cost(&ended, model.as_deref()));

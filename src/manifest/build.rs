@@ -13,6 +13,7 @@ use super::{
     Agent, Axis, Candidate, Config, Env, GivenFile, Lane, Pass, Pipeline, Repo, RepoSource, Reuse, SecretFrom,
     SecretSource, Slot, Spanned, Template, Tests, Tool, commits, config, goals, money, providers, readings, types,
 };
+use crate::agent::Tables;
 use crate::measure::metric::Better;
 use crate::measure::{Contract, Kind as MetricKind, MetricSpec};
 use crate::outcome::Cause;
@@ -330,7 +331,10 @@ fn agent(node: Node<'_>, report: &Report) -> Option<Agent> {
         trajectory: node.child("trajectory").and_then(Node::text),
         free: node.child("free").is_some(),
         keep: readings::keep(node, report),
-        reading: Arc::new(readings::table(node, report)),
+        reading: Arc::new(Tables::new(
+            readings::table(node, report),
+            node.child("run").map(Node::templates).into_iter().flatten().map(|word| word.value.to_string()),
+        )),
     })
 }
 

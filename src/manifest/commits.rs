@@ -10,12 +10,24 @@ use super::flaw::{Draft, Report};
 use super::node::{Node, Value};
 use super::read::{missing, read_file};
 use super::types::commit_flaw;
-use super::{Base, Commit, Place, Spanned, config};
+use super::{Base, Commit, Pipeline, Place, Spanned, Tests, config};
 
 /// The largest table, in bytes.
 const TABLE_BYTES: u64 = 64 << 20;
 /// The largest file of lines, in bytes.
 const LINES_BYTES: u64 = 4 << 20;
+
+impl Pipeline {
+    /// The tests of a commit, by the indices of its repository and its own: the first declaration whose `only` holds it, or
+    /// that is for all.
+    #[must_use]
+    pub fn tests_of(&self, repo: usize, commit: usize) -> Option<&Tests> {
+        let repo = self.repos.get(repo)?;
+        let id = repo.commits.get(commit)?.id.value.as_str();
+        let same = |only: &Spanned<String>| id.starts_with(&only.value) || only.value.starts_with(id);
+        repo.tests.iter().find(|tests| tests.only.is_empty() || tests.only.iter().any(same))
+    }
+}
 
 /// Reads what a `commits` node says.
 pub(super) fn read(node: Node<'_>, report: &Report) -> Vec<Commit> {

@@ -243,7 +243,8 @@ pub(super) fn literal_secret(name: &str, text: &str) -> Option<&'static str> {
 }
 
 /// Whether a name is one of a secret: its last word says so.
-pub(super) fn secret_name(name: &str) -> bool {
+#[must_use]
+pub fn secret_name(name: &str) -> bool {
     matches!(last_word(name).as_str(), "key" | "token" | "secret" | "password" | "apikey")
 }
 

@@ -13,7 +13,7 @@ pub struct Goal {
     pub level: GoalLevel,
     /// Of what.
     pub rate: GoalRate,
-    /// The least share that reaches it, as a fraction of all planned jobs: of first draws.
+    /// The least share that reaches it, as a fraction of a candidate's planned jobs: of first draws.
     pub least: f64,
 }
 
@@ -83,7 +83,7 @@ impl fmt::Display for Goal {
 #[must_use]
 pub fn goals_line(pipeline: &Pipeline) -> Option<String> {
     let goals: Vec<String> = pipeline.goals.iter().map(|goal| goal.value.to_string()).collect();
-    (!goals.is_empty()).then(|| format!("goals, of all planned jobs: {}", goals.join(", ")))
+    (!goals.is_empty()).then(|| format!("goals, of each candidate's planned jobs: {}", goals.join(", ")))
 }
 
 /// Builds `goals`.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::agent::ReadingTable;
+use crate::agent::Tables;
 use crate::measure::{Contract, MetricSpec, Protocol};
 use crate::money::Prices;
 use crate::names::{CandidateName, ProviderName, RepoName, SlotKind, StepName};
@@ -42,6 +42,7 @@ mod syntax;
 pub mod template;
 mod types;
 
+pub use config::secret_name;
 pub use flaw::{Flaw, Flaws};
 pub use goals::{Goal, GoalLevel, GoalRate, goals_line};
 pub use money::{Budget, Expect};
@@ -383,7 +384,7 @@ pub struct Agent {
     /// Other files that are kept for its reading.
     pub keep: Vec<Keep>,
     /// How its outcome and its usage are read. In no key.
-    pub reading: Arc<ReadingTable>,
+    pub reading: Arc<Tables>,
 }
 
 /// A file that is kept with each attempt of an agent.

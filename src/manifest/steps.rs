@@ -274,11 +274,9 @@ impl<'a> Tools<'a> {
             runs.flat_map(|template| template.value.holes().map(str::to_owned).collect::<Vec<_>>()).collect();
         let all: Vec<&str> = tools.iter().filter_map(|tool| tool.arg(0)?.str()).collect();
         let acts = |name: &str| acting.iter().any(|hole| hole.strip_prefix("tool.") == Some(name));
-        let mut spare: Vec<&str> = all.iter().copied().filter(|name| !acts(name)).collect();
-        if spare.is_empty() {
-            spare.clone_from(&all);
-        }
-        Self { all, spare }
+        let spare: Vec<&str> = all.iter().copied().filter(|name| !acts(name)).collect();
+        // One that runs agents too is as good an interpreter as any, where there is no other.
+        Self { spare: if spare.is_empty() { all.clone() } else { spare }, all }
     }
 }
 

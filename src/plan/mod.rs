@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::agent::ReadingTable;
+use crate::agent::Tables;
 use crate::digest::Digest;
 use crate::manifest::{Base, Keep, Kind, Manifest, Place, SecretFrom, Step, Template};
 use crate::measure::{self, Contract, MetricSpec, Protocol};
@@ -248,7 +248,7 @@ pub struct EnvAsk {
 }
 
 /// Run this agent.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct AgentAsk {
     /// The independent draw.
     pub sample: u32,
@@ -285,7 +285,7 @@ pub struct AgentAsk {
     /// Other files that are kept for its reading. In no key.
     pub keep: Vec<Keep>,
     /// How its outcome and its usage are read. In no key.
-    pub reading: Arc<ReadingTable>,
+    pub reading: Arc<Tables>,
 }
 
 /// Take the patch.
@@ -329,6 +329,12 @@ pub struct TestAsk {
 }
 
 impl TestAsk {
+    /// Whether it runs the commit's script: a commit without one cannot be tested then.
+    #[must_use]
+    pub fn runs_script(&self) -> bool {
+        self.argv.is_empty() || self.argv.iter().any(|argument| argument.holes().any(|hole| hole == "script"))
+    }
+
     /// Whether every metric is an exact count.
     #[must_use]
     pub fn counts_only(&self) -> bool {
@@ -388,6 +394,15 @@ impl Plan {
             (0..self.nodes.len()).map(|node| near_hash(self.kind(node).word(), &self.nodes[node].axes)).collect()
         });
         points.contains(&near)
+    }
+
+    /// By which tables an agent's attempts are read today; `None` for other actions.
+    #[must_use]
+    pub fn tables(&self, node: usize) -> Option<&Tables> {
+        match &self.nodes[node].ask {
+            Ask::Agent(ask) => Some(&ask.reading),
+            _ => None,
+        }
     }
 
     /// What a message calls an action: its step and its point.

@@ -25,6 +25,20 @@ fn mount() -> Option<&'static Path> {
     MOUNTS.map(Path::new).into_iter().find(|mount| mount.join("cgroup.controllers").exists())
 }
 
+/// Whether attempts can be held in groups here: one is made and removed.
+///
+/// # Errors
+/// Why not, in words.
+pub fn groups() -> Result<(), &'static str> {
+    if mount().is_none() {
+        return Err("no control groups of version 2 are mounted");
+    }
+    let group = Cgroup::create(&format!("doctor-{}", std::process::id()));
+    let group = group.ok_or("this user may make no control group here, or the kernel is older than 5.14")?;
+    group.remove();
+    Ok(())
+}
+
 impl Cgroup {
     /// A new group below our own. `None` if that is not allowed here.
     pub(super) fn create(attempt: &str) -> Option<Self> {

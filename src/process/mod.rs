@@ -25,6 +25,7 @@ mod table;
 mod tree;
 
 pub use answer::{answer, answer_to};
+pub use cgroup::groups;
 pub use client::{SuperviseError, Supervised};
 pub use cores::{keep_to, own_cores};
 pub use end::{By, End, Exit, read_end};

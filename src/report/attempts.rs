@@ -33,7 +33,8 @@ pub fn list(step: &StepDetail, now: Timestamp, width: usize) -> String {
             (!ended.outcome.settles(), " (settles nothing)"),
         ];
         let marks: String = marks.iter().filter(|(holds, _)| *holds).map(|(_, mark)| *mark).collect();
-        tell(&attempt.number.to_string(), &format!("{}{marks}", parts.join(", ")));
+        let was = attempt.was.map_or_else(String::new, |was| format!(" (on record as {was})"));
+        tell(&attempt.number.to_string(), &format!("{}{was}{marks}", parts.join(", ")));
         if let Some(used) = used(attempt) {
             tell("", &used);
         }

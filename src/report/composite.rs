@@ -70,7 +70,9 @@ fn of(plan: &Plan, store: &Store, index: &Index, ends: &Vec<End>, number: usize,
     for node in (0..plan.nodes.len()).filter(of_candidate) {
         let Keyed::Ready(record) = draft(plan, node, ends) else { continue };
         let class = |ended: &Arc<Ended>| class_with(plan, node, ended, ends, store, index);
-        let own = index.attempts(&record.key()).unwrap_or_default().into_iter().find(|ended| ended.outcome.settles());
+        let attempts = index.attempts(&record.key()).unwrap_or_default();
+        let mut own = attempts.iter().map(|ended| store.today(ended, plan.tables(node)));
+        let own = own.find(|ended| ended.outcome.settles());
         let mut draws: Vec<(KeyRecord, Arc<Ended>)> = own.map(|ended| (record.clone(), ended)).into_iter().collect();
         let relatives = relatives(plan, node, &record, store, index);
         draws.extend(relatives.into_iter().map(|relative| (relative.record, relative.ended)));

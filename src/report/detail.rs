@@ -2,7 +2,7 @@
 //!
 //! A pure function of the plan and the store. How it looks on screen is `detail_text`.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::ledger::{Entry, Rates, usage_of};
 use crate::measure::metric::{Better, Kind as MetricKind, MetricSpec};
 use crate::measure::result::Ratio;
 use crate::money::{Amount, Cost, Totals};
-use crate::names::RunId;
+use crate::names::{AttemptId, RunId};
 use crate::plan::{Ask, Plan, Role};
 use crate::report::jobs::{self, JobResult};
 use crate::report::marks;
@@ -89,13 +89,16 @@ pub struct AttemptDetail {
     pub speaks: bool,
     /// Whether its key is today's; another had other ingredients.
     pub same_key: bool,
+    /// The outcome on record, where today's tables read another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub was: Option<&'static str>,
     /// What its tokens cost, for an agent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost_usd: Option<Amount>,
     /// What the slots cost that it held.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub machine_usd: Option<Amount>,
-    /// What is on record.
+    /// What is on record; outcome and usage as they read today.
     #[serde(flatten)]
     pub ended: Arc<Ended>,
 }
@@ -124,7 +127,7 @@ pub fn detail(plan: &Plan, job: usize, store: &Store, index: &Index) -> Result<J
         to_come(&mut result, &store.root);
     }
     let classify = plan.jobs[job].classify;
-    let agent = classify.and_then(|node| ends[plan.linked(node, &Role::Agent)?].settled());
+    let agent = classify.and_then(|node| ends[plan.linked(node, &Role::Agent)?].attempt());
     let unknown = result.tokens.iter().any(Option::is_none);
     let tokens_unknown_because = unknown.then(|| match agent {
         None => "no agent of this job has ended".to_owned(),
@@ -189,16 +192,27 @@ fn step(
     let kind = plan.kind(node).word();
     let speaks = ends[node].settled().map(|ended| &ended.attempt);
     let mut all: Vec<(bool, Arc<Ended>)> = Vec::new();
+    let mut was: HashMap<AttemptId, &'static str> = HashMap::new();
+    let mut note = |recorded: &Ended, today: &Ended| {
+        if recorded.outcome.word() != today.outcome.word() {
+            was.insert(recorded.attempt.clone(), recorded.outcome.word());
+        }
+    };
     for attempt in key.map(|key| index.attempts(&key)).transpose()?.unwrap_or_default() {
-        all.push((true, attempt));
+        let today = store.today(&attempt, plan.tables(node));
+        note(&attempt, &today);
+        all.push((true, today));
     }
     // Of other ingredients: two steps of one kind and point are told apart by name, one alone may have been renamed.
     let axes = &plan.nodes[node].axes;
     let twin = |other: &usize| *other != node && plan.kind(*other).word() == kind && plan.nodes[*other].axes == *axes;
     let alone = !plan.jobs[job].nodes.iter().any(twin);
     for other in index.nearest_candidates(kind, axes).into_iter().filter(|other| Some(*other) != key) {
-        let attempts = index.attempts(&other)?.into_iter();
-        all.extend(attempts.filter(|ended| alone || ended.step == name).map(|ended| (false, ended)));
+        for attempt in index.attempts(&other)?.into_iter().filter(|ended| alone || ended.step == name) {
+            let today = store.today_of_any(&attempt, plan.tables(node));
+            note(&attempt, &today);
+            all.push((false, today));
+        }
     }
     let mut seen = HashSet::new();
     all.retain(|(_, ended)| seen.insert(ended.attempt.clone()));
@@ -215,6 +229,7 @@ fn step(
         number,
         speaks: speaks == Some(&ended.attempt),
         same_key,
+        was: was.get(&ended.attempt).copied(),
         cost_usd: amount(&entry.cost),
         machine_usd: amount(&entry.machine),
         ended,
@@ -253,6 +268,13 @@ fn stands(
             ("blocked", Some(format!("waits for {} to end well", plan.title(*by))), None)
         }
         End::Blocked { by } => ("blocked", Some(format!("{} left nothing to go on with", plan.title(*by))), None),
+        End::Reopened(ended) => {
+            let why = format!(
+                "reopened: by today's tables it ended in {}; `flow run --retry JOB` draws again",
+                ended.outcome.word()
+            );
+            ("not settled", Some(why), Some(ended.key))
+        }
         End::Open(_) | End::Pending => match decide(plan, node, ends, store, index, false) {
             Decision::Exhausted { last, counted } => {
                 let failure = last.outcome.failure();

@@ -79,6 +79,8 @@ pub enum Left {
         /// How many attempts counted.
         counted: u32,
     },
+    /// The attempt of this action settles nothing by today's tables; it is drawn again only where somebody asks.
+    Reopened(usize),
     /// An attempt of this action settled nothing; the same command tries again.
     Again(usize),
 }
@@ -143,9 +145,10 @@ pub fn result(plan: &Plan, job: usize, standing: &Standing, wanted: &[bool]) -> 
             result.ci = <[f64; 2]>::try_from(ends).ok();
         }
     }
-    if let Some(agent) = plan.linked(classify, &Role::Agent).and_then(|node| ends[node].settled()) {
+    if let Some(agent) = plan.linked(classify, &Role::Agent).and_then(|node| ends[node].attempt()) {
         result.agent = Some(match agent.outcome.failure() {
             None => "finished".to_owned(),
+            Some(failure) if failure.cause == Cause::Timeout => "timed-out".to_owned(),
             Some(failure) => failure.cause.name().to_lowercase().replace('_', "-"),
         });
         if agent.notes.iter().any(|note| note.starts_with(leak::NOTE)) {
@@ -179,7 +182,7 @@ pub fn result(plan: &Plan, job: usize, standing: &Standing, wanted: &[bool]) -> 
 /// The result of a job without a classify step: its first failure, or that something is open.
 fn plain(result: &mut JobResult, plan: &Plan, nodes: &[usize], standing: &Standing) {
     let ends = &standing.ends;
-    result.open = nodes.iter().any(|node| matches!(ends[*node], End::Open(_) | End::Pending));
+    result.open = nodes.iter().any(|node| ends[*node].is_open() || !ends[*node].is_over());
     if nodes.iter().any(|node| standing.over_limit.contains(node)) {
         result.marks.push("OVER_LIMIT".to_owned());
     }
@@ -208,7 +211,7 @@ fn say_open(result: &mut JobResult, plan: &Plan, nodes: &[usize], standing: &Sta
     let whys = || nodes.iter().filter_map(|node| Some((*node, standing.open.get(node)?)));
     let is = |wanted: fn(&Why) -> bool| whys().find(|(_, why)| wanted(why));
     let first = is(|why| matches!(why, Why::Running(_)))
-        .or_else(|| is(|why| matches!(why, Why::UsedUp { .. })))
+        .or_else(|| is(|why| matches!(why, Why::UsedUp { .. } | Why::Reopened(_))))
         .or_else(|| whys().next());
     let Some((node, why)) = first else { return };
     let step = &plan.step(node).name.value;
@@ -223,6 +226,11 @@ fn say_open(result: &mut JobResult, plan: &Plan, nodes: &[usize], standing: &Sta
             blame(result, last);
             result.left = Some(Left::UsedUp { node, counted: *counted });
             result.next = Some(format!("{}; then add `--retry JOB`: its attempts are used up", remedy(last)));
+        }
+        Why::Reopened(last) => {
+            blame(result, last);
+            result.left = Some(Left::Reopened(node));
+            result.next = Some(format!("{}; then add `--retry JOB`: today's tables reopened it", remedy(last)));
         }
         Why::Again(last) => {
             blame(result, last);
@@ -263,7 +271,7 @@ fn blame(result: &mut JobResult, ended: &Ended) {
 /// its agent ended, where that was badly.
 fn to_blame(plan: &Plan, classify: usize, ends: &[End], class: Class) -> Option<std::sync::Arc<Ended>> {
     let failed = |role: &Role| {
-        let ended = ends[plan.linked(classify, role)?].settled()?;
+        let ended = ends[plan.linked(classify, role)?].attempt()?;
         ended.outcome.failure().map(|_| ended.clone())
     };
     let by_stage = match class.stage() {

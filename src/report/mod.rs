@@ -4,6 +4,7 @@ pub mod attempts;
 pub mod composite;
 pub mod detail;
 pub mod detail_text;
+pub mod flips;
 pub mod given;
 pub mod jobs;
 pub mod marks;

@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::ledger::{Entry, Ledger, usage_of};
+use crate::manifest::Pipeline;
 use crate::money::{Amount, Totals};
 use crate::names::RunId;
 use crate::report::jobs::JobResult;
 use crate::text::{Table, wrap};
-use crate::units::{human_count, human_usd};
+use crate::units::{Usd, human_count, human_usd};
 
 /// What was spent on a pipeline.
 #[derive(Debug, Serialize)]
@@ -21,6 +22,23 @@ pub struct Spent {
     pub run: Option<Part>,
     /// By all runs on this store.
     pub all: Part,
+    /// What of it counts against the budget, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Against>,
+}
+
+/// How a budget stands.
+#[derive(Debug, Serialize)]
+pub struct Against {
+    /// The amount over all runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit_usd: Option<Usd>,
+    /// What all runs spent, with what is assumed for attempts of unknown cost.
+    pub spent_usd: Usd,
+    /// The part of it that is assumed.
+    pub assumed_usd: Usd,
+    #[serde(skip)]
+    spent: String,
 }
 
 /// What some attempts came to.
@@ -58,8 +76,18 @@ fn nothing(totals: &Totals) -> bool {
 impl Spent {
     /// Sums up a ledger.
     #[must_use]
-    pub fn of(ledger: &Ledger, run: Option<&RunId>) -> Self {
-        Self { run: run.map(|run| Part::of(ledger, Ledger::of_run(run))), all: Part::of(ledger, |_| true) }
+    pub fn of(ledger: &Ledger, pipeline: &Pipeline, run: Option<&RunId>) -> Self {
+        let budget = pipeline.budget.as_ref().map(|budget| {
+            let standing = ledger.standing(pipeline, budget, None);
+            Against {
+                limit_usd: budget.total.as_ref().map(|amount| amount.value),
+                spent_usd: standing.total.amount,
+                assumed_usd: standing.total.assumed,
+                spent: standing.total.text(),
+            }
+        });
+        let run = run.map(|run| Part::of(ledger, Ledger::of_run(run)));
+        Self { run, all: Part::of(ledger, |_| true), budget }
     }
 
     /// A table for people; empty if nothing was used.
@@ -91,6 +119,11 @@ impl Spent {
             let why = because.into_iter().collect::<Vec<_>>().join("; ");
             let note = format!("+ or unknown: some attempts cost more, or may: {why}");
             text.push_str(&format!("  {}\n", wrap(&note, width.saturating_sub(2)).join("\n    ")));
+        }
+        if let Some(budget) = &self.budget {
+            let limit = budget.limit_usd.map_or_else(String::new, |limit| format!(" of {}", human_usd(limit)));
+            let line = format!("budget{limit}: spent {}", budget.spent);
+            text.push_str(&format!("  {}\n", wrap(&line, width.saturating_sub(2)).join("\n    ")));
         }
         text
     }

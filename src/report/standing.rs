@@ -35,6 +35,8 @@ pub enum Why {
         /// How many counted.
         counted: u32,
     },
+    /// This attempt of it settled it, and by today's tables settles nothing.
+    Reopened(Arc<Ended>),
     /// This attempt of it settled nothing, and it is tried again.
     Again(Arc<Ended>),
 }
@@ -62,6 +64,7 @@ pub fn standing(plan: &Plan, store: &Store, index: &Index, wanted: &[bool]) -> S
             Decision::Exhausted { last, counted } => {
                 (End::Open("its attempts are used up".into()), Some(Why::UsedUp { last, counted }))
             }
+            Decision::Reopened { last, .. } => (End::Reopened(last.clone()), Some(Why::Reopened(last))),
             Decision::Wait { .. } | Decision::Lacking => (End::Open("not settled".into()), None),
         };
         all.ends[node] = end;

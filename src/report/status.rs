@@ -261,7 +261,10 @@ impl Status {
                 }
                 self.failures.push(FailureStatus { axes, step, cause: outcome, evidence, at });
             }
-            Event::ActionOver { step, .. } => self.over(&step, false, false),
+            Event::ActionOver { node, step, .. } => {
+                running.remove(&node);
+                self.over(&step, false, false);
+            }
             Event::JobSettled { class, .. } => {
                 self.settled += 1;
                 *self.classes.entry(class).or_default() += 1;

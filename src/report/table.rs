@@ -119,7 +119,9 @@ fn happened(result: &JobResult) -> String {
             let times = if counted == 1 { "once".to_owned() } else { format!("{counted} times") };
             evidence = format!("{step} ended in {cause} {times}: {evidence}");
         }
-        (Some(Left::Again(_)), Some(cause), Some(step)) => evidence = format!("{step} ended in {cause}: {evidence}"),
+        (Some(Left::Again(_) | Left::Reopened(_)), Some(cause), Some(step)) => {
+            evidence = format!("{step} ended in {cause}: {evidence}")
+        }
         _ => {}
     }
     match (result.speedup, result.ci, evidence.split_once(' ')) {
@@ -141,27 +143,32 @@ fn happened(result: &JobResult) -> String {
 pub fn legend(results: &[JobResult], width: usize) -> String {
     let mut text = String::new();
     // What is settled, what may still change, and what the same command does nothing more for are counted apart.
-    let mut classes: BTreeMap<(Class, bool, bool), usize> = BTreeMap::new();
+    let mut classes: BTreeMap<(Class, bool, u8), usize> = BTreeMap::new();
     for result in results {
         let Some(class) = result.class else { continue };
         let open = result.open && class != Class::NotRun;
-        let used_up = matches!(result.left, Some(Left::UsedUp { .. }));
-        *classes.entry((class, open, used_up)).or_default() += 1;
+        let asks = match result.left {
+            Some(Left::UsedUp { .. }) => 1,
+            Some(Left::Reopened(_)) => 2,
+            _ => 0,
+        };
+        *classes.entry((class, open, asks)).or_default() += 1;
     }
-    let mut counted: Vec<((Class, bool, bool), usize)> = classes.into_iter().collect();
+    let mut counted: Vec<((Class, bool, u8), usize)> = classes.into_iter().collect();
     counted.sort_by_key(|(what, count)| (std::cmp::Reverse(*count), *what));
-    let title = |(class, open, _): (Class, bool, bool)| format!("{class}{}", if open { " (open)" } else { "" });
+    let title = |(class, open, _): (Class, bool, u8)| format!("{class}{}", if open { " (open)" } else { "" });
     let name = counted.iter().map(|(what, _)| title(*what).width()).max().unwrap_or(0);
     let owner = counted.iter().map(|((class, ..), _)| owned(class.owner()).width()).max().unwrap_or(0);
     if !counted.is_empty() {
         text.push_str("\nclass, jobs, whose doing it is, and what it means or asks for\n");
     }
     let indent = name + owner + 11;
-    for (what @ (class, open, used_up), count) in counted {
-        let means = match (open, used_up) {
-            (_, true) => "attempts are used up: mend what the table says, then add `--retry JOB`",
-            (true, false) => "so far; run the same command again",
-            (false, false) => meaning(class),
+    for (what @ (class, open, asks), count) in counted {
+        let means = match (open, asks) {
+            (_, 1) => "attempts are used up: mend what the table says, then add `--retry JOB`",
+            (_, 2) => "today's tables reopened what had settled: `--retry JOB` draws it again",
+            (true, _) => "so far; run the same command again",
+            (false, _) => meaning(class),
         };
         let words = wrap(means, width.saturating_sub(indent).max(LEAST));
         let lead = format!("  {:name$} {count:>4}  {:owner$}  ", title(what), owned(class.owner()));

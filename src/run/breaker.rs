@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::outcome::Cause;
 
-/// Jobs that go first where the manifest does not say, for a candidate whose model has a provider.
+/// Jobs that go first where the manifest does not say, for a candidate that has a model.
 pub const CANARY: u32 = 5;
 /// How many of the last ends are looked at.
 pub const WINDOW: usize = 10;
@@ -56,11 +56,11 @@ pub struct Breaker {
 }
 
 impl Breaker {
-    /// A breaker. `canary` is what the manifest says, `provided` whether the candidate's model has a provider: one without costs
-    /// nothing as far as flow knows, and is not watched unless the manifest says so. `go_on` lets it trip without a pause.
+    /// A breaker. `canary` is what the manifest says, `model` whether the candidate has a model: one without costs nothing as far
+    /// as flow knows, and is not watched unless the manifest says so. `go_on` lets it trip without a pause.
     #[must_use]
-    pub fn new(canary: Option<u32>, provided: bool, go_on: bool) -> Self {
-        let canary = canary.unwrap_or(if provided { CANARY } else { 0 });
+    pub fn new(canary: Option<u32>, model: bool, go_on: bool) -> Self {
+        let canary = canary.unwrap_or(if model { CANARY } else { 0 });
         Self {
             canary: canary as usize,
             watches: canary > 0,
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_without_a_provider_is_not_watched_unless_the_manifest_says_so() {
+    fn an_agent_without_a_model_is_not_watched_unless_the_manifest_says_so() {
         assert_eq!(fed(&mut Breaker::new(None, false, false), &[Some(Cause::NoPatch); 50]), None);
         assert_eq!(fed(&mut Breaker::new(Some(0), true, false), &[Some(Cause::NoPatch); 50]), None);
         assert!(fed(&mut Breaker::new(Some(2), false, false), &[Some(Cause::NoPatch); 2]).is_some());

@@ -9,6 +9,7 @@ use crate::attempt::Ended;
 use crate::event::Reason;
 use crate::key::{ActionKey, Change, KeyRecord, Value};
 use crate::manifest::Kind;
+use crate::outcome::Outcome;
 use crate::plan::{Ask, Plan};
 use crate::run::reuse::{Reused, reusable};
 use crate::step::{End, Ends, Keyed, draft, inputs_of};
@@ -59,6 +60,13 @@ pub enum Decision {
     Over(End),
     /// The machine lacks something.
     Lacking,
+    /// An attempt spoke for it by the tables of its day, and does not by today's. It is left until a person asks for it.
+    Reopened {
+        /// That attempt as it reads today.
+        last: Arc<Ended>,
+        /// The outcome on record.
+        was: Outcome,
+    },
     /// Its attempts are used up.
     Exhausted {
         /// The last of them.
@@ -126,10 +134,11 @@ pub fn decide_again(plan: &Plan, node: usize, ends: &dyn Ends, store: &Store, in
         Keyed::Lacking => return Decision::Lacking,
     };
     let key = record.key();
-    let attempts = match index.attempts(&key) {
+    let recorded = match index.attempts(&key) {
         Ok(attempts) => attempts,
         Err(error) => return Decision::Over(End::Open(error.to_string())),
     };
+    let attempts: Vec<Arc<Ended>> = recorded.iter().map(|ended| store.today(ended, plan.tables(node))).collect();
     let today = limits(plan, node);
     let (mut raised, mut gone) = (Vec::new(), Vec::new());
     for ended in attempts.iter().filter(|ended| ended.outcome.settles()) {
@@ -150,6 +159,11 @@ pub fn decide_again(plan: &Plan, node: usize, ends: &dyn Ends, store: &Store, in
         return Decision::Reused { key, ended, changes };
     }
     let unsettled = || attempts.iter().filter(|ended| !ended.outcome.settles());
+    let reopened =
+        recorded.iter().zip(&attempts).rfind(|(was, ended)| was.outcome.settles() && !ended.outcome.settles());
+    if let Some((was, ended)) = reopened.filter(|_| raised.is_empty() && gone.is_empty() && !again.retry) {
+        return Decision::Reopened { last: ended.clone(), was: was.outcome.clone() };
+    }
     let counted =
         unsettled().filter(|ended| ended.outcome.failure().is_some_and(|failure| failure.cause.counts())).count();
     let counted = u32::try_from(counted).unwrap_or(u32::MAX);
@@ -297,6 +311,6 @@ pub fn shut_gate(plan: &Plan, node: usize, ends: &dyn Ends) -> Option<usize> {
     plan.nodes[node].gates.iter().copied().find(|gate| match ends.end(*gate) {
         End::Settled(ended) => ended.outcome.failure().is_some(),
         End::Skipped(_) | End::Blocked { .. } => true,
-        End::Pending | End::Open(_) => false,
+        End::Pending | End::Open(_) | End::Reopened(_) => false,
     })
 }

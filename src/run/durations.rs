@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 
 use crate::manifest::Kind;
-use crate::plan::Plan;
+use crate::plan::{Ask, Plan};
 use crate::store::Index;
 
 /// The newest attempts of a kind that are looked at: enough for a mean, and read in no time.
 const NEWEST: usize = 32;
+/// What an agent that calls no model may take, in seconds.
+const FREE: f64 = 1.0;
 
 /// Mean durations in seconds.
 #[derive(Debug, Default)]
@@ -67,7 +69,9 @@ impl Durations {
             let candidate = plan.nodes[node].point.candidate.filter(|_| plan.kind(node) == Kind::Agent)?;
             Some(plan.manifest.pipeline.candidates.get(candidate)?.expect?.time?.as_secs_f64())
         };
-        self.known(plan, node).or_else(expected).unwrap_or_else(|| guess(plan.kind(node)))
+        let free = matches!(&plan.nodes[node].ask, Ask::Agent(ask) if ask.free);
+        let guess = if free { FREE } else { guess(plan.kind(node)) };
+        self.known(plan, node).or_else(expected).unwrap_or(guess)
     }
 }
 

@@ -193,15 +193,12 @@ impl Lane {
             Health::Closed(_) | Health::HalfOpen { trial: Some(_), .. } => return Gate::Shut,
             Health::HalfOpen { trial: None, .. } | Health::Open => {}
         }
-        if self.expires {
-            match self.until {
-                Some((until, asked)) if now.saturating_duration_since(asked) < FRESH => {
-                    if let Some(until) = until.filter(|until| ends_after(clock, expected, *until)) {
-                        return Gate::Expires(until);
-                    }
-                }
-                _ => return Gate::Ask,
-            }
+        if self.stale(now) {
+            return Gate::Ask;
+        }
+        let until = self.until.and_then(|(until, _)| until).filter(|_| self.expires);
+        if let Some(until) = until.filter(|until| ends_after(clock, expected, *until)) {
+            return Gate::Expires(until);
         }
         if self.room(now) == Some(0) || self.beyond(rate) { Gate::Full } else { Gate::Go }
     }
@@ -209,7 +206,7 @@ impl Lane {
     /// How many more would fit by number; `None` for any.
     #[must_use]
     pub fn room(&self, now: Instant) -> Option<usize> {
-        if self.expires && self.until.is_none_or(|(_, asked)| now.saturating_duration_since(asked) >= FRESH) {
+        if self.stale(now) {
             return Some(0);
         }
         match &self.health {
@@ -224,6 +221,22 @@ impl Lane {
                 width.map(|width| width.saturating_sub(self.running.len()))
             }
         }
+    }
+
+    /// Whether its expiry has to be asked for.
+    fn stale(&self, now: Instant) -> bool {
+        self.expires && self.until.is_none_or(|(_, asked)| now.saturating_duration_since(asked) >= FRESH)
+    }
+
+    /// Whether nobody may be begun before the provider was asked, which nobody does yet.
+    #[must_use]
+    pub fn must_ask(&self, now: Instant) -> bool {
+        !self.asking
+            && match &self.health {
+                Health::Unproven => true,
+                Health::Open | Health::HalfOpen { .. } => self.stale(now),
+                Health::Closed(_) => false,
+            }
     }
 
     /// Whether another of this rate would go beyond what the provider allows a minute. One may always work.
@@ -331,14 +344,10 @@ impl Lane {
         if self.asking || !wanted {
             return None;
         }
-        let stale = |asked: Instant| now.saturating_duration_since(asked) >= FRESH;
         let question = match &self.health {
             Health::Unproven => Question::All,
             Health::Closed(shut) if self.asks && shut.next <= now => Question::All,
-            Health::Open | Health::HalfOpen { .. } if self.expires => match self.until {
-                Some((_, asked)) if !stale(asked) => return None,
-                _ => Question::Expiry,
-            },
+            Health::Open | Health::HalfOpen { .. } if self.stale(now) => Question::Expiry,
             _ => return None,
         };
         self.asking = true;

@@ -114,7 +114,8 @@ pub fn relatives(plan: &Plan, node: usize, record: &KeyRecord, store: &Store, in
                 return None;
             }
             let attempts = index.attempts(&key).ok()?;
-            let ended = attempts.into_iter().find(|ended| ended.outcome.settles())?;
+            let mut read = attempts.iter().map(|ended| store.today(ended, plan.tables(node)));
+            let ended = read.find(|ended| ended.outcome.settles())?;
             Some(Relative { ended, record: old, changes })
         })
         .collect();

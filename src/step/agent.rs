@@ -309,7 +309,7 @@ fn collect(
             done.logs.insert(name.clone(), digest);
         }
     }
-    let reading = readings::read(&ask.reading, end, &|name| left.files.get(name).cloned());
+    let reading = readings::read(ask.reading.reading(), end, &|name| left.files.get(name).cloned());
     done.notes = left.notes;
     done.notes.extend(reading.notes);
     done.outcome = reading.outcome.with_log(&done.logs);

@@ -38,7 +38,7 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: ClassifyAsk) -> Draft<'a> {
                     _ => {}
                 }
             }
-            End::Open(_) => draft.stop(End::Open(format!("waits for {}", draft.plan.title(up)))),
+            End::Open(_) | End::Reopened(_) => draft.stop(End::Open(format!("waits for {}", draft.plan.title(up)))),
             End::Skipped(cause) => draft.text(name, format!("skipped {cause}")),
             End::Blocked { .. } => draft.text(name, "not run"),
             End::Settled(ended) => {
@@ -89,7 +89,7 @@ fn step_end(plan: &Plan, node: usize, role: &Role, ends: &dyn Ends) -> StepEnd {
         End::Pending | End::Open(_) => StepEnd::Open,
         End::Skipped(cause) => StepEnd::Skipped(*cause),
         End::Blocked { .. } => StepEnd::Blocked,
-        End::Settled(ended) => match ended.outcome.failure() {
+        End::Settled(ended) | End::Reopened(ended) => match ended.outcome.failure() {
             None => StepEnd::Succeeded,
             Some(failure) => StepEnd::Failed {
                 cause: failure.cause,
@@ -121,7 +121,12 @@ fn ends_of(plan: &Plan, node: usize, ends: &dyn Ends, effect: Option<Effect>) ->
 /// The class that can be said while something upstream is open; never a settled one.
 #[must_use]
 pub fn provisional(plan: &Plan, node: usize, ends: &dyn Ends) -> Verdict {
-    Verdict { open: true, ..class::classify(&ends_of(plan, node, ends, None)) }
+    let mut upstream = ends_of(plan, node, ends, None);
+    if plan.linked(node, &Role::Agent).is_some_and(|up| matches!(ends.end(up), End::Reopened(_))) {
+        // What was made of an attempt that does not speak any more says nothing; how that attempt reads today does.
+        (upstream.patch, upstream.patched) = (StepEnd::Blocked, StepEnd::Blocked);
+    }
+    Verdict { open: true, ..class::classify(&upstream) }
 }
 
 /// Says the class; blocking, for it reads the stored result.

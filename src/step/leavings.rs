@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use globset::GlobBuilder;
@@ -38,7 +37,7 @@ pub struct Wanted {
     /// Other files.
     keep: Vec<Keep>,
     /// How they are read.
-    reading: Arc<ReadingTable>,
+    reading: ReadingTable,
 }
 
 /// What was found.
@@ -54,7 +53,7 @@ impl Wanted {
     /// What an adapter keeps.
     #[must_use]
     pub fn of(ask: &AgentAsk) -> Self {
-        Self { trajectory: ask.trajectory.clone(), keep: ask.keep.clone(), reading: ask.reading.clone() }
+        Self { trajectory: ask.trajectory.clone(), keep: ask.keep.clone(), reading: ask.reading.reading().clone() }
     }
 
     /// Writes it into a place.
@@ -159,7 +158,7 @@ mod tests {
         let wanted = Wanted {
             trajectory: Some("t.json".into()),
             keep: vec![keep("rollout", "a/**/rollout-*.jsonl"), keep("none", "b/*")],
-            reading: Arc::default(),
+            reading: ReadingTable::default(),
         };
         let left = wanted.find(dir.path());
         assert_eq!(left.files.keys().collect::<Vec<_>>(), ["rollout"]);

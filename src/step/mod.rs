@@ -46,6 +46,8 @@ pub enum End {
     },
     /// It ended in this run without being settled, and why.
     Open(String),
+    /// This attempt spoke for it by the tables of its day, and does not by today's.
+    Reopened(Arc<Ended>),
 }
 
 impl End {
@@ -53,6 +55,21 @@ impl End {
     #[must_use]
     pub fn is_over(&self) -> bool {
         !matches!(self, Self::Pending)
+    }
+
+    /// Whether it may still be settled by a later run.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self, Self::Open(_) | Self::Reopened(_))
+    }
+
+    /// The attempt that tells most of it: the one that speaks for it, or did by the tables of its day.
+    #[must_use]
+    pub fn attempt(&self) -> Option<&Arc<Ended>> {
+        match self {
+            Self::Settled(ended) | Self::Reopened(ended) => Some(ended),
+            _ => None,
+        }
     }
 
     /// The attempt, if it is settled.
@@ -135,7 +152,7 @@ impl Draft<'_> {
             },
             End::Skipped(_) => self.stop(End::Blocked { by: up }),
             End::Blocked { by } => self.stop(End::Blocked { by: *by }),
-            End::Open(_) => self.stop(End::Open(format!("waits for {}", self.plan.title(up)))),
+            End::Open(_) | End::Reopened(_) => self.stop(End::Open(format!("waits for {}", self.plan.title(up)))),
         }
     }
 

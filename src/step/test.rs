@@ -31,7 +31,7 @@ pub(super) const FORMAT: u16 = 2;
 pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: &TestAsk) -> Draft<'a> {
     match ask.script {
         Some(script) => draft.push("script", Value::Blob(script)),
-        None if ask.argv.is_empty() => draft.stop(End::Skipped(Cause::NoTestScript)),
+        None if ask.runs_script() => draft.stop(End::Skipped(Cause::NoTestScript)),
         None => {}
     }
     draft.text("contract", ask.contract.to_string());

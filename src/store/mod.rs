@@ -13,6 +13,7 @@ pub mod index;
 mod index_cache;
 mod index_lookup;
 pub mod locks;
+mod readings;
 pub mod records;
 #[cfg(test)]
 mod tests;
@@ -122,6 +123,7 @@ pub struct Store {
     pub cas: Arc<Cas>,
     /// Its locks on action keys.
     pub locks: KeyLocks,
+    readings: readings::Readings,
 }
 
 const FOLDERS: [&str; 6] = ["cas/v1", "records/v1", "runs", "index", "locks", "tmp"];
@@ -159,14 +161,24 @@ impl Store {
         files::create_new(&probe, b"", 0o600).map_err(refused)?;
         std::fs::remove_file(&probe).map_err(refused)?;
         let locks = KeyLocks::open(root)?;
-        Ok(Self { root: root.to_owned(), cas: Arc::new(Cas::open(root)), locks })
+        Ok(Self {
+            root: root.to_owned(),
+            cas: Arc::new(Cas::open(root)),
+            locks,
+            readings: readings::Readings::default(),
+        })
     }
 
     /// Opens the store to read what it holds. Touches nothing, so that one on a disk that cannot be written serves, and one
     /// that is not there is empty. What needs to write finds out when it does.
     #[must_use]
     pub fn to_read(root: &Path) -> Self {
-        Self { root: root.to_owned(), cas: Arc::new(Cas::open(root)), locks: KeyLocks::of(root) }
+        Self {
+            root: root.to_owned(),
+            cas: Arc::new(Cas::open(root)),
+            locks: KeyLocks::of(root),
+            readings: readings::Readings::default(),
+        }
     }
 
     /// Where bare mirrors of repositories lie.

@@ -10,6 +10,8 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use serde::Serialize;
+
 use super::{Cas, Damage, StoreError, files};
 use crate::attempt::Line;
 use crate::digest::Digest;
@@ -30,7 +32,7 @@ pub fn path_of(root: &Path, run: &RunId) -> PathBuf {
 }
 
 /// One line with its checksum and its line end.
-fn encode(line: &Line) -> Vec<u8> {
+pub(super) fn encode(line: &impl Serialize) -> Vec<u8> {
     let mut bytes = serde_json::to_vec(line).unwrap_or_else(|e| unreachable!("a record line is plain data: {e}"));
     bytes.pop();
     let sum = sum_of(&bytes);

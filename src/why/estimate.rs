@@ -224,6 +224,7 @@ impl Time<'_> {
         let pipeline = &plan.manifest.pipeline;
         let mut ends = vec![0.0f64; plan.nodes.len()];
         let mut load: BTreeMap<&str, f64> = BTreeMap::new();
+        let mut lanes: BTreeMap<&str, (f64, u32)> = BTreeMap::new();
         let (mut free, mut any) = (0.0, false);
         for said in self.forecasts {
             let node = &plan.nodes[said.node];
@@ -239,8 +240,13 @@ impl Time<'_> {
             for (kind, count) in &node.holds {
                 *load.entry(kind.as_str()).or_default() += seconds * f64::from(*count);
             }
-            if node.holds.is_empty() {
-                free += seconds;
+            match self.lane(said.node) {
+                Some((provider, width)) => {
+                    let (sum, _) = lanes.entry(provider).or_insert((0.0, width));
+                    *sum += seconds;
+                }
+                None if node.holds.is_empty() => free += seconds,
+                None => {}
             }
         }
         let width = |kind: &str| {
@@ -249,8 +255,17 @@ impl Time<'_> {
             lane.map_or(slots as f64, |lane| f64::from(lane.width)).max(1.0)
         };
         let shared = load.iter().map(|(kind, seconds)| seconds / width(kind)).fold(0.0, f64::max);
+        let asked = lanes.values().map(|(sum, width)| sum / f64::from((*width).max(1))).fold(0.0, f64::max);
         let longest = ends.iter().copied().fold(0.0, f64::max);
-        any.then(|| longest.max(shared).max(free / self.beside.max(1) as f64))
+        any.then(|| longest.max(shared).max(asked).max(free / self.beside.max(1) as f64))
+    }
+
+    /// The provider whose lane an agent waits for, and how many that lets go side by side.
+    fn lane(&self, node: usize) -> Option<(&str, u32)> {
+        let pipeline = &self.plan.manifest.pipeline;
+        let candidate = self.plan.nodes[node].point.candidate.filter(|_| self.plan.kind(node) == Kind::Agent)?;
+        let name = &pipeline.candidates.get(candidate)?.provider.as_ref()?.value;
+        Some((name.as_str(), pipeline.providers.get(name)?.lane?))
     }
 
     /// The steps that take long and of which nothing is recorded or expected.
@@ -258,7 +273,8 @@ impl Time<'_> {
         let mut names: Vec<String> = Vec::new();
         for said in self.forecasts.iter().filter(|said| said.state.executes()) {
             let node = said.node;
-            let slow = matches!(self.plan.kind(node), Kind::Agent | Kind::Test);
+            let free = matches!(&self.plan.nodes[node].ask, Ask::Agent(ask) if ask.free);
+            let slow = matches!(self.plan.kind(node), Kind::Agent | Kind::Test) && !free;
             let expected = self.plan.nodes[node].point.candidate.and_then(|at| self.expected.get(&at)?.seconds);
             let known = self.durations.known(self.plan, node).is_some()
                 || self.plan.kind(node) == Kind::Agent && expected.is_some();
@@ -325,7 +341,7 @@ impl Estimate {
             let limit = |word: &str, amount: Option<Usd>| amount.map(|amount| format!("{word}{}", human_usd(amount)));
             let limits = [limit("", budget.limit_usd), limit("per run ", budget.per_run_usd)];
             let limits: Vec<String> = limits.into_iter().flatten().collect();
-            lines.push(format!("budget: {}, {} spent so far", limits.join(", "), budget.spent));
+            lines.push(format!("budget: {}; spent so far: {}", limits.join(", "), budget.spent));
             let reserves = budget.reserves.iter().map(|(name, reserve)| format!("{name} {reserve}"));
             let reserves: Vec<String> = reserves.collect();
             if budget.of > 0 {

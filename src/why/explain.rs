@@ -205,8 +205,8 @@ fn step(plan: &Plan, forecast: &Forecast, sources: &Sources<'_>) -> StepSaid {
     said.shared_with = forecast.shares.map(|with| plan.title(with));
     said.follows = forecast.follows.iter().map(|up| plan.title(*up)).collect();
     match forecast.state {
-        State::Retry | State::Exhausted if forecast.changes.is_empty() => {
-            said.attempts = attempts(forecast, sources);
+        State::Retry | State::Reopened | State::Exhausted if forecast.changes.is_empty() => {
+            said.attempts = attempts(plan, forecast, sources);
         }
         _ => {
             said.changes =
@@ -222,9 +222,10 @@ fn step(plan: &Plan, forecast: &Forecast, sources: &Sources<'_>) -> StepSaid {
     said
 }
 
-fn attempts(forecast: &Forecast, sources: &Sources<'_>) -> Vec<AttemptSaid> {
+fn attempts(plan: &Plan, forecast: &Forecast, sources: &Sources<'_>) -> Vec<AttemptSaid> {
     let all = forecast.key.and_then(|key| sources.index.attempts(&key).ok()).unwrap_or_default();
-    all.iter().map(|ended| AttemptSaid::of(ended, sources.now)).collect()
+    let today = |ended| sources.blobs.store.today(ended, plan.tables(forecast.node));
+    all.iter().map(|ended| AttemptSaid::of(&today(ended), sources.now)).collect()
 }
 
 /// Actions with one and the same cause of their own.

@@ -36,6 +36,8 @@ pub enum State {
     Skipped,
     /// Cannot be run.
     Blocked,
+    /// It was settled, and is not by today's tables: it runs only if a person asks for it.
+    Reopened,
     /// Its attempts are used up.
     Exhausted,
 }
@@ -53,6 +55,7 @@ impl State {
             Self::Retry => "retry",
             Self::Skipped => "skipped",
             Self::Blocked => "blocked",
+            Self::Reopened => "reopened",
             Self::Exhausted => "exhausted",
         }
     }
@@ -190,6 +193,15 @@ impl Seer<'_> {
                 self.ends[node] = End::Settled(ended);
             }
             Decision::Over(end) => self.over(&mut said, end),
+            Decision::Reopened { last, was } => {
+                said.state = State::Reopened;
+                said.key = Some(last.key);
+                let (was, now) = (was.word(), last.outcome.word());
+                said.because = Some(format!(
+                    "today's tables read its attempt as {now}, not {was}, which settles nothing; --retry draws again"
+                ));
+                self.ends[node] = End::Reopened(last);
+            }
             Decision::Exhausted { last, counted } => {
                 said.state = State::Exhausted;
                 said.key = Some(last.key);
@@ -220,7 +232,7 @@ impl Seer<'_> {
             }
             Decision::Execute { record, reason, .. } => {
                 said.key = Some(record.key());
-                let open = |gate: &&usize| matches!(self.ends[**gate], End::Open(_));
+                let open = |gate: &&usize| self.ends[**gate].is_open();
                 if let Some(by) = shut_gate(self.plan, node, &self.ends) {
                     self.over(&mut said, End::Blocked { by });
                 } else if let Some(gate) = self.plan.nodes[node].gates.iter().find(open) {
@@ -246,7 +258,7 @@ impl Seer<'_> {
             End::Skipped(cause) => (State::Skipped, Some(format!("{cause}: {}", cause.next_action()))),
             End::Blocked { by } => (State::Blocked, Some(self.blocked(*by))),
             End::Open(why) => (State::Blocked, Some(why.clone())),
-            End::Pending | End::Settled(_) => (State::Blocked, None),
+            End::Pending | End::Settled(_) | End::Reopened(_) => (State::Blocked, None),
         };
         self.ends[said.node] = end;
     }

@@ -123,6 +123,7 @@ fn table(plan: &Plan, forecasts: &[Forecast]) -> String {
         State::Retry,
         State::Skipped,
         State::Blocked,
+        State::Reopened,
         State::Exhausted,
     ];
     let mut counts: BTreeMap<usize, BTreeMap<State, usize>> = BTreeMap::new();
@@ -182,7 +183,8 @@ fn paragraph(plan: &Plan, lines: &[String], members: &[&Forecast]) -> String {
 /// What is not executed and not served, by why.
 fn left_out<'a>(forecasts: &[&'a Forecast]) -> Vec<(State, String, Vec<&'a Forecast>)> {
     let mut found: Vec<(State, String, Vec<&'a Forecast>)> = Vec::new();
-    for said in forecasts.iter().filter(|said| matches!(said.state, State::Exhausted | State::Reused)) {
+    for said in forecasts.iter().filter(|said| matches!(said.state, State::Reopened | State::Exhausted | State::Reused))
+    {
         let because = said.because.clone().unwrap_or_default();
         match found.iter_mut().find(|(state, known, _)| *state == said.state && *known == because) {
             Some((.., members)) => members.push(said),

@@ -24,7 +24,8 @@ A conversation is a list of turns; which turn a request is at follows from its o
     [{"say": "…", "run": "ls", "usage": {"input": 900, "cache_read": 200, "cache_write": 0, "output": 50}},
      {"edit": ["path", "old", "new"]}, {"done": "…"}]
 
-`run`, `edit` and `done` become whatever tool the request offers for it. `usage` is disjoint, as flow counts: the wires of OpenAI
+`run`, `edit` and `done` become whatever tool the request offers for it; `"call": [tool, arguments]` is one tool by name, and nothing
+where it is not offered. `usage` is disjoint, as flow counts: the wires of OpenAI
 report `input + cache_read` as input, as OpenAI does. Where it is left out, four characters are a token. The log has one JSON
 line a request: {"job", "wire", "turn", "status", "fault", "tools", "usage"}; the sum of its usage is what flow has to find.
 
@@ -193,6 +194,8 @@ class Said:
             calls.append(shell(spec["run"], asked))
         if "edit" in spec:
             calls.append(edit(*spec["edit"], asked))
+        if "call" in spec and spec["call"][0] in asked.tools:
+            calls.append(tuple(spec["call"]))
         if "done" in spec:
             self.text = spec["done"]
             calls.append(done(spec["done"], asked))

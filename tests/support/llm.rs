@@ -8,10 +8,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{Flow, until};
 
@@ -23,6 +24,8 @@ pub struct Llm {
     child: Child,
     port: u16,
     log: PathBuf,
+    /// Whether it is the one beside the repository and not the repository's own.
+    other: bool,
 }
 
 /// Tokens, each counted once.
@@ -38,25 +41,46 @@ impl Llm {
     /// Starts one. It ends when this is dropped, and when the test dies.
     pub fn start(flow: &Flow) -> Self {
         let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/llm");
+        Self::started(
+            flow,
+            Command::new("python3").arg(here.join("server.py")).arg("--scripts").arg(here.join("scripts")),
+            false,
+        )
+    }
+
+    /// Starts the one that lies beside the repository, written by others, with the same conversation; prints why not where it
+    /// is not there.
+    pub fn other(flow: &Flow) -> Option<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let program = root.parent().unwrap().join("shared/fake_llm/fake_llm.py");
+        if !program.exists() {
+            let _ = writeln!(std::io::stderr(), "skipped: ../shared/fake_llm is not there");
+            return None;
+        }
+        let ours = std::fs::read_to_string(root.join("tests/llm/scripts/9f47610d.json")).unwrap();
+        let turns: Vec<Value> = serde_json::from_str::<Vec<Value>>(&ours).unwrap().iter().map(in_other_words).collect();
+        let script = flow.beside("9f47610d.json");
+        std::fs::write(&script, json!({ "turns": turns }).to_string()).unwrap();
+        Some(Self::started(flow, Command::new("python3").arg(program).arg("--script").arg(script), true))
+    }
+
+    fn started(flow: &Flow, command: &mut Command, other: bool) -> Self {
         let (port, log) = (flow.beside("llm.port"), flow.beside("llm.jsonl"));
-        let child = Command::new("python3")
-            .arg(here.join("server.py"))
-            .arg("--port-file")
-            .arg(&port)
-            .arg("--log")
-            .arg(&log)
-            .arg("--scripts")
-            .arg(here.join("scripts"))
-            .stdin(Stdio::piped())
-            .spawn()
-            .unwrap();
+        command.arg("--port-file").arg(&port).arg("--log").arg(&log).stdin(Stdio::piped());
+        let child = command.spawn().unwrap();
         until("the model's server has a port", || port.exists());
         let port = std::fs::read_to_string(port).unwrap().trim().parse().unwrap();
-        Self { child, port, log }
+        Self { child, port, log, other }
     }
 
     /// The base URL of clients that take this way: `script=…/fault=…/job=…`.
     pub fn url(&self, way: &str) -> String {
+        let mut way = way.to_owned();
+        if self.other {
+            for (ours, theirs) in [("job=", "lane="), ("from=", "at="), ("times=", "count=")] {
+                way = way.replace(ours, theirs);
+            }
+        }
         format!("http://127.0.0.1:{}/{way}", self.port)
     }
 
@@ -64,15 +88,17 @@ impl Llm {
     pub fn asked(&self, job: &str) -> Vec<Value> {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        lines.filter(|line| line["job"] == job).collect()
+        lines.filter(|line| line[if self.other { "lane" } else { "job" }] == job).collect()
     }
 
     /// What it served to a job: what its provider would bill.
     pub fn served(&self, job: &str) -> Tokens {
         self.asked(job).iter().filter(|line| line["usage"].is_object()).fold(Tokens::default(), |sum, line| {
             let of = |kind: &str| line["usage"][kind].as_u64().unwrap();
+            // The other one tells input as its wire does.
+            let inside = if self.other && line["api"] != "messages" { of("cache_read") } else { 0 };
             Tokens {
-                input: sum.input + of("input"),
+                input: sum.input + of("input") - inside,
                 cache_read: sum.cache_read + of("cache_read"),
                 cache_write: sum.cache_write + of("cache_write"),
                 output: sum.output + of("output"),
@@ -86,6 +112,21 @@ impl Drop for Llm {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A turn of ours as the other server says it.
+fn in_other_words(turn: &Value) -> Value {
+    let mut ops = Vec::new();
+    if let Some(command) = turn["run"].as_str() {
+        ops.push(json!({ "op": "shell", "command": format!("cd ${{cwd}} && {command}") }));
+    }
+    if let Some([path, old, new]) = turn["edit"].as_array().map(Vec::as_slice) {
+        ops.push(json!({ "op": "edit", "path": path, "old": old, "new": new }));
+    }
+    if turn["done"].is_string() {
+        ops.push(json!({ "op": "done", "text": turn["done"] }));
+    }
+    json!({ "text": turn["say"].as_str().unwrap_or_default(), "ops": ops })
 }
 
 /// A way to run a real agent: one of them, on one wire.
@@ -139,7 +180,8 @@ impl Real {
 
     /// Its program; prints why not where there is none, and the test is over.
     pub fn found(self) -> Option<PathBuf> {
-        self.program().map_err(|why| println!("skipped: {why}")).ok()
+        // Not by `eprintln!`, which the test harness keeps to itself where a test passes.
+        self.program().map_err(|why| writeln!(std::io::stderr(), "skipped: {why}")).ok()
     }
 
     /// The tool of its manifest.

@@ -52,7 +52,7 @@ pub(super) const FORMS: &[Form] = &[
         ],
         repeat: true,
         inner: In::Tests,
-        meaning: "Where test scripts are and how they report; `contract` is `flow` if not said. In `dir` may stand `{var.NAME}`: for scripts that lie elsewhere on each machine. The first whose `only` holds the commit wins; one without `only` takes all others.",
+        meaning: "Where test scripts are and how they report (tests.md says more); `contract` is `flow` if not said. In `dir` may stand `{var.NAME}`: for scripts that lie elsewhere on each machine. The first whose `only` holds the commit wins; one without `only` takes all others.",
         example: "tests dir=\"tests/vllm\" name=\"{commit.id8}.py\" contract=flow",
         ..NODE
     },
@@ -130,7 +130,7 @@ pub(super) const FORMS: &[Form] = &[
         name: "goals",
         within: &[In::Pipeline],
         inner: In::Goals,
-        meaning: "The rates that are to be reached, as shares of all planned jobs and of first draws: `patched`, `measured`, `improved` and `at-least-human`. `plan` and `check` state them. In no key.",
+        meaning: "The rates that are to be reached, as shares of a candidate's planned jobs, by their first draws: `patched`, `measured`, `improved` and `at-least-human`. `plan` and `check` state them. In no key.",
         example: "goals { minimum improved=\"58%\"; target improved=\"72%\"; exceptional improved=\"82%\" }",
         ..NODE
     },

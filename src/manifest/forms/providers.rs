@@ -51,7 +51,7 @@ pub(super) const FORMS: &[Form] = &[
         name: "canary",
         within: &[In::Candidate],
         args: &[one("number", Ty::Whole(0, 1000))],
-        meaning: "So many of its jobs go first; if they all end in the same failure, the others are not begun. 5 if not said, for a candidate whose model has a provider; else none. With 0 nothing pauses the candidate but an agent that cannot work at all.",
+        meaning: "So many of its jobs go first; if they all end in the same failure, the others are not begun. 5 if not said, for a candidate that has a `model`; else none. With 0 nothing pauses the candidate but an agent that cannot work at all.",
         example: "canary 5",
         ..NODE
     },

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::again::Next;
 use super::*;
+use crate::run::execute::unread;
 
 impl Dispatcher {
     /// Takes what an executor did: the action is over, or tried again.
@@ -20,6 +21,9 @@ impl Dispatcher {
             && let Err(failure) = command::publish(&self.context, ask, &done.outputs)
         {
             done.outcome = Outcome::Failed(failure);
+        }
+        if adopts.is_some() && unread(&done) {
+            return self.leave_unread(node, &done, granted);
         }
         self.traffic.adoptable.remove(&key);
         if self.traffic.gone(node) {
@@ -47,11 +51,7 @@ impl Dispatcher {
             usage: done.usage,
             slots: granted.names(),
         });
-        self.leases.give_back(granted);
-        self.holding -= usize::from(self.bounded(node));
-        for (node, _) in std::mem::take(&mut self.aside) {
-            self.make_ready(node);
-        }
+        self.give_back(node, granted);
         self.index.add(ended.clone());
         if let Some(purse) = &mut self.purse {
             purse.release(node);
@@ -75,6 +75,26 @@ impl Dispatcher {
             }
             Some(next) => self.unsettled(node, &ended, next),
         }
+    }
+
+    fn give_back(&mut self, node: usize, granted: Granted) {
+        self.leases.give_back(granted);
+        self.holding -= usize::from(self.bounded(node));
+        for (node, _) in std::mem::take(&mut self.aside) {
+            self.make_ready(node);
+        }
+    }
+
+    /// What an agent of a run that died had finished is paid for: without the secrets that may be in it, it waits for a run that
+    /// has them, and its attempt gets no end.
+    fn leave_unread(&mut self, node: usize, done: &Done, granted: Granted) {
+        self.give_back(node, granted);
+        if let Some(purse) = &mut self.purse {
+            purse.release(node);
+        }
+        self.records.remove(&node);
+        let why = done.outcome.failure().map_or("", |failure| failure.evidence.as_str());
+        self.over(node, End::Open(format!("its agent has finished, but {why}: a run that has it reads what it left")));
     }
 
     /// Lines became durable: what they say may be told now.
@@ -166,7 +186,8 @@ impl Dispatcher {
                 }
                 None => {
                     let unsettled = |node: &usize| {
-                        self.options.wanted[*node] && matches!(self.states.end(*node), End::Pending | End::Open(_))
+                        let end = self.states.end(*node);
+                        self.options.wanted[*node] && (end.is_open() || !end.is_over())
                     };
                     if job.nodes.iter().any(unsettled) {
                         open += 1;

@@ -198,10 +198,13 @@ impl Dispatcher {
         }
     }
 
-    /// Whether a lane has room for one of those who wait for it, while nobody works whose end would let it in.
+    /// Whether a lane has room for one of those who wait for it, or has to be asked for them, while nobody works whose end would
+    /// bring that about.
     pub(super) fn could_pump(&self) -> bool {
         let now = Instant::now();
-        let waits = |one: &super::traffic::OneLane| !one.queue.is_empty() && one.lane.room(now) != Some(0);
+        let waits = |one: &super::traffic::OneLane| {
+            (!one.queue.is_empty() && one.lane.room(now) != Some(0)) || (one.wanted() && one.lane.must_ask(now))
+        };
         self.states.running() == 0
             && self.ready.iter().all(BinaryHeap::is_empty)
             && self.traffic.lanes.iter().any(waits)

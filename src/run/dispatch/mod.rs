@@ -272,9 +272,11 @@ impl Dispatcher {
             self.settle_fresh();
         }
         let finished = self.close();
-        // Whoever is told of the end is told before flow goes.
+        // Whoever is told of the end is told before flow goes, and after what came before it.
+        let mut wrong = self.hooks.last().await;
         self.hooks.see(&Told { event: finished.clone(), at: Timestamp::now() });
-        for text in self.hooks.last().await {
+        wrong.extend(self.hooks.last().await);
+        for text in wrong {
             self.tell(Event::Notice { text });
         }
         let exit = if let Event::RunFinished { exit, .. } = &finished { *exit } else { 3 };
@@ -329,6 +331,10 @@ impl Dispatcher {
                 let because = what.join("; ");
                 self.over(node, End::Open(because));
             }
+            Decision::Reopened { last, .. } => {
+                self.states.set_key(node, last.key);
+                self.over(node, End::Reopened(last));
+            }
             Decision::Exhausted { last, counted } => {
                 let failure =
                     last.outcome.failure().map(|failure| format!("{}: {}", failure.cause, failure.evidence.as_str()));
@@ -350,6 +356,9 @@ impl Dispatcher {
     }
 
     fn execute(&mut self, node: usize, record: KeyRecord, reason: Reason, counted: u32) {
+        if self.options.pure && !matches!(self.plan().kind(node), Kind::Patch | Kind::Classify) {
+            return self.over(node, End::Open("left to `flow run`".into()));
+        }
         let key = record.key();
         self.states.set_key(node, key);
         let owner = *self.owners.entry(key).or_insert(node);
@@ -387,7 +396,9 @@ impl Dispatcher {
                     return;
                 }
                 End::Settled(ended) if ended.outcome.failure().is_none() => {}
-                End::Open(_) => shut = Some(End::Open(format!("waits for {}", self.plan().title(gate)))),
+                End::Open(_) | End::Reopened(_) => {
+                    shut = Some(End::Open(format!("waits for {}", self.plan().title(gate))))
+                }
                 _ => {
                     shut = Some(End::Blocked { by: gate });
                     break;

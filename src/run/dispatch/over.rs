@@ -2,6 +2,11 @@
 
 use super::*;
 
+/// Why an action is reopened, and what to do.
+fn reopened(ended: &Ended) -> String {
+    format!("reopened: its attempt reads as {} today, which settles nothing; --retry draws again", ended.outcome.word())
+}
+
 impl Dispatcher {
     pub(super) fn served(&mut self, node: usize, ended: Arc<Ended>, by: By, marks: Vec<String>) {
         // Another action's attempt may have published elsewhere, and what was published may be gone.
@@ -26,6 +31,7 @@ impl Dispatcher {
             End::Skipped(cause) => ("skipped", format!("{cause}: {}", cause.next_action())),
             End::Blocked { by } => ("blocked", format!("{} left nothing to go on with", self.plan().title(*by))),
             End::Open(because) => ("open", because.clone()),
+            End::Reopened(ended) => ("open", reopened(ended)),
             End::Pending | End::Settled(_) => ("open", "it did not end".to_owned()),
         };
         let event = Event::ActionOver {

@@ -43,6 +43,8 @@ pub struct Options {
     pub wait: Option<Duration>,
     /// Whether candidates whose breaker trips go on all the same.
     pub go_on: bool,
+    /// Whether only patches are taken and classes said: what costs more than seconds is left.
+    pub pure: bool,
 }
 
 /// What a run is made of.

@@ -123,7 +123,7 @@ impl Traffic {
             let canary = candidate.canary.as_ref().map(|canary| canary.value);
             candidates.push(OneCandidate {
                 lane,
-                breaker: Breaker::new(canary, candidate.provider.is_some(), go_on),
+                breaker: Breaker::new(canary, candidate.model.is_some(), go_on),
                 waiting: Vec::new(),
                 past: None,
                 told: false,
