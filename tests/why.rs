@@ -340,3 +340,33 @@ fn attempts_that_settled_nothing_are_told_each_with_its_cause() {
     flow.run().exits(3);
     flow.flow(&["why", "pkg/{one}/idle/1", "--run"]).exits(0).says("retry").says("NOT_STARTED");
 }
+
+#[test]
+fn a_change_is_told_from_what_the_newest_run_used() {
+    let flow = Flow::sample();
+    flow.add("step agent { set LEVEL \"a\" }");
+    flow.run().settles();
+    for (old, new) in [("a", "b"), ("b", "a")] {
+        flow.replace("m.kdl", &format!("LEVEL \"{old}\""), &format!("LEVEL \"{new}\""));
+        flow.run().settles();
+    }
+    flow.replace("m.kdl", "LEVEL \"a\"", "LEVEL \"c\"");
+    let why = flow.flow(&["why", "{one}", "m.kdl", "--json"]).settles().json();
+    let agent = why["jobs"][0]["steps"].as_array().unwrap().iter().find(|step| step["step"] == "agent").unwrap();
+    assert_eq!(agent["changes"][0]["old"], "a", "{agent}");
+}
+
+#[test]
+fn what_never_came_to_run_is_new_and_blames_no_change() {
+    let flow = Flow::sample();
+    flow.run_with(&["--only", "*/human/*"]).settles();
+    // As it is after a run that was killed between the agent and its patch.
+    flow.run_with(&["--only", "*/tidy/*", "--until", "agent"]).settles();
+    let plan = flow.flow(&["plan", "m.kdl", "--json"]).settles().json();
+    for action in plan["actions"].as_array().unwrap() {
+        assert!(action["state"] != "changed", "{action}");
+    }
+    assert!(
+        plan["actions"].as_array().unwrap().iter().any(|action| action["step"] == "patch" && action["state"] == "new")
+    );
+}

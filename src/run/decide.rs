@@ -8,11 +8,11 @@ use std::sync::Arc;
 use crate::attempt::Ended;
 use crate::event::Reason;
 use crate::key::{ActionKey, Change, KeyRecord, Value};
-use crate::manifest::Kind;
 use crate::outcome::Outcome;
 use crate::plan::{Ask, Plan};
+use crate::run::nearest::reason_for;
 use crate::run::reuse::{Reused, reusable};
-use crate::step::{End, Ends, Keyed, draft, inputs_of};
+use crate::step::{End, Ends, Keyed, draft};
 use crate::store::{Index, Store};
 use crate::units::human_span;
 
@@ -189,65 +189,6 @@ pub fn decide_again(plan: &Plan, node: usize, ends: &dyn Ends, store: &Store, in
         reason_for(plan, node, &record, &[], store, index)
     };
     Decision::Execute { record, reason, counted }
-}
-
-/// Old records that a miss is compared with at most.
-const COMPARED: usize = 256;
-
-/// Why a record has no attempt: the nearest stored record of the same kind and point, and what differs from it. Where there is
-/// none, the records of points that are no longer in the plan are looked at: a candidate may have been renamed. Ingredients that
-/// are `waiting` are not compared.
-#[must_use]
-pub fn reason_for(
-    plan: &Plan,
-    node: usize,
-    record: &KeyRecord,
-    waiting: &[(String, usize)],
-    store: &Store,
-    index: &Index,
-) -> Reason {
-    let axes = &plan.nodes[node].axes;
-    let nearest = |keys: Vec<ActionKey>, waiting: &[(String, usize)]| {
-        let mut best: Option<(ActionKey, Vec<Change>)> = None;
-        // Newest first, so that among equally near ones the newest wins.
-        for key in keys.into_iter().take(COMPARED) {
-            let Ok(Some(bytes)) = store.cas.get(&key.0, 16 * 1024 * 1024) else { continue };
-            let Ok(old) = KeyRecord::decode(&bytes) else { continue };
-            let mut changes = record.changes_since(&old);
-            changes.retain(|change| !waiting.iter().any(|(role, _)| *role == change.ingredient));
-            if best.as_ref().is_none_or(|(_, least)| changes.len() < least.len()) {
-                best = Some((key, changes));
-            }
-        }
-        best
-    };
-    let anywhere = |_| false;
-    let elsewhere = |near| plan.has_point(near);
-    let best = nearest(index.nearest_candidates(&record.kind, axes), waiting).or_else(|| {
-        // Of an action that only ever shared the key of another there is no record at its own point, but at others of the
-        // commit. A point of which nothing at all is recorded is new, or that of a candidate which had another name.
-        let known = Kind::ALL.iter().any(|kind| !index.nearest_candidates(kind.word(), axes).is_empty());
-        if !known {
-            // A new draw is no old one, and what differs in more than one thing is no old candidate under a new name.
-            return nearest(index.strays(&record.kind, axes, &elsewhere), waiting).filter(|(_, changes)| {
-                changes.len() < 2 && changes.iter().all(|change| change.ingredient != "sample")
-            });
-        }
-        // What others read tells nothing of what this one read, as long as that is open anyway.
-        let inputs = if waiting.is_empty() { Vec::new() } else { inputs_of(plan, node) };
-        nearest(index.strays(&record.kind, axes, &anywhere), &inputs).or_else(|| {
-            // Its key was shared with an action of another commit.
-            (!waiting.is_empty()).then(|| (record.key(), Vec::new()))
-        })
-    });
-    match best {
-        None => Reason { state: "new".into(), nearest: None, changes: Vec::new(), from: inputs_of(plan, node) },
-        Some((key, changes)) => {
-            let mut from = inputs_of(plan, node);
-            from.retain(|(role, _)| changes.iter().any(|change| change.ingredient == *role));
-            Reason { state: "changed".into(), nearest: Some(key), changes, from }
-        }
-    }
 }
 
 /// The limits that are in force today, by name, in milliseconds or bytes.

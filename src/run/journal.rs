@@ -1,12 +1,14 @@
 //! The journal of a run: every event as a line of JSON. Progress and reports read it; what happened to an action is said by the
 //! records alone.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Component, Path, PathBuf};
 
 use crate::event::Told;
 use crate::hostile::open_regular;
+use crate::key::ActionKey;
 use crate::names::RunId;
 
 /// The longest line that is read back.
@@ -59,6 +61,18 @@ pub fn read(root: &Path, run: &RunId) -> Vec<Told> {
             Ok(_) => events.extend(serde_json::from_slice(&line).ok()),
         }
     }
+}
+
+/// The keys of the attempts that spoke for a run's actions: executed, or served again.
+#[must_use]
+pub fn served(root: &Path, run: &RunId) -> HashSet<ActionKey> {
+    let Ok(file) = open_regular(&path_of(root, run)) else { return HashSet::new() };
+    let lines = BufReader::new(file).lines().map_while(Result::ok).filter(|line| line.contains("\"action-settled\""));
+    // A journal is as long as its run: only the key of each line is read.
+    let key = |line: String| {
+        serde_json::from_str(&format!("\"{}\"", line.split_once("\"key\":\"")?.1.split('"').next()?)).ok()
+    };
+    lines.filter_map(key).collect()
 }
 
 /// What of a plan readers of a run need: its manifest, and its wanted actions by number.

@@ -12,6 +12,7 @@ pub mod hooks;
 pub mod journal;
 pub mod lane;
 pub mod leases;
+pub mod nearest;
 pub mod outbox;
 pub mod past;
 pub mod prepare;

@@ -38,6 +38,8 @@ pub struct Index {
     by_name: HashMap<String, u32>,
     pub(super) near: OnceLock<HashMap<u64, Vec<u32>>>,
     pub(super) wide: OnceLock<HashMap<u64, Vec<u32>>>,
+    /// The keys that the newest runs used, once somebody asked.
+    pub(super) used: OnceLock<Vec<HashSet<ActionKey>>>,
     pub(super) open: Mutex<HashMap<u32, Arc<File>>>,
     pub(super) damage: Mutex<Vec<Damage>>,
     folder: Option<(i64, i64)>,
@@ -73,6 +75,7 @@ impl Index {
             by_name: HashMap::new(),
             near: OnceLock::new(),
             wide: OnceLock::new(),
+            used: OnceLock::new(),
             open: Mutex::default(),
             damage: Mutex::default(),
             folder: None,

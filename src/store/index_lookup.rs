@@ -82,6 +82,12 @@ impl Index {
         self.newest(wide.get(&wanted), &|row| row.wide == wanted && !is_today(row.near), &own)
     }
 
+    /// The keys that the newest runs used, the newest run first; read once, by whoever knows journals.
+    #[must_use]
+    pub fn used(&self, read: impl FnOnce() -> Vec<HashSet<ActionKey>>) -> &[HashSet<ActionKey>] {
+        self.used.get_or_init(read)
+    }
+
     fn rows_by(&self, number: fn(&Row) -> u64) -> HashMap<u64, Vec<u32>> {
         let mut by: HashMap<u64, Vec<u32>> = HashMap::new();
         for (i, row) in (0..).zip(&self.rows.sorted) {

@@ -12,7 +12,8 @@ use crate::attempt::Ended;
 use crate::event::Reason;
 use crate::key::{ActionKey, Change};
 use crate::plan::Plan;
-use crate::run::decide::{Again, Decision, decide_again, reason_for, remakes, shut_gate};
+use crate::run::decide::{Again, Decision, decide_again, remakes, shut_gate};
+use crate::run::nearest::reason_for;
 use crate::step::End;
 use crate::store::{Index, Store};
 
