@@ -85,8 +85,7 @@ pub(super) fn place(ask: &Ask) -> Found {
         }
         Err(error) => found.lines.push(unknown_kind(error)),
     }
-    found.free =
-        statvfs(&there).ok().map(|stat| stat.blocks_available().saturating_mul(stat.fragment_size()));
+    found.free = statvfs(&there).ok().map(|stat| stat.blocks_available().saturating_mul(stat.fragment_size()));
     found
 }
 
