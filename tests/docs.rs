@@ -43,10 +43,7 @@ fn follow(flow: &Flow, document: &str) {
         let given = flow.command(&[]);
         let mut shell = Command::new("sh");
         shell.args(["-euc", &script]).current_dir(given.get_current_dir().unwrap()).stdin(Stdio::null());
-        shell
-            .env_clear()
-            .envs(given.get_envs().filter_map(|(name, value)| Some((name, value?))))
-            .env("PATH", &path);
+        shell.env_clear().envs(given.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("PATH", &path);
         let ran = flow.ran(shell.output().unwrap());
         assert_eq!(ran.code, Some(0), "{document}:\n{block}\n--- stdout\n{}\n--- stderr\n{}", ran.stdout, ran.stderr);
     }
