@@ -313,9 +313,8 @@ impl Sum for Usd {
 #[must_use]
 pub fn human_usd(amount: Usd) -> String {
     let step = match amount.0 {
-        0 => 1,
         ..10_000 => 1,
-        ..1_000_000_000 => 10u64.pow(amount.0.ilog10().saturating_sub(1)).min(NANO / 100),
+        10_000..1_000_000_000 => 10u64.pow(amount.0.ilog10().saturating_sub(1)).min(NANO / 100),
         _ => NANO / 100,
     };
     // The largest amount has no room to round up.

@@ -498,3 +498,40 @@ fn json() -> impl proptest::strategy::Strategy<Value = String> {
         ]
     })
 }
+
+#[test]
+fn a_reading_that_cannot_mean_anything_is_a_flaw_that_says_what_to_do() {
+    let flaws = |nodes: &str| {
+        let text = format!(
+            "flow 1\nagent a {{\n run \"true\"\n{nodes}\n}}\npipeline p {{ candidate a agent=a; axis n \"1\"; step s uses=command {{ each n; run \"true\" }} }}\n"
+        );
+        match flow::manifest::read_text("m.kdl", &text, Path::new("/")) {
+            Ok(_) => String::new(),
+            Err(flaws) => format!("{flaws:?}"),
+        }
+    };
+    assert_eq!(flaws("trajectory \"t.json\"\nreading { finished json=trajectory }"), "");
+    for (nodes, code) in [
+        ("reading { finished }", "missing-property"),
+        ("reading { finished json=stdout text=stdout }", "two-sources"),
+        ("reading { finished json=trajectory }", "unknown-file"),
+        ("reading { finished json=sdtout }", "unknown-file"),
+        ("reading { finished json=stdout match=\"x\" }", "wrong-format"),
+        ("reading { finished text=stdout { where \"/a\" 1 } }", "wrong-format"),
+        ("reading { finished text=stdout match=\"(\" }", "bad-pattern"),
+        ("reading { error json=stdout { at \"error\" } }", "bad-pointer"),
+        ("reading { signature QUOTA \"x\" }", "unknown-cause"),
+        ("reading { signature HOLDS_SECRET \"x\" }", "unknown-cause"),
+        ("reading { usage json=stdout { at \"/u\" } }", "no-figures"),
+        ("reading { usage text=stdout match=\"([0-9]+)\" }", "no-figures"),
+        ("reading { usage json=stdout { input \"/i\"; output \"/o\"; cache-read \"/c\" } }", "missing-property"),
+        ("reading { usage json=stdout { wher \"/i\" 1 } }", "unknown-node"),
+        ("keep stdout \"{out}/x\"", "taken-name"),
+        ("keep log \"x\"", "bad-glob"),
+        ("keep log \"{home}/../x\"", "bad-glob"),
+        ("keep log \"{out}//etc\"", "bad-glob"),
+    ] {
+        let said = flaws(nodes);
+        assert!(said.contains(code), "{nodes}: {said}");
+    }
+}

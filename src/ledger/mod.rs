@@ -241,7 +241,6 @@ impl Ledger {
     }
 
     /// The attempts of one run: those that it started, wherever their ends were written.
-    #[must_use]
     pub fn of_run(run: &RunId) -> impl Fn(&Entry) -> bool {
         let run = run.clone();
         move |entry| *entry.ended.adopts.as_ref().unwrap_or(&entry.ended.run) == run

@@ -76,7 +76,7 @@ fn of(plan: &Plan, store: &Store, index: &Index, ends: &Vec<End>, number: usize,
         let mut draws: Vec<(KeyRecord, Arc<Ended>)> = own.map(|ended| (record.clone(), ended)).into_iter().collect();
         let relatives = relatives(plan, node, &record, store, index);
         draws.extend(relatives.into_iter().map(|relative| (relative.record, relative.ended)));
-        draws.sort_by(|a, b| a.1.at.cmp(&b.1.at));
+        draws.sort_by_key(|(_, ended)| ended.at);
         if let Some(stands) = ends[node].settled() {
             whole.count(class(stands));
             if let Some((record, _)) = draws.iter().find(|(_, ended)| ended.attempt == stands.attempt) {

@@ -27,7 +27,7 @@ pub enum Verdict {
     /// Another run asks at this moment.
     Busy,
     /// No: an amount of the manifest is reached. With the event, where nobody was told yet.
-    Reached(String, Option<Event>),
+    Reached(String, Option<Box<Event>>),
 }
 
 /// The budget of one run.
@@ -192,7 +192,7 @@ impl Purse {
             needed_usd: 0.0,
             because: because.clone(),
         };
-        Ok(Some(Verdict::Reached(because, Some(event))))
+        Ok(Some(Verdict::Reached(because, Some(Box::new(event)))))
     }
 
     /// What agents of other runs that are at work may cost.
@@ -246,7 +246,7 @@ impl Purse {
             needed_usd: needed.dollars(),
             because: because.clone(),
         });
-        Verdict::Reached(because, event)
+        Verdict::Reached(because, event.map(Box::new))
     }
 
     /// An agent begins: what it may cost is reserved until it ends.

@@ -119,7 +119,7 @@ pub fn relatives(plan: &Plan, node: usize, record: &KeyRecord, store: &Store, in
             Some(Relative { ended, record: old, changes })
         })
         .collect();
-    found.sort_by(|a, b| b.ended.at.cmp(&a.ended.at));
+    found.sort_by_key(|relative| std::cmp::Reverse(relative.ended.at));
     found
 }
 

@@ -22,7 +22,7 @@ impl Dispatcher {
             }
             Ok(Verdict::Reached(because, event)) => {
                 if let Some(event) = event {
-                    self.tell(event);
+                    self.tell(*event);
                 }
                 self.records.remove(&node);
                 self.over(node, End::Open(because));
