@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::document::{Files, Shape};
 use super::signature;
-use super::table::{Finder, ReadingTable};
-use super::usage::usage;
+use super::table::{Finder, Format, ReadingTable};
+use super::usage::{began, usage};
 use crate::attempt::{ProcessEnd, Usage};
 use crate::outcome::{Cause, Failure, Outcome, Owner};
 use crate::process::Exit;
@@ -37,7 +37,7 @@ pub fn read(table: &ReadingTable, end: &ProcessEnd, files: &dyn Fn(&str) -> Opti
     let files = Files::new(files, table.shapes());
     let mut notes = Vec::new();
     let outcome = table.outcome(end, &files, &mut notes);
-    let usage = usage(table, &end.exit, &outcome, &files);
+    let usage = usage(table, end, &outcome, &files);
     let message = table.message.iter().find_map(|finder| finder.text(&files)).filter(|text| !text.is_empty());
     let message = message.map(|text| text.chars().take(MESSAGE).collect());
     Reading { outcome, usage, message, notes }
@@ -114,15 +114,19 @@ impl ReadingTable {
 
     /// Why an agent that ended by itself did not finish.
     fn error(&self, code: i32, files: &Files<'_>) -> Failure {
-        let found = self.errors.iter().find_map(|error| Some((error.cause, error.finder.text(files)?)));
-        let Some((fixed, text)) = found else {
+        let found = self.errors.iter().find_map(|error| Some((error, error.finder.text(files)?)));
+        let Some((reader, text)) = found else {
             let said = format!("exit code {code}, and nothing that says how it ended");
             return Failure::new(if code == 0 { Cause::Unknown } else { silent(code) }, &said);
         };
-        if let Some(cause) = fixed {
+        if let Some(cause) = reader.cause {
             return Failure::new(cause, end_of(&text));
         }
-        match self.cause_of(&text) {
+        // The end of a whole log holds what tools printed. Once the model has answered, such words are not believed to be the
+        // provider's: they would close a lane and draw a paid attempt again.
+        let whole_log = matches!(reader.finder.format, Format::Text { pattern: None });
+        let believed = |cause: Cause| !(whole_log && cause.owner() == Owner::Provider && began(self, files));
+        match self.cause_of(&text).filter(|(cause, _)| believed(*cause)) {
             Some((cause, shown)) => Failure::new(cause, &shown),
             // Shells and shims say by their code what happened to the program that they started.
             None if code >= 126 => Failure::new(silent(code), &format!("exit code {code}: {}", end_of(&text))),

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::document::Files;
 use super::pointer::Pointer;
 use super::table::{Cached, Format, ReadingTable, Take, UsageReader};
-use crate::attempt::Usage;
+use crate::attempt::{ProcessEnd, Usage};
 use crate::outcome::{Cause, Outcome, Owner};
 use crate::process::Exit;
 
@@ -26,6 +26,8 @@ struct Figures {
     cache_read: Option<u64>,
     cache_write: Option<u64>,
     rounded: bool,
+    /// One was there and cannot be a number of tokens.
+    refused: bool,
 }
 
 /// What a reader found.
@@ -36,7 +38,8 @@ struct Found {
 }
 
 /// The tokens of an attempt that ended so, and the models that answered.
-pub(super) fn usage(table: &ReadingTable, exit: &Exit, outcome: &Outcome, files: &Files<'_>) -> Usage {
+pub(super) fn usage(table: &ReadingTable, end: &ProcessEnd, outcome: &Outcome, files: &Files<'_>) -> Usage {
+    let (exit, cut) = (&end.exit, end.cut);
     let models = || {
         let texts = table.models.iter().flat_map(|finder| finder.texts(files, MODELS));
         let mut models: Vec<String> = texts.filter(|name| name.len() <= 200).collect();
@@ -58,6 +61,7 @@ pub(super) fn usage(table: &ReadingTable, exit: &Exit, outcome: &Outcome, files:
     let total =
         found.figures.iter().fold(None, |sum: Option<Figures>, next| Some(sum.map_or(*next, |sum| sum.plus(next))));
     let total = total.unwrap_or(Figures { input: Some(0), output: Some(0), ..Figures::default() });
+    let told = found.figures.len() as u64;
     let cause = outcome.failure().map(|failure| failure.cause);
     let missed = cause.is_some_and(|cause| reader.misses.contains(&cause));
     let nothing = total.input.unwrap_or(0) == 0 && total.output.unwrap_or(0) == 0;
@@ -88,6 +92,14 @@ pub(super) fn usage(table: &ReadingTable, exit: &Exit, outcome: &Outcome, files:
         Some("the agent reported more cached tokens than it read in all".to_owned())
     } else if usage.input.is_none() || usage.output.is_none() {
         Some("the agent reported only a part".to_owned())
+    } else if total.refused {
+        Some("a figure that cannot be a number of tokens was left out".to_owned())
+    } else if let Some(calls) = found.calls.filter(|calls| reader.take == Take::Sum && *calls > told) {
+        Some(format!("of {calls} replies of the model only {told} told their tokens"))
+    } else if cut && reader.finder.file == "stdout" {
+        Some("its output was cut: what it told at its end is not in it".to_owned())
+    } else if found.figures.len() >= MATCHES {
+        Some("there were more figures than are read".to_owned())
     } else if missed {
         let cause = cause.map_or("", Cause::name);
         Some(format!("what was paid for before {cause} may not be in it"))
@@ -97,6 +109,14 @@ pub(super) fn usage(table: &ReadingTable, exit: &Exit, outcome: &Outcome, files:
         None
     };
     usage
+}
+
+/// Whether the model answered at all, as far as the agent tells.
+pub(super) fn began(table: &ReadingTable, files: &Files<'_>) -> bool {
+    let some = |found: Found| {
+        found.calls.unwrap_or(0) > 0 || found.figures.iter().any(|figures| figures.output.unwrap_or(0) > 0)
+    };
+    table.usage.iter().filter_map(|reader| reader.find(files)).any(some)
 }
 
 /// Whether no tokens at all can be true: no reply was finished, because the provider or the installation did not let it.
@@ -111,6 +131,7 @@ impl Figures {
             (Some(a), Some(b)) => a.checked_add(b).filter(|sum| *sum <= MOST),
             (one, other) => one.or(other),
         };
+        let over = |a: Option<u64>, b: Option<u64>| a.is_some() && b.is_some() && sum(a, b).is_none();
         // A kind of which one reply says nothing is not known of all; what was cached is 0 where nothing is said.
         let all = |a: Option<u64>, b: Option<u64>| sum(Some(a?), Some(b?));
         Self {
@@ -119,6 +140,7 @@ impl Figures {
             cache_read: sum(self.cache_read, other.cache_read),
             cache_write: sum(self.cache_write, other.cache_write),
             rounded: self.rounded || other.rounded,
+            refused: self.refused || other.refused || over(self.cache_read, other.cache_read),
         }
     }
 
@@ -145,6 +167,7 @@ impl UsageReader {
                     cache_read: figure("cache_read"),
                     cache_write: figure("cache_write"),
                     rounded: false,
+                    refused: false,
                 };
                 figures.rounded = rounded;
                 figures
@@ -204,12 +227,15 @@ impl UsageReader {
     fn figures(&self, value: &Value) -> Figures {
         let first =
             |pointers: &[Pointer]| pointers.iter().find_map(|pointer| pointer.find(value).into_iter().find_map(count));
+        let said = |pointer: &Pointer| pointer.find(value).into_iter().any(|found| !found.is_null());
+        let kinds = [&self.input, &self.output, &self.cache_read, &self.cache_write];
         Figures {
             input: first(&self.input),
             output: first(&self.output),
             cache_read: first(&self.cache_read),
             cache_write: first(&self.cache_write),
             rounded: false,
+            refused: kinds.into_iter().any(|kind| first(kind).is_none() && kind.iter().any(said)),
         }
     }
 

@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(level(1500 * mib).level, Level::Warn);
         let full = level(900 * mib);
         assert_eq!(full.level, Level::Fail);
-        assert!(full.what.contains("about 1000.0 MiB are needed: 2 x 4 work trees"), "{}", full.what);
+        assert!(full.what.contains("about 1.0 GiB are needed: 2 x 4 work trees"), "{}", full.what);
         assert!(full.fix.unwrap().contains("--jobs"));
         assert_eq!(room(&question(), Some(mib), None).unwrap().level, Level::Fail);
         assert_eq!(room(&question(), Some(3000 * mib), None).unwrap().level, Level::Unknown);

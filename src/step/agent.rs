@@ -125,7 +125,8 @@ async fn attempt(
         }
         // What it had spent is known though nobody saw its end.
         Err(failure) => {
-            let unseen = ProcessEnd { exit: Exit::Interrupted { by: By::FlowDied }, active_ms: 0, cpu_ms: 0 };
+            let unseen =
+                ProcessEnd { exit: Exit::Interrupted { by: By::FlowDied }, active_ms: 0, cpu_ms: 0, cut: false };
             let mut done = collect(context, ask, place, &redactor(&secrets), &unseen)?;
             done.process = None;
             done.outcome = Outcome::Failed(failure);
@@ -329,7 +330,7 @@ fn read(
     end: &process::End,
 ) -> Result<Done, Failure> {
     let redactor = redactor(secrets);
-    let process = ProcessEnd { exit: end.exit.clone(), active_ms: end.wall_ms, cpu_ms: end.cpu_ms };
+    let process = ProcessEnd { exit: end.exit.clone(), active_ms: end.wall_ms, cpu_ms: end.cpu_ms, cut: end.truncated };
     let mut done = collect(context, ask, place, &redactor, &process)?;
     if end.killed_descendants > 0 {
         done.notes.push(format!("{} processes that it left behind were killed", end.killed_descendants));

@@ -130,7 +130,7 @@ pub fn spent(place: &Path) -> Option<(Usage, Digest)> {
             files.insert(name.to_owned(), bytes);
         }
     }
-    let end = ProcessEnd { exit: Exit::Interrupted { by: By::FlowDied }, active_ms: 0, cpu_ms: 0 };
+    let end = ProcessEnd { exit: Exit::Interrupted { by: By::FlowDied }, active_ms: 0, cpu_ms: 0, cut: false };
     let reading = agent::read(&wanted.reading, &end, &|name| files.get(name).cloned());
     Some((reading.usage, wanted.reading.digest()))
 }
