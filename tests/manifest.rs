@@ -210,18 +210,18 @@ fn rules_of_steps() {
 
 #[test]
 fn an_interpreter_that_agents_run_too_is_found_where_it_is_the_only_tool() {
-    let agents = "agent own { run \"{tool.python}\" \"x\" }\nagent own2 { run \"{tool.other}\" }\n";
-    let folder = Folder::new().with("standard.kdl", format!("{}{agents}", folder::STANDARD));
+    let with = |agents: &str| Folder::new().with("standard.kdl", format!("{}{agents}", folder::STANDARD));
     let tool = |manifest: &Manifest| match &step(manifest, "build").body {
         Body::Environment(body) => body.tool.as_ref().map(|tool| tool.value.clone()),
         _ => None,
     };
+    let own = with("agent own { run \"{tool.python}\" \"x\" }\n");
     let one = "    tool python \"python3\"\n    candidate own agent=own";
-    assert_eq!(tool(&folder.pipeline(one).unwrap()).as_deref(), Some("python"));
+    assert_eq!(tool(&own.pipeline(one).unwrap()).as_deref(), Some("python"));
     let spare = format!("{one}\n    tool spare \"x\"");
-    assert_eq!(tool(&folder.pipeline(&spare).unwrap()).as_deref(), Some("spare"), "what no agent runs goes first");
-    let both = format!("{one}\n    tool other \"x\"\n    candidate own2 agent=own2");
-    assert_eq!(folder.kinds(&both), ["ambiguous-tool"], "none can be told");
+    assert_eq!(tool(&own.pipeline(&spare).unwrap()).as_deref(), Some("spare"), "what no agent runs goes first");
+    let both = with("agent own { run \"{tool.python}\" \"{tool.other}\" }\n");
+    assert_eq!(both.kinds(&format!("{one}\n    tool other \"x\"")), ["ambiguous-tool"], "none can be told");
 }
 
 #[test]
