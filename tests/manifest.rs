@@ -221,7 +221,8 @@ fn an_interpreter_that_agents_run_too_is_found_where_it_is_the_only_tool() {
     let spare = format!("{one}\n    tool spare \"x\"");
     assert_eq!(tool(&own.pipeline(&spare).unwrap()).as_deref(), Some("spare"), "what no agent runs goes first");
     let both = with("agent own { run \"{tool.python}\" \"{tool.other}\" }\n");
-    assert_eq!(both.kinds(&format!("{one}\n    tool other \"x\"")), ["ambiguous-tool"], "none can be told");
+    let found = both.kinds(&format!("{one}\n    tool other \"x\""));
+    assert!(!found.is_empty() && found.iter().all(|kind| kind == "ambiguous-tool"), "none can be told: {found:?}");
 }
 
 #[test]

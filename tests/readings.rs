@@ -134,8 +134,8 @@ fn expected(name: &str) -> Option<Cause> {
     Some(match (name, what) {
         ("claude/ctx" | "claude/maxturns", _) => Cause::MaxSteps,
         ("claude/body", _) => Cause::Connection,
-        ("codex/body", _) => Cause::Connection,
-        ("mini/body" | "trae/openai-body", _) => Cause::JsonParse,
+        ("codex/body" | "mini/body", _) => Cause::Connection,
+        ("trae/openai-body", _) => Cause::JsonParse,
         ("codex/trunc" | "claude/trunc", _) => Cause::OutputLimit,
         ("trae/anthropic-trunc", _) => Cause::ToolResultMissing,
         ("codex/500" | "aider/500", _) if name.starts_with("codex") => Cause::Overloaded,
