@@ -43,7 +43,7 @@ fn project() -> Flow {
 fn the_manifests_have_no_flaw() {
     let checked = project().flow(&["check", MANIFESTS[0], MANIFESTS[1], MANIFESTS[2]]);
     checked.exits(0).says("pipeline networkx, 13 commits, 5 candidates");
-    checked.says("pipeline networkx_edits, 1 commits, 6 candidates").says("pipeline networkx_aa, 13 commits");
+    checked.says("pipeline networkx_edits, 1 commit, 6 candidates").says("pipeline networkx_aa, 13 commits");
 }
 
 #[test]
