@@ -115,7 +115,7 @@ pub enum Event {
         evidence: String,
         /// What to do, in words.
         remedy: String,
-        /// How many agents that were under way are stopped. They are charged nothing.
+        /// How many agents that were under way are stopped. Their attempts are not counted; what they used stays in the ledger.
         stopped: usize,
         /// How often it was tried in vain since the lane closed.
         tries: u32,

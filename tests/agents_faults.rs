@@ -133,8 +133,8 @@ fn row(came: &str, class: Option<&str>) -> String {
         return format!("finished | – | takes the patch: {}", class.unwrap_or("no class yet"));
     };
     let does = match cause.shuts() {
-        Shuts::Lane => "closes the provider's lane; nothing is charged",
-        Shuts::Candidate => "pauses the candidate; nothing is charged",
+        Shuts::Lane => "closes the provider's lane; the attempt is not counted",
+        Shuts::Candidate => "pauses the candidate; the attempt is not counted",
         Shuts::Nothing if cause.settles() => "takes what patch there is",
         Shuts::Nothing => "runs it again, up to `attempts`",
     };

@@ -18,7 +18,7 @@ pub fn waits(finished: &Event, width: usize) {
     let say = |text: String| output::say(&wrap(&text, width).join("\n  "));
     for lane in lanes {
         say(format!(
-            "{} for lane {}: {}: {}. To do: {}, then run the same command again; nothing of it was charged",
+            "{} for lane {}: {}: {}. To do: {}, then run the same command again; no attempt was counted",
             jobs(lane.waiting),
             lane.lane,
             lane.cause,

@@ -106,7 +106,7 @@ fn line(plan: &Plan, event: &Event) -> Option<String> {
         Event::AttemptFailed { axes, step, outcome, evidence, again, retry_in_ms, .. } => {
             let then = match retry_in_ms {
                 Some(ms) => format!("; it retries in {}", human_span(Duration::from_millis(*ms))),
-                None if *again => "; it waits for its lane, and is charged nothing".to_owned(),
+                None if *again => "; it waits for its lane; the attempt is not counted".to_owned(),
                 None => String::new(),
             };
             format!("{}  {outcome}, not settled: {}{then}", title(axes, step), short_digests(evidence))
@@ -126,8 +126,8 @@ fn line(plan: &Plan, event: &Event) -> Option<String> {
             } else {
                 let stopped = match stopped {
                     0 => String::new(),
-                    1 => "; 1 agent under way is stopped, uncharged".to_owned(),
-                    n => format!("; {n} agents under way are stopped, uncharged"),
+                    1 => "; 1 agent under way is stopped, not counted".to_owned(),
+                    n => format!("; {n} agents under way are stopped, not counted"),
                 };
                 format!("lane {lane} closed: {cause}: {evidence}; {remedy}{stopped}. Its jobs wait unharmed")
             }
