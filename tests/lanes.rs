@@ -400,7 +400,8 @@ fn somebody_is_told_and_whatever_comes_of_it_the_run_goes_on() {
     office.flow.add("on lane-closed { command \"false\" }");
     office.flow.run().exits(3).says("the command of `on`, `false`");
     let text = std::fs::read_to_string(told).unwrap();
-    let told: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let read = |line| serde_json::from_str(line).unwrap_or_else(|why| panic!("{why}: {text:?}"));
+    let told: Vec<Value> = text.lines().map(read).collect();
     let kinds: Vec<&str> = told.iter().map(|event| event["event"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["lane-closed", "run-finished"]);
     assert_eq!((&told[0]["lane"], &told[0]["pipeline"]), (&"acme".into(), &"sample".into()));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use crate::event::{Event, Told};
@@ -15,7 +16,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// The commands of a pipeline, and those under way.
 pub struct Hooks {
-    on: Vec<On>,
+    /// Each with the end of its last call: one command is told one thing at a time, in the order of the events.
+    on: Vec<(On, Option<oneshot::Receiver<()>>)>,
     variables: BTreeMap<String, String>,
     /// What every command is told beside the event.
     frame: serde_json::Map<String, serde_json::Value>,
@@ -30,6 +32,7 @@ impl Hooks {
         variables: BTreeMap<String, String>,
         frame: serde_json::Map<String, serde_json::Value>,
     ) -> Self {
+        let on = on.into_iter().map(|on| (on, None)).collect();
         Self { on, variables, frame, under_way: JoinSet::new() }
     }
 
@@ -42,14 +45,21 @@ impl Hooks {
             Event::RunFinished { .. } => Moment::RunFinished,
             _ => return,
         };
-        for on in self.on.iter().filter(|on| on.moments.contains(&moment)) {
+        for (on, last) in self.on.iter_mut().filter(|(on, _)| on.moments.contains(&moment)) {
             let Ok(serde_json::Value::Object(mut text)) = serde_json::to_value(told) else { continue };
             for (name, value) in &self.frame {
                 text.entry(name.clone()).or_insert_with(|| value.clone());
             }
             let input = serde_json::Value::Object(text).to_string().into_bytes();
             let (argv, variables) = (on.command.clone(), self.variables.clone());
+            let (ended, end) = oneshot::channel();
+            let before = last.replace(end);
             self.under_way.spawn(async move {
+                if let Some(before) = before {
+                    // It says nothing: it is dropped when the call before this one ends, however that ended.
+                    let _ = before.await;
+                }
+                let _ended = ended;
                 let told = process::answer_to(Some(input), &argv, &variables, Path::new("."), LIMIT).await;
                 told.err().map(|why| format!("the command of `on`, `{}`: {why}", argv.join(" ")))
             });
@@ -64,8 +74,17 @@ impl Hooks {
         }
     }
 
-    /// Waits for all that are under way: each has its limit.
-    pub async fn last(&mut self) -> Vec<String> {
+    /// The end of the run: waits for all that are under way, tells the end to whoever wants to know, and waits for that too. Each
+    /// has its limit. What is seen later starts nothing.
+    pub async fn end(&mut self, finished: &Told) -> Vec<String> {
+        let mut wrong = self.last().await;
+        self.see(finished);
+        wrong.extend(self.last().await);
+        self.on.clear();
+        wrong
+    }
+
+    async fn last(&mut self) -> Vec<String> {
         let mut wrong = Vec::new();
         while let Some(result) = self.under_way.join_next().await {
             wrong.extend(result.ok().flatten());

@@ -273,10 +273,7 @@ impl Dispatcher {
         }
         let finished = self.close();
         // Whoever is told of the end is told before flow goes, and after what came before it.
-        let mut wrong = self.hooks.last().await;
-        self.hooks.see(&Told { event: finished.clone(), at: Timestamp::now() });
-        wrong.extend(self.hooks.last().await);
-        for text in wrong {
+        for text in self.hooks.end(&Told { event: finished.clone(), at: Timestamp::now() }).await {
             self.tell(Event::Notice { text });
         }
         let exit = if let Event::RunFinished { exit, .. } = &finished { *exit } else { 3 };
