@@ -11,6 +11,7 @@ use crate::digest::Digest;
 use crate::git::{self, TakeError, TakeLimits};
 use crate::hostile;
 use crate::key::Value;
+use crate::manifest::fill_config;
 use crate::names::ObjectId;
 use crate::outcome::{Cause, Failure, Outcome};
 use crate::plan::{AgentAsk, Role};
@@ -263,10 +264,8 @@ fn place_config(
     let mut text = String::from_utf8_lossy(bytes).into_owned();
     let mut dir = place.dir.join("files");
     if text.contains("{secret.") {
-        for secret in secrets {
-            let hole = format!("{{secret.{}}}", secret.name());
-            text = text.replace(&hole, &String::from_utf8_lossy(secret.expose()));
-        }
+        let refused = |error| Failure::new(Cause::AgentConfig, &format!("{}: {error}", Path::new(&name).display()));
+        text = fill_config(&text, source, secrets).map_err(refused)?;
         dir = make_private(&private_places(&context.machine, place.attempt.as_str()))?;
         let _ = private.0.set(dir.clone());
     }
