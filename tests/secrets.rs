@@ -248,6 +248,18 @@ sys.exit(3)
 }
 
 #[test]
+fn what_a_secrets_command_complains_of_tells_neither_its_own_nor_another() {
+    let wild = keyed(USEFUL);
+    wild.flow.replace("m.kdl", "command \"cat\" \"c.key\"", "command \"sh\" \"c.sh\"");
+    wild.flow.write("c.sh", "cat c.key\necho \"refused: $KEY_A $(cat b.key) $(cat c.key)\" >&2\nexit 5\n");
+    wild.flow.replace("steps.kdl", "attempts 3", "attempts 1");
+    let came = wild.runs(3);
+    let said = "refused: [secret KEY_A] [secret KEY_B] [secret that it printed]";
+    came.because("NOT_STARTED", said);
+    nowhere(&wild.flow, &came.ran);
+}
+
+#[test]
 fn another_candidate_and_the_tests_do_not_get_it() {
     let wild = keyed(USEFUL);
     let looks = "import os\nfor name in ['KEY_A', 'KEY_B', 'KEY_C', 'XDG_RUNTIME_DIR']:\n    assert name not in os.environ, name\n";
