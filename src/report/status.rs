@@ -261,6 +261,10 @@ impl Status {
                 }
                 self.failures.push(FailureStatus { axes, step, cause: outcome, evidence, at });
             }
+            Event::AttemptDelayed { node, axes, step, outcome, retry_in_ms, .. } => {
+                let retry = |at| RetryStatus { axes, step, cause: outcome, at, node };
+                self.retries.extend(later(at, retry_in_ms).map(retry));
+            }
             Event::ActionOver { node, step, .. } => {
                 running.remove(&node);
                 self.over(&step, false, false);
