@@ -80,7 +80,7 @@ impl Dispatcher {
                     human_span(span)
                 );
                 self.records.remove(&node);
-                self.over(node, End::Open(because));
+                self.over(node, End::Open(because.into()));
             }
             Wait::For(span) => {
                 self.states.set(node, State::Held);
