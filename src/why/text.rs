@@ -12,13 +12,10 @@ use crate::units::human_span;
 use crate::why::change::Shown;
 use crate::why::explain::{AttemptSaid, Explanation, StepSaid};
 
-/// How wide a line may be.
-const WIDTH: usize = 80;
-
-/// An explanation as text. With `all`, also the steps of jobs in which nothing happens, every difference wherever it is, and lines
-/// as long as they are.
+/// An explanation as text in lines of `width` columns. With `all`, also the steps of jobs in which nothing happens, every difference
+/// wherever it is, and what changed on lines as long as they are.
 #[must_use]
-pub fn why(said: &Explanation, all: bool) -> String {
+pub fn why(said: &Explanation, all: bool, width: usize) -> String {
     let mut text = String::new();
     let sections = sections(said);
     let quiet = |section: &&Section<'_>| section.steps.iter().all(|step| step.state == "hit" && step.because.is_none());
@@ -30,16 +27,18 @@ pub fn why(said: &Explanation, all: bool) -> String {
             text.push('\n');
         }
         if !all && quiet(&section) {
-            text.push_str(&format!("{}: {} steps, all hit\n", section.heading(), section.steps.len()));
+            let quiet = format!("{}: {} steps, all hit", section.heading(), section.steps.len());
+            text.push_str(&format!("{}\n", wrap(&quiet, width - 4).join("\n    ")));
             continue;
         }
-        text.push_str(&section.heading());
-        text.push('\n');
+        text.push_str(&format!("{}\n", wrap(&section.heading(), width - 4).join("\n    ")));
         for step in &section.steps {
-            text.push_str(&of_step(step, names, said.run.is_some(), all, &mut told));
+            text.push_str(&of_step(step, names, said.run.is_some(), all, width, &mut told));
         }
     }
-    text.push_str(&summary(said, &sections));
+    for line in summary(said, &sections).lines() {
+        text.push_str(&format!("{}\n", wrap(line, width).join("\n")));
+    }
     text
 }
 
@@ -82,7 +81,7 @@ fn sections(said: &Explanation) -> Vec<Section<'_>> {
     sections
 }
 
-fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, told: &mut HashSet<String>) -> String {
+fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, width: usize, told: &mut HashSet<String>) -> String {
     let key = step.key.map_or_else(|| " ".repeat(12), |key| key.0.short());
     let mut head = format!("  {:names$}  {:9}  {key}", step.step, step.state);
     let tail = match (&step.served_by, &step.shared_with) {
@@ -94,16 +93,23 @@ fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, told: &mut HashS
         }
         _ => String::new(),
     };
-    head.push_str("  ");
-    head.push_str(&tail);
+    // Where both do not fit, what served it has lines of its own.
+    let fits = head.chars().count() + 2 + tail.chars().count() <= width;
+    if fits {
+        head.push_str("  ");
+        head.push_str(&tail);
+    }
     let mut text = format!("{}\n", head.trim_end());
+    if !fits {
+        wrap(&tail, width - 6).iter().for_each(|line| text.push_str(&format!("      {line}\n")));
+    }
     let mut line = |indent: usize, line: &str| {
         text.push_str(&" ".repeat(indent));
-        text.push_str(&if all { printable(line) } else { cut(&printable(line), WIDTH - indent) });
+        text.push_str(&if all { printable(line) } else { cut(&printable(line), width - indent) });
         text.push('\n');
     };
     for change in &step.changes {
-        let mut said = change_lines(change, WIDTH - 6);
+        let mut said = change_lines(change, width - 6);
         // What jobs have in common is shown once.
         let fresh = all || !step.root || change.diff.is_none() || told.insert(format!("{change:?}"));
         if let (false, Some(last)) = (fresh, said.last_mut()) {
@@ -123,7 +129,7 @@ fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, told: &mut HashS
         }
     }
     if let Some(because) = &step.because {
-        for said in wrap(&printable(because), WIDTH - 6) {
+        for said in wrap(&printable(because), width - 6) {
             line(6, &said);
         }
     }
