@@ -10,12 +10,13 @@ use crate::cli::Places;
 use crate::cli::fault::Fault;
 use crate::cli::output;
 use crate::git::{Mirror, Source};
-use crate::ledger::{Ledger, Rates};
+use crate::ledger::Rates;
 use crate::manifest::{self, Manifest};
 use crate::plan::{Missing, Plan};
 use crate::report::standing::standing;
 use crate::run::durations::Durations;
 use crate::run::prepare::{Prepared, Wishes, prepare};
+use crate::run::recover::whole_ledger;
 use crate::step::context::Machine;
 use crate::step::secrets::lacking_secrets;
 use crate::store::{Index, Store};
@@ -121,7 +122,7 @@ impl Opened {
     /// If the records cannot be read.
     pub fn estimate(&self, forecasts: &[Forecast]) -> Result<Estimate, Fault> {
         let rates = Rates::of(&self.plan().manifest.pipeline);
-        let ledger = Ledger::read(rates, &self.store, &self.index);
+        let ledger = whole_ledger(rates, &self.store, &self.index, None);
         let ledger = ledger.map_err(|error| Fault::new(3, error.to_string()))?;
         let durations = Durations::read(&self.index);
         let beside = std::thread::available_parallelism().map_or(2, usize::from);

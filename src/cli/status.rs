@@ -13,6 +13,7 @@ use crate::ledger::{Ledger, Rates};
 use crate::manifest::{self, Manifest};
 use crate::report::spent::{Spent, several_models_in};
 use crate::report::status;
+use crate::run::recover::whole_ledger;
 use crate::store::{Index, Store};
 use crate::text::harmless;
 
@@ -86,7 +87,7 @@ fn ledger_of(root: &Path, status: &status::Status) -> Option<(Ledger, Manifest)>
     let read = || {
         let store = Store::to_read(root);
         let index = Index::load(root)?;
-        Ledger::read(Rates::of(&manifest.pipeline), &store, &index)
+        whole_ledger(Rates::of(&manifest.pipeline), &store, &index, None)
     };
     let ledger = read().map_err(|error| unread(&error.to_string())).ok()?;
     Some((ledger, manifest))
