@@ -556,6 +556,18 @@ fn a_repository_that_is_away_when_an_agent_ends_costs_neither_its_figures_nor_it
 }
 
 #[test]
+fn what_a_run_could_not_read_is_spent_for_its_own_budget_too() {
+    let flow = paid();
+    let shell = format!("mv {} {}", flow.path("repo").display(), flow.path("repo.away").display());
+    let script = serde_json::json!({"argv": ["sh", "-c", shell], "usage": {"input": 100_000, "output": 10_000}});
+    usage(&flow, "one", &script.to_string());
+    flow.add("budget (usd)1.50");
+    let ran = flow.run_with(&["--only", "pkg/{one}/tidy/*"]);
+    ran.exits(3).says("budget: $1.00 of `budget` $1.50 are spent");
+    assert_eq!(begun(&flow), 1);
+}
+
+#[test]
 fn an_agent_of_a_dead_run_is_on_the_ledger_before_anybody_reads_it_and_when_nobody_asks_for_it_any_more() {
     let flow = died_after_its_agent("budget (usd)5.00");
     assert_eq!(spent(&flow)["all"]["cost_usd"]["known"], 1.0, "nobody has adopted it");

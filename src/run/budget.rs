@@ -8,13 +8,13 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::attempt::{Reserved, Started};
+use crate::attempt::{Ended, Reserved, Started};
 use crate::digest::Digest;
 use crate::event::{Event, Held};
 use crate::key::ActionKey;
 use crate::ledger::{Ledger, Rates, Reserve, Standing};
 use crate::manifest::Budget;
-use crate::names::{AttemptId, RunId};
+use crate::names::RunId;
 use crate::outcome::Owner;
 use crate::plan::{Ask, Plan};
 use crate::run::execute::alive;
@@ -46,8 +46,8 @@ pub struct Purse {
     lock: Option<KeyLock>,
     /// Agents of this run whose start is not on disk yet.
     undurable: usize,
-    /// Agents of this run whose end it could not read: a later run writes it.
-    unread: HashSet<AttemptId>,
+    /// Agents of this run that have finished and left what it cannot read: a later run writes their ends.
+    unread: Vec<Arc<Ended>>,
     told: HashSet<&'static str>,
 }
 
@@ -81,7 +81,7 @@ impl Purse {
             in_flight: HashMap::new(),
             lock: None,
             undurable: 0,
-            unread: HashSet::new(),
+            unread: Vec::new(),
             told: HashSet::new(),
         }))
     }
@@ -207,10 +207,9 @@ impl Purse {
     /// The agents that are at work. Those of runs that died never tell more than they have: nobody waits for them, and the
     /// ledger counts them.
     fn sort_unfinished(&mut self, store: &Store, index: &Index) -> Result<Vec<Started>, StoreError> {
-        let (mut working, mut left) = (Vec::new(), Vec::new());
+        let (mut working, mut left) = (Vec::new(), self.unread.clone());
         for started in index.unfinished()?.into_iter().filter(|started| started.kind == "agent") {
-            let unread = self.unread.contains(&started.attempt);
-            if unread || started.run != self.run && !alive(store, &started.run)? {
+            if started.run != self.run && !alive(store, &started.run)? {
                 left.push(Arc::new(interrupted(store, &started, &started.run)));
             } else {
                 working.push(started);
@@ -296,10 +295,9 @@ impl Purse {
         }
     }
 
-    /// An agent ended, but nobody can read now what it left: it counts at what its place tells.
-    pub fn leave(&mut self, node: usize, attempt: AttemptId) {
-        self.in_flight.remove(&node);
-        self.unread.insert(attempt);
+    /// An agent of this run has finished, and a later run writes its end: what it used counts from here on.
+    pub fn leave(&mut self, ended: Arc<Ended>) {
+        self.unread.push(ended);
     }
 
     /// An agent ended: the ledger says what it cost.

@@ -71,6 +71,7 @@ pub fn recover(
         }
         if finished_agent(store, &started).is_some() {
             recovered.finished += 1;
+            remove_private(machine, started.attempt.as_str());
             continue;
         }
         recovered.killed += process::kill_marked(started.attempt.as_str(), ORPHANS, true).unwrap_or(0);

@@ -22,10 +22,10 @@ impl Dispatcher {
         {
             done.outcome = Outcome::Failed(failure);
         }
-        if let Some(why) = &done.unread {
-            return self.leave_unread(node, &attempt, why, granted);
+        let unread = done.unread.take();
+        if unread.is_none() {
+            self.traffic.adoptable.remove(&key);
         }
-        self.traffic.adoptable.remove(&key);
         if self.traffic.gone(node) {
             self.uncharged(node, &mut done);
         }
@@ -52,6 +52,9 @@ impl Dispatcher {
             usage: done.usage,
             slots: granted.names(),
         });
+        if let Some(why) = unread {
+            return self.leave_unread(node, ended, &why, granted);
+        }
         self.give_back(node, granted);
         self.index.add(ended.clone());
         if let Some(purse) = &mut self.purse {
@@ -88,12 +91,14 @@ impl Dispatcher {
 
     /// What a finished agent left is paid for: where the secrets that may be in it, the repository or the disk are not to be
     /// had, it waits for a run that has them, and its attempt gets no end.
-    fn leave_unread(&mut self, node: usize, attempt: &AttemptId, why: &Failure, granted: Granted) {
+    fn leave_unread(&mut self, node: usize, ended: Arc<Ended>, why: &Failure, granted: Granted) {
         self.give_back(node, granted);
-        self.traffic.gone(node);
         self.leave_silent(node);
         if let Some(purse) = &mut self.purse {
-            purse.leave(node, attempt.clone());
+            purse.release(node);
+            if ended.adopts.is_none() {
+                purse.leave(ended);
+            }
         }
         self.ask_budget();
         self.records.remove(&node);
