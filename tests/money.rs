@@ -538,6 +538,10 @@ fn a_repository_that_is_away_when_an_agent_ends_costs_neither_its_figures_nor_it
     flow.add("budget (usd)5.00");
     let only = ["--only", "pkg/{one}/tidy/1"];
     flow.run_with(&only).exits(3).says("its agent has finished, but ").says("pays for no other");
+    flow.flow(&["show", "pkg/{one}/tidy/1", "m.kdl"])
+        .settles()
+        .says("CHECKOUT_FAILED")
+        .says("make the repository readable");
     // Neither then nor by a run that adopts it in vain.
     for _ in 0..2 {
         let told = spent(&flow);

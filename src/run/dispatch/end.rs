@@ -103,15 +103,15 @@ impl Dispatcher {
         self.ask_budget();
         self.records.remove(&node);
         let evidence = format!("its agent has finished, but {}", why.evidence.as_str());
-        let next = "see to that, and run the same command again: it reads what the agent left, and pays for no other";
+        let mend = match why.cause {
+            Cause::CheckoutFailed => "make the repository readable again",
+            Cause::CredentialsExpired | Cause::NotStarted => "see that the secret can be had",
+            _ => "see that the disk can be written",
+        };
+        let next = format!("{mend}: the next run reads what the agent left, and pays for no other");
         self.over(
             node,
-            End::open(Held {
-                cause: Some(why.cause.name().into()),
-                owner: why.cause.owner(),
-                evidence,
-                next: next.to_owned(),
-            }),
+            End::open(Held { cause: Some(why.cause.name().into()), owner: why.cause.owner(), evidence, next }),
         );
     }
 
