@@ -350,7 +350,7 @@ fn source_fact(dir: &Path, memory: &mut Memory, intake: &mut Intake) -> std::io:
 pub fn is_script(path: &Path) -> bool {
     use std::io::Read;
     let mut first = [0; 2];
-    std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut first)).is_ok() && first == *b"#!"
+    crate::hostile::open_regular(path).and_then(|mut file| file.read_exact(&mut first)).is_ok() && first == *b"#!"
 }
 
 /// Where a program is: a path against the file that says it, a bare name in `PATH`.
