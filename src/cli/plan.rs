@@ -6,12 +6,14 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::cli::Places;
+use crate::cli::confirm::asks;
 use crate::cli::fault::Fault;
 use crate::cli::open::Opened;
 use crate::cli::output;
 use crate::cli::select::{self, Selection};
 use crate::report::jobs;
-use crate::why::{self, forecast::forecast};
+use crate::text::wrap;
+use crate::why::{self, forecast::forecast_with};
 
 /// Arguments of `flow plan`.
 #[derive(Debug, Args)]
@@ -27,6 +29,9 @@ pub struct PlanArgs {
     places: Places,
     #[command(flatten)]
     selection: Selection,
+    /// As if `flow run` were told to try these jobs again though their attempts are used up: what it would cost
+    #[arg(long, value_name = "JOB-GLOB", value_parser = select::not_empty)]
+    retry: Vec<String>,
     /// List every action, also those that would be served
     #[arg(long)]
     all: bool,
@@ -44,13 +49,24 @@ pub async fn plan(args: PlanArgs) -> Result<ExitCode, Fault> {
     let last_class = jobs::last_classes(opened.plan(), &opened.index);
     let selected = select::wanted(opened.plan(), &args.selection, &|job| last_class.get(&job).cloned())?;
     let wanted = selected.nodes;
-    let lacking = opened.lacking_secrets(&wanted);
-    let forecasts = forecast(opened.plan(), &opened.store, &opened.index, &wanted);
+    let mut lacking = opened.lacking_secrets(&wanted);
+    lacking.extend(opened.lacking_devices(&wanted));
+    let retried = select::retried(opened.plan(), &selected.jobs, &args.retry)?;
+    let forecasts = forecast_with(opened.plan(), &opened.store, &opened.index, &wanted, &retried);
     let estimate = opened.estimate(&forecasts)?;
+    let asks = asks(&opened.plan().manifest.pipeline, &estimate);
     if args.json {
-        output::json(&why::plan::json(opened.plan(), &forecasts, &lacking, &estimate))?;
+        let mut document = why::plan::json(opened.plan(), &forecasts, &lacking, &estimate);
+        document["asks"] = asks.into();
+        output::json(&document)?;
     } else {
         output::data(why::plan::text(opened.plan(), &forecasts, &lacking, &estimate, args.all))?;
+        if let Some(asks) = asks {
+            output::data(format!(
+                "{}\n",
+                wrap(&format!("`flow run` asks first, or wants --yes: {asks}"), 80).join("\n    ")
+            ))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
