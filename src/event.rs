@@ -84,6 +84,10 @@ pub enum Event {
         /// Facts worth a warning, such as `OVER_LIMIT`.
         #[serde(skip_serializing_if = "Vec::is_empty", default)]
         marks: Vec<String>,
+        /// The nearest actions upstream that this run executed, where the action was served all the same: what it reads came out
+        /// as an earlier attempt had it.
+        #[serde(skip_serializing_if = "Vec::is_empty", default)]
+        follows: Vec<usize>,
     },
     /// An attempt ended without settling its action.
     AttemptFailed {
@@ -179,6 +183,9 @@ pub enum Event {
         end: String,
         /// Why.
         because: String,
+        /// The nearest actions upstream that this run executed.
+        #[serde(skip_serializing_if = "Vec::is_empty", default)]
+        follows: Vec<usize>,
     },
     /// The class of a job is known.
     JobSettled {

@@ -61,7 +61,7 @@ fn a_changed_source_tree_draws_again_and_why_says_so_though_the_version_string_i
     flow.run().settles().executes_nothing();
     flow.write("actor/lib.txt", "fixed\n");
     let why = flow.flow(&["why", "{two}", "m.kdl"]);
-    why.exits(0).says("source actor").says("-lib.txt").says("+lib.txt");
+    why.exits(0).says("source actor").says("changed lib.txt");
     let again = flow.run();
     again.settles();
     assert_eq!(again.class("{two}/actor/1"), "SUCCESS_IMPROVEMENT");

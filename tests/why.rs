@@ -266,8 +266,8 @@ fn a_tool_that_answers_otherwise_is_blamed_by_line() {
     flow.replace("bin/python", "build 1", "build 2");
     let build = step(&flow.flow(&["why", "{one}", "m.kdl", "--json"]), 1, "build");
     assert_eq!(sentence(&build), "changed interpreter");
-    assert_eq!(build["changes"][0]["diff"], "-build 1\n+build 2");
-    flow.flow(&["why", "{one}", "m.kdl"]).says("-build 1").says("+build 2").says("1 root, ");
+    assert_eq!(build["changes"][0]["diff"], "build 1 -> 2");
+    flow.flow(&["why", "{one}", "m.kdl"]).says("        build 1 -> 2\n").says("1 root, ");
 }
 
 #[test]

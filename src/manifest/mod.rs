@@ -42,7 +42,7 @@ mod syntax;
 pub mod template;
 mod types;
 
-pub use config::secret_name;
+pub use config::{Syntax, parsed, secret_name};
 pub use flaw::{Flaw, Flaws};
 pub use goals::{Goal, GoalLevel, GoalRate, goals_line};
 pub use money::{Budget, Expect};

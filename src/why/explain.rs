@@ -73,6 +73,11 @@ pub struct StepSaid {
     /// The attempts before, or those of the run: where none of them settled it, each with its cause.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<AttemptSaid>,
+    /// It was to follow, and was served after all: what it reads came out as an earlier attempt had it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub cut_off: bool,
+    /// The action's axes.
+    pub axes: Axes,
     /// The action's point, for people: jobs of a commit share some of their actions.
     #[serde(skip)]
     pub point: String,
@@ -93,6 +98,8 @@ impl StepSaid {
             shared_with: None,
             follows: Vec::new(),
             attempts: Vec::new(),
+            cut_off: false,
+            axes: axes.clone(),
             point: point_name(axes),
         }
     }

@@ -13,7 +13,7 @@ use crate::event::Reason;
 use crate::key::{ActionKey, Change};
 use crate::plan::Plan;
 use crate::run::decide::{Again, Decision, decide_again, remakes, shut_gate};
-use crate::run::nearest::reason_for;
+use crate::run::nearest::{own_candidates, reason_for};
 use crate::step::End;
 use crate::store::{Index, Store};
 
@@ -220,7 +220,7 @@ impl Seer<'_> {
                     return said;
                 }
                 let reason = reason_for(self.plan, node, &partial, &waiting, self.store, self.index);
-                let known = !self.index.nearest_candidates(&partial.kind, &self.plan.nodes[node].axes).is_empty();
+                let known = !own_candidates(self.plan, node, self.index).is_empty();
                 let after_new = said.follows.iter().any(|up| self.new[*up]);
                 let new = reason.nearest.is_none() || !known && after_new;
                 if new {

@@ -5,6 +5,7 @@ pub mod change;
 pub mod estimate;
 pub mod explain;
 pub mod forecast;
+pub mod inside;
 pub mod plan;
 pub mod ran;
 pub mod text;

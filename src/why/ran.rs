@@ -27,8 +27,8 @@ struct Action {
 }
 
 enum End {
-    Settled { by: AttemptSaid, cached: bool, shared_with: Option<usize>, marks: Vec<String> },
-    Over { word: String, because: String },
+    Settled { by: AttemptSaid, cached: bool, shared_with: Option<usize>, marks: Vec<String>, follows: Vec<usize> },
+    Over { word: String, because: String, follows: Vec<usize> },
 }
 
 /// What a run did, by action.
@@ -84,17 +84,18 @@ impl Ran {
                 evidence,
                 wall_ms,
                 marks,
+                follows,
             } => {
                 let action = self.action(node, axes, step);
                 action.key = Some(key);
                 let by = attempt(id, outcome, evidence, Some(wall_ms));
-                action.end = Some(End::Settled { by, cached, shared_with, marks });
+                action.end = Some(End::Settled { by, cached, shared_with, marks, follows });
             }
             Event::AttemptFailed { node, axes, step, attempt: id, outcome, evidence, .. } => {
                 self.action(node, axes, step).failed.push(attempt(id, outcome, Some(evidence), None));
             }
-            Event::ActionOver { node, axes, step, end, because } => {
-                self.action(node, axes, step).end = Some(End::Over { word: end, because });
+            Event::ActionOver { node, axes, step, end, because, follows } => {
+                self.action(node, axes, step).end = Some(End::Over { word: end, because, follows });
             }
             Event::RunFinished { .. } => self.finished = true,
             _ => {}
@@ -111,6 +112,16 @@ impl Ran {
         self.actions.get(&node).is_some_and(|action| action.why.is_some())
     }
 
+    /// Whether the run executed an action, or something upstream of what it left as it was.
+    fn stirred(&self, node: usize) -> bool {
+        self.executed(node)
+            || self.actions.get(&node).is_some_and(|action| match &action.end {
+                Some(End::Settled { follows, shared_with, .. }) => !follows.is_empty() || shared_with.is_some(),
+                Some(End::Over { follows, .. }) => !follows.is_empty(),
+                None => false,
+            })
+    }
+
     fn title(&self, node: usize) -> String {
         self.actions.get(&node).map_or_else(
             || format!("action {node}"),
@@ -118,9 +129,9 @@ impl Ran {
         )
     }
 
-    /// The changes of an executed action that are not the outputs of what this run executed upstream of it.
+    /// The changes of an executed action that do not come from what this run executed upstream of it.
     fn own_changes(&self, why: &Reason) -> usize {
-        let follows = |ingredient: &str| why.from.iter().any(|(role, up)| role == ingredient && self.executed(*up));
+        let follows = |ingredient: &str| why.from.iter().any(|(role, up)| role == ingredient && self.stirred(*up));
         why.changes.iter().filter(|change| !follows(&change.ingredient)).count()
     }
 
@@ -166,13 +177,21 @@ impl Ran {
         let mut said = StepSaid::new(&action.step, &action.axes, "blocked");
         said.key = action.key;
         match &action.end {
-            Some(End::Settled { by, cached, shared_with, marks }) => {
+            Some(End::Settled { by, cached, shared_with, marks, follows }) => {
                 said.state = if *cached { "hit" } else { "new" };
                 said.shared_with = shared_with.map(|with| self.title(with));
                 said.served_by = Some(if *cached { recorded(action.key, by, sources) } else { by.clone() });
                 said.because = (!marks.is_empty()).then(|| marks.join(", "));
+                if let [first, ..] = follows.as_slice() {
+                    said.cut_off = true;
+                    said.follows = follows.iter().map(|up| self.title(*up)).collect();
+                    let step = self.actions.get(first).map_or("what is upstream", |up| up.step.as_str());
+                    let more = if follows.len() > 1 { " and others" } else { "" };
+                    said.because =
+                        Some(format!("cut off: {step}{more} was executed, and what this reads came out as before"));
+                }
             }
-            Some(End::Over { word, because }) => {
+            Some(End::Over { word, because, .. }) => {
                 said.state = if word == "skipped" { "skipped" } else { "blocked" };
                 said.because = Some(because.clone());
             }

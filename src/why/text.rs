@@ -127,7 +127,7 @@ fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, told: &mut HashS
             line(6, &said);
         }
     }
-    if !step.root && !step.follows.is_empty() {
+    if !step.root && !step.cut_off && !step.follows.is_empty() {
         let verb = if ran { "followed" } else { "follows" };
         let ups: Vec<&str> = step.follows.iter().map(|up| up.rsplit(' ').next().unwrap_or(up)).collect();
         line(6, &format!("{verb} {}", ups.join(", ")));
@@ -150,7 +150,10 @@ fn summary(said: &Explanation, sections: &[Section<'_>]) -> String {
         return format!("\n{none}\n");
     }
     let plural = |count: usize, one: &str| if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") };
-    let then = if said.run.is_none() && steps.iter().any(|step| step.state == "follows") {
+    let cut = steps.iter().filter(|step| step.cut_off).count();
+    let then = if cut > 0 {
+        &format!("\n{}: what they read came out as before", plural(cut, "step") + " cut off early")
+    } else if said.run.is_none() && steps.iter().any(|step| step.state == "follows") {
         "\nwhat only follows is served after all if what it reads comes out the same"
     } else {
         ""

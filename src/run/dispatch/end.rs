@@ -60,7 +60,7 @@ impl Dispatcher {
         let settles = ended.outcome.settles();
         let next = (!settles).then(|| self.next(node, &ended));
         let event = match &next {
-            None => settled_event(&plan, node, &ended, By::Executed, Vec::new()),
+            None => settled_event(&plan, node, &ended, (By::Executed, Vec::new()), Vec::new()),
             Some(next) => Self::unsettled_event(node, &ended, next),
         };
         let event = self.outbox.hold(Told { event, at: Timestamp::now() });

@@ -106,6 +106,8 @@ pub struct Dispatcher {
     owners: HashMap<ActionKey, usize>,
     sharing: HashMap<usize, Vec<usize>>,
     tried: HashMap<usize, u32>,
+    /// What this run did not execute although it executed something upstream, and that.
+    stirred: HashMap<usize, Vec<usize>>,
     leases: Leases,
     writer: Option<Writer<Token>>,
     written: mpsc::UnboundedReceiver<Written<Token>>,
@@ -163,6 +165,7 @@ impl Dispatcher {
             owners: HashMap::new(),
             sharing: HashMap::new(),
             tried: HashMap::new(),
+            stirred: HashMap::new(),
             leases,
             writer: Some(writer),
             written,
