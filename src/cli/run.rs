@@ -217,7 +217,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
     }
     if !args.json {
         let index = Index::load(&store.root).map_err(|error| broken(error.to_string()))?;
-        let standing = standing(&plan, &store, &index, &wanted);
+        let standing = standing(&plan, &store, &index, &wanted).after(&plan, &store.root, &run);
         let results = jobs::results(&plan, &standing, &about, &wanted);
         let width = output::width();
         output::data(table::results(&results, width))?;

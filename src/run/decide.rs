@@ -136,7 +136,7 @@ pub fn decide_again(plan: &Plan, node: usize, ends: &dyn Ends, store: &Store, in
     let key = record.key();
     let recorded = match index.attempts(&key) {
         Ok(attempts) => attempts,
-        Err(error) => return Decision::Over(End::Open(error.to_string())),
+        Err(error) => return Decision::Over(End::open(error.to_string())),
     };
     let attempts: Vec<Arc<Ended>> = recorded.iter().map(|ended| store.today(ended, plan.tables(node))).collect();
     let today = limits(plan, node);

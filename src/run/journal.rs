@@ -1,15 +1,15 @@
 //! The journal of a run: every event as a line of JSON. Progress and reports read it; what happened to an action is said by the
 //! records alone.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Component, Path, PathBuf};
 
-use crate::event::Told;
+use crate::event::{Event, Held, Told};
 use crate::hostile::open_regular;
 use crate::key::ActionKey;
-use crate::names::RunId;
+use crate::names::{Axes, RunId};
 
 /// The longest line that is read back.
 const LONGEST: usize = 16 * 1024 * 1024;
@@ -73,6 +73,18 @@ pub fn served(root: &Path, run: &RunId) -> HashSet<ActionKey> {
         serde_json::from_str(&format!("\"{}\"", line.split_once("\"key\":\"")?.1.split('"').next()?)).ok()
     };
     lines.filter_map(key).collect()
+}
+
+/// What kept actions of a run from beginning though nothing of their own did, by step and point.
+#[must_use]
+pub fn held(root: &Path, run: &RunId) -> HashMap<(String, Axes), Held> {
+    let Ok(file) = open_regular(&path_of(root, run)) else { return HashMap::new() };
+    let lines = BufReader::new(file).lines().map_while(Result::ok).filter(|line| line.contains("\"held\":{"));
+    let held = |line: String| match serde_json::from_str::<Told>(&line).ok()?.event {
+        Event::ActionOver { step, axes, held: Some(held), .. } => Some(((step, axes), held)),
+        _ => None,
+    };
+    lines.filter_map(held).collect()
 }
 
 /// What of a plan readers of a run need: its manifest, and its wanted actions by number.
