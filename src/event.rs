@@ -85,6 +85,9 @@ pub enum Event {
         /// Facts worth a warning, such as `OVER_LIMIT`.
         #[serde(skip_serializing_if = "Vec::is_empty", default)]
         marks: Vec<String>,
+        /// Why an attempt of another key serves it.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        because: Option<String>,
         /// The nearest actions upstream that this run executed, where the action was served all the same: what it reads came out
         /// as an earlier attempt had it.
         #[serde(skip_serializing_if = "Vec::is_empty", default)]

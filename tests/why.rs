@@ -123,7 +123,10 @@ fn the_text_of_why_reads_well_at_80_columns() {
     flow.replace("patches/tidy/{one}.patch", "+        OPS[0] += 5", "+        OPS[0] += 4");
     let ran = flow.flow(&["why", "{one}", "m.kdl"]);
     assert!(ran.stdout.lines().all(|line| line.chars().count() <= 80), "{}", ran.stdout);
-    insta::assert_snapshot!(steady(&ran.stdout));
+    // What it may come to differs from run to run.
+    let (told, comes_to) = ran.stdout.split_once("tidy: 1 job, cost unknown, ").unwrap();
+    assert!(comes_to.contains("\nexpected cost: unknown: no attempt of tidy has a known cost"), "{comes_to}");
+    insta::assert_snapshot!(steady(told));
 }
 
 /// The text without what differs from run to run: keys, attempts and ages.

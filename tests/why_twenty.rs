@@ -432,9 +432,9 @@ fn what_determines_a_commit_a_patch_and_a_measurement() {
             left: &[],
         },
         Case {
-            what: "more blocks at most, which no attempt had met",
+            what: "the number of blocks of a fixed protocol",
             change: |flow| flow.replace("m.kdl", "blocks max=2", "blocks max=3"),
-            roots: &[],
+            roots: &[("{two}/human/1 patched", "changed blocks"), ("{two}/tidy/1 patched", "changed blocks")],
             cut: &[],
             left: &[],
         },

@@ -11,6 +11,7 @@ use crate::cli::open::Opened;
 use crate::cli::output;
 use crate::cli::select::{self, Selection};
 use crate::report::jobs;
+use crate::why::causes::causes;
 use crate::why::{self, forecast::forecast};
 
 /// Arguments of `flow plan`.
@@ -18,6 +19,7 @@ use crate::why::{self, forecast::forecast};
 #[command(after_help = "\
 Examples:
   flow plan pipelines/quickstart.kdl          what would run, grouped by why
+  flow plan m.kdl --explain                   what each cause would cost
   flow plan m.kdl --commit 9f47610d --all     every action of one commit
   flow plan m.kdl --json                      for programs")]
 pub struct PlanArgs {
@@ -27,6 +29,9 @@ pub struct PlanArgs {
     places: Places,
     #[command(flatten)]
     selection: Selection,
+    /// Group by cause: what each sets going, for how much and how long
+    #[arg(long, conflicts_with = "all")]
+    explain: bool,
     /// List every action, also those that would be served
     #[arg(long)]
     all: bool,
@@ -47,8 +52,19 @@ pub async fn plan(args: PlanArgs) -> Result<ExitCode, Fault> {
     let lacking = opened.lacking_secrets(&wanted);
     let forecasts = forecast(opened.plan(), &opened.store, &opened.index, &wanted);
     let estimate = opened.estimate(&forecasts)?;
+    let causes = match args.explain {
+        true => Some(causes(opened.plan(), &forecasts, &opened.estimator()?)),
+        false => None,
+    };
     if args.json {
-        output::json(&why::plan::json(opened.plan(), &forecasts, &lacking, &estimate))?;
+        let mut document = why::plan::json(opened.plan(), &forecasts, &lacking, &estimate);
+        if let Some(causes) = causes {
+            document["causes"] = serde_json::json!(causes);
+        }
+        output::json(&document)?;
+    } else if let Some(causes) = causes {
+        let none = if causes.is_empty() { "nothing would be executed\n" } else { "" };
+        output::data(format!("{}{none}{}", why::causes::text(&causes), estimate.text()))?;
     } else {
         output::data(why::plan::text(opened.plan(), &forecasts, &lacking, &estimate, args.all))?;
     }

@@ -207,6 +207,8 @@ pub struct Candidate {
     pub samples: u32,
     /// Which earlier draws stand although the agent's version or environment changed.
     pub reuse: Reuse,
+    /// Where it says so.
+    pub reuse_place: Option<Place>,
     /// Files given to the agent, by role.
     pub files: Vec<GivenFile>,
     /// What stands for `{args}` in the adapter's argv.

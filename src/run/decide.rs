@@ -39,6 +39,8 @@ pub enum Decision {
         ended: Arc<Ended>,
         /// What is otherwise today.
         changes: Vec<Change>,
+        /// Which rule of the manifest lets it stand, and where that is written.
+        rule: String,
     },
     /// It is to be executed.
     Execute {
@@ -153,10 +155,10 @@ pub fn decide_again(plan: &Plan, node: usize, ends: &dyn Ends, store: &Store, in
     if raised.is_empty()
         && gone.is_empty()
         && !again.retry
-        && let Some(Reused { ended, changes }) = reusable(plan, node, &record, ends, store, index)
+        && let Some(Reused { ended, changes, rule }) = reusable(plan, node, &record, ends, store, index)
         && (!again.remake || lost(&ended, store).is_none())
     {
-        return Decision::Reused { key, ended, changes };
+        return Decision::Reused { key, ended, changes, rule };
     }
     let unsettled = || attempts.iter().filter(|ended| !ended.outcome.settles());
     let reopened =

@@ -65,7 +65,8 @@ impl Shown {
 }
 
 /// A value as a program reads it.
-fn json(value: &Value) -> Json {
+#[must_use]
+pub fn json(value: &Value) -> Json {
     match value {
         Value::Text(text) => Json::from(text.as_str()),
         Value::List(list) => Json::from(list.clone()),

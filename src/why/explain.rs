@@ -9,12 +9,16 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::attempt::Ended;
-use crate::key::{ActionKey, Change};
+use crate::key::{ActionKey, Change, KeyRecord};
 use crate::names::{AttemptId, Axes, JobId, RunId};
 use crate::plan::{Plan, point_name};
 use crate::store::Index;
 use crate::why::change::{Blobs, Shown};
 use crate::why::forecast::{Forecast, State};
+use crate::why::known::{Known, known};
+
+/// The largest key record that is read.
+const RECORD: u64 = 16 * 1024 * 1024;
 
 /// The answer to `why`.
 #[derive(Clone, Debug, Serialize)]
@@ -32,7 +36,35 @@ pub struct Explanation {
     pub roots: usize,
     /// How many actions are executed only for what is executed upstream of them.
     pub consequences: usize,
+    /// What executing them may come to, for programs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub estimate: Option<serde_json::Value>,
+    /// The same for people.
+    #[serde(skip)]
+    pub comes_to: String,
 }
+
+impl Explanation {
+    /// Only one step of each job.
+    pub fn only(&mut self, step: &str) {
+        for job in &mut self.jobs {
+            job.steps.retain(|said| said.step == step);
+        }
+        let mut seen = HashSet::new();
+        let steps = self.jobs.iter().flat_map(|job| &job.steps);
+        let steps: Vec<&StepSaid> = steps.filter(|said| seen.insert(said.point.clone())).collect();
+        let roots: HashSet<String> = steps
+            .iter()
+            .filter(|said| said.root)
+            .map(|said| format!("{} {:?} {:?}", said.state, said.changes, said.because))
+            .collect();
+        self.roots = roots.len();
+        self.consequences = steps.iter().filter(|said| !said.root && EXECUTES.contains(&said.state)).count();
+    }
+}
+
+/// The words of what is executed.
+pub const EXECUTES: [&str; 5] = ["changed", "follows", "new", "retry", "adopted"];
 
 /// What is said of a job.
 #[derive(Clone, Debug, Serialize)]
@@ -76,6 +108,9 @@ pub struct StepSaid {
     /// It was to follow, and was served after all: what it reads came out as an earlier attempt had it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub cut_off: bool,
+    /// What its key holds and what not, where that is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub known: Option<Known>,
     /// The action's axes.
     pub axes: Axes,
     /// The action's point, for people: jobs of a commit share some of their actions.
@@ -99,6 +134,7 @@ impl StepSaid {
             follows: Vec::new(),
             attempts: Vec::new(),
             cut_off: false,
+            known: None,
             axes: axes.clone(),
             point: point_name(axes),
         }
@@ -169,8 +205,18 @@ pub struct Sources<'a> {
     pub index: &'a Index,
     /// Lines of a difference that are told at most.
     pub lines: usize,
+    /// Whether it is told what keys hold and what not.
+    pub keys: bool,
     /// The time from which ages are counted.
     pub now: Timestamp,
+}
+
+impl Sources<'_> {
+    /// The key record of an action of which something is recorded.
+    #[must_use]
+    pub fn record(&self, key: &ActionKey) -> Option<KeyRecord> {
+        KeyRecord::decode(&self.blobs.store.cas.get(&key.0, RECORD).ok()??).ok()
+    }
 }
 
 /// Explains jobs of a plan by its forecasts.
@@ -199,6 +245,8 @@ pub fn explain(plan: &Plan, jobs: &[usize], forecasts: &[Forecast], sources: &So
         jobs: jobs_said,
         roots: groups(&told).len(),
         consequences: told.iter().filter(|said| said.state.executes() && !said.is_root()).count(),
+        estimate: None,
+        comes_to: String::new(),
     }
 }
 
@@ -222,6 +270,11 @@ fn step(plan: &Plan, forecast: &Forecast, sources: &Sources<'_>) -> StepSaid {
     }
     if said.because.is_none() {
         said.because = about_limits(&forecast.changes);
+    }
+    if sources.keys {
+        let stored = || forecast.key.and_then(|key| sources.record(&key));
+        let record = forecast.record.as_deref().cloned().or_else(stored);
+        said.known = Some(known(plan, node, record.as_ref(), sources.now));
     }
     if forecast.state == State::New && said.because.is_none() && forecast.follows.is_empty() {
         said.because = Some("nothing like it was run before".into());

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::attempt::Ended;
 use crate::event::Reason;
-use crate::key::{ActionKey, Change};
+use crate::key::{ActionKey, Change, KeyRecord};
 use crate::plan::Plan;
 use crate::run::decide::{Again, Decision, decide_again, remakes, shut_gate};
 use crate::run::nearest::{own_candidates, reason_for};
@@ -87,6 +87,8 @@ pub struct Forecast {
     pub shares: Option<usize>,
     /// In words, where there is no change to show.
     pub because: Option<String>,
+    /// Its key record, where it would be executed: that of what is served is in the store.
+    pub record: Option<Box<KeyRecord>>,
 }
 
 impl Forecast {
@@ -170,6 +172,7 @@ impl Seer<'_> {
             served: None,
             shares: None,
             because: None,
+            record: None,
         };
         let again = self.again[node];
         match decide_again(self.plan, node, &self.ends, self.store, self.index, again) {
@@ -185,11 +188,11 @@ impl Seer<'_> {
                 said.served = Some(ended.clone());
                 self.ends[node] = End::Settled(ended);
             }
-            Decision::Reused { key, ended, changes } => {
+            Decision::Reused { key, ended, changes, rule } => {
                 said.state = State::Reused;
                 said.key = Some(key);
                 said.changes = changes;
-                said.because = Some("an earlier draw stands for it, as `reuse` says".to_owned());
+                said.because = Some(rule);
                 said.served = Some(ended.clone());
                 self.ends[node] = End::Settled(ended);
             }
@@ -243,6 +246,7 @@ impl Seer<'_> {
                     let owner = *self.owners.entry(record.key()).or_insert(node);
                     if owner == node {
                         explain(&mut said, reason);
+                        said.record = Some(Box::new(record));
                     } else {
                         said.state = State::Hit;
                         said.shares = Some(owner);

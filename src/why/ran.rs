@@ -14,6 +14,7 @@ use crate::plan::point_name;
 use crate::run::journal::{PlanFile, read};
 use crate::why::change::Shown;
 use crate::why::explain::{AttemptSaid, Explanation, JobSaid, Sources, StepSaid, about_limits, age};
+use crate::why::known::{Known, held};
 
 /// What the journal tells of one action.
 #[derive(Default)]
@@ -27,7 +28,7 @@ struct Action {
 }
 
 enum End {
-    Settled { by: AttemptSaid, cached: bool, shared_with: Option<usize>, marks: Vec<String>, follows: Vec<usize> },
+    Settled { by: AttemptSaid, cached: bool, shared_with: Option<usize>, because: Vec<String>, follows: Vec<usize> },
     Over { word: String, because: String, follows: Vec<usize> },
 }
 
@@ -46,6 +47,13 @@ impl Ran {
             ran.see(told, now);
         }
         ran
+    }
+
+    /// The steps of a job and the keys that they had, in the order of the plan.
+    #[must_use]
+    pub fn keys(&self, axes: &Axes) -> Vec<(String, Option<ActionKey>)> {
+        let own = |action: &&Action| action.axes.0.iter().all(|(axis, value)| axes.get(axis) == Some(value));
+        self.actions.values().filter(own).map(|action| (action.step.clone(), action.key)).collect()
     }
 
     /// Whether the run came to its end.
@@ -84,12 +92,19 @@ impl Ran {
                 evidence,
                 wall_ms,
                 marks,
+                because,
                 follows,
             } => {
                 let action = self.action(node, axes, step);
                 action.key = Some(key);
                 let by = attempt(id, outcome, evidence, Some(wall_ms));
-                action.end = Some(End::Settled { by, cached, shared_with, marks, follows });
+                action.end = Some(End::Settled {
+                    by,
+                    cached,
+                    shared_with,
+                    because: marks.into_iter().chain(because).collect(),
+                    follows,
+                });
             }
             Event::AttemptFailed { node, axes, step, attempt: id, outcome, evidence, .. } => {
                 self.action(node, axes, step).failed.push(attempt(id, outcome, Some(evidence), None));
@@ -169,6 +184,8 @@ impl Ran {
             jobs: said,
             roots: roots.len(),
             consequences,
+            estimate: None,
+            comes_to: String::new(),
         }
     }
 
@@ -177,11 +194,15 @@ impl Ran {
         let mut said = StepSaid::new(&action.step, &action.axes, "blocked");
         said.key = action.key;
         match &action.end {
-            Some(End::Settled { by, cached, shared_with, marks, follows }) => {
-                said.state = if *cached { "hit" } else { "new" };
+            Some(End::Settled { by, cached, shared_with, because, follows }) => {
+                said.state = match because.first().map(String::as_str) {
+                    Some("REUSED") => "reused",
+                    _ if *cached => "hit",
+                    _ => "new",
+                };
                 said.shared_with = shared_with.map(|with| self.title(with));
                 said.served_by = Some(if *cached { recorded(action.key, by, sources) } else { by.clone() });
-                said.because = (!marks.is_empty()).then(|| marks.join(", "));
+                said.because = (!because.is_empty()).then(|| because.join(", "));
                 if let [first, ..] = follows.as_slice() {
                     said.cut_off = true;
                     said.follows = follows.iter().map(|up| self.title(*up)).collect();
@@ -198,6 +219,10 @@ impl Ran {
             None => said.because = Some("it was not settled".into()),
         }
         said.attempts.clone_from(&action.failed);
+        if let Some(record) = action.key.filter(|_| sources.keys).and_then(|key| sources.record(&key)) {
+            // What else there was on that machine on that day nobody noted.
+            said.known = Some(Known { ingredients: held(&record), not_in_key: Vec::new(), probes: Vec::new() });
+        }
         if let Some(why) = &action.why {
             self.reason(&mut said, node, why, sources);
         }

@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use crate::text::{harmless, wrap};
+use crate::text::{harmless, shorten, wrap};
 use crate::units::human_span;
 use crate::why::change::Shown;
-use crate::why::explain::{AttemptSaid, Explanation, StepSaid};
+use crate::why::explain::{AttemptSaid, EXECUTES, Explanation, StepSaid};
+use crate::why::known::Known;
 
 /// How wide a line may be.
 const WIDTH: usize = 80;
+/// How much of a value of a key is shown.
+const VALUE: usize = 50;
 
 /// An explanation as text. With `all`, also the steps of jobs in which nothing happens, every difference wherever it is, and lines
 /// as long as they are.
@@ -21,7 +24,9 @@ const WIDTH: usize = 80;
 pub fn why(said: &Explanation, all: bool) -> String {
     let mut text = String::new();
     let sections = sections(said);
-    let quiet = |section: &&Section<'_>| section.steps.iter().all(|step| step.state == "hit" && step.because.is_none());
+    let quiet = |section: &&Section<'_>| {
+        section.steps.iter().all(|step| step.state == "hit" && step.because.is_none() && step.known.is_none())
+    };
     let all = all || sections.iter().all(|section| quiet(&section));
     let mut told: HashSet<String> = HashSet::new();
     let names = sections.iter().flat_map(|section| &section.steps).map(|step| step.step.len()).max().unwrap_or(0);
@@ -127,6 +132,9 @@ fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, told: &mut HashS
             line(6, &said);
         }
     }
+    if let Some(known) = &step.known {
+        of_known(known).iter().for_each(|said| line(6, said));
+    }
     if !step.root && !step.cut_off && !step.follows.is_empty() {
         let verb = if ran { "followed" } else { "follows" };
         let ups: Vec<&str> = step.follows.iter().map(|up| up.rsplit(' ').next().unwrap_or(up)).collect();
@@ -138,9 +146,63 @@ fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, told: &mut HashS
     text
 }
 
+/// What a key holds, what not, and how old the answers of tools are.
+fn of_known(known: &Known) -> Vec<String> {
+    let mut lines = Vec::new();
+    let width = known.ingredients.iter().map(|held| held.ingredient.chars().count()).max().unwrap_or(0);
+    if !known.ingredients.is_empty() {
+        lines.push("in its key:".to_owned());
+    }
+    for held in &known.ingredients {
+        let value = side(&held.value);
+        lines.push(format!("  {:width$}  {}", printable(&held.ingredient), shorten(&value, VALUE)));
+    }
+    if !known.not_in_key.is_empty() {
+        lines.push("not in its key:".to_owned());
+    }
+    for beside in &known.not_in_key {
+        let said = wrap(&printable(&format!("{}: {}", beside.what, beside.because)), WIDTH - 10);
+        lines.extend(said.iter().enumerate().map(|(at, said)| format!("  {}{said}", if at > 0 { "  " } else { "" })));
+    }
+    for probe in &known.probes {
+        let asked = match probe.age_s {
+            Some(seconds) => format!("asked {}", ago_s(seconds.unsigned_abs())),
+            None => "asked at an unknown time".to_owned(),
+        };
+        let again = if probe.watches { "it or what it watches" } else { "its program" };
+        lines.push(format!("tool {}: {asked}, and again when {again} changes", probe.tool));
+    }
+    lines
+}
+
+/// An explanation in one line a step, each action once.
+#[must_use]
+pub fn short(said: &Explanation) -> String {
+    let mut text = String::new();
+    for section in sections(said) {
+        for step in section.steps {
+            let first = step.changes.first().map(|change| printable(&change.ingredient));
+            let more = match step.changes.len() {
+                0 | 1 => String::new(),
+                count => format!(" and {} more", count - 1),
+            };
+            let why = match (&first, &step.because, step.follows.as_slice()) {
+                (Some(first), ..) if step.root || step.state == "reused" => format!("{first}{more}"),
+                (_, Some(because), _) => printable(because),
+                (_, _, [up, ..]) => format!("after {}", up.rsplit(' ').next().unwrap_or(up)),
+                _ => step.shared_with.as_ref().map(|with| format!("as {with}")).unwrap_or_default(),
+            };
+            let head = format!("{} {}", section.point, step.step);
+            text.push_str(cut(format!("{}  {}  {why}", head.trim_start(), step.state).trim_end(), WIDTH).as_str());
+            text.push('\n');
+        }
+    }
+    text
+}
+
 fn summary(said: &Explanation, sections: &[Section<'_>]) -> String {
     let steps: Vec<&&StepSaid> = sections.iter().flat_map(|section| &section.steps).collect();
-    let executed = |step: &&&&StepSaid| matches!(step.state, "changed" | "follows" | "new" | "retry" | "adopted");
+    let executed = |step: &&&&StepSaid| EXECUTES.contains(&step.state);
     let count = steps.iter().filter(executed).count();
     let (done, none) = match said.run {
         Some(_) => ("were executed", "nothing was executed"),
@@ -159,16 +221,21 @@ fn summary(said: &Explanation, sections: &[Section<'_>]) -> String {
         ""
     };
     format!(
-        "\n{}, {}: {count} of {} steps {done}{then}\n",
+        "\n{}, {}: {count} of {} steps {done}{then}\n{}",
         plural(said.roots, "root"),
         plural(said.consequences, "consequence"),
-        steps.len()
+        steps.len(),
+        said.comes_to
     )
 }
 
 /// `3.0 m` would be odd here: the largest unit alone.
 fn ago(attempt: &AttemptSaid) -> String {
-    let seconds = attempt.age().as_secs();
+    ago_s(attempt.age().as_secs())
+}
+
+/// So many seconds ago.
+fn ago_s(seconds: u64) -> String {
     let (count, unit) = match seconds {
         0..60 => (seconds, "s"),
         60..3600 => (seconds / 60, "min"),
@@ -223,7 +290,8 @@ fn from(text: &str, skip: usize) -> String {
 }
 
 /// The text in at most so many columns.
-fn cut(text: &str, width: usize) -> String {
+#[must_use]
+pub fn cut(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
     }

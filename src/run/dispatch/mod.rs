@@ -348,9 +348,9 @@ impl Dispatcher {
                 let marks = if over_limit { vec!["OVER_LIMIT".to_owned()] } else { Vec::new() };
                 self.served(node, ended, By::Cached, marks);
             }
-            Decision::Reused { key, ended, .. } => {
+            Decision::Reused { key, ended, rule, .. } => {
                 self.states.set_key(node, key);
-                self.served(node, ended, By::Reused, vec!["REUSED".to_owned()]);
+                self.reused(node, ended, rule);
             }
             Decision::Execute { record, reason, counted } => self.execute(node, record, reason, counted),
         }

@@ -18,6 +18,19 @@ impl Dispatcher {
         }
         let follows = if by == By::Cached { self.stirs(node) } else { Vec::new() };
         let event = settled_event(self.plan(), node, &ended, (by, follows), marks);
+        self.serve(node, ended, by, event);
+    }
+
+    /// An earlier draw stands for an action, by a rule of the manifest.
+    pub(super) fn reused(&mut self, node: usize, ended: Arc<Ended>, rule: String) {
+        let mut event = settled_event(self.plan(), node, &ended, (By::Reused, Vec::new()), vec!["REUSED".to_owned()]);
+        if let Event::ActionSettled { because, .. } = &mut event {
+            *because = Some(rule);
+        }
+        self.serve(node, ended, By::Reused, event);
+    }
+
+    fn serve(&mut self, node: usize, ended: Arc<Ended>, by: By, event: Event) {
         self.states.set(node, State::Over { end: End::Settled(ended), by });
         self.fresh.push(node);
         match by {
@@ -130,6 +143,7 @@ pub(super) fn settled_event(
         evidence: ended.outcome.failure().map(|failure| failure.evidence.as_str().to_owned()),
         wall_ms: ended.wall_ms,
         marks,
+        because: None,
         follows,
     }
 }
