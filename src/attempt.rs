@@ -99,9 +99,12 @@ pub struct ProcessEnd {
     pub active_ms: u64,
     /// Processor time of all its processes, in milliseconds.
     pub cpu_ms: u64,
-    /// Whether it printed more than was kept: the end of what it said is not known.
+    /// Whether it printed more than was kept: a part of what it said is not known.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub cut: bool,
+    /// The files that it left and that were too long to be kept, by name: `trajectory`, and what the adapter keeps.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub unkept: Vec<String>,
 }
 
 /// Tokens of an attempt, each counted once: what was read from the provider's cache is not in `input`. `None` is unknown,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::attempt::{Ended, Started};
+use crate::event::Disagreement;
 use crate::key::ActionKey;
 use crate::ledger::{Entry, Rates, usage_of};
 use crate::measure::metric::{Better, Kind as MetricKind, MetricSpec};
@@ -23,9 +24,11 @@ use crate::report::status::runs;
 use crate::report::table::meaning;
 use crate::run::decide::{Decision, decide, shut_gate};
 use crate::run::journal::{PlanFile, read_plan};
+use crate::run::recheck::is_pure;
 use crate::step::End;
 use crate::store::{Index, RunLock, Store, StoreError};
 use crate::text;
+use crate::why::explain::disagree;
 
 /// How many of the newest runs may be at work.
 const RUNS: usize = 8;
@@ -75,6 +78,9 @@ pub struct StepDetail {
     pub key: Option<ActionKey>,
     /// All attempts, the oldest first.
     pub attempts: Vec<AttemptDetail>,
+    /// The attempts of its key that came out otherwise than the one that speaks for it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub disagreements: Vec<Disagreement>,
     /// Attempts that began and have not ended.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub under_way: Vec<Started>,
@@ -255,7 +261,8 @@ fn step(
             under_way.push(started);
         }
     }
-    Ok((StepDetail { step: name, kind, state, because, key, attempts, under_way }, entries))
+    let disagreements = key.map(|key| disagree(&key, is_pure(plan.kind(node)), index)).unwrap_or_default();
+    Ok((StepDetail { step: name, kind, state, because, key, attempts, disagreements, under_way }, entries))
 }
 
 /// How an action stands, why, and its key.

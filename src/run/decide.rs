@@ -11,7 +11,7 @@ use crate::key::{ActionKey, Change, KeyRecord, Value};
 use crate::outcome::Outcome;
 use crate::plan::{Ask, Plan};
 use crate::run::nearest::reason_for;
-use crate::run::reuse::{Reused, reusable};
+use crate::run::reuse::{self, Reused, reusable};
 use crate::step::{End, Ends, Keyed, draft};
 use crate::store::{Index, Store};
 use crate::units::human_span;
@@ -85,11 +85,13 @@ pub struct Again {
     pub retry: bool,
     /// What it left is gone from the store, and somebody needs it.
     pub remake: bool,
+    /// A person asked whether it comes out the same again. What is there speaks for it all the same.
+    pub recheck: bool,
 }
 
 /// Decides on one action; what is gone from the store is served as long as nobody has to read it.
 pub fn decide(plan: &Plan, node: usize, ends: &dyn Ends, store: &Store, index: &Index, retry: bool) -> Decision {
-    decide_again(plan, node, ends, store, index, Again { retry, remake: false })
+    decide_again(plan, node, ends, store, index, Again { retry, ..Again::default() })
 }
 
 /// The actions whose stored outputs are gone and are needed: some action that reads them is not served. An agent's draw is
@@ -147,6 +149,11 @@ pub fn decide_again(plan: &Plan, node: usize, ends: &dyn Ends, store: &Store, in
         match serves(ended, &today) {
             Serves::Yes { over_limit } => match lost(ended, store) {
                 Some(change) if again.remake => gone.push(change),
+                _ if again.recheck => {
+                    let nearest = Some(key);
+                    let reason = Reason { state: "recheck".into(), nearest, changes: Vec::new(), from: Vec::new() };
+                    return Decision::Execute { record, reason, counted: 0 };
+                }
                 lost => return Decision::Served { ended: ended.clone(), over_limit, lost: lost.is_some() },
             },
             Serves::Raised(changes) => raised = changes,
@@ -165,6 +172,13 @@ pub fn decide_again(plan: &Plan, node: usize, ends: &dyn Ends, store: &Store, in
         recorded.iter().zip(&attempts).rfind(|(was, ended)| was.outcome.settles() && !ended.outcome.settles());
     if let Some((was, ended)) = reopened.filter(|_| raised.is_empty() && gone.is_empty() && !again.retry) {
         return Decision::Reopened { last: ended.clone(), was: was.outcome.clone() };
+    }
+    if raised.is_empty()
+        && gone.is_empty()
+        && !again.retry
+        && let Some((was, last)) = reuse::reopened(plan, node, &record, store, index)
+    {
+        return Decision::Reopened { last, was: was.outcome.clone() };
     }
     let counted =
         unsettled().filter(|ended| ended.outcome.failure().is_some_and(|failure| failure.cause.counts())).count();

@@ -9,9 +9,11 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::attempt::Ended;
+use crate::event::Disagreement;
 use crate::key::{ActionKey, Change, KeyRecord};
 use crate::names::{AttemptId, Axes, JobId, RunId};
 use crate::plan::{Plan, point_name};
+use crate::run::recheck::{disagreements, is_pure};
 use crate::store::Index;
 use crate::why::change::{Blobs, Shown};
 use crate::why::forecast::{Forecast, State};
@@ -64,7 +66,7 @@ impl Explanation {
 }
 
 /// The words of what is executed.
-pub const EXECUTES: [&str; 5] = ["changed", "follows", "new", "retry", "adopted"];
+pub const EXECUTES: [&str; 6] = ["changed", "follows", "new", "retry", "adopted", "recheck"];
 
 /// What is said of a job.
 #[derive(Clone, Debug, Serialize)]
@@ -105,6 +107,9 @@ pub struct StepSaid {
     /// The attempts before, or those of the run: where none of them settled it, each with its cause.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<AttemptSaid>,
+    /// Its key has attempts that came out otherwise than the one that speaks for it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub disagreements: Vec<Disagreement>,
     /// It was to follow, and was served after all: what it reads came out as an earlier attempt had it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub cut_off: bool,
@@ -133,6 +138,7 @@ impl StepSaid {
             shared_with: None,
             follows: Vec::new(),
             attempts: Vec::new(),
+            disagreements: Vec::new(),
             cut_off: false,
             known: None,
             axes: axes.clone(),
@@ -271,6 +277,9 @@ fn step(plan: &Plan, forecast: &Forecast, sources: &Sources<'_>) -> StepSaid {
     if said.because.is_none() {
         said.because = about_limits(&forecast.changes);
     }
+    if let Some(key) = forecast.key {
+        said.disagreements = disagree(&key, is_pure(plan.kind(node)), sources.index);
+    }
     if sources.keys {
         let stored = || forecast.key.and_then(|key| sources.record(&key));
         let record = forecast.record.as_deref().cloned().or_else(stored);
@@ -280,6 +289,26 @@ fn step(plan: &Plan, forecast: &Forecast, sources: &Sources<'_>) -> StepSaid {
         said.because = Some("nothing like it was run before".into());
     }
     said
+}
+
+/// The attempts of a key that came out otherwise than the first that settled it.
+#[must_use]
+pub fn disagree(key: &ActionKey, pure: bool, index: &Index) -> Vec<Disagreement> {
+    let all = index.attempts(key).unwrap_or_default();
+    if all.len() < 2 {
+        return Vec::new();
+    }
+    let Some(first) = all.iter().find(|ended| ended.outcome.settles()) else { return Vec::new() };
+    let told = disagreements(all.iter().map(AsRef::as_ref)).into_iter().map(|(later, outputs)| Disagreement {
+        axes: later.axes.clone(),
+        step: later.step.clone(),
+        key: *key,
+        earlier: first.attempt.clone(),
+        later: later.attempt.clone(),
+        outputs,
+        expected: !pure,
+    });
+    told.collect()
 }
 
 fn attempts(plan: &Plan, forecast: &Forecast, sources: &Sources<'_>) -> Vec<AttemptSaid> {

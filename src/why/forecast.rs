@@ -112,14 +112,14 @@ pub fn forecast(plan: &Plan, store: &Store, index: &Index, wanted: &[bool]) -> V
 /// The same, where some actions are tried again though their attempts are used up.
 #[must_use]
 pub fn forecast_with(plan: &Plan, store: &Store, index: &Index, wanted: &[bool], retry: &[bool]) -> Vec<Forecast> {
-    let again: Vec<Again> = retry.iter().map(|retry| Again { retry: *retry, remake: false }).collect();
+    let again: Vec<Again> = retry.iter().map(|retry| Again { retry: *retry, ..Again::default() }).collect();
     let (said, lost) = see_all(plan, store, index, wanted, again);
     if !lost {
         return said;
     }
     // What is gone from the store is made again where it is read: which that is can only be said of the whole.
     let remakes = remakes(plan, store, index, wanted);
-    let again = retry.iter().zip(remakes).map(|(retry, remake)| Again { retry: *retry, remake });
+    let again = retry.iter().zip(remakes).map(|(retry, remake)| Again { retry: *retry, remake, ..Again::default() });
     see_all(plan, store, index, wanted, again.collect()).0
 }
 

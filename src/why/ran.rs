@@ -237,6 +237,7 @@ impl Ran {
             "changed" => "changed",
             "retry" => "retry",
             "adopted" => "adopted",
+            "recheck" => "recheck",
             _ => "new",
         };
         said.root = match said.state {
@@ -254,6 +255,9 @@ impl Ran {
         let because = match why.state.as_str() {
             "retry" if !changed => {
                 why.changes.first().and_then(|change| change.old.as_ref()).map(|last| format!("after {last}"))
+            }
+            "recheck" => {
+                Some("executed again to see whether it comes out the same; the earlier attempt speaks".to_owned())
             }
             "adopted" => Some("the run that began it had died; what it left was taken over".to_owned()),
             "new" if said.root => Some("nothing like it was run before".to_owned()),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
+use crate::event::Disagreement;
 use crate::text::{harmless, shorten, wrap};
 use crate::units::human_span;
 use crate::why::change::Shown;
@@ -25,7 +26,9 @@ pub fn why(said: &Explanation, all: bool) -> String {
     let mut text = String::new();
     let sections = sections(said);
     let quiet = |section: &&Section<'_>| {
-        section.steps.iter().all(|step| step.state == "hit" && step.because.is_none() && step.known.is_none())
+        section.steps.iter().all(|step| {
+            step.state == "hit" && step.because.is_none() && step.known.is_none() && step.disagreements.is_empty()
+        })
     };
     let all = all || sections.iter().all(|section| quiet(&section));
     let mut told: HashSet<String> = HashSet::new();
@@ -132,6 +135,11 @@ fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, told: &mut HashS
             line(6, &said);
         }
     }
+    for said in &step.disagreements {
+        for said in wrap(&printable(&disagreement(said)), WIDTH - 6) {
+            line(6, &said);
+        }
+    }
     if let Some(known) = &step.known {
         of_known(known).iter().for_each(|said| line(6, said));
     }
@@ -144,6 +152,19 @@ fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, told: &mut HashS
         line(6, &if step.state == "hit" { format!("{}: {evidence}", by.outcome) } else { evidence.clone() });
     }
     text
+}
+
+/// Two attempts that came out otherwise, in words.
+#[must_use]
+pub fn disagreement(said: &Disagreement) -> String {
+    let outputs = said.outputs.join(", ");
+    match said.expected {
+        true => format!("drawn again by {}, which came out otherwise in: {outputs}; the first draw speaks", said.later),
+        false => format!(
+            "NONDETERMINISTIC: {} came out otherwise under the same key, in: {outputs}; {} speaks",
+            said.later, said.earlier
+        ),
+    }
 }
 
 /// What a key holds, what not, and how old the answers of tools are.

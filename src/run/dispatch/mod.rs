@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::attempt::{Ended, Line, Reserved, Started};
-use crate::event::{Event, Reason, Told};
+use crate::event::{Disagreement, Event, Reason, Told};
 use crate::key::{ActionKey, KeyRecord, Value};
 use crate::manifest::Kind;
 use crate::names::{AttemptId, RunId, SlotKind};
@@ -39,6 +39,7 @@ mod parts;
 mod pause;
 mod pay;
 mod rank;
+mod recheck;
 mod traffic;
 
 use over::settled_event;
@@ -107,6 +108,10 @@ pub struct Dispatcher {
     owners: HashMap<ActionKey, usize>,
     sharing: HashMap<usize, Vec<usize>>,
     tried: HashMap<usize, u32>,
+    /// What came out otherwise than before and should not have.
+    disagreements: Vec<Disagreement>,
+    /// How many actions were executed again to see whether they come out the same.
+    rechecked: usize,
     /// What this run did not execute although it executed something upstream, and that.
     stirred: HashMap<usize, Vec<usize>>,
     leases: Leases,
@@ -166,6 +171,8 @@ impl Dispatcher {
             owners: HashMap::new(),
             sharing: HashMap::new(),
             tried: HashMap::new(),
+            disagreements: Vec::new(),
+            rechecked: 0,
             stirred: HashMap::new(),
             leases,
             writer: Some(writer),

@@ -45,6 +45,8 @@ impl Dispatcher {
         let mut by: Vec<usize> = Vec::new();
         for link in &self.plan().nodes[node].links {
             match self.states.get(link.node) {
+                // The earlier attempt speaks on: nothing follows it.
+                _ if self.options.again[link.node].recheck => {}
                 State::Over { by: By::Executed, .. } => by.push(link.node),
                 State::Over { by: By::Shared(owner), .. } => by.push(*owner),
                 _ => by.extend(self.stirred.get(&link.node).into_iter().flatten()),
