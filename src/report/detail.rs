@@ -24,7 +24,6 @@ use crate::report::status::runs;
 use crate::report::table::meaning;
 use crate::run::decide::{Decision, decide, shut_gate};
 use crate::run::journal::{PlanFile, read_plan};
-use crate::run::recheck::is_pure;
 use crate::step::End;
 use crate::store::{Index, RunLock, Store, StoreError};
 use crate::text;
@@ -261,7 +260,7 @@ fn step(
             under_way.push(started);
         }
     }
-    let disagreements = key.map(|key| disagree(&key, is_pure(plan.kind(node)), index)).unwrap_or_default();
+    let disagreements = key.map(|key| disagree(&key, index)).unwrap_or_default();
     Ok((StepDetail { step: name, kind, state, because, key, attempts, disagreements, under_way }, entries))
 }
 

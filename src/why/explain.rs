@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::attempt::Ended;
 use crate::event::Disagreement;
 use crate::key::{ActionKey, Change, KeyRecord};
+use crate::manifest::Kind;
 use crate::names::{AttemptId, Axes, JobId, RunId};
 use crate::plan::{Plan, point_name};
 use crate::run::recheck::{disagreements, is_pure};
@@ -278,7 +279,7 @@ fn step(plan: &Plan, forecast: &Forecast, sources: &Sources<'_>) -> StepSaid {
         said.because = about_limits(&forecast.changes);
     }
     if let Some(key) = forecast.key {
-        said.disagreements = disagree(&key, is_pure(plan.kind(node)), sources.index);
+        said.disagreements = disagree(&key, sources.index);
     }
     if sources.keys {
         let stored = || forecast.key.and_then(|key| sources.record(&key));
@@ -293,12 +294,13 @@ fn step(plan: &Plan, forecast: &Forecast, sources: &Sources<'_>) -> StepSaid {
 
 /// The attempts of a key that came out otherwise than the first that settled it.
 #[must_use]
-pub fn disagree(key: &ActionKey, pure: bool, index: &Index) -> Vec<Disagreement> {
+pub fn disagree(key: &ActionKey, index: &Index) -> Vec<Disagreement> {
     let all = index.attempts(key).unwrap_or_default();
     if all.len() < 2 {
         return Vec::new();
     }
     let Some(first) = all.iter().find(|ended| ended.outcome.settles()) else { return Vec::new() };
+    let pure = Kind::ALL.iter().any(|kind| kind.word() == first.kind && is_pure(*kind));
     let told = disagreements(all.iter().map(AsRef::as_ref)).into_iter().map(|(later, outputs)| Disagreement {
         axes: later.axes.clone(),
         step: later.step.clone(),

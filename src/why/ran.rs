@@ -13,7 +13,7 @@ use crate::names::{Axes, JobId, RunId};
 use crate::plan::point_name;
 use crate::run::journal::{PlanFile, read};
 use crate::why::change::Shown;
-use crate::why::explain::{AttemptSaid, Explanation, JobSaid, Sources, StepSaid, about_limits, age};
+use crate::why::explain::{AttemptSaid, Explanation, JobSaid, Sources, StepSaid, about_limits, age, disagree};
 use crate::why::known::{Known, held};
 
 /// What the journal tells of one action.
@@ -219,6 +219,7 @@ impl Ran {
             None => said.because = Some("it was not settled".into()),
         }
         said.attempts.clone_from(&action.failed);
+        said.disagreements = action.key.map(|key| disagree(&key, sources.index)).unwrap_or_default();
         if let Some(record) = action.key.filter(|_| sources.keys).and_then(|key| sources.record(&key)) {
             // What else there was on that machine on that day nobody noted.
             said.known = Some(Known { ingredients: held(&record), not_in_key: Vec::new(), probes: Vec::new() });
