@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
-use crate::outcome::Cause;
+use crate::outcome::{Cause, Shuts};
 
 /// The largest compiled pattern, in bytes.
 const LARGEST: usize = 1 << 20;
@@ -131,7 +131,7 @@ pub(super) const BUILT_IN: &[(Cause, &str)] = &[
     ),
     (
         Cause::InvalidApiKey,
-        "invalid_api_key|Incorrect API key provided|invalid x-api-key|authentication_error|Invalid API key|401 Unauthorized|Error code: 401|AuthenticationError",
+        "invalid_api_key|Incorrect API key provided|invalid x-api-key|authentication_error|Invalid API key|Missing credentials\\. Please pass|Not logged in . Please run /login|401 Unauthorized|Error code: 401|AuthenticationError",
     ),
     (
         Cause::ModelNotFound,
@@ -174,7 +174,7 @@ pub(super) const BUILT_IN: &[(Cause, &str)] = &[
     ),
     (
         Cause::AgentConfig,
-        "No such option|unexpected argument|unrecognized arguments|Error calculating cost for model|Input must be provided either through stdin|\\bConfigError\\b|Config file not found",
+        "No such option|unexpected argument|unrecognized arguments|Error calculating cost for model|Input must be provided either through stdin|\\bConfigError\\b|Config file not found|error: unknown option '|LLM Provider NOT provided",
     ),
     (
         Cause::MissingModule,
@@ -182,6 +182,13 @@ pub(super) const BUILT_IN: &[(Cause, &str)] = &[
     ),
     (Cause::Crashed, "Traceback \\(most recent call last\\)|thread '.*' panicked"),
 ];
+
+/// What a provider's own words mean that would take no call.
+#[must_use]
+pub fn refusal(text: &str) -> Cause {
+    let known = built_in(text).map(|(cause, _)| cause).filter(|cause| cause.shuts() == Shuts::Lane);
+    known.unwrap_or(Cause::ProbeFailed)
+}
 
 /// What a text means by flow's own table, and where in it that is said.
 pub(super) fn built_in(text: &str) -> Option<(Cause, std::ops::Range<usize>)> {

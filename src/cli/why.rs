@@ -96,7 +96,7 @@ pub async fn why(args: WhyArgs) -> Result<ExitCode, Fault> {
             return Ok(ExitCode::SUCCESS);
         }
         Said::Compared(said) => {
-            output::data(against::text(&said))?;
+            output::data(against::text(&said, output::width()))?;
             return Ok(ExitCode::SUCCESS);
         }
     };
@@ -106,9 +106,9 @@ pub async fn why(args: WhyArgs) -> Result<ExitCode, Fault> {
     if args.json {
         output::json(&said)?;
     } else if args.short {
-        output::data(text::short(&said))?;
+        output::data(text::short(&said, output::width()))?;
     } else {
-        output::data(text::why(&said, args.all))?;
+        output::data(text::why(&said, args.all, output::width()))?;
     }
     Ok(ExitCode::SUCCESS)
 }

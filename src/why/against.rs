@@ -9,9 +9,6 @@ use crate::why::change::Shown;
 use crate::why::explain::Sources;
 use crate::why::text::{change_lines, cut, printable};
 
-/// How wide a line may be.
-const WIDTH: usize = 80;
-
 /// One side of a comparison: a job's steps, each with its key as far as that is known.
 #[derive(Clone, Debug)]
 pub struct Side {
@@ -102,9 +99,9 @@ fn record(step: &OfSide, sources: &Sources<'_>) -> Option<KeyRecord> {
     step.record.clone().or_else(|| sources.record(&step.key?))
 }
 
-/// A comparison for people.
+/// A comparison for people, in so many columns.
 #[must_use]
-pub fn text(all: &[Compared]) -> String {
+pub fn text(all: &[Compared], columns: usize) -> String {
     let mut text = String::new();
     for said in all {
         if !text.is_empty() {
@@ -117,11 +114,11 @@ pub fn text(all: &[Compared]) -> String {
             text.push_str(format!("  {:width$}  {:9}  {key}", step.step, step.state).trim_end());
             text.push('\n');
             for change in &step.changes {
-                for line in change_lines(change, WIDTH - 6) {
+                for line in change_lines(change, columns - 6) {
                     text.push_str(&format!("      {line}\n"));
                 }
                 for line in change.diff.iter().flat_map(|diff| diff.lines()) {
-                    text.push_str(&format!("        {}\n", cut(&printable(line), WIDTH - 8)));
+                    text.push_str(&format!("        {}\n", cut(&printable(line), columns - 8)));
                 }
             }
             if step.state == "differs" && step.changes.is_empty() {

@@ -14,15 +14,13 @@ use crate::why::change::Shown;
 use crate::why::explain::{AttemptSaid, EXECUTES, Explanation, StepSaid};
 use crate::why::known::Known;
 
-/// How wide a line may be.
-const WIDTH: usize = 80;
 /// How much of a value of a key is shown.
 const VALUE: usize = 50;
 
-/// An explanation as text. With `all`, also the steps of jobs in which nothing happens, every difference wherever it is, and lines
-/// as long as they are.
+/// An explanation as text in lines of `width` columns. With `all`, also the steps of jobs in which nothing happens, every difference
+/// wherever it is, and what changed on lines as long as they are.
 #[must_use]
-pub fn why(said: &Explanation, all: bool) -> String {
+pub fn why(said: &Explanation, all: bool, width: usize) -> String {
     let mut text = String::new();
     let sections = sections(said);
     let quiet = |section: &&Section<'_>| {
@@ -38,16 +36,19 @@ pub fn why(said: &Explanation, all: bool) -> String {
             text.push('\n');
         }
         if !all && quiet(&section) {
-            text.push_str(&format!("{}: {} steps, all hit\n", section.heading(), section.steps.len()));
+            let quiet = format!("{}: {} steps, all hit", section.heading(), section.steps.len());
+            text.push_str(&format!("{}\n", wrap(&quiet, width - 4).join("\n    ")));
             continue;
         }
-        text.push_str(&section.heading());
-        text.push('\n');
+        text.push_str(&format!("{}\n", wrap(&section.heading(), width - 4).join("\n    ")));
         for step in &section.steps {
-            text.push_str(&of_step(step, names, said.run.is_some(), all, &mut told));
+            text.push_str(&of_step(step, names, said.run.is_some(), all, width, &mut told));
         }
     }
-    text.push_str(&summary(said, &sections));
+    for line in summary(said, &sections).lines() {
+        text.push_str(&format!("{}\n", wrap(line, width).join("\n")));
+    }
+    text.push_str(&said.comes_to);
     text
 }
 
@@ -90,7 +91,7 @@ fn sections(said: &Explanation) -> Vec<Section<'_>> {
     sections
 }
 
-fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, told: &mut HashSet<String>) -> String {
+fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, width: usize, told: &mut HashSet<String>) -> String {
     let key = step.key.map_or_else(|| " ".repeat(12), |key| key.0.short());
     let mut head = format!("  {:names$}  {:9}  {key}", step.step, step.state);
     let tail = match (&step.served_by, &step.shared_with) {
@@ -102,16 +103,23 @@ fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, told: &mut HashS
         }
         _ => String::new(),
     };
-    head.push_str("  ");
-    head.push_str(&tail);
+    // Where both do not fit, what served it has lines of its own.
+    let fits = head.chars().count() + 2 + tail.chars().count() <= width;
+    if fits {
+        head.push_str("  ");
+        head.push_str(&tail);
+    }
     let mut text = format!("{}\n", head.trim_end());
+    if !fits {
+        wrap(&tail, width - 6).iter().for_each(|line| text.push_str(&format!("      {line}\n")));
+    }
     let mut line = |indent: usize, line: &str| {
         text.push_str(&" ".repeat(indent));
-        text.push_str(&if all { printable(line) } else { cut(&printable(line), WIDTH - indent) });
+        text.push_str(&if all { printable(line) } else { cut(&printable(line), width - indent) });
         text.push('\n');
     };
     for change in &step.changes {
-        let mut said = change_lines(change, WIDTH - 6);
+        let mut said = change_lines(change, width - 6);
         // What jobs have in common is shown once.
         let fresh = all || !step.root || change.diff.is_none() || told.insert(format!("{change:?}"));
         if let (false, Some(last)) = (fresh, said.last_mut()) {
@@ -131,17 +139,17 @@ fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, told: &mut HashS
         }
     }
     if let Some(because) = &step.because {
-        for said in wrap(&printable(because), WIDTH - 6) {
+        for said in wrap(&printable(because), width - 6) {
             line(6, &said);
         }
     }
     for said in &step.disagreements {
-        for said in wrap(&printable(&disagreement(said)), WIDTH - 6) {
+        for said in wrap(&printable(&disagreement(said)), width - 6) {
             line(6, &said);
         }
     }
     if let Some(known) = &step.known {
-        of_known(known).iter().for_each(|said| line(6, said));
+        of_known(known, width).iter().for_each(|said| line(6, said));
     }
     if !step.root && !step.cut_off && !step.follows.is_empty() {
         let verb = if ran { "followed" } else { "follows" };
@@ -168,7 +176,7 @@ pub fn disagreement(said: &Disagreement) -> String {
 }
 
 /// What a key holds, what not, and how old the answers of tools are.
-fn of_known(known: &Known) -> Vec<String> {
+fn of_known(known: &Known, columns: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let width = known.ingredients.iter().map(|held| held.ingredient.chars().count()).max().unwrap_or(0);
     if !known.ingredients.is_empty() {
@@ -182,7 +190,7 @@ fn of_known(known: &Known) -> Vec<String> {
         lines.push("not in its key:".to_owned());
     }
     for beside in &known.not_in_key {
-        let said = wrap(&printable(&format!("{}: {}", beside.what, beside.because)), WIDTH - 10);
+        let said = wrap(&printable(&format!("{}: {}", beside.what, beside.because)), columns - 10);
         lines.extend(said.iter().enumerate().map(|(at, said)| format!("  {}{said}", if at > 0 { "  " } else { "" })));
     }
     for probe in &known.probes {
@@ -198,7 +206,7 @@ fn of_known(known: &Known) -> Vec<String> {
 
 /// An explanation in one line a step, each action once.
 #[must_use]
-pub fn short(said: &Explanation) -> String {
+pub fn short(said: &Explanation, width: usize) -> String {
     let mut text = String::new();
     for section in sections(said) {
         for step in section.steps {
@@ -214,7 +222,7 @@ pub fn short(said: &Explanation) -> String {
                 _ => step.shared_with.as_ref().map(|with| format!("as {with}")).unwrap_or_default(),
             };
             let head = format!("{} {}", section.point, step.step);
-            text.push_str(cut(format!("{}  {}  {why}", head.trim_start(), step.state).trim_end(), WIDTH).as_str());
+            text.push_str(cut(format!("{}  {}  {why}", head.trim_start(), step.state).trim_end(), width).as_str());
             text.push('\n');
         }
     }
@@ -242,11 +250,10 @@ fn summary(said: &Explanation, sections: &[Section<'_>]) -> String {
         ""
     };
     format!(
-        "\n{}, {}: {count} of {} steps {done}{then}\n{}",
+        "\n{}, {}: {count} of {} steps {done}{then}\n",
         plural(said.roots, "root"),
         plural(said.consequences, "consequence"),
-        steps.len(),
-        said.comes_to
+        steps.len()
     )
 }
 
