@@ -281,6 +281,12 @@ impl Ledger {
 /// Whether an attempt without a process ended before an agent could begin. Not so sure of a cause that may also be met when it
 /// had ended: then nothing is known of what it used.
 fn never_began(ended: &Ended) -> bool {
-    let causes = [Cause::NotStarted, Cause::CommitMissing, Cause::EnvironmentFailed, Cause::CredentialsExpired];
+    let causes = [
+        Cause::NotStarted,
+        Cause::CommitMissing,
+        Cause::EnvironmentFailed,
+        Cause::CredentialsExpired,
+        Cause::SecretMissing,
+    ];
     ended.outcome.failure().is_some_and(|failure| causes.contains(&failure.cause))
 }
