@@ -590,7 +590,7 @@ fn what_a_run_could_not_read_is_spent_for_its_own_budget_too() {
     usage(&flow, "one", &script.to_string());
     flow.add("budget (usd)1.50");
     let ran = flow.run_with(&["--only", "pkg/{one}/tidy/*"]);
-    ran.exits(3).says("budget: $1.00 of `budget` $1.50 are spent");
+    ran.exits(3).says("spent $1.00; an attempt of tidy may cost $1.00");
     assert_eq!(begun(&flow), 1);
 }
 
@@ -620,7 +620,7 @@ fn an_agent_of_a_dead_run_is_on_the_ledger_before_anybody_reads_it_and_when_nobo
 #[test]
 fn nobody_waits_for_a_run_that_died() {
     let flow = died_after_its_agent("budget (usd)1.50");
-    flow.run_with(&["--only", "pkg/{two}/tidy/1"]).exits(3).says("$1.00 of `budget` $1.50 are spent");
+    flow.run_with(&["--only", "pkg/{two}/tidy/1"]).exits(3).says("spent $1.00; an attempt of tidy may cost $1.00");
     assert_eq!(begun(&flow), 1);
     // What is paid for is read all the same.
     flow.run_with(&["--only", "pkg/{one}/tidy/1"]).settles();
