@@ -55,10 +55,11 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: &AgentAsk) -> Draft<'a> {
 
 /// Runs the agent.
 pub async fn run(context: &Context, repo: usize, ask: &AgentAsk, inputs: &Inputs, place: &Place) -> Done {
-    match attempt(context, repo, ask, inputs, place).await {
-        Ok(done) => done,
-        Err(failure) => Done::failed(failure),
-    }
+    let secrets = match context.secrets(&ask.env.secrets).await {
+        Ok(secrets) => secrets,
+        Err(failure) => return Done::no_agent_began(failure),
+    };
+    attempt(context, repo, ask, inputs, place, &secrets).await
 }
 
 /// Reads what an agent of a run that died had finished: its process ended by itself, and its supervisor wrote how.
@@ -70,13 +71,9 @@ pub async fn adopt(
     place: &Place,
     end: &process::End,
 ) -> Done {
-    let secrets = match context.secrets(&ask.env.secrets).await {
-        Ok(secrets) => secrets,
-        Err(failure) => return Done::failed(failure),
-    };
-    match read(context, repo, ask, inputs, place, &secrets, end) {
-        Ok(done) => done,
-        Err(failure) => Done::failed(failure),
+    match context.secrets(&ask.env.secrets).await {
+        Ok(secrets) => read(context, repo, ask, inputs, place, &secrets, end),
+        Err(failure) => Done::unread(failure),
     }
 }
 
@@ -86,19 +83,16 @@ async fn attempt(
     ask: &AgentAsk,
     inputs: &Inputs,
     place: &Place,
-) -> Result<Done, Failure> {
-    let secrets = match context.secrets(&ask.env.secrets).await {
-        Ok(secrets) => secrets,
-        Err(failure) => return Ok(Done::no_agent_began(failure)),
-    };
+    secrets: &[Secret],
+) -> Done {
     let private = Private::default();
     let ready = match context.changed_tool(&ask.tools) {
         Some(failure) => Err(failure),
-        None => tokio::task::block_in_place(|| prepare(context, repo, ask, inputs, place, &secrets, &private)),
+        None => tokio::task::block_in_place(|| prepare(context, repo, ask, inputs, place, secrets, &private)),
     };
     let Prepared { argv, stdin, setup, leak } = match ready {
         Ok(ready) => ready,
-        Err(failure) => return Ok(Done::no_agent_began(failure)),
+        Err(failure) => return Done::no_agent_began(failure),
     };
     let end = context
         .supervised(
@@ -107,7 +101,7 @@ async fn attempt(
                 argv,
                 env: &ask.env,
                 extra: committer(),
-                secrets: &secrets,
+                secrets,
                 stdin,
                 cwd: place.dir.join("work"),
                 label: "agent".into(),
@@ -121,30 +115,31 @@ async fn attempt(
         .await;
     drop(private);
     let changed = context.changed_tool(&ask.tools);
-    let done: Result<Done, Failure> = tokio::task::block_in_place(|| match end {
+    let mut done = tokio::task::block_in_place(|| match end {
         Ok(end) => {
-            let mut done = read(context, repo, ask, inputs, place, &secrets, &end)?;
+            let mut done = read(context, repo, ask, inputs, place, secrets, &end);
             if let Some(failure) = changed {
                 // Paid for all the same.
                 done.outcome = Outcome::Failed(failure);
                 done.outputs.clear();
+                done.unread = None;
             }
-            Ok(done)
+            done
         }
         // What it had spent is known though nobody saw its end.
         Err(failure) => {
             let exit = Exit::Interrupted { by: By::FlowDied };
             let unseen = ProcessEnd { exit, active_ms: 0, cpu_ms: 0, cut: false, unkept: Vec::new() };
-            let mut done = collect(context, ask, place, &redactor(&secrets), unseen)?;
+            let mut done = collect(context, ask, place, &redactor(secrets), unseen);
             done.process = None;
             done.outcome = Outcome::Failed(failure);
-            Ok(done)
+            done.unread = None;
+            done
         }
     });
-    let mut done = done?;
     done.logs.insert("setup".into(), setup);
     done.notes.extend(leak.map(|leak| format!("{}{leak}", leak::NOTE)));
-    Ok(done)
+    done
 }
 
 /// Who an agent's commits are by: the sealed repository has no user, and git refuses to commit without one.
@@ -294,14 +289,9 @@ fn make_private(places: &[PathBuf]) -> Result<PathBuf, Failure> {
     Err(fault(&refused))
 }
 
-/// Keeps what the agent left and reads it: outcome and usage, by the adapter's table. Takes no tree.
-fn collect(
-    context: &Context,
-    ask: &AgentAsk,
-    place: &Place,
-    redactor: &Redactor,
-    mut end: ProcessEnd,
-) -> Result<Done, Failure> {
+/// Keeps what the agent left and reads it: outcome and usage, by the adapter's table. Takes no tree. What the disk refuses to
+/// keep leaves the attempt unread; what it used is known all the same.
+fn collect(context: &Context, ask: &AgentAsk, place: &Place, redactor: &Redactor, mut end: ProcessEnd) -> Done {
     let mut done = Done::succeeded();
     let limit = ask.limit.unwrap_or(OUTPUT_LIMIT);
     let mut left = Wanted::of(ask).find(&place.dir);
@@ -312,8 +302,9 @@ fn collect(
         left.files.insert(name.into(), context.stream(place, file, limit, redactor));
     }
     for (name, bytes) in &left.files {
-        if let Some(digest) = context.keep(bytes)? {
-            done.logs.insert(name.clone(), digest);
+        match context.keep(bytes) {
+            Ok(digest) => drop(digest.map(|digest| done.logs.insert(name.clone(), digest))),
+            Err(failure) => done.unread = Some(failure),
         }
     }
     end.unkept = left.unkept;
@@ -324,7 +315,7 @@ fn collect(
     done.usage = Some(reading.usage);
     done.process = Some(end);
     done.read_by = Some(ask.reading.digest());
-    Ok(done)
+    done
 }
 
 fn read(
@@ -335,11 +326,11 @@ fn read(
     place: &Place,
     secrets: &[Secret],
     end: &process::End,
-) -> Result<Done, Failure> {
+) -> Done {
     let redactor = redactor(secrets);
     let (active_ms, cpu_ms) = (end.wall_ms, end.cpu_ms);
     let process = ProcessEnd { exit: end.exit.clone(), active_ms, cpu_ms, cut: end.truncated, unkept: Vec::new() };
-    let mut done = collect(context, ask, place, &redactor, process)?;
+    let mut done = collect(context, ask, place, &redactor, process);
     if end.killed_descendants > 0 {
         done.notes.push(format!("{} processes that it left behind were killed", end.killed_descendants));
     }
@@ -356,13 +347,22 @@ fn read(
         done.limits.insert("timeout".into(), LimitUse { limit, used: end.wall_ms, met });
     }
     // Also of an end that does not settle: a later table may read it otherwise, and then the tree is there.
-    if !matches!(end.exit, Exit::NotStarted { .. } | Exit::Interrupted { .. }) {
-        take(context, repo, inputs, place, &redactor, &mut done)?;
+    if matches!(end.exit, Exit::NotStarted { .. } | Exit::Interrupted { .. }) {
+        // Nobody adopts what was stopped: its figures are put down now, as those that no table reads anew.
+        if let Some(failure) = done.unread.take() {
+            done.notes.push(format!("what it said was not kept: {}", failure.evidence.as_str()));
+            done.process = None;
+        }
+    } else if let Err(failure) = take(context, repo, inputs, place, &redactor, &mut done) {
+        done.unread = Some(failure);
     }
-    Ok(done)
+    done
 }
 
 /// Takes the work tree. What is wrong with it speaks for the attempt only if the attempt speaks for its action.
+///
+/// # Errors
+/// If the repository or the store cannot be used, of which the agent is innocent: another time it may be done.
 fn take(
     context: &Context,
     repo: usize,
@@ -392,9 +392,9 @@ fn take(
             let (cause, what) = match &error {
                 TakeError::Secret { path } => (Cause::HoldsSecret, format!("the value of a secret is in {path}")),
                 TakeError::TooMuch { .. } => (Cause::OverLimit, error.to_string()),
-                TakeError::Git(_) | TakeError::Io { .. } | TakeError::Blobs { .. } => {
-                    (Cause::HarnessFault, error.to_string())
-                }
+                TakeError::Git(_) => return Err(Failure::new(Cause::CheckoutFailed, &error.to_string())),
+                TakeError::Blobs { .. } => return Err(fault(&error.to_string())),
+                TakeError::Io { .. } => (Cause::HarnessFault, error.to_string()),
                 _ => (Cause::BadTree, error.to_string()),
             };
             let what = String::from_utf8_lossy(&redactor.clean(what.as_bytes())).into_owned();
