@@ -9,6 +9,7 @@ use crate::units::Span;
 
 pub mod act;
 mod begin;
+mod beside;
 pub mod check;
 pub mod closing;
 pub mod completions;
