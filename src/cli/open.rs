@@ -192,8 +192,11 @@ fn store_from(folder: &Path, places: &Places) -> PathBuf {
     real(&project.join("cache"))
 }
 
-/// A path without `..` and links, as far as it is there: agents are told paths below it, and not all of them take others.
+/// A path without `..`, as far as it is there: agents are told paths below it, and not all of them take such.
 fn real(path: &Path) -> PathBuf {
+    if !path.components().any(|part| part == std::path::Component::ParentDir) {
+        return path.to_owned();
+    }
     let (mut there, mut rest) = (path.to_owned(), Vec::new());
     loop {
         if let Ok(real) = there.canonicalize() {

@@ -42,6 +42,7 @@ mod steps;
 mod syntax;
 pub mod template;
 mod types;
+mod yaml;
 
 pub use body::{
     AgentBody, Body, ClassifyBody, CommandBody, EnvironmentBody, Hold, Input, InputFrom, Kind, Output, PatchBody, Step,

@@ -242,10 +242,11 @@ fn leaked(context: &Context, ask: &AgentAsk, telling: &Telling, work: &Path) -> 
         return Ok(None);
     }
     let prompt = ask.prompt.map(|prompt| context.get(&prompt)).transpose()?;
-    let in_tree = || telling.in_tree(work).map_err(|error| fault(&format!("{}: {error}", work.display())));
-    let leak = match prompt.and_then(|prompt| telling.in_prompt(&prompt)) {
+    let unread = |error: std::io::Error| fault(&format!("{}: {error}", work.display()));
+    let in_prompt = prompt.map(|prompt| telling.in_prompt(&prompt, work)).transpose().map_err(unread)?.flatten();
+    let leak = match in_prompt {
         Some(leak) => Some(leak),
-        None => in_tree()?,
+        None => telling.in_tree(work).map_err(unread)?,
     };
     match leak {
         Some(leak) if !ask.leaks_recorded => Err(Failure::new(Cause::LeakedAnswer, &leak.to_string())),

@@ -1,6 +1,7 @@
 //! Secrets of steps: read anew at each attempt, and the private folders in which configs hold them.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::hostile;
@@ -37,7 +38,29 @@ impl Context {
     }
 }
 
-/// The secrets that can be told without asking anybody: those read already, those of variables and of files, and what the
+/// What was read in this process. A login that ran out is often complained of with the value that it had.
+static READ: Mutex<Vec<Secret>> = Mutex::new(Vec::new());
+/// How many values are remembered; the oldest are forgotten.
+const REMEMBERED: usize = 64;
+
+fn remember(secret: &Secret) {
+    // Of a thread that panicked, the list is whole all the same.
+    let mut read = READ.lock().unwrap_or_else(PoisonError::into_inner);
+    read.retain(|other| other.expose() != secret.expose());
+    if !secret.too_short() {
+        read.push(Secret::new(secret.name(), secret.expose().to_vec()));
+    }
+    if read.len() > REMEMBERED {
+        read.remove(0);
+    }
+}
+
+fn remembered() -> Vec<Secret> {
+    let read = READ.lock().unwrap_or_else(PoisonError::into_inner);
+    read.iter().map(|secret| Secret::new(secret.name(), secret.expose().to_vec())).collect()
+}
+
+/// The secrets that can be told without asking anybody: those read already, also earlier in this process, those of variables and of files, and what the
 /// variables that every command gets hold under the name of a secret.
 #[must_use]
 pub fn at_hand(machine: &Machine, from: &[SecretFrom], read: &[Secret]) -> Vec<Secret> {
@@ -52,7 +75,7 @@ pub fn at_hand(machine: &Machine, from: &[SecretFrom], read: &[Secret]) -> Vec<S
     let named =
         named.map(|(name, value)| Secret::new(name, value.clone().into_bytes())).filter(|named| !named.too_short());
     let read = read.iter().map(|secret| Secret::new(secret.name(), secret.expose().to_vec()));
-    read.chain(declared).chain(named).filter(|secret| !secret.expose().is_empty()).collect()
+    read.chain(declared).chain(named).chain(remembered()).filter(|secret| !secret.expose().is_empty()).collect()
 }
 
 /// Reads a secret. A command may take so long; `known` are secrets that it may not tell when it complains.
@@ -87,6 +110,7 @@ pub async fn read_secret(
     if std::str::from_utf8(secret.expose()).is_err() || secret.expose().contains(&0) {
         return Err("is no text".into());
     }
+    remember(&secret);
     Ok(secret)
 }
 
@@ -143,4 +167,30 @@ pub fn lacking_secrets(machine: &Machine, env: &EnvAsk) -> Vec<Missing> {
 #[must_use]
 pub fn redactor(secrets: &[Secret]) -> Redactor {
     Redactor::new(secrets)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+    use crate::manifest::{Place, Spanned};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_command_that_complains_with_the_value_that_it_gave_before_does_not_tell_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = "test -e $DIR/given && { echo st.SESSIONVALUE.88776655 ran out >&2; exit 1; }; : > $DIR/given; echo st.SESSIONVALUE.88776655";
+        let secret = SecretFrom {
+            name: Spanned { value: "TOKEN".into(), place: Place { file: 0, offset: 0, len: 0 } },
+            source: SecretSource::Command(["/bin/sh", "-c", script].map(String::from).into()),
+            of_provider: true,
+        };
+        let variables = [("DIR".to_owned(), dir.path().display().to_string())].into();
+        let machine = Machine { flow: PathBuf::new(), host: String::new(), variables };
+        let limit = Duration::from_secs(60);
+        let first = read_secret(&machine, &secret, limit, &[]).await.unwrap();
+        assert_eq!(first.expose(), b"st.SESSIONVALUE.88776655");
+        let known = at_hand(&machine, std::slice::from_ref(&secret), &[]);
+        let why = read_secret(&machine, &secret, limit, &known).await.unwrap_err();
+        assert!(why.contains("[secret TOKEN] ran out"), "{why}");
+    }
 }

@@ -102,19 +102,19 @@ impl Dispatcher {
         done.outcome = Outcome::Failed(failure.log(log));
     }
 
+    /// What cannot go on once an agent of a candidate failed so. A secret of its own says nothing of the provider's lane, which others
+    /// share: there only the candidate is paused.
+    pub(super) fn shuts(&self, candidate: usize, cause: Cause) -> Shuts {
+        let shared = self.traffic.lanes[self.traffic.candidates[candidate].lane].provider.is_some();
+        if cause == Cause::SecretMissing && shared { Shuts::Candidate } else { cause.shuts() }
+    }
+
     /// An agent is no longer under way, and its lane learns nothing from it.
     pub(super) fn leave_silent(&mut self, node: usize) {
         let Some(candidate) = candidate_of(&self.context.plan, node) else { return };
         let lane = self.traffic.candidates[candidate].lane;
         let turn = self.traffic.lanes[lane].lane.end(node, Word::Nothing, Instant::now(), lot());
         self.turned(lane, turn, false);
-    }
-
-    /// What cannot go on once an agent of a candidate failed so. A secret of its own says nothing of the provider's lane, which others
-    /// share: there only the candidate is paused.
-    pub(super) fn shuts(&self, candidate: usize, cause: Cause) -> Shuts {
-        let shared = self.traffic.lanes[self.traffic.candidates[candidate].lane].provider.is_some();
-        if cause == Cause::SecretMissing && shared { Shuts::Candidate } else { cause.shuts() }
     }
 
     /// An agent ended: its lane learns from it.

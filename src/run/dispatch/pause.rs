@@ -60,7 +60,8 @@ impl Dispatcher {
         Some(Paused {
             candidate: self.plan().manifest.pipeline.candidates[candidate].name.value.to_string(),
             cause: trip.cause.name().into(),
-            evidence: trip.evidence.clone(),
+            // It stands within a sentence.
+            evidence: trip.evidence.trim_end_matches('.').to_owned(),
             remedy: remedy(trip.cause).into(),
             waiting: one.left,
         })
