@@ -144,6 +144,9 @@ pub async fn execute(work: Work) -> Done {
     };
     // What a finished agent left stays until it can be read: it is paid for.
     if done.unread.is_none() {
+        if left.finished.is_some() {
+            remove_private(&context.machine, place.attempt.as_str());
+        }
         tokio::task::block_in_place(|| discard(&context.store, &place.dir));
     }
     done

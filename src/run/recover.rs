@@ -18,7 +18,7 @@ use crate::process;
 use crate::run::execute::{alive, discard, finished_agent, place_of};
 use crate::step::context::Machine;
 use crate::step::leavings::spent;
-use crate::step::secrets::remove_private;
+use crate::step::secrets::{remove_private, remove_private_configs};
 use crate::store::{Index, RecordWriter, Store, StoreError};
 
 /// How long orphans may take to die.
@@ -79,7 +79,7 @@ pub fn recover(
         }
         if finished_agent(store, &started).is_some() {
             recovered.finished += 1;
-            remove_private(machine, started.attempt.as_str());
+            remove_private_configs(machine, started.attempt.as_str());
             continue;
         }
         recovered.killed += process::kill_marked(started.attempt.as_str(), ORPHANS, true).unwrap_or(0);

@@ -23,7 +23,7 @@ use crate::step::done::{Done, Inputs};
 use crate::step::leak::{self, Leak, Telling};
 use crate::step::leavings::Wanted;
 use crate::step::processes::Command;
-use crate::step::secrets::{private_places, redactor};
+use crate::step::secrets::{Aside, make_private, private_places, redactor};
 use crate::step::setup;
 use crate::units::human_size;
 
@@ -72,7 +72,11 @@ pub async fn adopt(
     end: &process::End,
 ) -> Done {
     match context.secrets(&ask.env.secrets).await {
-        Ok(secrets) => read(context, repo, ask, inputs, place, &secrets, end),
+        Ok(mut secrets) => {
+            // Those that it had may have been renewed since, and what it left holds the old ones.
+            secrets.extend(Aside::of(&context.machine, place.attempt.as_str()));
+            read(context, repo, ask, inputs, place, &secrets, end)
+        }
         Err(failure) => Done::unread(failure),
     }
 }
@@ -94,6 +98,10 @@ async fn attempt(
         Ok(ready) => ready,
         Err(failure) => return Done::no_agent_began(failure),
     };
+    let aside = match Aside::put(&context.machine, place.attempt.as_str(), secrets) {
+        Ok(aside) => aside,
+        Err(why) => return Done::no_agent_began(fault(&format!("no private place for the secrets: {why}"))),
+    };
     let end = context
         .supervised(
             place,
@@ -108,6 +116,7 @@ async fn attempt(
                 timeout: ask.timeout,
                 limit: ask.limit.unwrap_or(OUTPUT_LIMIT),
                 private: private.0.get().cloned(),
+                aside: aside.folder(),
                 group: true,
                 durable: true,
             },
@@ -137,6 +146,9 @@ async fn attempt(
             done
         }
     });
+    if done.unread.is_some() {
+        aside.leave();
+    }
     done.logs.insert("setup".into(), setup);
     done.notes.extend(leak.map(|leak| format!("{}{leak}", leak::NOTE)));
     done
@@ -269,25 +281,13 @@ fn place_config(
     if text.contains("{secret.") {
         let refused = |error| Failure::new(Cause::AgentConfig, &format!("{}: {error}", Path::new(&name).display()));
         text = fill_config(&text, source, secrets).map_err(refused)?;
-        dir = make_private(&private_places(&context.machine, place.attempt.as_str()))?;
+        let places = private_places(&context.machine, place.attempt.as_str());
+        dir = make_private(&places).map_err(|why| fault(&format!("no private place for the config: {why}")))?;
         let _ = private.0.set(dir.clone());
     }
     let path = dir.join(name);
     std::fs::write(&path, text).map_err(|error| fault(&format!("{}: {error}", path.display())))?;
     Ok(path)
-}
-
-/// Makes the first of some folders that can be made, readable for this user alone from its first moment on. It must be new:
-/// somebody else could have put one there and wait for what is written.
-fn make_private(places: &[PathBuf]) -> Result<PathBuf, Failure> {
-    let mut refused = String::new();
-    for dir in places {
-        match std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).create(dir) {
-            Ok(()) => return Ok(dir.clone()),
-            Err(error) => refused = format!("no private place for the config: {}: {error}", dir.display()),
-        }
-    }
-    Err(fault(&refused))
 }
 
 /// Keeps what the agent left and reads it: outcome and usage, by the adapter's table. Takes no tree. What the disk refuses to

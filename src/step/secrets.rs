@@ -122,11 +122,92 @@ pub fn private_places(machine: &Machine, attempt: &str) -> Vec<PathBuf> {
     roots.into_iter().chain([PathBuf::from("/dev/shm")]).map(|root| root.join(format!("flow-{attempt}"))).collect()
 }
 
-/// Removes the private copies of an attempt that is over.
+/// Removes the private copies of an attempt that is over, and its secrets aside.
 pub fn remove_private(machine: &Machine, attempt: &str) {
+    remove_private_configs(machine, attempt);
+    remove_private_configs(machine, &aside(attempt));
+}
+
+/// Removes the private copies of an attempt whose process is over and that is still to be read.
+pub fn remove_private_configs(machine: &Machine, attempt: &str) {
     for dir in private_places(machine, attempt) {
         // Only its owner could have made it; what somebody else put there under this name stays theirs.
         let _ = hostile::remove_all(&dir);
+    }
+}
+
+/// Makes the first of some folders that can be made, readable for this user alone from its first moment on. It must be new:
+/// somebody else could have put one there and wait for what is written.
+///
+/// # Errors
+/// Which of them cannot be made, and why.
+pub fn make_private(places: &[PathBuf]) -> Result<PathBuf, String> {
+    let mut refused = String::new();
+    for dir in places {
+        match std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).create(dir) {
+            Ok(()) => return Ok(dir.clone()),
+            Err(error) => refused = format!("{}: {error}", dir.display()),
+        }
+    }
+    Err(refused)
+}
+
+/// The secrets of an attempt that is under way, in memory and outside the store. If its run dies, another takes them out of what it
+/// left: by then they may be others. Gone when this is dropped.
+pub struct Aside(Option<PathBuf>);
+
+/// The file in a folder aside.
+const ASIDE: &str = "secrets.json";
+
+fn aside(attempt: &str) -> String {
+    format!("{attempt}.secrets")
+}
+
+impl Aside {
+    /// Puts secrets aside.
+    ///
+    /// # Errors
+    /// If there is no place for them.
+    pub fn put(machine: &Machine, attempt: &str, secrets: &[Secret]) -> Result<Self, String> {
+        if secrets.is_empty() {
+            return Ok(Self(None));
+        }
+        let dir = make_private(&private_places(machine, &aside(attempt)))?;
+        let put = Self(Some(dir.clone()));
+        let values: Vec<_> =
+            secrets.iter().map(|secret| (secret.name(), String::from_utf8_lossy(secret.expose()))).collect();
+        let text = serde_json::to_vec(&values).map_err(|error| error.to_string())?;
+        std::fs::write(dir.join(ASIDE), text).map_err(|error| format!("{}: {error}", dir.display()))?;
+        Ok(put)
+    }
+
+    /// The folder that they are in, if there are any.
+    #[must_use]
+    pub fn folder(&self) -> Option<PathBuf> {
+        self.0.clone()
+    }
+
+    /// Leaves them there for whoever reads what the attempt left.
+    pub fn leave(mut self) {
+        self.0 = None;
+    }
+
+    /// What was put aside for an attempt; nothing after the machine was started anew.
+    #[must_use]
+    pub fn of(machine: &Machine, attempt: &str) -> Vec<Secret> {
+        let read = |dir: PathBuf| hostile::read_below(&dir, Path::new(ASIDE), LARGEST_SECRET * 64).ok().flatten();
+        let found = private_places(machine, &aside(attempt)).into_iter().find_map(read);
+        let values: Vec<(String, String)> =
+            found.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        values.into_iter().map(|(name, value)| Secret::new(name, value.into_bytes())).collect()
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        if let Some(dir) = &self.0 {
+            let _ = hostile::remove_all(dir);
+        }
     }
 }
 
