@@ -6,18 +6,22 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::cli::Places;
+use crate::cli::confirm::asks;
 use crate::cli::fault::Fault;
 use crate::cli::open::Opened;
 use crate::cli::output;
 use crate::cli::select::{self, Selection};
 use crate::report::jobs;
-use crate::why::{self, forecast::forecast};
+use crate::text::wrap;
+use crate::why::causes::causes;
+use crate::why::{self, forecast::forecast_with};
 
 /// Arguments of `flow plan`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   flow plan pipelines/quickstart.kdl          what would run, grouped by why
+  flow plan m.kdl --explain                   what each cause would cost
   flow plan m.kdl --commit 9f47610d --all     every action of one commit
   flow plan m.kdl --json                      for programs")]
 pub struct PlanArgs {
@@ -27,6 +31,12 @@ pub struct PlanArgs {
     places: Places,
     #[command(flatten)]
     selection: Selection,
+    /// As if `flow run` were told to try these jobs again though their attempts are used up: what it would cost
+    #[arg(long, value_name = "JOB-GLOB", value_parser = select::not_empty)]
+    retry: Vec<String>,
+    /// Group by cause: what each sets going, for how much and how long
+    #[arg(long, conflicts_with = "all")]
+    explain: bool,
     /// List every action, also those that would be served
     #[arg(long)]
     all: bool,
@@ -44,13 +54,39 @@ pub async fn plan(args: PlanArgs) -> Result<ExitCode, Fault> {
     let last_class = jobs::last_classes(opened.plan(), &opened.index);
     let selected = select::wanted(opened.plan(), &args.selection, &|job| last_class.get(&job).cloned())?;
     let wanted = selected.nodes;
-    let lacking = opened.lacking_secrets(&wanted);
-    let forecasts = forecast(opened.plan(), &opened.store, &opened.index, &wanted);
+    let mut lacking = opened.lacking_secrets(&wanted);
+    lacking.extend(opened.lacking_devices(&wanted));
+    let retried = select::retried(opened.plan(), &selected.jobs, &args.retry)?;
+    let forecasts = forecast_with(opened.plan(), &opened.store, &opened.index, &wanted, &retried);
     let estimate = opened.estimate(&forecasts)?;
+    let asks = asks(&opened.plan().manifest.pipeline, &estimate);
+    let causes = match args.explain {
+        true => Some(causes(opened.plan(), &forecasts, &opened.estimator()?)),
+        false => None,
+    };
     if args.json {
-        output::json(&why::plan::json(opened.plan(), &forecasts, &lacking, &estimate))?;
+        let mut document = why::plan::json(opened.plan(), &forecasts, &lacking, &estimate);
+        document["asks"] = asks.into();
+        if let Some(causes) = causes {
+            document["causes"] = serde_json::json!(causes);
+        }
+        output::json(&document)?;
+    } else if let Some(causes) = causes {
+        let none = if causes.is_empty() {
+            "nothing would be executed
+"
+        } else {
+            ""
+        };
+        output::data(format!("{}{none}{}", why::causes::text(&causes), estimate.text()))?;
     } else {
         output::data(why::plan::text(opened.plan(), &forecasts, &lacking, &estimate, args.all))?;
+        if let Some(asks) = asks {
+            output::data(format!(
+                "{}\n",
+                wrap(&format!("`flow run` asks first, or wants --yes: {asks}"), 80).join("\n    ")
+            ))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

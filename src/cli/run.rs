@@ -26,11 +26,12 @@ use crate::run::decide::{Again, remakes};
 use crate::run::dispatch::{Dispatcher, Observer, Options, Order, Parts};
 use crate::run::journal::Journal;
 use crate::run::leases::Leases;
+use crate::run::recheck;
 use crate::run::recover::recover;
 use crate::step::Context;
 use crate::store::Index;
-use crate::text::{counted, harmless};
-use crate::units::Span;
+use crate::text::{counted, harmless, shell};
+use crate::units::{Percent, Span};
 
 /// Arguments of `flow run`.
 #[derive(Debug, Args)]
@@ -42,6 +43,7 @@ Examples:
                                         one candidate; of tests only the gate
   flow run m.kdl --class AGENT_TIMEOUT  jobs whose last class was this
   flow run m.kdl --retry '*/hasty/*'    what had used up its attempts
+  flow run m.kdl --recheck 1%           some of what is served again, to compare
   flow run m.kdl --wait=8h              stay if a login expires, go on after it
   flow run m.kdl --json | jq -r .event  events for programs, no table
 
@@ -53,7 +55,8 @@ Exit codes:
   0    all jobs are settled
   2    usage, flaws of the manifest, or something lacks here: nothing ran
   3    jobs are left unsettled (a lane is closed, a candidate paused, attempts
-       used up), or the store cannot be used
+       used up), the store cannot be used, or an action came out otherwise
+       than before (NONDETERMINISTIC)
   130  interrupted")]
 pub struct RunArgs {
     /// The manifest
@@ -70,6 +73,12 @@ pub struct RunArgs {
     /// Try again what has used up its attempts, for jobs that match a glob
     #[arg(long, value_name = "JOB-GLOB", value_parser = select::not_empty)]
     pub retry: Vec<String>,
+    /// Execute a share of what is served again, such as `1%`, to see whether it comes out the same: never agents or tests
+    #[arg(long, value_name = "SHARE")]
+    pub recheck: Option<Percent>,
+    /// What draws that share [default: the run's name, so that each run draws others]
+    #[arg(long, value_name = "TEXT", requires = "recheck")]
+    seed: Option<String>,
     /// Stay while agents wait for a closed lane, and go on when it opens [default: as long as it takes]
     #[arg(long, value_name = "SPAN", num_args = 0..=1, require_equals = true)]
     pub wait: Option<Option<Span>>,
@@ -110,32 +119,21 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
     let Selected { jobs: about, nodes: wanted } = selected;
     let retry = select::globs(&args.retry)?;
     let options = hints::options(&args);
-    let secrets = opened.lacking_secrets(&wanted);
+    let mut lacking = opened.lacking_secrets(&wanted);
+    lacking.extend(opened.lacking_devices(&wanted));
     let fatal: Vec<&Missing> = (0..opened.plan().nodes.len())
         .filter(|node| wanted[*node])
         .flat_map(|node| &opened.plan().nodes[node].missing)
         .filter(|missing| missing.fatal)
-        .chain(&secrets)
+        .chain(&lacking)
         .collect();
     if let Some(fault) = lacks(&opened.plan().manifest, &fatal) {
         return Err(fault);
     }
-    let mut retried = vec![false; opened.plan().nodes.len()];
+    let retried = select::retried(opened.plan(), &about, &args.retry)?;
     let mut standings = None;
     for (glob, text) in retry.iter().zip(&args.retry) {
         let meant = || about.iter().map(|job| &opened.plan().jobs[*job]).filter(|job| glob.is_match(job.id.as_str()));
-        if meant().next().is_none() {
-            let example = about.first().map_or("", |job| opened.plan().jobs[*job].id.as_str());
-            let message = format!("--retry {text}: no job of this run matches");
-            return Err(Fault::hint(
-                2,
-                message,
-                format!("it is about {}, such as {example}", counted(about.len(), "job")),
-            ));
-        }
-        for node in meant().flat_map(|job| &job.nodes) {
-            retried[*node] = true;
-        }
         let stands = standings.get_or_insert_with(|| standing(opened.plan(), &opened.store, &opened.index, &wanted));
         let over = |node: &usize| stands.ends[*node].is_over() && !stands.ends[*node].is_open();
         if meant().flat_map(|job| &job.nodes).all(|node| over(node) && !stands.over_limit.contains(node)) {
@@ -165,7 +163,16 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
     }
     index.own(&run);
     let remake = remakes(&prepared.plan, &store, &index, &wanted);
-    let again: Vec<Again> = remake.into_iter().zip(retried).map(|(remake, retry)| Again { retry, remake }).collect();
+    let again = remake.into_iter().zip(retried).map(|(remake, retry)| Again { retry, remake, recheck: false });
+    let mut again: Vec<Again> = again.collect();
+    if let Some(share) = args.recheck {
+        let seed = args.seed.as_deref().unwrap_or(run.as_str());
+        let drawn = recheck::sample(&prepared.plan, &store, &index, &wanted, share, seed);
+        let count = drawn.iter().filter(|drawn| **drawn).count();
+        let what = format!("{} executed again to see whether they come out the same", counted(count, "served action"));
+        output::say(&format!("note: {what} (--seed {})", shell([seed.to_owned()])));
+        again.iter_mut().zip(drawn).for_each(|(again, drawn)| again.recheck = drawn && !again.remake && !again.retry);
+    }
     crate::run::journal::write_plan(&store.root, &run, &prepared.plan, &path, options.clone(), &wanted);
     let plan = Arc::new(prepared.plan);
     let context = Arc::new(Context { plan: plan.clone(), store: store.clone(), machine, sources: prepared.sources });
@@ -232,6 +239,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
         }
         output::data(table::summary(&results, Some(&report.finished), width))?;
         closing::waits(&report.finished, width);
+        closing::disagreements(&report.finished, width);
         if !args.quiet || results.iter().any(|result| result.open) {
             closing::next_steps(&results, &path, &args.places, &options);
         }

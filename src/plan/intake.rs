@@ -2,11 +2,11 @@
 //! the next one.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::digest::Digest;
+use crate::hostile::open_regular;
 
 /// Files larger than this are refused: the manifest's files are scripts, prompts and patches.
 const LARGEST: u64 = 256 * 1024 * 1024;
@@ -56,10 +56,7 @@ impl Intake {
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let file = File::open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-    }
+    let file = open_regular(path)?;
     let mut bytes = Vec::new();
     file.take(LARGEST + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LARGEST {

@@ -23,6 +23,8 @@ pub(super) struct Process {
     pub(super) alive: bool,
     /// Whether it is about to end. Its memory, and with it its environment, goes early on that way; its devices go later.
     pub(super) exiting: bool,
+    /// Whether a signal stopped it: it does nothing until another lets it go on.
+    pub(super) stopped: bool,
 }
 
 impl Process {
@@ -46,7 +48,8 @@ impl Process {
         let threads: u32 = fields.nth(10)?.parse().ok()?;
         let start = fields.nth(1)?.parse().ok()?;
         let alive = !matches!(state, "Z" | "X" | "x") || threads > 1;
-        Some(Self { pid, parent, group, start, alive, exiting: flags & PF_EXITING != 0 })
+        let stopped = matches!(state, "T" | "t");
+        Some(Self { pid, parent, group, start, alive, exiting: flags & PF_EXITING != 0, stopped })
     }
 
     /// Whether this very process is still alive.
@@ -117,7 +120,10 @@ mod tests {
     fn names_with_brackets_do_not_confuse() {
         let line = b"7 (a) b (c)) S 3 5 5 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 4242 1 2 3";
         let process = Process::parse(7, line).unwrap();
-        assert_eq!(process, Process { pid: 7, parent: 3, group: 5, start: 4242, alive: true, exiting: false });
+        assert_eq!(
+            process,
+            Process { pid: 7, parent: 3, group: 5, start: 4242, alive: true, exiting: false, stopped: false }
+        );
         let line = |threads| format!("7 (a) Z 3 5 5 0 -1 4194308 0 0 0 0 0 0 0 0 20 0 {threads} 0 4242 1 2 3");
         for (threads, alive) in [(1, false), (2, true)] {
             let process = Process::parse(7, line(threads).as_bytes()).unwrap();
@@ -128,7 +134,7 @@ mod tests {
 
     #[test]
     fn descendants_are_transitive_and_spare_the_exception() {
-        let p = |pid, parent, alive| Process { pid, parent, group: 1, start: 0, alive, exiting: false };
+        let p = |pid, parent, alive| Process { pid, parent, group: 1, start: 0, alive, exiting: false, stopped: false };
         let table = [p(2, 1, true), p(3, 2, false), p(4, 3, true), p(5, 2, true), p(6, 5, true), p(7, 1, true)];
         let mut pids: Vec<_> = descendants(&table, &[2], Some(5)).iter().map(|p| p.pid).collect();
         pids.sort_unstable();

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::attempt::{Ended, Started};
+use crate::event::Disagreement;
 use crate::key::ActionKey;
 use crate::ledger::{Entry, Rates, usage_of};
 use crate::measure::metric::{Better, Kind as MetricKind, MetricSpec};
@@ -26,6 +27,7 @@ use crate::run::journal::{PlanFile, read_plan};
 use crate::step::End;
 use crate::store::{Index, RunLock, Store, StoreError};
 use crate::text;
+use crate::why::explain::disagree;
 
 /// How many of the newest runs may be at work.
 const RUNS: usize = 8;
@@ -75,6 +77,9 @@ pub struct StepDetail {
     pub key: Option<ActionKey>,
     /// All attempts, the oldest first.
     pub attempts: Vec<AttemptDetail>,
+    /// The attempts of its key that came out otherwise than the one that speaks for it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub disagreements: Vec<Disagreement>,
     /// Attempts that began and have not ended.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub under_way: Vec<Started>,
@@ -218,8 +223,11 @@ fn step(
     let axes = &plan.nodes[node].axes;
     let twin = |other: &usize| *other != node && plan.kind(*other).word() == kind && plan.nodes[*other].axes == *axes;
     let alone = !plan.jobs[job].nodes.iter().any(twin);
+    // A job of the same name may be another pipeline's on this store: what it came to is not this one's.
+    let of = |pipeline: Option<&str>| pipeline.is_none_or(|other| other == plan.manifest.pipeline.name.value.as_str());
     for other in index.nearest_candidates(kind, axes).into_iter().filter(|other| Some(*other) != key) {
-        for attempt in index.attempts(&other)?.into_iter().filter(|ended| alone || ended.step == name) {
+        let own = |ended: &Arc<Ended>| (alone || ended.step == name) && of(ended.pipeline.as_deref());
+        for attempt in index.attempts(&other)?.into_iter().filter(own) {
             let today = store.today_of_any(&attempt, plan.tables(node));
             note(&attempt, &today);
             all.push((false, today));
@@ -248,14 +256,16 @@ fn step(
     let attempts = attempts.collect();
     let mut under_way = Vec::new();
     for started in index.unfinished()? {
-        if started.kind == kind && started.axes == *axes && started.step == name {
+        let own = of(started.pipeline.as_deref());
+        if own && started.kind == kind && started.axes == *axes && started.step == name {
             if RunLock::is_alive(&store.root, &started.run)? && !matches!(ends[node], End::Settled(_)) {
                 (state, because) = ("running", Some(format!("in run {}", started.run)));
             }
             under_way.push(started);
         }
     }
-    Ok((StepDetail { step: name, kind, state, because, key, attempts, under_way }, entries))
+    let disagreements = key.map(|key| disagree(&key, index)).unwrap_or_default();
+    Ok((StepDetail { step: name, kind, state, because, key, attempts, disagreements, under_way }, entries))
 }
 
 /// How an action stands, why, and its key.

@@ -13,6 +13,7 @@ use crate::report::status::clock;
 use crate::store::Store;
 use crate::text::{harmless, short_digests, shorten, wrap};
 use crate::units::{human_size, human_span};
+use crate::why::text::disagreement;
 
 /// The text of a job. `now` is the time that it is read; the store says how large logs are.
 #[must_use]
@@ -116,6 +117,9 @@ fn tell_step(
     for attempt in &step.attempts {
         tell_attempt(text, attempt, several, now, width);
     }
+    for said in &step.disagreements {
+        text.push_str(&format!("  {}\n", wrap(&disagreement(said), width - 4).join("\n    ")));
+    }
     for started in &step.under_way {
         text.push_str(&format!("  began {}  {}\n", clock(started.at, now), started.attempt));
     }
@@ -128,7 +132,10 @@ fn tell_step(
         text.push_str(&format!("  {}\n", wrap(&format!("left: {}", left.join(", ")), width - 4).join("\n    ")));
     }
     for line in given::lines(&chosen.ended, store) {
-        text.push_str(&format!("  {}\n", shorten(&line, width - 2)));
+        // What a configuration means may lie in how its lines are set in.
+        let indent = line.len() - line.trim_start_matches(' ').len();
+        let indent = &line[..indent.min(width / 2)];
+        text.push_str(&format!("  {indent}{}\n", shorten(&line, width - 2 - indent.len())));
     }
     for note in &chosen.ended.notes {
         text.push_str(&format!("  {}\n", wrap(&format!("note: {note}"), width - 4).join("\n    ")));

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
 use crate::digest::Digest;
 use crate::git::{self, Mirror, Source};
 use crate::key::Value;
@@ -114,14 +117,14 @@ fn commits(
             let source = &sources[repo_index];
             let opened = mirror.get_or_insert_with(|| open(source, &repo.source.place, store, wishes, notices));
             let mut fact = match opened {
-                Ok(mirror) => resolve(mirror, &ask, commit.id.place),
+                Ok(mirror) => resolve(mirror, repo.name.value.as_str(), &ask, commit.id.place),
                 Err(missing) => Err(missing.clone()),
             };
             if fact.is_err() && wishes.fetch && !fresh && matches!(source, Source::Url(_)) && opened.is_ok() {
                 // The mirror may be older than the list.
                 fresh = true;
                 if let Ok(newer) = Mirror::prepare(&store.mirrors(), source, FETCH) {
-                    fact = resolve(&newer, &ask, commit.id.place);
+                    fact = resolve(&newer, repo.name.value.as_str(), &ask, commit.id.place);
                     mirror = Some(Ok(newer));
                 }
             }
@@ -176,12 +179,15 @@ fn open(
             Mirror::prepare(&store.mirrors(), source, FETCH)
                 .map_err(|error| missing(format!("the repository {name} cannot be had: {error}")))
         }
-        Ok(None) => Err(missing(format!("the repository {name} is not fetched yet; `flow run` fetches it"))),
+        Ok(None) => Err(Missing {
+            hint: "`flow run` fetches it; a local clone can be given with --repo NAME=PATH".into(),
+            ..missing(format!("the repository {name} is not fetched yet"))
+        }),
         Err(error) => Err(missing(format!("the repository {name} cannot be read: {error}"))),
     }
 }
 
-fn resolve(mirror: &Mirror, ask: &CheckoutAsk, place: Place) -> Result<CommitFact, Missing> {
+fn resolve(mirror: &Mirror, repo: &str, ask: &CheckoutAsk, place: Place) -> Result<CommitFact, Missing> {
     let base = match &ask.base {
         crate::manifest::Base::Parent(n) => git::BaseRule::Parent(*n),
         crate::manifest::Base::Id(id) => git::BaseRule::Commit(id.clone()),
@@ -193,7 +199,8 @@ fn resolve(mirror: &Mirror, ask: &CheckoutAsk, place: Place) -> Result<CommitFac
             subject: resolved.subject,
         }),
         Err(error) => Err(Missing {
-            what: error.to_string(),
+            // Where flow keeps its mirror tells nobody which repository is meant.
+            what: error.to_string().replace(&mirror.path().display().to_string(), &format!("the repository {repo}")),
             hint: "correct the commit's id, fetch it into the repository, or take it off the list".into(),
             place: Some(place),
             fatal: true,
@@ -203,8 +210,39 @@ fn resolve(mirror: &Mirror, ask: &CheckoutAsk, place: Place) -> Result<CommitFac
 
 /// What probes answered, by what they were asked and the stat of whom.
 struct Memory {
-    known: BTreeMap<String, String>,
+    known: BTreeMap<String, Known>,
     changed: bool,
+}
+
+/// An answer, and when it was given.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Known {
+    Dated {
+        answer: String,
+        at: Timestamp,
+    },
+    /// As flow once remembered them.
+    Undated(String),
+}
+
+impl Known {
+    fn now(answer: String) -> Self {
+        Self::Dated { answer, at: Timestamp::now() }
+    }
+
+    fn answer(&self) -> &str {
+        match self {
+            Self::Dated { answer, .. } | Self::Undated(answer) => answer,
+        }
+    }
+
+    fn at(&self) -> Option<Timestamp> {
+        match self {
+            Self::Dated { at, .. } => Some(*at),
+            Self::Undated(_) => None,
+        }
+    }
 }
 
 impl Memory {
@@ -216,6 +254,13 @@ impl Memory {
         let bytes = crate::hostile::read_regular(&Self::path(store), 64 * 1024 * 1024).ok().flatten();
         let known = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
         Self { known, changed: false }
+    }
+
+    fn learn(&mut self, question: String, answer: String) -> Known {
+        let known = Known::now(answer);
+        self.known.insert(question, known.clone());
+        self.changed = true;
+        known
     }
 
     /// Derived: if it cannot be written, probes are asked again next time.
@@ -302,31 +347,29 @@ async fn probe(tool: &Tool, machine: &Machine, memory: &mut Memory, intake: &mut
         let question = format!("{}\n{stat}\n{watched}\n{}", path.display(), asked.join("\n"));
         let question = Digest::of(question.as_bytes()).hex();
         // Asked in the root folder, so that no file of the project's decides which program a shim starts.
-        let identity = match memory.known.get(&question) {
+        let known = match memory.known.get(&question) {
             Some(known) => known.clone(),
             None => {
                 let said = identity(&path, &probes, &machine.variables, Path::new("/")).await;
                 let said =
                     said.map_err(|why| missing(format!("the probe {why}"), "run it by hand, in the folder /"))?;
-                memory.known.insert(question, said.clone());
-                memory.changed = true;
-                said
+                memory.learn(question, said)
             }
         };
-        return Ok(ToolFact { path, identity, stat, probes, source, script });
+        let (identity, asked) = (known.answer().to_owned(), known.at());
+        return Ok(ToolFact { path, identity, asked, stat, probes, source, script });
     }
     let question = Digest::of(format!("{}\n{stat}\nbytes", path.display()).as_bytes()).hex();
-    let digest = match memory.known.get(&question) {
+    let known = match memory.known.get(&question) {
         Some(known) => known.clone(),
         None => {
             let digest = Digest::of_file(&path)
                 .map_err(|error| missing(format!("{} cannot be read: {error}", path.display()), "make it readable"))?;
-            memory.known.insert(question, digest.hex());
-            memory.changed = true;
-            digest.hex()
+            memory.learn(question, digest.hex())
         }
     };
-    Ok(ToolFact { path, identity: format!("sha256:{digest}"), stat, probes, source, script: false })
+    let (identity, asked) = (format!("sha256:{}", known.answer()), known.at());
+    Ok(ToolFact { path, identity, asked, stat, probes, source, script: false })
 }
 
 /// What a tool's source tree is. Its files are read again only if the stat of one of them changed.
@@ -334,11 +377,10 @@ fn source_fact(dir: &Path, memory: &mut Memory, intake: &mut Intake) -> std::io:
     let stat = source_stat(dir)?;
     let question = Digest::of(format!("{}\n{stat}\nsource", dir.display()).as_bytes()).hex();
     let listing = match memory.known.get(&question) {
-        Some(known) => known.clone().into_bytes(),
+        Some(known) => known.answer().as_bytes().to_vec(),
         None => {
             let listing = source_listing(dir)?;
-            memory.known.insert(question, String::from_utf8_lossy(&listing).into_owned());
-            memory.changed = true;
+            memory.learn(question, String::from_utf8_lossy(&listing).into_owned());
             listing
         }
     };
@@ -350,7 +392,7 @@ fn source_fact(dir: &Path, memory: &mut Memory, intake: &mut Intake) -> std::io:
 pub fn is_script(path: &Path) -> bool {
     use std::io::Read;
     let mut first = [0; 2];
-    std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut first)).is_ok() && first == *b"#!"
+    crate::hostile::open_regular(path).and_then(|mut file| file.read_exact(&mut first)).is_ok() && first == *b"#!"
 }
 
 /// Where a program is: a path against the file that says it, a bare name in `PATH`.
@@ -366,10 +408,11 @@ fn find(written: &str, dir: &Path, machine: &Machine) -> Option<PathBuf> {
 
 /// What the slots are, one text a kind (the device that steps are keyed by) and one a GPU slot (its lock's name).
 async fn devices(pipeline: &Pipeline, machine: &Machine) -> BTreeMap<String, Result<String, Missing>> {
-    let timed = pipeline.steps.iter().any(|step| matches!(step.body, Body::Test(_)));
+    let used = |step: &crate::manifest::Step| matches!(step.body, Body::Test(_)) || !step.holds.is_empty();
+    let used = pipeline.steps.iter().any(used);
     let kinds: BTreeSet<&SlotKind> = pipeline.slots.iter().map(|slot| &slot.kind.value).collect();
     let mut devices = BTreeMap::new();
-    for kind in kinds.into_iter().filter(|_| timed) {
+    for kind in kinds.into_iter().filter(|_| used) {
         let fact = if kind.as_str() == "gpu" { gpus(pipeline, machine, &mut devices).await } else { Ok(processor()) };
         devices.insert(kind.to_string(), fact);
     }

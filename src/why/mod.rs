@@ -1,10 +1,14 @@
 //! Why an action would run or did run: forecasts for a plan, explanations of them by comparing key records, and the same of a
 //! run by its journal.
 
+pub mod against;
+pub mod causes;
 pub mod change;
 pub mod estimate;
 pub mod explain;
 pub mod forecast;
+pub mod inside;
+pub mod known;
 pub mod plan;
 pub mod ran;
 pub mod text;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
@@ -10,13 +10,20 @@ use super::again::Next;
 use super::*;
 use crate::run::execute::unread;
 
+/// How long an action may wait for another run before that is said.
+const QUIET: Duration = Duration::from_secs(10);
+
 impl Dispatcher {
     /// Takes what an executor did: the action is over, or tried again.
     pub(super) fn finish(&mut self, finished: Finished) {
         let Finished { node, attempt, adopts, began, pipeline, reserved, mut done, wall, granted, lock } = finished;
         let plan = self.context.plan.clone();
         let Some(key) = self.states.key(node) else { return };
+        let recheck = self.options.again[node].recheck;
+        let earlier = self.earlier(node, &key);
+        // What a recheck makes is compared and goes nowhere.
         if let Ask::Command(ask) = &plan.nodes[node].ask
+            && !recheck
             && done.outcome.failure().is_none()
             && let Err(failure) = command::publish(&self.context, ask, &done.outputs)
         {
@@ -58,16 +65,23 @@ impl Dispatcher {
             purse.release(node);
         }
         self.ask_budget();
-        let settles = ended.outcome.settles();
+        let earlier_speaks = earlier.clone().filter(|_| recheck);
+        let settles = ended.outcome.settles() || earlier_speaks.is_some();
         let next = (!settles).then(|| self.next(node, &ended));
         let event = match &next {
-            None => settled_event(&plan, node, &ended, By::Executed, Vec::new()),
+            None => settled_event(&plan, node, &ended, (By::Executed, Vec::new()), Vec::new()),
             Some(next) => Self::unsettled_event(node, &ended, next),
         };
         let event = self.outbox.hold(Told { event, at: Timestamp::now() });
         self.write(Line::Ended((*ended).clone()), Token::Ended { event, lock });
         self.leave(node, &ended);
         self.observe_attempt(node, &ended, !matches!(next, None | Some(Next::Open(_))));
+        if let Some(earlier) = earlier_speaks {
+            return self.rechecked(node, earlier, &ended);
+        }
+        if let Some(earlier) = earlier {
+            self.compare(node, &earlier, &ended);
+        }
         match next {
             None => {
                 self.records.remove(&node);
@@ -144,8 +158,28 @@ impl Dispatcher {
 
     pub(super) fn ask_again(&mut self) {
         for node in std::mem::take(&mut self.contended) {
+            let since = *self.contends.entry(node).or_insert_with(Instant::now);
+            if since.elapsed() > QUIET {
+                // Far in the future: it is told once.
+                self.contends.insert(node, Instant::now() + Duration::from_secs(u64::from(u32::MAX)));
+                let text = format!("{} waits: {}", self.plan().title(node), self.holder(node));
+                self.tell(Event::Notice { text });
+            }
             self.states.set(node, State::Ready);
             self.make_ready(node);
+        }
+    }
+
+    /// Who has what an action waits for, as far as the records say.
+    fn holder(&self, node: usize) -> String {
+        let key = self.states.key(node);
+        let open = self.index.unfinished().unwrap_or_default();
+        match open.into_iter().find(|started| Some(started.key) == key && started.run != self.run) {
+            Some(started) => format!(
+                "attempt {} of run {} on {} is not over, or what is left of it still holds on",
+                started.attempt, started.run, started.host
+            ),
+            None => "another run has it, or a slot that it needs".to_owned(),
         }
     }
 
@@ -204,10 +238,22 @@ impl Dispatcher {
         let exit = match (&self.broken, self.draining, open) {
             (Some(_), ..) => 3,
             (None, Some(_), _) => 130,
-            (None, None, 0) => 0,
+            (None, None, 0) if self.disagreements.is_empty() => 0,
             (None, None, _) => 3,
         };
         let (lanes, paused) = (self.shut_lanes(), self.pauses());
-        Event::RunFinished { run: self.run.clone(), jobs, actions, classes, open, lanes, paused, exit }
+        let (disagreements, rechecked) = (self.disagreements.clone(), self.rechecked);
+        Event::RunFinished {
+            run: self.run.clone(),
+            jobs,
+            actions,
+            classes,
+            open,
+            lanes,
+            paused,
+            disagreements,
+            rechecked,
+            exit,
+        }
     }
 }
