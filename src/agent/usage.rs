@@ -261,9 +261,9 @@ impl UsageReader {
             let figures = all.into_iter().map(|(_, figures)| figures).collect();
             return Some(Found { figures, refused, calls });
         }
-        let all = all.into_iter().filter(|(_, figures)| !figures.is_empty());
+        let mut all = all.into_iter().filter(|(_, figures)| !figures.is_empty());
         let figures = match (self.take, &self.unique) {
-            (Take::Last, _) => all.last().map(|(_, figures)| figures).into_iter().collect(),
+            (Take::Last, _) => all.next_back().map(|(_, figures)| figures).into_iter().collect(),
             (Take::Sum, None) => all.map(|(_, figures)| figures).collect(),
             (Take::Sum, Some(_)) => {
                 let mut by_key: BTreeMap<String, Figures> = BTreeMap::new();
