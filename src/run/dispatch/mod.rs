@@ -3,6 +3,7 @@
 //! It reads no manifest and runs no process itself. Its truth is the records: a state here is what they and this run's own
 //! attempts imply.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -397,8 +398,8 @@ impl Dispatcher {
             }
             return;
         }
-        if !self.tried.contains_key(&node) {
-            self.tried.insert(node, counted);
+        if let Entry::Vacant(first) = self.tried.entry(node) {
+            first.insert(counted);
             self.remember(node, &key);
         }
         self.records.insert(node, (record, reason));
