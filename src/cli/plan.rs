@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
 
@@ -10,6 +11,7 @@ use crate::cli::fault::Fault;
 use crate::cli::open::Opened;
 use crate::cli::output;
 use crate::cli::select::{self, Selection};
+use crate::cli::versions;
 use crate::report::jobs;
 use crate::why::{self, forecast::forecast};
 
@@ -19,6 +21,8 @@ use crate::why::{self, forecast::forecast};
 Examples:
   flow plan pipelines/quickstart.kdl          what would run, grouped by why
   flow plan m.kdl --commit 9f47610d --all     every action of one commit
+  flow plan m.kdl --at HEAD~3                 as the manifest and its files were
+                                              in a commit; nothing is checked out
   flow plan m.kdl --json                      for programs")]
 pub struct PlanArgs {
     /// The manifest
@@ -27,6 +31,9 @@ pub struct PlanArgs {
     places: Places,
     #[command(flatten)]
     selection: Selection,
+    /// Plan the manifest and its files as they were in a commit: an id, a branch, a tag, HEAD~2
+    #[arg(long, value_name = "REV", value_parser = select::not_empty)]
+    at: Option<String>,
     /// List every action, also those that would be served
     #[arg(long)]
     all: bool,
@@ -40,7 +47,11 @@ pub struct PlanArgs {
 /// # Errors
 /// If it has flaws or the store cannot be used. What the machine lacks is said, and no error.
 pub async fn plan(args: PlanArgs) -> Result<ExitCode, Fault> {
-    let opened = Opened::open(&args.manifest, &args.places, false).await?;
+    let manifest = Arc::new(versions::read(&args.manifest, args.at.as_deref())?);
+    if let Some(commit) = manifest.version.commit() {
+        output::say(&format!("note: as of {}; tools and variables are those of today", versions::called(commit)));
+    }
+    let opened = Opened::with(manifest, &args.manifest, &args.places, false).await?;
     let last_class = jobs::last_classes(opened.plan(), &opened.index);
     let selected = select::wanted(opened.plan(), &args.selection, &|job| last_class.get(&job).cloned())?;
     let wanted = selected.nodes;
@@ -48,7 +59,11 @@ pub async fn plan(args: PlanArgs) -> Result<ExitCode, Fault> {
     let forecasts = forecast(opened.plan(), &opened.store, &opened.index, &wanted);
     let estimate = opened.estimate(&forecasts)?;
     if args.json {
-        output::json(&why::plan::json(opened.plan(), &forecasts, &lacking, &estimate))?;
+        let mut document = why::plan::json(opened.plan(), &forecasts, &lacking, &estimate);
+        if let Some(commit) = opened.plan().manifest.version.commit() {
+            document["at"] = commit.id.as_str().into();
+        }
+        output::json(&document)?;
     } else {
         output::data(why::plan::text(opened.plan(), &forecasts, &lacking, &estimate, args.all))?;
     }

@@ -20,7 +20,7 @@ use crate::plan::Job;
 use crate::report::flips::flips;
 use crate::run::decide::Again;
 use crate::run::dispatch::{Dispatcher, Options, Parts};
-use crate::run::journal::{Journal, write_plan};
+use crate::run::journal::{Journal, git_state, write_plan};
 use crate::run::leases::Leases;
 use crate::step::Context;
 use crate::store::{Index, RecordWriter, RunLock};
@@ -102,7 +102,8 @@ async fn say_anew(opened: Opened, args: &ReclassifyArgs, wanted: Vec<bool>) -> R
         RecordWriter::create(&store.root, &run, store.cas.clone()).map_err(|error| broken(error.to_string()))?;
     let mut index = Index::load(&store.root).map_err(|error| broken(error.to_string()))?;
     index.own(&run);
-    write_plan(&store.root, &run, &prepared.plan, &path, hints::places(&path, &args.places), &wanted);
+    let git = git_state(&prepared.plan, &prepared.intake);
+    write_plan(&store.root, &run, &prepared.plan, &path, hints::places(&path, &args.places), &wanted, git);
     let is_wanted = |job: &Job| job.classify.or(job.nodes.last().copied()).is_some_and(|node| wanted[node]);
     let about = prepared.plan.jobs.iter().enumerate().filter(|(_, job)| is_wanted(job)).map(|(job, _)| job).collect();
     let context =

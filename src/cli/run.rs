@@ -25,12 +25,12 @@ use crate::report::{composite, jobs, table};
 use crate::run::budget::Purse;
 use crate::run::decide::{Again, remakes};
 use crate::run::dispatch::{Dispatcher, Observer, Options, Order, Parts};
-use crate::run::journal::Journal;
+use crate::run::journal::{GitState, Journal, git_state, write_plan};
 use crate::run::leases::Leases;
 use crate::run::recover::recover;
 use crate::step::Context;
 use crate::store::{Index, RecordWriter, RunLock};
-use crate::text::{counted, harmless};
+use crate::text::{counted, harmless, wrap};
 use crate::units::Span;
 
 /// Arguments of `flow run`.
@@ -165,7 +165,9 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
     index.own(&run);
     let remake = remakes(&prepared.plan, &store, &index, &wanted);
     let again: Vec<Again> = remake.into_iter().zip(retried).map(|(remake, retry)| Again { retry, remake }).collect();
-    crate::run::journal::write_plan(&store.root, &run, &prepared.plan, &path, options.clone(), &wanted);
+    let git = git_state(&prepared.plan, &prepared.intake);
+    let uncommitted = git.as_ref().and_then(GitState::warning);
+    write_plan(&store.root, &run, &prepared.plan, &path, options.clone(), &wanted, git);
     let plan = Arc::new(prepared.plan);
     let context = Arc::new(Context { plan: plan.clone(), store: store.clone(), machine, sources: prepared.sources });
     let terms = Options {
@@ -228,6 +230,9 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
         output::data(Spent::of(&ledger, &plan.manifest.pipeline, Some(&run)).text(width))?;
         for warning in several_models_of(&results) {
             output::data(harmless(&format!("{warning}\n")))?;
+        }
+        if let Some(uncommitted) = uncommitted {
+            output::data(format!("{}\n", wrap(&uncommitted, width).join("\n")))?;
         }
         output::data(table::summary(&results, Some(&report.finished), width))?;
         closing::waits(&report.finished, width);

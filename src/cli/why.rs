@@ -1,5 +1,6 @@
 //! `flow why`: what each step of a commit's jobs would do and why, or what a run did with them. Executes nothing.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,14 +12,18 @@ use jiff::Timestamp;
 
 use crate::cli::fault::Fault;
 use crate::cli::open::{self, Opened};
+use crate::cli::versions::{Within, called};
 use crate::cli::{Places, output, select};
 use crate::names::{Axes, JobId, RunId};
 use crate::report::status::runs;
 use crate::run::journal::{PlanFile, read_plan};
 use crate::store::{Index, Store};
+use crate::why::between;
 use crate::why::change::{Blobs, LINES};
 use crate::why::explain::{Explanation, Sources, explain};
-use crate::why::forecast::forecast;
+use crate::why::forecast::{Forecast, State, forecast};
+use crate::why::origin::Tracer;
+use crate::why::past::{Past, Terms};
 use crate::why::ran::Ran;
 use crate::why::text;
 
@@ -36,6 +41,8 @@ Examples:
   flow why 'shop/9f47610d/careful/*'    only these jobs
   flow why 9f47610d --run               what the newest run did, and why
   flow why 9f47610d --run 20261121T0401 what a certain run did
+  flow why 9f47610d --against HEAD~3    what differs from an older version
+  flow why 9f47610d --between v1 v2     what differs between two versions
 
 Exit codes: 0 explained; 2 no such commit, run or manifest.")]
 pub struct WhyArgs {
@@ -48,6 +55,12 @@ pub struct WhyArgs {
     /// Explain what a run did [default: the newest that holds the commit]
     #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "")]
     run: Option<String>,
+    /// Compare the manifest and its files with what they were in a commit
+    #[arg(long, value_name = "REV", conflicts_with = "run", value_parser = select::not_empty)]
+    against: Option<String>,
+    /// Compare the manifest and its files in two commits, the older first
+    #[arg(long, num_args = 2, value_names = ["REV1", "REV2"], conflicts_with_all = ["run", "against"], value_parser = select::not_empty)]
+    between: Option<Vec<String>>,
     /// Only jobs that match a glob
     #[arg(long, value_name = "GLOB", value_parser = select::not_empty)]
     job: Vec<String>,
@@ -66,9 +79,11 @@ pub struct WhyArgs {
 pub async fn why(args: WhyArgs) -> Result<ExitCode, Fault> {
     let wanted = Wanted::new(&args.commit, &args.job)?;
     let lines = if args.all { usize::MAX } else { LINES };
-    let said = match &args.run {
-        Some(run) => after(&args, run, &wanted, lines)?,
-        None => before(&args, &wanted, lines).await?,
+    let said = match (&args.run, &args.against, args.between.as_deref()) {
+        (Some(run), ..) => after(&args, run, &wanted, lines)?,
+        (None, Some(old), _) => versions(&args, old, None, &wanted, lines)?,
+        (None, None, Some([old, new])) => versions(&args, old, Some(new), &wanted, lines)?,
+        _ => before(&args, &wanted, lines).await?,
     };
     if args.json {
         output::json(&said)?;
@@ -80,21 +95,14 @@ pub async fn why(args: WhyArgs) -> Result<ExitCode, Fault> {
 
 /// What would happen if the manifest were run now.
 async fn before(args: &WhyArgs, wanted: &Wanted, lines: usize) -> Result<Explanation, Fault> {
-    let (manifest, places) = match &args.manifest {
-        Some(manifest) => (manifest.clone(), args.places.clone()),
-        None => {
-            let root = open::store_root_of(None, &args.places);
-            let (run, plan) = newest(&root, None, wanted)?;
-            output::say(&format!("note: by {}, the manifest of run {run}", plan.manifest.display()));
-            (plan.manifest, Places { cache: Some(root), ..args.places.clone() })
-        }
-    };
+    let (manifest, places) = which(args, wanted)?;
     let mut read = open::read(&manifest)?;
     let known = read.pipeline.repos.iter().flat_map(|repo| &repo.commits).map(|commit| commit.id.value.clone());
-    if let Some(commit) = wanted.commit(known)? {
+    let only = wanted.commit(known)?;
+    if let Some(commit) = &only {
         // The other commits have nothing to do with it: they need not be resolved, planned and looked up.
         for repo in &mut read.pipeline.repos {
-            repo.commits.retain(|known| known.id.value == commit);
+            repo.commits.retain(|known| known.id.value == *commit);
         }
     }
     let opened = Opened::with(Arc::new(read), &manifest, &places, false).await?;
@@ -108,9 +116,75 @@ async fn before(args: &WhyArgs, wanted: &Wanted, lines: usize) -> Result<Explana
         of_interest[*node] = true;
     }
     let forecasts = forecast(plan, &opened.store, &opened.index, &of_interest);
-    let blobs = Blobs { store: &opened.store, intake: Some(&opened.prepared.intake) };
-    let sources = Sources { blobs, index: &opened.index, lines, now: Timestamp::now() };
+    let blobs = Blobs { store: &opened.store, intakes: vec![&opened.prepared.intake] };
+    // Where nothing changed, the project's history has nothing to tell.
+    let told = forecasts.iter().any(Forecast::is_root) && forecasts.iter().any(|said| said.state != State::New);
+    let tracer = Within::of(&manifest).filter(|_| told).map(|within| {
+        let past = Past::new(within.project, Terms::of(plan, only));
+        RefCell::new(Tracer::of_work_tree(past, &within.manifest))
+    });
+    let sources = Sources { blobs, index: &opened.index, lines, now: Timestamp::now(), tracer };
     Ok(explain(plan, &jobs, &forecasts, &sources))
+}
+
+/// The manifest that is meant, and where its store is.
+fn which(args: &WhyArgs, wanted: &Wanted) -> Result<(PathBuf, Places), Fault> {
+    if let Some(manifest) = &args.manifest {
+        return Ok((manifest.clone(), args.places.clone()));
+    }
+    let root = open::store_root_of(None, &args.places);
+    let (run, plan) = newest(&root, None, wanted)?;
+    output::say(&format!("note: by {}, the manifest of run {run}", plan.manifest.display()));
+    Ok((plan.manifest, Places { cache: Some(root), ..args.places.clone() }))
+}
+
+/// What differs between two versions; the newer one is that of the work tree if no revision is given.
+fn versions(
+    args: &WhyArgs,
+    old: &str,
+    new: Option<&str>,
+    wanted: &Wanted,
+    lines: usize,
+) -> Result<Explanation, Fault> {
+    let (manifest, places) = which(args, wanted)?;
+    let within = Within::needed(&manifest)?;
+    let (old, new) = (within.revision(old)?, new.map(|new| within.revision(new)).transpose()?);
+    // The newer version says which commits there are.
+    let read = match &new {
+        Some(new) => within.read_at(new)?,
+        None => open::read(&manifest)?,
+    };
+    let known = read.pipeline.repos.iter().flat_map(|repo| &repo.commits).map(|commit| commit.id.value.clone());
+    let terms = Terms { variables: open::machine()?.variables, only: wanted.commit(known)?, ..Terms::default() };
+    let mut past = Past::new(within.project.clone(), terms.clone());
+    let (old_name, new_name) = match &new {
+        Some(new) => (within.name_at(&past, &old)?, within.name_at(&past, new)?),
+        None => (within.name_at(&past, &old)?, within.manifest.clone()),
+    };
+    let before = past.at(&old_name, &old);
+    let after = match &new {
+        Some(new) => past.at(&new_name, new),
+        None => past.work_tree(&new_name),
+    };
+    let unread = |which: &str, flaw: &String| {
+        let hint = "name versions that `flow history` lists without a flaw";
+        Fault::hint(2, format!("the manifest of {which} cannot be planned: {flaw}"), hint)
+    };
+    let name_of_new = new.as_ref().map_or_else(|| "the work tree".to_owned(), called);
+    let older = before.plan.as_ref().map_err(|flaw| unread(&called(&old), flaw))?;
+    let newer = after.plan.as_ref().map_err(|flaw| unread(&name_of_new, flaw))?;
+    let jobs: Vec<usize> = (0..newer.jobs.len()).filter(|job| wanted.holds(&newer.jobs[*job].id)).collect();
+    if jobs.is_empty() {
+        return Err(wanted.nothing(newer.jobs.iter().map(|job| job.id.to_string())));
+    }
+    let store: Store = open::store_to_read(&open::store_root(&manifest, &places))?;
+    let tracer = match new {
+        Some(new) => Tracer::of_commit(past, &new_name, new),
+        None => Tracer::of_work_tree(past, &new_name),
+    };
+    let blobs = Blobs { store: &store, intakes: vec![&after.intake, &before.intake] };
+    let names = [called(&old), name_of_new];
+    Ok(between::explain((older, newer), names, &jobs, &blobs, lines, Some(&RefCell::new(tracer))))
 }
 
 /// What a run did.
@@ -139,8 +213,20 @@ fn after(args: &WhyArgs, run: &str, wanted: &Wanted, lines: usize) -> Result<Exp
     if !ran.finished() {
         output::say("note: the run has not finished; this is how far it came");
     }
-    let sources = Sources { blobs: Blobs { store: &store, intake: None }, index: &index, lines, now };
+    let blobs = Blobs { store: &store, intakes: Vec::new() };
+    let sources = Sources { blobs, index: &index, lines, now, tracer: of_run(&plan, commit) };
     Ok(ran.explain(&run, &plan, &jobs, &sources))
+}
+
+/// Who follows the changes of a run back, from the commit that its manifest had.
+fn of_run(plan: &PlanFile, only: Option<String>) -> Option<RefCell<Tracer>> {
+    let git = plan.git.as_ref()?;
+    let within = Within::of(&plan.manifest)?;
+    let commit = within.project.revision(git.commit.as_ref()?.as_str()).ok()?;
+    let terms = Terms { variables: open::machine().ok()?.variables, only, ..Terms::default() };
+    let past = Past::new(within.project.clone(), terms);
+    let path = within.name_at(&past, &commit).ok()?;
+    Some(RefCell::new(Tracer::of_commit(past, &path, commit)))
 }
 
 /// Which jobs are asked for.

@@ -7,9 +7,12 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Component, Path, PathBuf};
 
 use crate::event::Told;
+use crate::git::{Held, Project, id_of_file};
 use crate::hostile::open_regular;
 use crate::key::ActionKey;
 use crate::names::RunId;
+use crate::plan::{Intake, Plan};
+use crate::text::harmless;
 
 /// The longest line that is read back.
 const LONGEST: usize = 16 * 1024 * 1024;
@@ -90,8 +93,71 @@ pub struct PlanFile {
     pub options: Vec<String>,
     /// How many actions of each step are wanted, in the order of the steps.
     pub steps: Vec<(String, usize)>,
+    /// How the manifest stood in its project's repository; absent if it lies in none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git: Option<GitState>,
     /// The jobs, with the full ids of their commits.
     pub jobs: Vec<(crate::names::JobId, crate::names::Axes)>,
+}
+
+/// How a manifest and the files that it names stood in their project's repository.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct GitState {
+    /// The commit that was checked out; `None` before the first one.
+    pub commit: Option<crate::names::ObjectId>,
+    /// The files that were not as the commit has them, relative to the project, at most 50.
+    pub dirty: Vec<String>,
+}
+
+impl GitState {
+    /// What of it a reader of the run's results has to know: that some files are in no commit. `None` if all are.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        let first = self.dirty.first()?;
+        let more = match self.dirty.len() {
+            1 => String::new(),
+            n => format!(" and {} more", n - 1),
+        };
+        let what = match &self.commit {
+            Some(commit) => format!("not as commit {} has it", commit.as_str().get(..8).unwrap_or_default()),
+            None => "in no commit".to_owned(),
+        };
+        Some(harmless(&format!("UNCOMMITTED: {first}{more}: {what}; nobody else can make this run again")))
+    }
+}
+
+/// Dirty files that are named.
+const DIRTY: usize = 50;
+
+/// How a plan's manifest and files stand in their project's repository. `None` if the manifest lies in none, or that cannot be read.
+#[must_use]
+pub fn git_state(plan: &Plan, intake: &Intake) -> Option<GitState> {
+    let manifest = &plan.manifest;
+    let project = Project::of(manifest.files.first()?.path.parent()?)?;
+    let head = project.head().ok()?;
+    let mut dirty = Vec::new();
+    for path in manifest.version.asked() {
+        let Ok(within) = path.strip_prefix(project.root()) else { continue };
+        // What was taken is what the run uses, whatever the file holds by now.
+        let taken = intake.taken(&path).and_then(|digest| intake.get(&digest).map(<[u8]>::to_vec));
+        let text = || manifest.files.iter().find(|file| file.path == path).map(|file| file.text.as_bytes().to_vec());
+        let read = || manifest.version.read(&path, 256 << 20).ok();
+        let here = taken.or_else(text).or_else(read).and_then(|bytes| id_of_file(&bytes));
+        let there = match &head {
+            Some(commit) => match project.at(&commit.tree, within, &mut |_| {}).ok()? {
+                Held::File(id) => Some(id),
+                _ => None,
+            },
+            None => None,
+        };
+        if here != there {
+            dirty.push(within.display().to_string());
+        }
+        if dirty.len() >= DIRTY {
+            break;
+        }
+    }
+    Some(GitState { commit: head.map(|commit| commit.id), dirty })
 }
 
 /// Keeps what readers need of a run's plan. Derived: without it they say less.
@@ -102,6 +168,7 @@ pub fn write_plan(
     manifest: &Path,
     options: Vec<String>,
     wanted: &[bool],
+    git: Option<GitState>,
 ) {
     let steps = plan.manifest.pipeline.steps.iter().enumerate().map(|(index, step)| {
         let count = (0..plan.nodes.len()).filter(|node| wanted[*node] && plan.nodes[*node].step == index).count();
@@ -113,6 +180,7 @@ pub fn write_plan(
         from_store: relative(&manifest, root),
         manifest,
         options,
+        git,
         steps: steps.collect(),
         jobs: plan.jobs.iter().map(|job| (job.id.clone(), job.axes.clone())).collect(),
     };

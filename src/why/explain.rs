@@ -2,6 +2,7 @@
 //!
 //! The forecast says what; here it is put into words and told per job. Prints nothing.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::plan::{Plan, point_name};
 use crate::store::Index;
 use crate::why::change::{Blobs, Shown};
 use crate::why::forecast::{Forecast, State};
+use crate::why::origin::{Action, Origin, Traced, Tracer};
 
 /// The answer to `why`.
 #[derive(Clone, Debug, Serialize)]
@@ -26,6 +28,9 @@ pub struct Explanation {
     /// The run that is explained; absent where it is what would happen now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run: Option<RunId>,
+    /// The two versions that are compared, the older first; absent where it is about a store.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub between: Option<[String; 2]>,
     /// The jobs.
     pub jobs: Vec<JobSaid>,
     /// How many different causes there are.
@@ -73,6 +78,9 @@ pub struct StepSaid {
     /// The attempts before, or those of the run: where none of them settled it, each with its cause.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<AttemptSaid>,
+    /// What brought the action into the manifest, where it is new in one that was run before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
     /// The action's point, for people: jobs of a commit share some of their actions.
     #[serde(skip)]
     pub point: String,
@@ -93,6 +101,7 @@ impl StepSaid {
             shared_with: None,
             follows: Vec::new(),
             attempts: Vec::new(),
+            origin: None,
             point: point_name(axes),
         }
     }
@@ -164,6 +173,20 @@ pub struct Sources<'a> {
     pub lines: usize,
     /// The time from which ages are counted.
     pub now: Timestamp,
+    /// Who follows changes back in the project's history.
+    pub tracer: Option<RefCell<Tracer>>,
+}
+
+impl Sources<'_> {
+    /// A change as it is shown, with what brought it. `nearest` is the record that was compared with.
+    #[must_use]
+    pub fn shown(&self, change: &Change, action: Option<&Action>, nearest: Option<ActionKey>) -> Shown {
+        let shown = Shown::of(change, &self.blobs, self.lines);
+        let (Some(tracer), Some(action)) = (&self.tracer, action) else { return shown };
+        let attempts = nearest.and_then(|key| self.index.attempts(&key).ok()).unwrap_or_default();
+        let since = attempts.iter().map(|ended| ended.at).max();
+        shown.traced(tracer.borrow_mut().change(action, change, since))
+    }
 }
 
 /// Explains jobs of a plan by its forecasts.
@@ -185,10 +208,25 @@ pub fn explain(plan: &Plan, jobs: &[usize], forecasts: &[Forecast], sources: &So
         jobs_said.push(JobSaid { job: job.id.clone(), axes: job.axes.clone(), steps });
     }
     let told: Vec<&Forecast> = forecasts.iter().filter(|said| told.contains(&said.node)).collect();
+    // Of what was never run at all every step is new, and no commit is to blame.
+    if let Some(tracer) = sources.tracer.as_ref().filter(|_| told.iter().any(|said| said.state != State::New)) {
+        for forecast in told.iter().filter(|said| said.state == State::New && said.is_root()) {
+            let traced = tracer.borrow_mut().action(&Action::of(plan, forecast.node));
+            let place = (plan.step(forecast.node).name.value.as_str(), point_name(&plan.nodes[forecast.node].axes));
+            for step in jobs_said.iter_mut().flat_map(|job| &mut job.steps) {
+                if let Traced::To(origin) = &traced
+                    && (step.step.as_str(), step.point.as_str()) == (place.0, place.1.as_str())
+                {
+                    step.origin = Some(origin.clone());
+                }
+            }
+        }
+    }
     Explanation {
         pipeline: plan.manifest.pipeline.name.value.clone(),
         manifest: plan.manifest.files.first().map_or_else(String::new, |file| file.name.clone()),
         run: None,
+        between: None,
         jobs: jobs_said,
         roots: groups(&told).len(),
         consequences: told.iter().filter(|said| said.state.executes() && !said.is_root()).count(),
@@ -209,8 +247,9 @@ fn step(plan: &Plan, forecast: &Forecast, sources: &Sources<'_>) -> StepSaid {
             said.attempts = attempts(plan, forecast, sources);
         }
         _ => {
-            said.changes =
-                forecast.changes.iter().map(|change| Shown::of(change, &sources.blobs, sources.lines)).collect()
+            let action = forecast.is_root().then(|| Action::of(plan, node));
+            let shown = |change| sources.shown(change, action.as_ref(), forecast.nearest);
+            said.changes = forecast.changes.iter().map(shown).collect();
         }
     }
     if said.because.is_none() {

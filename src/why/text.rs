@@ -10,7 +10,8 @@ use serde_json::Value as Json;
 use crate::text::{harmless, wrap};
 use crate::units::human_span;
 use crate::why::change::Shown;
-use crate::why::explain::{AttemptSaid, Explanation, StepSaid};
+use crate::why::explain::{Explanation, StepSaid};
+use crate::why::origin::Origin;
 
 /// How wide a line may be.
 const WIDTH: usize = 80;
@@ -21,7 +22,8 @@ const WIDTH: usize = 80;
 pub fn why(said: &Explanation, all: bool) -> String {
     let mut text = String::new();
     let sections = sections(said);
-    let quiet = |section: &&Section<'_>| section.steps.iter().all(|step| step.state == "hit" && step.because.is_none());
+    let served = if said.between.is_some() { "same" } else { "hit" };
+    let quiet = |section: &&Section<'_>| section.steps.iter().all(|step| step.state == served && step.because.is_none());
     let all = all || sections.iter().all(|section| quiet(&section));
     let mut told: HashSet<String> = HashSet::new();
     let names = sections.iter().flat_map(|section| &section.steps).map(|step| step.step.len()).max().unwrap_or(0);
@@ -30,7 +32,7 @@ pub fn why(said: &Explanation, all: bool) -> String {
             text.push('\n');
         }
         if !all && quiet(&section) {
-            text.push_str(&format!("{}: {} steps, all hit\n", section.heading(), section.steps.len()));
+            text.push_str(&format!("{}: {} steps, all {served}\n", section.heading(), section.steps.len()));
             continue;
         }
         text.push_str(&section.heading());
@@ -87,7 +89,7 @@ fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, told: &mut HashS
     let mut head = format!("  {:names$}  {:9}  {key}", step.step, step.state);
     let tail = match (&step.served_by, &step.shared_with) {
         (_, Some(with)) => format!("as {}", printable(with)),
-        (Some(by), None) if matches!(step.state, "hit" | "reused") => format!("{}, {}", by.attempt, ago(by)),
+        (Some(by), None) if matches!(step.state, "hit" | "reused") => format!("{}, {}", by.attempt, ago(by.age().as_secs())),
         (Some(by), None) => {
             let took = by.wall_ms.map(|ms| format!(" in {}", human_span(Duration::from_millis(ms))));
             format!("{}{}", by.outcome, took.unwrap_or_default())
@@ -110,6 +112,10 @@ fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, told: &mut HashS
             last.push_str(if last.ends_with(':') { " as above" } else { "  (as above)" });
         }
         said.iter().for_each(|said| line(6, said));
+        let origin = origin_lines(change.origin.as_ref(), change.unexplained.as_deref());
+        if !origin.is_empty() && (all || told.insert(format!("{} {origin:?}", change.ingredient))) {
+            origin.iter().for_each(|said| line(8, said));
+        }
         // What a step read from another that was executed is told there.
         let fresh = fresh && (all || step.root);
         for difference in change.diff.iter().filter(|_| fresh).flat_map(|diff| diff.lines()) {
@@ -117,10 +123,13 @@ fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, told: &mut HashS
         }
     }
     for attempt in &step.attempts {
-        line(6, &format!("attempt {}, {}: {}", attempt.attempt, ago(attempt), attempt.outcome));
+        line(6, &format!("attempt {}, {}: {}", attempt.attempt, ago(attempt.age().as_secs()), attempt.outcome));
         if let Some(evidence) = &attempt.evidence {
             line(8, evidence);
         }
+    }
+    for said in origin_lines(step.origin.as_ref(), None) {
+        line(6, &said);
     }
     if let Some(because) = &step.because {
         for said in wrap(&printable(because), WIDTH - 6) {
@@ -142,15 +151,16 @@ fn summary(said: &Explanation, sections: &[Section<'_>]) -> String {
     let steps: Vec<&&StepSaid> = sections.iter().flat_map(|section| &section.steps).collect();
     let executed = |step: &&&&StepSaid| matches!(step.state, "changed" | "follows" | "new" | "retry" | "adopted");
     let count = steps.iter().filter(executed).count();
-    let (done, none) = match said.run {
-        Some(_) => ("were executed", "nothing was executed"),
-        None => ("would be executed", "nothing would be executed"),
+    let (done, none) = match (&said.run, &said.between) {
+        (Some(_), _) => ("were executed", "nothing was executed"),
+        (None, Some(_)) => ("differ", "no step differs"),
+        (None, None) => ("would be executed", "nothing would be executed"),
     };
     if count == 0 {
         return format!("\n{none}\n");
     }
     let plural = |count: usize, one: &str| if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") };
-    let then = if said.run.is_none() && steps.iter().any(|step| step.state == "follows") {
+    let then = if said.run.is_none() && said.between.is_none() && steps.iter().any(|step| step.state == "follows") {
         "\nwhat only follows is served after all if what it reads comes out the same"
     } else {
         ""
@@ -163,9 +173,34 @@ fn summary(said: &Explanation, sections: &[Section<'_>]) -> String {
     )
 }
 
+/// Who brought a change, when and where, in lines.
+fn origin_lines(origin: Option<&Origin>, unexplained: Option<&str>) -> Vec<String> {
+    let Some(origin) = origin else {
+        return unexplained.map(|why| wrap(&printable(why), WIDTH - 8)).unwrap_or_default();
+    };
+    let place = origin_place(origin);
+    let Some(commit) = &origin.commit else {
+        let edited = origin.age_s.map(|age| format!(", edited {}", ago(age.unsigned_abs()))).unwrap_or_default();
+        return vec![format!("uncommitted{edited}: {place}")];
+    };
+    let date = origin.date.map(|date| format!(", {}", date.strftime("%Y-%m-%d"))).unwrap_or_default();
+    let by = origin.author.as_deref().unwrap_or_default();
+    let subject = origin.subject.as_deref().unwrap_or_default();
+    vec![format!("by {}{date}, {by}: {subject}", commit.get(..8).unwrap_or(commit)), format!("   {place}")]
+}
+
+/// The file and the line of an origin.
+#[must_use]
+pub fn origin_place(origin: &Origin) -> String {
+    match (&origin.path, origin.line) {
+        (Some(path), Some(line)) => format!("{path}:{line}"),
+        (Some(path), None) => path.clone(),
+        (None, _) => "somewhere in the manifest's files".to_owned(),
+    }
+}
+
 /// `3.0 m` would be odd here: the largest unit alone.
-fn ago(attempt: &AttemptSaid) -> String {
-    let seconds = attempt.age().as_secs();
+fn ago(seconds: u64) -> String {
     let (count, unit) = match seconds {
         0..60 => (seconds, "s"),
         60..3600 => (seconds / 60, "min"),
@@ -240,7 +275,7 @@ mod tests {
     use super::*;
 
     fn shown(old: &str, new: &str) -> Shown {
-        Shown { ingredient: "device".into(), old: old.into(), new: new.into(), diff: None }
+        Shown { ingredient: "device".into(), old: old.into(), new: new.into(), diff: None, origin: None, unexplained: None }
     }
 
     #[test]

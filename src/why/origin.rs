@@ -1,0 +1,462 @@
+//! Which commit brought a change: the last one from which on an action's ingredient is what it is now, and where in the files.
+//!
+//! Follows the history backwards from the work tree, or from a commit, as long as some parent's manifest gives the ingredient the
+//! same value. What no version of the files explains, because a tool answered otherwise or a variable had another value, is said
+//! to be so and no commit is named.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::git::{GitError, PastCommit};
+use crate::key::{Change, Value};
+use crate::manifest::{Kind, Place};
+use crate::names::Axes;
+use crate::plan::Plan;
+use crate::run::decide::limits_shown;
+use crate::step::known;
+use crate::why::past::{Past, Snapshot, same_commit};
+use crate::why::spot::{Spot, spot, spot_of_places};
+use crate::why::whence::{Whence, whence};
+
+/// Commits that are looked at for one change.
+const COMMITS: usize = 10_000;
+
+/// Who brought a change, when and where.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Origin {
+    /// The commit's id; null while it is not committed.
+    pub commit: Option<String>,
+    /// Its author.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub author: Option<String>,
+    /// When it was made; of what is not committed, when the file was last written.
+    pub date: Option<Timestamp>,
+    /// The first line of its message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// The file, relative to the project.
+    pub path: Option<String>,
+    /// The line in it, from 1.
+    pub line: Option<usize>,
+    /// How long ago a file that is not committed was last written, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age_s: Option<i64>,
+}
+
+/// What is known of where a change comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Traced {
+    /// This brought it.
+    To(Origin),
+    /// No commit is named, and why.
+    No(String),
+    /// It is an output of an action upstream.
+    Upstream,
+}
+
+/// An action, whatever its number in a plan.
+#[derive(Clone, Debug)]
+pub struct Action {
+    /// The name of its step.
+    pub step: String,
+    /// The kind of its step.
+    pub kind: Kind,
+    /// Its point.
+    pub axes: Axes,
+}
+
+impl Action {
+    /// An action of a plan.
+    #[must_use]
+    pub fn of(plan: &Plan, node: usize) -> Self {
+        Self {
+            step: plan.step(node).name.value.to_string(),
+            kind: plan.kind(node),
+            axes: plan.nodes[node].axes.clone(),
+        }
+    }
+
+    /// Its number in a plan: of several steps of its kind at its point, that of its name.
+    #[must_use]
+    pub fn within(&self, plan: &Plan) -> Option<usize> {
+        let mut only = None;
+        let mut several = false;
+        for node in 0..plan.nodes.len() {
+            if plan.kind(node) == self.kind && same_axes(&plan.nodes[node].axes, &self.axes) {
+                if plan.step(node).name.value.as_str() == self.step {
+                    return Some(node);
+                }
+                several |= only.replace(node).is_some();
+            }
+        }
+        only.filter(|_| !several)
+    }
+
+    /// The same action of candidates that `plan` has and `later` has no longer: the candidate may have been renamed.
+    fn renamed(&self, plan: &Plan, later: &Plan) -> Vec<Self> {
+        if self.axes.get("candidate").is_none() {
+            return Vec::new();
+        }
+        let names = |plan: &Plan| -> Vec<String> {
+            plan.manifest.pipeline.candidates.iter().map(|candidate| candidate.name.value.to_string()).collect()
+        };
+        let still = names(later);
+        let gone = names(plan).into_iter().filter(|name| !still.contains(name));
+        gone.map(|name| {
+            let mut axes = self.axes.clone();
+            axes.0.insert("candidate".to_owned(), name);
+            Self { axes, ..self.clone() }
+        })
+        .collect()
+    }
+}
+
+fn same_axes(a: &Axes, b: &Axes) -> bool {
+    a.0.len() == b.0.len()
+        && a.0.iter().all(|(axis, value)| match b.get(axis) {
+            Some(other) if axis == "commit" => same_commit(value, other),
+            Some(other) => value == other,
+            None => false,
+        })
+}
+
+/// What a version says of an ingredient.
+#[derive(Clone, Debug, PartialEq)]
+enum Said {
+    /// The version cannot be planned.
+    Unread,
+    /// There is no such action.
+    NoAction,
+    /// The value, `None` where it has no such ingredient.
+    Is(Option<Value>),
+}
+
+/// Follows changes back.
+pub struct Tracer {
+    past: Past,
+    /// The newest version: of the work tree, or of the commit that is asked about.
+    top: Arc<Snapshot>,
+    /// The commit from which on is looked; `None` where nothing is committed.
+    head: Option<(PastCommit, Arc<Snapshot>)>,
+    /// Why no commit can be named, whatever is asked.
+    hopeless: Option<String>,
+}
+
+impl Tracer {
+    /// From the work tree on.
+    #[must_use]
+    pub fn of_work_tree(mut past: Past, manifest: &Path) -> Self {
+        let top = past.work_tree(manifest);
+        let head = past.project().head();
+        let (mut found, mut hopeless) = (None, None);
+        match head {
+            Ok(Some(commit)) => {
+                let snapshot = past.at(manifest, &commit);
+                if snapshot.plan.is_err() && !is_there(&past, manifest, &commit) {
+                    let shown = manifest.strip_prefix(past.project().root()).unwrap_or(manifest);
+                    hopeless = Some(format!("{} was never committed", shown.display()));
+                }
+                found = Some((commit, snapshot));
+            }
+            Ok(None) => hopeless = Some("the project has no commit yet".to_owned()),
+            Err(error) => hopeless = Some(format!("the history cannot be read: {error}")),
+        }
+        Self { past, top, head: found, hopeless }
+    }
+
+    /// From a commit on, in which the manifest lies at this path.
+    #[must_use]
+    pub fn of_commit(mut past: Past, manifest: &Path, commit: PastCommit) -> Self {
+        let top = past.at(manifest, &commit);
+        Self { past, top: top.clone(), head: Some((commit, top)), hopeless: None }
+    }
+
+    /// The action of a step by its name, at a point; `None` if the newest version has no such step.
+    #[must_use]
+    pub fn action_of(&self, step: &str, axes: &Axes) -> Option<Action> {
+        let plan = self.top.plan.as_ref().ok()?;
+        let kind = plan.manifest.pipeline.steps.iter().find(|known| known.name.value.as_str() == step)?.kind();
+        Some(Action { step: step.to_owned(), kind, axes: axes.clone() })
+    }
+
+    /// What brought a change of an action. `since` is when the record before it was made: what this machine decides cannot have
+    /// been changed by an older commit.
+    pub fn change(&mut self, action: &Action, change: &Change, since: Option<Timestamp>) -> Traced {
+        let Some((whence, now)) = self.now(action, &change.ingredient) else { return Traced::Upstream };
+        if let Some(why) = &self.hopeless {
+            return Traced::No(match &whence.machine {
+                Some(machine) => format!("not in git: {machine}, or {why}"),
+                None => format!("not in git: {why}"),
+            });
+        }
+        if let (Said::Is(now), None) = (&now, &whence.machine)
+            && *now != change.new
+            && self.top.commit.is_some()
+        {
+            return Traced::No("not in git: it was edited and never committed so".to_owned());
+        }
+        match self.follow(action, &change.ingredient, &now) {
+            Err(error) => Traced::No(format!("not known: the history cannot be read: {error}")),
+            Ok(Followed::Uncommitted) => self.uncommitted(action, &change.ingredient),
+            Ok(Followed::Never(why)) => match whence.machine {
+                Some(machine) => Traced::No(format!("not in git: {machine}")),
+                None => Traced::No(why),
+            },
+            Ok(Followed::To { commit, snapshot, before, action: then, first }) => {
+                let old = since.is_some_and(|since| commit.committed < since);
+                match whence.machine {
+                    Some(machine) if first || old => Traced::No(format!("not in git: {machine}")),
+                    _ => {
+                        let spot = snapshot.plan.as_ref().ok().and_then(|plan| {
+                            let old = before.as_ref().and_then(|(snapshot, action)| {
+                                let old = snapshot.plan.as_ref().ok()?;
+                                Some((old, action.within(old)))
+                            });
+                            spot((plan, then.within(plan)), old, &change.ingredient)
+                        });
+                        Traced::To(self.origin(Some(&commit), spot))
+                    }
+                }
+            }
+        }
+    }
+
+    /// What brought an action into the manifest.
+    pub fn action(&mut self, action: &Action) -> Traced {
+        if let Some(why) = &self.hopeless {
+            return Traced::No(format!("not in git: {why}"));
+        }
+        let there = |snapshot: &Snapshot| match &snapshot.plan {
+            Ok(plan) => action.within(plan).map(|_| ()).map_or(Said::NoAction, |()| Said::Is(None)),
+            Err(_) => Said::Unread,
+        };
+        let places = |plan: &Plan, old: Option<&Plan>| {
+            let node = action.within(plan)?;
+            spot_of_places(&plan.manifest, old.map(|old| old.manifest.as_ref()), &places_of(plan, node, old))
+        };
+        match self.walk(action, &mut |snapshot, _, _| (there(snapshot), action.clone()), &Said::Is(None)) {
+            Err(error) => Traced::No(format!("not known: the history cannot be read: {error}")),
+            Ok(Followed::Never(why)) => Traced::No(why),
+            Ok(Followed::Uncommitted) => {
+                let old = self.head.as_ref().and_then(|(_, snapshot)| snapshot.plan.as_ref().ok());
+                let spot = self.top.plan.as_ref().ok().and_then(|plan| places(plan, old));
+                Traced::To(self.origin(None, spot))
+            }
+            Ok(Followed::To { commit, snapshot, before, .. }) => {
+                let old = before.as_ref().and_then(|(snapshot, _)| snapshot.plan.as_ref().ok());
+                let spot = snapshot.plan.as_ref().ok().and_then(|plan| places(plan, old));
+                Traced::To(self.origin(Some(&commit), spot))
+            }
+        }
+    }
+
+    /// What the top version says of an ingredient, and where it has it from.
+    fn now(&self, action: &Action, role: &str) -> Option<(Whence, Said)> {
+        let Ok(plan) = &self.top.plan else { return Some((Whence::default(), Said::Unread)) };
+        let Some(node) = action.within(plan) else { return Some((Whence::default(), Said::NoAction)) };
+        Some((whence(plan, node, role)?, Said::Is(value(plan, node, role))))
+    }
+
+    fn follow(&mut self, action: &Action, role: &str, now: &Said) -> Result<Followed, GitError> {
+        let mut ask = |snapshot: &Snapshot, later: &Snapshot, action: &Action| {
+            let Ok(plan) = &snapshot.plan else { return (Said::Unread, action.clone()) };
+            if let Some(node) = action.within(plan) {
+                return (Said::Is(value(plan, node, role)), action.clone());
+            }
+            let Ok(later) = &later.plan else { return (Said::NoAction, action.clone()) };
+            for renamed in action.renamed(plan, later) {
+                if let Some(node) = renamed.within(plan) {
+                    let said = Said::Is(value(plan, node, role));
+                    if said == *now {
+                        return (said, renamed);
+                    }
+                }
+            }
+            (Said::NoAction, action.clone())
+        };
+        self.walk(action, &mut ask, now)
+    }
+
+    /// From the newest commit back, as long as a parent says the same.
+    fn walk(
+        &mut self,
+        action: &Action,
+        ask: &mut dyn FnMut(&Snapshot, &Snapshot, &Action) -> (Said, Action),
+        now: &Said,
+    ) -> Result<Followed, GitError> {
+        let Some((mut commit, mut snapshot)) = self.head.clone() else { return Ok(Followed::Uncommitted) };
+        let (said, mut action) = ask(&snapshot, &self.top, action);
+        if said != *now {
+            return Ok(Followed::Uncommitted);
+        }
+        for _ in 0..COMMITS {
+            let mut before = None;
+            let mut next = None;
+            let mut cut = commit.cut;
+            for (parent, older) in self.readable_parents(&commit, &snapshot, &mut cut)? {
+                if Arc::ptr_eq(&older, &snapshot) {
+                    next = Some((parent, older, action.clone()));
+                    break;
+                }
+                let (said, then) = ask(&older, &snapshot, &action);
+                if said == *now {
+                    next = Some((parent, older, then));
+                    break;
+                }
+                before.get_or_insert((older, then));
+            }
+            match next {
+                Some(next) => (commit, snapshot, action) = next,
+                None if before.is_none() && cut => {
+                    let id = commit.id.as_str().get(..8).unwrap_or_default().to_owned();
+                    let why = format!("not known: the history here begins with {id}, which has it already");
+                    return Ok(Followed::Never(why));
+                }
+                None => {
+                    let first = before.as_ref().is_none_or(|(older, action): &(Arc<Snapshot>, Action)| {
+                        older.plan.as_ref().map_or(true, |plan| action.within(plan).is_none())
+                    });
+                    return Ok(Followed::To { commit, snapshot, before, action, first });
+                }
+            }
+            if self.past.is_spent() {
+                break;
+            }
+        }
+        let id = commit.id.as_str().get(..8).unwrap_or_default();
+        Ok(Followed::Never(format!("not known: it is older than {id}, beyond which nothing was looked at")))
+    }
+
+    /// The parents of a commit; of one whose manifest has flaws, its own parents.
+    fn readable_parents(
+        &mut self,
+        commit: &PastCommit,
+        snapshot: &Arc<Snapshot>,
+        cut: &mut bool,
+    ) -> Result<Vec<(PastCommit, Arc<Snapshot>)>, GitError> {
+        let mut found = Vec::new();
+        let mut next: Vec<_> = commit.parents.iter().map(|id| (id.clone(), commit.clone(), snapshot.clone())).collect();
+        next.reverse();
+        let mut looked = 0;
+        while let Some((id, child, of_child)) = next.pop() {
+            let parent = self.past.project().commit(&id)?;
+            let older = self.past.before((&child, &of_child), &parent)?;
+            looked += 1;
+            if older.plan.is_ok() || looked > COMMITS || self.past.is_spent() {
+                found.push((parent, older));
+                continue;
+            }
+            *cut |= parent.cut;
+            if !is_there(&self.past, &older.manifest, &parent) {
+                // Before the manifest there is nothing to look for.
+                continue;
+            }
+            for id in parent.parents.iter().rev() {
+                next.push((id.clone(), parent.clone(), older.clone()));
+            }
+        }
+        Ok(found)
+    }
+
+    fn uncommitted(&self, action: &Action, role: &str) -> Traced {
+        if self.top.commit.is_some() {
+            return Traced::No("not in git: it was edited and never committed so".to_owned());
+        }
+        let spot = self.top.plan.as_ref().ok().and_then(|plan| {
+            let old = self.head.as_ref().and_then(|(_, snapshot)| snapshot.plan.as_ref().ok());
+            spot((plan, action.within(plan)), old.map(|old| (old, action.within(old))), role)
+        });
+        Traced::To(self.origin(None, spot))
+    }
+
+    fn origin(&self, commit: Option<&PastCommit>, spot: Option<Spot>) -> Origin {
+        let root = self.past.project().root();
+        let edited = || {
+            let modified = std::fs::metadata(&spot.as_ref()?.path).ok()?.modified().ok()?;
+            Timestamp::try_from(modified).ok()
+        };
+        let age = || Some((Timestamp::now().as_second() - edited()?.as_second()).max(0));
+        Origin {
+            age_s: if commit.is_none() { age() } else { None },
+            date: commit.map_or_else(edited, |commit| Some(commit.date)),
+            commit: commit.map(|commit| commit.id.to_string()),
+            author: commit.map(|commit| commit.author.clone()),
+            subject: commit.map(|commit| commit.subject.clone()),
+            path: spot.as_ref().map(|spot| {
+                crate::text::harmless(&spot.path.strip_prefix(root).unwrap_or(&spot.path).to_string_lossy())
+            }),
+            line: spot.as_ref().map(|spot| spot.line),
+        }
+    }
+}
+
+enum Followed {
+    /// The newest commit says something else.
+    Uncommitted,
+    /// No commit can be named, and why.
+    Never(String),
+    /// This commit says it first.
+    To {
+        commit: PastCommit,
+        snapshot: Arc<Snapshot>,
+        /// What its first parent that can be planned says otherwise, and the action there.
+        before: Option<(Arc<Snapshot>, Action)>,
+        /// The action as it was called then.
+        action: Action,
+        /// Whether the action itself is as old.
+        first: bool,
+    },
+}
+
+/// The value of an ingredient or of a limit.
+fn value(plan: &Plan, node: usize, role: &str) -> Option<Value> {
+    if role.starts_with("limit ") {
+        return limits_shown(plan, node).remove(role);
+    }
+    if role == "format" {
+        return None;
+    }
+    known(plan, node).get(role).cloned()
+}
+
+/// Whether a commit has a manifest at a path.
+fn is_there(past: &Past, manifest: &Path, commit: &PastCommit) -> bool {
+    let root = past.project().root();
+    let within = manifest.strip_prefix(root).unwrap_or(manifest);
+    let held = past.project().at(&commit.tree, within, &mut |_| {});
+    !matches!(held, Ok(crate::git::Held::Nothing))
+}
+
+/// What says that an action is: its candidate, its commit's row, its step; those first that the older plan has not.
+fn places_of(plan: &Plan, node: usize, old: Option<&Plan>) -> Vec<Place> {
+    let pipeline = &plan.manifest.pipeline;
+    let point = &plan.nodes[node].point;
+    let mut fresh = Vec::new();
+    let mut rest = Vec::new();
+    let mut put = |place: Place, is_new: bool| if is_new { fresh.push(place) } else { rest.push(place) };
+    let old = old.map(|old| &old.manifest.pipeline);
+    if let Some(candidate) = point.candidate.map(|at| &pipeline.candidates[at]) {
+        let known = |name: &str| old.is_some_and(|old| old.candidates.iter().any(|other| other.name.value.as_str() == name));
+        put(candidate.name.place, !known(candidate.name.value.as_str()));
+    }
+    if let Some((repo, at)) = point.commit {
+        let commit = &pipeline.repos[repo].commits[at];
+        let known = |id: &str| {
+            old.is_some_and(|old| {
+                old.repos.iter().flat_map(|repo| &repo.commits).any(|other| same_commit(&other.id.value, id))
+            })
+        };
+        put(commit.id.place, !known(&commit.id.value));
+    }
+    for (axis, _) in &point.own {
+        put(pipeline.axes[*axis].name.place, false);
+    }
+    let step = &pipeline.steps[plan.nodes[node].step];
+    let known = old.is_some_and(|old| old.steps.iter().any(|other| other.name.value == step.name.value));
+    put(step.name.place, !known);
+    fresh.extend(rest);
+    fresh
+}
