@@ -16,7 +16,7 @@ use crate::cli::versions::{Within, called};
 use crate::cli::{Places, output, select};
 use crate::names::{Axes, JobId, RunId};
 use crate::report::status::runs;
-use crate::run::journal::{PlanFile, read_plan};
+use crate::run::journal::{GitState, PlanFile, read_plan};
 use crate::store::{Index, Store};
 use crate::why::between;
 use crate::why::change::{Blobs, LINES};
@@ -210,6 +210,9 @@ fn after(args: &WhyArgs, run: &str, wanted: &Wanted, lines: usize) -> Result<Exp
     open::say_damage(&index);
     let now = Timestamp::now();
     let ran = Ran::read(&root, &run, now);
+    if let Some(warning) = plan.git.as_ref().and_then(GitState::warning) {
+        output::say(&format!("note: {warning}"));
+    }
     if !ran.finished() {
         output::say("note: the run has not finished; this is how far it came");
     }

@@ -206,7 +206,7 @@ impl Tracer {
                 None => Traced::No(why),
             },
             Ok(Followed::To { commit, snapshot, before, action: then, first }) => {
-                let old = since.is_some_and(|since| commit.committed < since);
+                let old = since.is_some_and(|since| commit.committed.as_second() < since.as_second());
                 match whence.machine {
                     Some(machine) if first || old => Traced::No(format!("not in git: {machine}")),
                     _ => {
