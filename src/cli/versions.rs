@@ -46,7 +46,11 @@ impl Within {
     /// If it names none.
     pub fn revision(&self, text: &str) -> Result<PastCommit, Fault> {
         self.project.revision(text).map_err(|error| {
-            Fault::hint(2, error.to_string(), "give a commit's id, a branch, a tag, HEAD, or one of them with ~2 behind it")
+            Fault::hint(
+                2,
+                error.to_string(),
+                "give a commit's id, a branch, a tag, HEAD, or one of them with ~2 behind it",
+            )
         })
     }
 

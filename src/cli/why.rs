@@ -139,13 +139,7 @@ fn which(args: &WhyArgs, wanted: &Wanted) -> Result<(PathBuf, Places), Fault> {
 }
 
 /// What differs between two versions; the newer one is that of the work tree if no revision is given.
-fn versions(
-    args: &WhyArgs,
-    old: &str,
-    new: Option<&str>,
-    wanted: &Wanted,
-    lines: usize,
-) -> Result<Explanation, Fault> {
+fn versions(args: &WhyArgs, old: &str, new: Option<&str>, wanted: &Wanted, lines: usize) -> Result<Explanation, Fault> {
     let (manifest, places) = which(args, wanted)?;
     let within = Within::needed(&manifest)?;
     let (old, new) = (within.revision(old)?, new.map(|new| within.revision(new)).transpose()?);

@@ -31,7 +31,7 @@ pub use merge::{Between, changes_between, tree_id};
 pub use mirror::{Mirror, Source};
 pub use objects::{objects_in, objects_of_tree};
 pub use path::{BadPath, TreePath};
-pub use project::{Held, PastCommit, Project, id_of_file};
+pub use project::{Held, PastCommit, Project};
 pub use resolve::{BaseRule, Resolved};
 pub use seal::seal;
 pub use survey::{Survey, survey};

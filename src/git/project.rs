@@ -14,6 +14,7 @@ use super::error::GitError;
 use super::mirror::{Mirror, git_dirs};
 use super::objects::{GITLINK, LINK, Line, private, public};
 use super::resolve::Commit;
+use crate::digest::Digest;
 use crate::hostile::read_regular;
 use crate::names::ObjectId;
 use crate::text::harmless;
@@ -30,6 +31,8 @@ const TREES: usize = 20_000;
 const RENAMES: usize = 200;
 /// The largest file that is compared to find its old name, in bytes.
 const COMPARED: u64 = 1 << 20;
+/// The largest pointer that git-lfs writes in place of a file, in bytes.
+const POINTER: u64 = 1024;
 /// How much of a renamed file must be the same.
 const SIMILAR: f32 = 0.5;
 
@@ -91,7 +94,8 @@ impl Project {
         let (git_dir, common) = git_dirs(&root).ok()?;
         let mirror = Mirror::at(&root).ok()?;
         let shallow = read_regular(&common.join("shallow"), REFERENCES).ok().flatten().unwrap_or_default();
-        let shallow = String::from_utf8_lossy(&shallow).lines().filter_map(|id| Oid::from_str(id.trim()).ok()).collect();
+        let shallow =
+            String::from_utf8_lossy(&shallow).lines().filter_map(|id| Oid::from_str(id.trim()).ok()).collect();
         Some(Self { root, git_dir, common, mirror, shallow, trees: Mutex::default() })
     }
 
@@ -285,17 +289,36 @@ impl Project {
         Some(to)
     }
 
-    /// The content of a file.
+    /// The content of a file. Of one that git-lfs keeps, that which it stands for, if it is here.
     ///
     /// # Errors
     /// If it is not there, or longer than `most` bytes.
     pub fn content(&self, file: &ObjectId, most: u64) -> Result<Vec<u8>, GitError> {
         let id = private(file)?;
         let size = self.mirror.blob_size(id)?;
+        let too_much = |found| GitError::TooMuch { what: format!("bytes of {file}"), limit: most, found };
         if size > most {
-            return Err(GitError::TooMuch { what: format!("bytes of {file}"), limit: most, found: size });
+            return Err(too_much(size));
         }
-        self.mirror.blob(id)
+        let bytes = self.mirror.blob(id)?;
+        let Some(kept) = kept_by_lfs(&bytes) else { return Ok(bytes) };
+        let (a, b) = (&kept[..2], &kept[2..4]);
+        let path = self.common.join("lfs/objects").join(a).join(b).join(&kept);
+        let missing =
+            || GitError::Missing { id: format!("what git-lfs keeps as {kept}"), repository: self.root.clone() };
+        let kept_bytes = read_regular(&path, most).map_err(GitError::io(&path))?.ok_or_else(missing)?;
+        if Digest::of(&kept_bytes).hex() == kept { Ok(kept_bytes) } else { Err(missing()) }
+    }
+
+    /// Whether a file of a commit has this content, also where git-lfs keeps it.
+    #[must_use]
+    pub fn has_content(&self, file: &ObjectId, bytes: &[u8]) -> bool {
+        if id_of_file(bytes).is_some_and(|id| id == *file) {
+            return true;
+        }
+        let pointer = private(file).ok().filter(|id| matches!(self.mirror.blob_size(*id), Ok(..POINTER)));
+        let pointer = pointer.and_then(|id| self.mirror.blob(id).ok());
+        pointer.and_then(|pointer| kept_by_lfs(&pointer)).is_some_and(|kept| kept == Digest::of(bytes).hex())
     }
 
     /// The names in a folder of a tree; nothing if there is no such folder.
@@ -393,8 +416,18 @@ impl Project {
     }
 }
 
+/// The sha256 of what a pointer of git-lfs stands for; `None` if these bytes are no such pointer.
+fn kept_by_lfs(bytes: &[u8]) -> Option<String> {
+    if bytes.len() as u64 >= POINTER || !bytes.starts_with(b"version https://git-lfs.github.com/spec/v1\n") {
+        return None;
+    }
+    let text = std::str::from_utf8(bytes).ok()?;
+    let digits = text.lines().find_map(|line| line.strip_prefix("oid sha256:"))?;
+    (digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit())).then(|| digits.to_ascii_lowercase())
+}
+
 /// The id that git would give a file of this content.
 #[must_use]
-pub fn id_of_file(bytes: &[u8]) -> Option<ObjectId> {
+fn id_of_file(bytes: &[u8]) -> Option<ObjectId> {
     super::objects::blob_id(bytes).ok().map(public)
 }

@@ -151,8 +151,10 @@ impl Mirror {
             parents.push(parent);
             lines.next();
         }
-        let (author, authored) = lines.next().and_then(|line| line.strip_prefix(b"author ")).map(person).unwrap_or_default();
-        let (_, committed) = lines.next().and_then(|line| line.strip_prefix(b"committer ")).map(person).unwrap_or_default();
+        let (author, authored) =
+            lines.next().and_then(|line| line.strip_prefix(b"author ")).map(person).unwrap_or_default();
+        let (_, committed) =
+            lines.next().and_then(|line| line.strip_prefix(b"committer ")).map(person).unwrap_or_default();
         let first = message.split(|b| *b == b'\n').find(|l| !l.trim_ascii().is_empty()).unwrap_or_default();
         let subject = one_line(first, 200);
         Ok(Commit { id, tree, parents, subject, author, authored, committed })

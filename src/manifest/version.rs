@@ -37,17 +37,14 @@ impl Version {
         self.0.of.as_ref().map(|(_, commit)| commit)
     }
 
-    /// Every path that was asked for so far, whether something was there or not.
+    /// Every path that was asked for so far, without `..`, whether something was there or not.
     #[must_use]
     pub fn asked(&self) -> BTreeSet<PathBuf> {
         self.0.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn ask(&self, path: &Path) {
-        let mut asked = self.0.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        if !asked.contains(path) {
-            asked.insert(path.to_owned());
-        }
+        self.0.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(clean(path));
     }
 
     /// What the commit has at a path; `None` for what is read from the disk: the path is not the project's, or this is the work
@@ -80,7 +77,11 @@ impl Version {
                 let meta = path.metadata()?;
                 // Opening a pipe or a device could block for ever.
                 if !meta.is_file() {
-                    return Err(if meta.is_dir() { io::ErrorKind::IsADirectory.into() } else { odd("it is not a regular file") });
+                    return Err(if meta.is_dir() {
+                        io::ErrorKind::IsADirectory.into()
+                    } else {
+                        odd("it is not a regular file")
+                    });
                 }
                 let mut bytes = Vec::new();
                 File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;

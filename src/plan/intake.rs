@@ -32,10 +32,9 @@ impl Intake {
         self.version.is_dir(path)
     }
 
-    /// The digest of what was found at a path that was asked for.
-    #[must_use]
-    pub fn taken(&self, path: &Path) -> Option<Digest> {
-        self.paths.get(path).copied().flatten()
+    /// The files that were taken, by the path that was asked for.
+    pub fn files(&self) -> impl Iterator<Item = (&Path, &[u8])> {
+        self.paths.iter().filter_map(|(path, digest)| Some((path.as_path(), self.get(digest.as_ref()?)?)))
     }
 
     /// Takes the file at `path`; `None` if there is none.

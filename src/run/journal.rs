@@ -1,15 +1,17 @@
 //! The journal of a run: every event as a line of JSON. Progress and reports read it; what happened to an action is said by the
 //! records alone.
 
-use std::collections::HashSet;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Component, Path, PathBuf};
 
 use crate::event::Told;
-use crate::git::{Held, Project, id_of_file};
+use crate::git::{Held, Project};
 use crate::hostile::open_regular;
 use crate::key::ActionKey;
+use crate::manifest::clean;
 use crate::names::RunId;
 use crate::plan::{Intake, Plan};
 use crate::text::harmless;
@@ -135,14 +137,16 @@ pub fn git_state(plan: &Plan, intake: &Intake) -> Option<GitState> {
     let manifest = &plan.manifest;
     let project = Project::of(manifest.files.first()?.path.parent()?)?;
     let head = project.head().ok()?;
+    // What was taken is what the run uses, whatever a file holds by now.
+    let mut taken: HashMap<PathBuf, &[u8]> = intake.files().map(|(path, bytes)| (clean(path), bytes)).collect();
+    taken.extend(manifest.files.iter().map(|file| (file.path.clone(), file.text.as_bytes())));
     let mut dirty = Vec::new();
     for path in manifest.version.asked() {
         let Ok(within) = path.strip_prefix(project.root()) else { continue };
-        // What was taken is what the run uses, whatever the file holds by now.
-        let taken = intake.taken(&path).and_then(|digest| intake.get(&digest).map(<[u8]>::to_vec));
-        let text = || manifest.files.iter().find(|file| file.path == path).map(|file| file.text.as_bytes().to_vec());
-        let read = || manifest.version.read(&path, 256 << 20).ok();
-        let here = taken.or_else(text).or_else(read).and_then(|bytes| id_of_file(&bytes));
+        let here: Option<Cow<'_, [u8]>> = match taken.get(&path) {
+            Some(bytes) => Some(Cow::Borrowed(*bytes)),
+            None => manifest.version.read(&path, 256 << 20).ok().map(Cow::Owned),
+        };
         let there = match &head {
             Some(commit) => match project.at(&commit.tree, within, &mut |_| {}).ok()? {
                 Held::File(id) => Some(id),
@@ -150,7 +154,11 @@ pub fn git_state(plan: &Plan, intake: &Intake) -> Option<GitState> {
             },
             None => None,
         };
-        if here != there {
+        let same = match (&here, &there) {
+            (Some(here), Some(there)) => project.has_content(there, here),
+            (here, there) => here.is_none() && there.is_none(),
+        };
+        if !same {
             dirty.push(within.display().to_string());
         }
         if dirty.len() >= DIRTY {

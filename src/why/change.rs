@@ -65,7 +65,14 @@ impl Shown {
     #[must_use]
     pub fn plain(change: &Change) -> Self {
         let side = |value: &Option<Value>| value.as_ref().map_or(Json::Null, json);
-        Self { ingredient: change.ingredient.clone(), old: side(&change.old), new: side(&change.new), diff: None, origin: None, unexplained: None }
+        Self {
+            ingredient: change.ingredient.clone(),
+            old: side(&change.old),
+            new: side(&change.new),
+            diff: None,
+            origin: None,
+            unexplained: None,
+        }
     }
 
     /// With what differs, in at most so many lines.

@@ -154,14 +154,23 @@ fn there(past: &Past, snapshot: &Snapshot, commit: &PastCommit) -> bool {
 pub fn uncommitted(top: &Snapshot, head: &Snapshot, root: &Path) -> Vec<String> {
     let version = |snapshot: &Snapshot| snapshot.plan.as_ref().ok().map(|plan| plan.manifest.version.clone());
     let (Some(new), Some(old)) = (version(top), version(head)) else {
-        return if top.plan.is_ok() || head.plan.is_ok() { vec![top.manifest.display().to_string()] } else { Vec::new() };
+        return if top.plan.is_ok() || head.plan.is_ok() {
+            vec![top.manifest.display().to_string()]
+        } else {
+            Vec::new()
+        };
     };
     let asked = top.asked.union(&head.asked).map(|path| root.join(path));
     let differs = asked.filter(|path| !crate::why::spot::same_content(&new, &old, path));
     differs.map(|path| printable(&path.strip_prefix(root).unwrap_or(&path).to_string_lossy())).collect()
 }
 
-fn version(commit: Option<&PastCommit>, new: &Snapshot, old: Option<&Arc<Snapshot>>, paths: Vec<String>) -> VersionSaid {
+fn version(
+    commit: Option<&PastCommit>,
+    new: &Snapshot,
+    old: Option<&Arc<Snapshot>>,
+    paths: Vec<String>,
+) -> VersionSaid {
     let (again, because) = match (&new.plan, old.map(|old| &old.plan)) {
         (Err(flaw), _) => (None, Some(format!("it cannot be planned: {flaw}"))),
         (Ok(_), None) => (None, Some("the first version".to_owned())),

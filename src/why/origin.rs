@@ -439,7 +439,8 @@ fn places_of(plan: &Plan, node: usize, old: Option<&Plan>) -> Vec<Place> {
     let mut put = |place: Place, is_new: bool| if is_new { fresh.push(place) } else { rest.push(place) };
     let old = old.map(|old| &old.manifest.pipeline);
     if let Some(candidate) = point.candidate.map(|at| &pipeline.candidates[at]) {
-        let known = |name: &str| old.is_some_and(|old| old.candidates.iter().any(|other| other.name.value.as_str() == name));
+        let known =
+            |name: &str| old.is_some_and(|old| old.candidates.iter().any(|other| other.name.value.as_str() == name));
         put(candidate.name.place, !known(candidate.name.value.as_str()));
     }
     if let Some((repo, at)) = point.commit {

@@ -114,7 +114,11 @@ impl Past {
     ///
     /// # Errors
     /// If the repository cannot be read.
-    pub fn before(&mut self, child: (&PastCommit, &Arc<Snapshot>), parent: &PastCommit) -> Result<Arc<Snapshot>, GitError> {
+    pub fn before(
+        &mut self,
+        child: (&PastCommit, &Arc<Snapshot>),
+        parent: &PastCommit,
+    ) -> Result<Arc<Snapshot>, GitError> {
         if let Some(known) = self.known.get(&parent.id) {
             return Ok(known.clone());
         }
@@ -123,7 +127,8 @@ impl Past {
             self.known.insert(parent.id.clone(), snapshot.clone());
             return Ok(snapshot.clone());
         }
-        let manifest = self.name_before(commit, &snapshot.manifest, parent)?.unwrap_or_else(|| snapshot.manifest.clone());
+        let manifest =
+            self.name_before(commit, &snapshot.manifest, parent)?.unwrap_or_else(|| snapshot.manifest.clone());
         Ok(self.at(&manifest, parent))
     }
 
@@ -172,7 +177,9 @@ impl Past {
         let mut intake = Intake::of(version.clone());
         let plan = match read_version(path, shown, version.clone()) {
             Ok(manifest) => self.expand(manifest, &mut intake),
-            Err(flaws) => Err(flaws.flaws().first().map_or_else(|| flaws.to_string(), |flaw| flaw.message().to_owned())),
+            Err(flaws) => {
+                Err(flaws.flaws().first().map_or_else(|| flaws.to_string(), |flaw| flaw.message().to_owned()))
+            }
         };
         let asked = version.asked();
         let asked = asked.iter().filter_map(|path| Some(path.strip_prefix(&root).ok()?.to_owned())).collect();
@@ -196,11 +203,8 @@ impl Past {
     /// What stands for the machine.
     fn facts(&self, manifest: &Manifest, intake: &mut Intake) -> Facts {
         let pipeline = &manifest.pipeline;
-        let mut facts = Facts {
-            variables: self.terms.variables.clone(),
-            platform: "this machine".to_owned(),
-            ..Facts::default()
-        };
+        let mut facts =
+            Facts { variables: self.terms.variables.clone(), platform: "this machine".to_owned(), ..Facts::default() };
         for tool in &pipeline.tools {
             facts.tools.insert(tool.name.value.clone(), Ok(self.declared(tool, intake)));
         }
@@ -237,14 +241,7 @@ impl Past {
             listing: intake.bytes(source.value.to_string().into_bytes()),
             stat: String::new(),
         });
-        ToolFact {
-            path: PathBuf::new(),
-            identity,
-            stat: String::new(),
-            probes: Vec::new(),
-            source,
-            script: false,
-        }
+        ToolFact { path: PathBuf::new(), identity, stat: String::new(), probes: Vec::new(), source, script: false }
     }
 }
 

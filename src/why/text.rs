@@ -23,7 +23,8 @@ pub fn why(said: &Explanation, all: bool) -> String {
     let mut text = String::new();
     let sections = sections(said);
     let served = if said.between.is_some() { "same" } else { "hit" };
-    let quiet = |section: &&Section<'_>| section.steps.iter().all(|step| step.state == served && step.because.is_none());
+    let quiet =
+        |section: &&Section<'_>| section.steps.iter().all(|step| step.state == served && step.because.is_none());
     let all = all || sections.iter().all(|section| quiet(&section));
     let mut told: HashSet<String> = HashSet::new();
     let names = sections.iter().flat_map(|section| &section.steps).map(|step| step.step.len()).max().unwrap_or(0);
@@ -89,7 +90,9 @@ fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, told: &mut HashS
     let mut head = format!("  {:names$}  {:9}  {key}", step.step, step.state);
     let tail = match (&step.served_by, &step.shared_with) {
         (_, Some(with)) => format!("as {}", printable(with)),
-        (Some(by), None) if matches!(step.state, "hit" | "reused") => format!("{}, {}", by.attempt, ago(by.age().as_secs())),
+        (Some(by), None) if matches!(step.state, "hit" | "reused") => {
+            format!("{}, {}", by.attempt, ago(by.age().as_secs()))
+        }
         (Some(by), None) => {
             let took = by.wall_ms.map(|ms| format!(" in {}", human_span(Duration::from_millis(ms))));
             format!("{}{}", by.outcome, took.unwrap_or_default())
@@ -275,7 +278,14 @@ mod tests {
     use super::*;
 
     fn shown(old: &str, new: &str) -> Shown {
-        Shown { ingredient: "device".into(), old: old.into(), new: new.into(), diff: None, origin: None, unexplained: None }
+        Shown {
+            ingredient: "device".into(),
+            old: old.into(),
+            new: new.into(),
+            diff: None,
+            origin: None,
+            unexplained: None,
+        }
     }
 
     #[test]
