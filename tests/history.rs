@@ -88,14 +88,8 @@ impl Project {
         blame: Option<(&'static str, &'static str)>,
     ) {
         self.flow.replace(file, old, new);
-        let place = blame.map(|_| self.line(file, new.lines().next_back().unwrap_or(new)));
-        self.commit(
-            subject,
-            blame
-                .map(|(step, what)| (step, what))
-                .zip(place.as_deref())
-                .map(|((step, what), place)| (step, what, place)),
-        );
+        let place = self.line(file, new.lines().next_back().unwrap_or(new));
+        self.commit(subject, blame.map(|(step, what)| (step, what, place.as_str())));
     }
 }
 

@@ -177,6 +177,7 @@ fn versions(args: &WhyArgs, old: &str, new: Option<&str>, wanted: &Wanted, lines
         None => Tracer::of_work_tree(past, &new_name),
     };
     let blobs = Blobs { store: &store, intakes: vec![&after.intake, &before.intake] };
+    output::say(&format!("note: from {} to {name_of_new}", called(&old)));
     let names = [called(&old), name_of_new];
     Ok(between::explain((older, newer), names, &jobs, &blobs, lines, Some(&RefCell::new(tracer))))
 }

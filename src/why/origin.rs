@@ -205,7 +205,8 @@ impl Tracer {
                 Some(machine) => Traced::No(format!("not in git: {machine}")),
                 None => Traced::No(why),
             },
-            Ok(Followed::To { commit, snapshot, before, action: then, first }) => {
+            Ok(Followed::To(brought)) => {
+                let Brought { commit, snapshot, before, action: then, first } = *brought;
                 let old = since.is_some_and(|since| commit.committed.as_second() < since.as_second());
                 match whence.machine {
                     Some(machine) if first || old => Traced::No(format!("not in git: {machine}")),
@@ -245,7 +246,8 @@ impl Tracer {
                 let spot = self.top.plan.as_ref().ok().and_then(|plan| places(plan, old));
                 Traced::To(self.origin(None, spot))
             }
-            Ok(Followed::To { commit, snapshot, before, .. }) => {
+            Ok(Followed::To(brought)) => {
+                let Brought { commit, snapshot, before, .. } = *brought;
                 let old = before.as_ref().and_then(|(snapshot, _)| snapshot.plan.as_ref().ok());
                 let spot = snapshot.plan.as_ref().ok().and_then(|plan| places(plan, old));
                 Traced::To(self.origin(Some(&commit), spot))
@@ -319,7 +321,7 @@ impl Tracer {
                     let first = before.as_ref().is_none_or(|(older, action): &(Arc<Snapshot>, Action)| {
                         older.plan.as_ref().map_or(true, |plan| action.within(plan).is_none())
                     });
-                    return Ok(Followed::To { commit, snapshot, before, action, first });
+                    return Ok(Followed::To(Box::new(Brought { commit, snapshot, before, action, first })));
                 }
             }
             if self.past.is_spent() {
@@ -399,16 +401,19 @@ enum Followed {
     /// No commit can be named, and why.
     Never(String),
     /// This commit says it first.
-    To {
-        commit: PastCommit,
-        snapshot: Arc<Snapshot>,
-        /// What its first parent that can be planned says otherwise, and the action there.
-        before: Option<(Arc<Snapshot>, Action)>,
-        /// The action as it was called then.
-        action: Action,
-        /// Whether the action itself is as old.
-        first: bool,
-    },
+    To(Box<Brought>),
+}
+
+/// The commit that says something first.
+struct Brought {
+    commit: PastCommit,
+    snapshot: Arc<Snapshot>,
+    /// What its first parent that can be planned says otherwise, and the action there.
+    before: Option<(Arc<Snapshot>, Action)>,
+    /// The action as it was called then.
+    action: Action,
+    /// Whether the action itself is as old.
+    first: bool,
 }
 
 /// The value of an ingredient or of a limit.
