@@ -12,6 +12,7 @@ use crate::key::{ActionKey, Value};
 use crate::names::{AttemptId, Axes, RunId};
 use crate::outcome::Outcome;
 use crate::process::Exit;
+use crate::units::Usd;
 
 /// One line of a run's record file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +50,33 @@ pub struct Started {
     /// The pipeline that it was for, if it costs money: its budget counts it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub pipeline: Option<String>,
+    /// What its run reserved for it: what other runs, whose manifests may expect less, have to leave it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reserved: Option<Reserved>,
+}
+
+/// What a budget reserves for an attempt before it starts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reserved {
+    /// The amount, in nano-dollars.
+    pub nano_usd: u64,
+    /// Whether that is all that was left, because nothing told what it may cost.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub all: bool,
+}
+
+impl Reserved {
+    /// The amount.
+    #[must_use]
+    pub fn amount(self) -> Usd {
+        Usd(self.nano_usd)
+    }
+
+    /// Itself where there is something to record.
+    #[must_use]
+    pub fn on_record(self) -> Option<Self> {
+        (self.nano_usd > 0 || self.all).then_some(self)
+    }
 }
 
 /// A limit and what of it was used.
@@ -71,9 +99,12 @@ pub struct ProcessEnd {
     pub active_ms: u64,
     /// Processor time of all its processes, in milliseconds.
     pub cpu_ms: u64,
-    /// Whether it printed more than was kept: the end of what it said is not known.
+    /// Whether it printed more than was kept: a part of what it said is not known.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub cut: bool,
+    /// The files that it left and that were too long to be kept, by name: `trajectory`, and what the adapter keeps.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub unkept: Vec<String>,
 }
 
 /// Tokens of an attempt, each counted once: what was read from the provider's cache is not in `input`. `None` is unknown,
@@ -130,6 +161,9 @@ pub struct Ended {
     /// The pipeline that it was for, if it costs money: its budget counts it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub pipeline: Option<String>,
+    /// What was reserved for it: at the least so much counts what is not known of it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reserved: Option<Reserved>,
     /// How long it took, in milliseconds of the monotonic clock.
     pub wall_ms: u64,
     /// What it did.

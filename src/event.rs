@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::key::{ActionKey, Change};
 use crate::names::{AttemptId, Axes, JobId, RunId};
+use crate::outcome::Owner;
 
 /// An event and when it was.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -179,6 +180,9 @@ pub enum Event {
         end: String,
         /// Why.
         because: String,
+        /// Whose doing that is and what to do, where something other than the action's own attempts keeps it from beginning.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        held: Option<Held>,
     },
     /// The class of a job is known.
     JobSettled {
@@ -238,6 +242,28 @@ pub enum Event {
         /// The exit code.
         exit: i32,
     },
+}
+
+/// What keeps an action from beginning though nothing of its own does: a budget, a closed lane, the pause of its candidate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// The name of the cause, where it is one of the table's.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cause: Option<String>,
+    /// Who has to act.
+    pub owner: Owner,
+    /// What keeps it.
+    pub evidence: String,
+    /// What to do, in words.
+    pub next: String,
+}
+
+impl Held {
+    /// Both in one line.
+    #[must_use]
+    pub fn text(&self) -> String {
+        format!("{}; {}", self.evidence, self.next)
+    }
 }
 
 /// A lane for which actions still wait.

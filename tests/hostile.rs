@@ -100,6 +100,78 @@ for _ in range(1024): os.write(1, block)
     assert!(came.notes.contains("was cut"), "{}", came.notes);
 }
 
+/// A wild agent whose words are read by a table, and of whose output little is kept.
+fn talkative(script: &str) -> Wild {
+    let wild = Wild::new(script).step("agent", "limit \"64KiB\"");
+    let reading = "
+    trajectory \"t.jsonl\"
+    reading {
+        finished jsonl=stdout exit=0 { where \"/type\" \"result\" }
+        error text=stderr
+        signature CONTEXT_LENGTH \"window is full\"
+        usage jsonl=stdout cached=beside { where \"/type\" \"result\"; at \"/usage\"; input \"/in\"; output \"/out\" }
+        usage jsonl=trajectory cached=beside { input \"/in\"; output \"/out\" }
+    }";
+    let agent = format!(
+        "flow 1\nagent wild {{\n    run \"python3\" \"{{file.script}}\" \"{{out}}\"\n    version \"1\"{reading}\n}}\n"
+    );
+    std::fs::write(wild.flow.path("wild.kdl"), agent).unwrap();
+    wild
+}
+
+fn usage_of(wild: &Wild) -> serde_json::Value {
+    let ends = wild.records().into_iter().filter(|line| line["line"] == "ended" && line["step"] == "agent");
+    ends.filter(|line| line["axes"]["candidate"] == "wild").map(|line| line["usage"].clone()).last().unwrap()
+}
+
+#[test]
+fn the_last_words_behind_a_flood_tell_why_it_ended() {
+    let flood = "for n in range(40000): print('line', n, file=sys.stderr)\n";
+    let wild = Wild::new(&format!("{flood}sys.exit('the disk is full')")).step("agent", "limit \"64KiB\"");
+    wild.runs(0).is("AGENT_ERROR").because("CRASHED", "the disk is full");
+
+    let wild = talkative(&format!("{flood}sys.exit('the window is full')"));
+    let came = wild.runs(0);
+    came.is("AGENT_ERROR").because("CONTEXT_LENGTH", "the window is full");
+    assert!(came.notes.contains("longer than 64.0 KiB and was cut: its two ends are kept"), "{}", came.notes);
+}
+
+#[test]
+fn a_result_behind_a_flood_is_read_and_what_it_used_says_that_a_part_was_left_out() {
+    let flood = "for n in range(40000): print('line', n)\n";
+    let result = "print('{\"type\": \"result\", \"usage\": {\"in\": 700, \"out\": 5}}')\n";
+    let wild = talkative(&format!("{USEFUL}{flood}{result}"));
+    wild.runs(0).is("SUCCESS_IMPROVEMENT");
+    let usage = usage_of(&wild);
+    assert_eq!((usage["input"].as_u64(), usage["output"].as_u64()), (Some(700), Some(5)));
+    assert!(usage["unknown_because"].as_str().unwrap().contains("its output was cut"), "{usage}");
+
+    // The result itself is in the part that was left out: nobody can tell, and that is no failure without a reason.
+    let wild = talkative(&format!("{USEFUL}{flood}{result}{flood}"));
+    let came = wild.runs(0);
+    came.because("OVER_LIMIT", "what is kept of it does not tell how it ended");
+    let usage = usage_of(&wild);
+    assert!(usage["input"].is_null(), "{usage}");
+    assert!(usage["unknown_because"].as_str().unwrap().contains("a part was left out"), "{usage}");
+}
+
+#[test]
+fn a_trajectory_too_long_to_be_kept_makes_its_figures_unknown_and_says_so() {
+    let long = "
+with open(sys.argv[1] + '/t.jsonl', 'w') as f:
+    f.write('{\"in\": 1, \"out\": 1}\\n')
+    f.truncate((64 << 20) + 1)
+print('{\"type\": \"result\"}')
+";
+    let wild = talkative(&format!("{USEFUL}{long}"));
+    let came = wild.runs(0);
+    came.is("SUCCESS_IMPROVEMENT");
+    assert!(came.notes.contains("the trajectory was not kept: longer than"), "{}", came.notes);
+    let usage = usage_of(&wild);
+    assert!(usage["input"].is_null(), "{usage}");
+    assert_eq!(usage["unknown_because"], "its trajectory, which tells, was too long to be kept");
+}
+
 #[test]
 fn links_out_of_the_tree_are_taken_as_links() {
     let script = "

@@ -426,3 +426,47 @@ fn a_run_that_waits_to_retry_ends_at_once_when_it_is_asked_to_and_survives_a_kil
     office.flow.run().settles();
     assert_eq!(office.ends()["succeeded"], 12);
 }
+
+#[test]
+fn a_job_that_was_not_begun_says_whose_doing_that_is_and_what_to_do() {
+    let office = Office::new("lane 1", "");
+    office.good_for("t1", 4);
+    let shown = |job: &str| office.flow.flow(&["show", job, "m.kdl", "--json"]).json();
+    let ran = office.flow.flow(&["run", "m.kdl"]);
+    ran.exits(3).says("waits for lane acme:").says("NOT_RUN                8  provider  log in to the provider again");
+    let jobs: Vec<String> = (1..=6)
+        .flat_map(|sample| ["{one}", "{two}"].map(|commit| office.flow.fill(&format!("pkg/{commit}/acme/{sample}"))))
+        .collect();
+    let all: Vec<Value> = jobs.iter().map(|job| shown(job)).collect();
+    let left: Vec<&Value> = all.iter().filter(|job| job["class"] == "NOT_RUN").collect();
+    assert_eq!(left.len(), 8);
+    for job in &left {
+        assert_eq!((&job["owner"], &job["cause"]), (&"provider".into(), &"CREDENTIALS_EXPIRED".into()), "{job:#}");
+        assert!(job["next_action"].as_str().unwrap().contains("log in"), "{job:#}");
+    }
+    let tried = left.iter().filter(|job| job["tokens_unknown_because"] == "no attempt of its agent settled it");
+    assert_eq!(tried.count(), 1, "one of them had an attempt");
+    // Once somebody runs it, nothing of that is left.
+    office.good_for("t1", 100);
+    office.flow.run().settles();
+    assert!(jobs.iter().all(|job| shown(job)["owner"] != "provider"));
+}
+
+#[test]
+fn a_candidate_that_is_paused_is_said_of_each_of_its_jobs() {
+    let office = Office::new("lane 4", "canary 2");
+    office.good_for("t1", 100);
+    std::fs::write(office.file("idle"), "").unwrap();
+    office.flow.flow(&["run", "m.kdl"]).exits(3).says("acme is paused: NO_PATCH");
+    let left = (1..=6)
+        .flat_map(|sample| ["{one}", "{two}"].map(|commit| office.flow.fill(&format!("pkg/{commit}/acme/{sample}"))))
+        .map(|job| office.flow.flow(&["show", &job, "m.kdl", "--json"]).json())
+        .filter(|job| job["class"] == "NOT_RUN");
+    let mut count = 0;
+    for job in left {
+        count += 1;
+        assert_eq!(job["owner"], "agent", "{job:#}");
+        assert!(job["next_action"].as_str().unwrap().contains("--continue"), "{job:#}");
+    }
+    assert!(count >= 8, "{count}");
+}

@@ -58,6 +58,13 @@ fn a_budget_that_allows_5_of_12_pays_for_5_and_the_plan_said_so_and_a_raised_one
     let reached = events(&ran, "budget-reached");
     assert_eq!(reached.len(), 1, "told once");
     assert_eq!((&reached[0]["limit"], &reached[0]["spent_usd"]), (&"budget".into(), &5.0.into()));
+    let jobs = flow.flow(&["show", "pkg/*", "m.kdl", "--json"]).json();
+    let left: Vec<&Value> = jobs["jobs"].as_array().unwrap().iter().filter(|job| job["class"] == "NOT_RUN").collect();
+    assert_eq!(left.len(), 7);
+    for job in left {
+        assert_eq!(job["owner"], "harness", "whoever wrote the amount");
+        assert!(job["evidence"].as_str().unwrap().starts_with("budget: $5.00 of `budget` $5.00 are spent"), "{job}");
+    }
     assert_eq!(ran.finished()["open"], 7);
     let open = events(&ran, "action-over").into_iter().find(|over| over["step"] == "agent").unwrap();
     assert!(open["because"].as_str().unwrap().starts_with("budget: "), "{open}");
@@ -352,6 +359,34 @@ fn two_runs_at_once_share_one_budget() {
     assert!(codes.contains(&Some(3)), "{codes:?}");
     assert_eq!(agents(&flow), 5);
     flow.settled_each_action_once();
+}
+
+#[test]
+fn a_run_that_expects_less_leaves_another_what_that_one_reserved() {
+    let flow = paid();
+    usage(&flow, "one", r#"{"usage": {"input": 400000, "output": 40000}, "delay": "2s"}"#);
+    flow.add("budget (usd)5.00");
+    flow.replace("m.kdl", "expect cost=(usd)1.00", "expect cost=(usd)4.00");
+    let mut dear = flow.command(&["run", "m.kdl", "--json", "--quiet", "--only", "pkg/{one}/tidy/1"]);
+    let mut dear = dear.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    support::until("the dear one works", || flow.lines().iter().any(|line| line["step"] == "agent"));
+    flow.replace("m.kdl", "expect cost=(usd)4.00", "expect cost=(usd)1.00");
+    flow.run_with(&["--only", "pkg/{two}/tidy/*"]).exits(3);
+    assert_eq!(dear.wait().unwrap().code(), Some(0));
+    assert_eq!(agents(&flow), 2, "four dollars and one");
+    assert_eq!(flow.flow(&["status", "--json"]).json()["spent"]["all"]["cost_usd"]["known"], 5.0);
+}
+
+#[test]
+fn what_is_not_known_of_an_attempt_counts_at_what_was_reserved_for_it_whatever_is_expected_later() {
+    let flow = paid();
+    usage(&flow, "one", "{}");
+    flow.add("budget (usd)5.00");
+    flow.replace("m.kdl", "expect cost=(usd)1.00", "expect cost=(usd)4.00");
+    flow.run_with(&["--only", "pkg/{one}/tidy/1"]).settles();
+    flow.replace("m.kdl", "expect cost=(usd)4.00", "expect cost=(usd)1.00");
+    flow.run_with(&["--only", "pkg/{two}/tidy/*"]).exits(3).says("$4.00 is assumed for 1 attempt of unknown cost");
+    assert_eq!(agents(&flow), 2);
 }
 
 #[test]

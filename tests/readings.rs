@@ -47,7 +47,7 @@ fn adapters() -> BTreeMap<String, Arc<ReadingTable>> {
 }
 
 fn ended(exit: Exit) -> ProcessEnd {
-    ProcessEnd { exit, active_ms: 40_000, cpu_ms: 0, cut: false }
+    ProcessEnd { exit, active_ms: 40_000, cpu_ms: 0, cut: false, unkept: Vec::new() }
 }
 
 fn read_files(table: &ReadingTable, exit: Exit, files: &BTreeMap<String, Vec<u8>>) -> Reading {

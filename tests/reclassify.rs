@@ -155,6 +155,37 @@ fn an_attempt_that_did_not_settle_is_a_hit_once_a_table_reads_it_otherwise() {
 }
 
 #[test]
+fn draws_that_stand_by_reuse_are_listed_and_what_a_table_reopens_of_them_is_not_drawn_again() {
+    let flow = telling(&format!("{{\"ok\": false, \"error\": \"it went home\", {CALLS}}}"));
+    flow.replace("m.kdl", "file program \"agent.py\"", "file program \"agent.py\"; reuse except cause=\"CRASHED\"");
+    flow.replace("steps.kdl", "attempts 3", "attempts 1");
+    flow.run().settles();
+    let before = agents(&flow);
+    let drawn = flow.ends("agent", "UNKNOWN")[0]["attempt"].clone();
+    flow.replace(
+        "agents.kdl",
+        "    version \"1\"\n    trajectory \"report.json\"",
+        "    version \"2\"\n    trajectory \"report.json\"",
+    );
+    assert_eq!(flow.run().settles().finished()["actions"]["reused"], 1);
+    flow.replace("agents.kdl", "// more", "signature TOOL_OUTPUT_MISSING \"went home\"");
+    let said = flow.flow(&["reclassify", "m.kdl", "--dry-run", "--json"]).settles().json();
+    let flip = &said["flips"][0];
+    assert_eq!(
+        (&flip["attempt"], &flip["now"], &flip["reused"]),
+        (&drawn, &"TOOL_OUTPUT_MISSING".into(), &true.into())
+    );
+    flow.replace("agents.kdl", "signature TOOL_OUTPUT_MISSING", "signature RATE_LIMITED");
+    let said = flow.flow(&["reclassify", "m.kdl", "--dry-run"]);
+    said.settles().says("RATE_LIMITED").says("reopened, reused").says("1 are reopened");
+    let ran = flow.run();
+    ran.exits(3).executes_nothing();
+    assert_eq!(agents(&flow), before, "a table never spends");
+    flow.run_with(&["--retry", "*/told/*"]).exits(3);
+    assert!(agents(&flow) > before);
+}
+
+#[test]
 fn usage_is_read_anew_too() {
     let flow = telling(&format!("{{\"ok\": true, {CALLS}}}"));
     flow.run().settles();

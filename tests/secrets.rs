@@ -144,6 +144,26 @@ for secret in secrets:
 }
 
 #[test]
+fn where_a_long_output_is_cut_no_part_of_a_secret_is_left() {
+    // Each length puts the cuts elsewhere within a secret.
+    for pad in [0, 7, 13] {
+        let wild = keyed(&format!(
+            "{USEFUL}
+for fd in (1, 2):
+    os.write(fd, b'x' * {pad})
+    for n in range(4000): os.write(fd, secrets[n % 3].encode())
+"
+        ))
+        .step("agent", "limit \"32KiB\"");
+        let came = wild.runs(0);
+        came.is("SUCCESS_IMPROVEMENT");
+        assert!(came.notes.contains("was cut"), "{}", came.notes);
+        assert!(logs(&wild, "agent", "stdout").contains("bytes of the output were left out here"));
+        nowhere(&wild.flow, &came.ran);
+    }
+}
+
+#[test]
 fn evidence_of_a_crash_holds_no_secret() {
     let wild = keyed("raise SystemExit('rejected: ' + ' '.join(secrets))");
     let came = wild.runs(0);
@@ -228,6 +248,18 @@ sys.exit(3)
 }
 
 #[test]
+fn what_a_secrets_command_complains_of_tells_neither_its_own_nor_another() {
+    let wild = keyed(USEFUL);
+    wild.flow.replace("m.kdl", "command \"cat\" \"c.key\"", "command \"sh\" \"c.sh\"");
+    wild.flow.write("c.sh", "cat c.key\necho \"refused: $KEY_A $(cat b.key) $(cat c.key)\" >&2\nexit 5\n");
+    wild.flow.replace("steps.kdl", "attempts 3", "attempts 1");
+    let came = wild.runs(3);
+    let said = "refused: [secret KEY_A] [secret KEY_B] [secret that it printed]";
+    came.because("NOT_STARTED", said);
+    nowhere(&wild.flow, &came.ran);
+}
+
+#[test]
 fn another_candidate_and_the_tests_do_not_get_it() {
     let wild = keyed(USEFUL);
     let looks = "import os\nfor name in ['KEY_A', 'KEY_B', 'KEY_C', 'XDG_RUNTIME_DIR']:\n    assert name not in os.environ, name\n";
@@ -292,6 +324,44 @@ assert stat.S_IMODE(folder.st_mode) == 0o700, oct(folder.st_mode)
     let came = wild.runs(0);
     came.is("SUCCESS_IMPROVEMENT");
     nowhere(&wild.flow, &came.ran);
+}
+
+#[test]
+fn a_secret_changes_nothing_else_of_a_config() {
+    const TWISTED: &str = "x\", \"safe\": true, \"y\": \"twisted-Lw93";
+    let wild = configured(&format!(
+        "{USEFUL}
+import json
+config = json.load(open(sys.argv[1]))
+assert config == {{'header': 'Bearer ' + secrets[1], 'safe': False}}, sorted(config)
+"
+    ));
+    wild.flow.write("b.key", TWISTED);
+    wild.flow.write("c.json", "{\"header\": \"Bearer {secret.KEY_B}\", \"safe\": false}\n");
+    wild.flow.replace("m.kdl", "config \"c.yaml\"", "config \"c.json\" { require \"safe\" #false }");
+    let came = wild.runs(0);
+    came.is("SUCCESS_IMPROVEMENT");
+    nowhere(&wild.flow, &came.ran);
+    holds_twisted_nowhere(&wild, &came.ran);
+}
+
+#[test]
+fn a_secret_that_would_say_something_else_in_a_config_is_refused() {
+    let wild = configured(USEFUL);
+    wild.flow.write("b.key", "twisted-Lw93\nsafe: true");
+    wild.flow.write("c.yaml", "# ours\nheader: Bearer {secret.KEY_B}\nsafe: false\n");
+    let came = wild.runs(3);
+    came.because("AGENT_CONFIG", "c.yaml: line 2: the value of the secret KEY_B would say something else there");
+    holds_twisted_nowhere(&wild, &came.ran);
+}
+
+#[track_caller]
+fn holds_twisted_nowhere(wild: &Wild, ran: &Ran) {
+    let files = below(&wild.flow.cache()).into_iter().filter(|path| path.is_file());
+    let texts = files.map(|path| std::fs::read(path).unwrap());
+    for bytes in texts.chain([ran.stdout.clone().into_bytes(), ran.stderr.clone().into_bytes()]) {
+        assert!(!bytes.windows(12).any(|part| part == b"twisted-Lw93"), "{}", String::from_utf8_lossy(&bytes));
+    }
 }
 
 #[test]

@@ -95,6 +95,11 @@ impl File {
         lines
     }
 
+    /// Whether it is longer than what is read of it as text.
+    pub(super) fn outgrows_text(&self) -> bool {
+        self.bytes.len() > TEXT
+    }
+
     /// Its end as text.
     pub(super) fn text(&self) -> String {
         let tail = &self.bytes[self.bytes.len().saturating_sub(TEXT)..];

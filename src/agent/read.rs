@@ -109,7 +109,23 @@ impl ReadingTable {
             }
             return Outcome::Succeeded;
         }
-        Outcome::Failed(self.error(code, files).exit(Some(code)))
+        let mut failure = self.error(code, files);
+        if let Some(gone) = self.gone(end).filter(|_| failure.cause == Cause::Unknown) {
+            failure = Failure::new(Cause::OverLimit, &gone);
+        }
+        Outcome::Failed(failure.exit(Some(code)))
+    }
+
+    /// What of that which tells how an agent ended was too long to be kept: what is left explains nothing, and that is why.
+    fn gone(&self, end: &ProcessEnd) -> Option<String> {
+        let mut telling = self.finished.iter().map(|finished| &finished.finder.file);
+        match telling.clone().find(|file| end.unkept.contains(file)) {
+            Some(file) => Some(format!("its {file}, which tells how it ended, was too long to be kept")),
+            None if end.cut && telling.any(|file| matches!(file.as_str(), "stdout" | "stderr")) => Some(
+                "its output was longer than its limit, and what is kept of it does not tell how it ended".to_owned(),
+            ),
+            None => None,
+        }
     }
 
     /// Why an agent that ended by itself did not finish.

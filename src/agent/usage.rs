@@ -55,9 +55,19 @@ pub(super) fn usage(table: &ReadingTable, end: &ProcessEnd, outcome: &Outcome, f
     if table.usage.is_empty() {
         return unknown("the adapter says nothing of usage");
     }
+    let is_unkept = |file: &&String| end.unkept.contains(*file);
+    let mut passed = table.usage.iter().map(|reader| &reader.finder.file).filter(is_unkept);
     let Some((reader, found)) = table.usage.iter().find_map(|reader| Some((reader, reader.find(files)?))) else {
-        return unknown("the agent reported none");
+        return match passed.next() {
+            Some(file) => unknown(&format!("its {file}, which tells, was too long to be kept")),
+            None if cut => unknown("what is kept of its output tells none, and a part was left out"),
+            None => unknown("the agent reported none"),
+        };
     };
+    // One that comes before: it would have told more, or better.
+    let before = table.usage.iter().take_while(|other| !std::ptr::eq(*other, reader));
+    let better = before.map(|other| &other.finder.file).find(is_unkept);
+    let outgrows = |file: &str| files.file(file).is_some_and(|file| file.outgrows_text());
     let total =
         found.figures.iter().fold(None, |sum: Option<Figures>, next| Some(sum.map_or(*next, |sum| sum.plus(next))));
     let total = total.unwrap_or(Figures { input: Some(0), output: Some(0), ..Figures::default() });
@@ -96,8 +106,15 @@ pub(super) fn usage(table: &ReadingTable, end: &ProcessEnd, outcome: &Outcome, f
         Some("a figure that cannot be a number of tokens was left out".to_owned())
     } else if let Some(calls) = found.calls.filter(|calls| reader.take == Take::Sum && *calls > told) {
         Some(format!("of {calls} replies of the model only {told} told their tokens"))
-    } else if cut && reader.finder.file == "stdout" {
-        Some("its output was cut: what it told at its end is not in it".to_owned())
+    } else if cut && matches!(reader.finder.file.as_str(), "stdout" | "stderr") {
+        Some("its output was cut: what it told in the part that was left out is not in it".to_owned())
+    } else if let Some(file) = better {
+        Some(format!("its {file}, which tells more, was too long to be kept"))
+    } else if matches!(reader.finder.format, Format::Text { .. })
+        && reader.take == Take::Sum
+        && outgrows(&reader.finder.file)
+    {
+        Some("only the end of its output was read".to_owned())
     } else if found.figures.len() >= MATCHES {
         Some("there were more figures than are read".to_owned())
     } else if missed {

@@ -20,8 +20,9 @@ use crate::plan::Job;
 use crate::report::flips::flips;
 use crate::run::decide::Again;
 use crate::run::dispatch::{Dispatcher, Options, Parts};
-use crate::run::journal::{Journal, git_state, write_plan};
+use crate::run::journal::{Journal, write_plan};
 use crate::run::leases::Leases;
+use crate::run::uncommitted::git_state;
 use crate::step::Context;
 use crate::store::{Index, RecordWriter, RunLock};
 

@@ -25,9 +25,10 @@ use crate::report::{composite, jobs, table};
 use crate::run::budget::Purse;
 use crate::run::decide::{Again, remakes};
 use crate::run::dispatch::{Dispatcher, Observer, Options, Order, Parts};
-use crate::run::journal::{GitState, Journal, git_state, write_plan};
+use crate::run::journal::{Journal, write_plan};
 use crate::run::leases::Leases;
 use crate::run::recover::recover;
+use crate::run::uncommitted::{GitState, git_state};
 use crate::step::Context;
 use crate::store::{Index, RecordWriter, RunLock};
 use crate::text::{counted, harmless, wrap};
@@ -219,7 +220,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
     }
     if !args.json {
         let index = Index::load(&store.root).map_err(|error| broken(error.to_string()))?;
-        let standing = standing(&plan, &store, &index, &wanted);
+        let standing = standing(&plan, &store, &index, &wanted).after(&plan, &store.root, &run);
         let results = jobs::results(&plan, &standing, &about, &wanted);
         let width = output::width();
         output::data(table::results(&results, width))?;

@@ -69,7 +69,10 @@ fn list(opened: &Opened, meant: &[usize], json: bool) -> Result<ExitCode, Fault>
     for node in meant.iter().flat_map(|job| &plan.jobs[*job].nodes) {
         wanted[*node] = true;
     }
-    let standing = standing(plan, &opened.store, &opened.index, &wanted);
+    let mut standing = standing(plan, &opened.store, &opened.index, &wanted);
+    if let Some(run) = meant.first().and_then(|job| detail::about(&opened.store.root, &plan.jobs[*job].id).next()) {
+        standing = standing.after(plan, &opened.store.root, &run);
+    }
     let results = jobs::results(plan, &standing, meant, &wanted);
     if json {
         output::json(&serde_json::json!({"jobs": results}))?;

@@ -110,6 +110,18 @@ impl Ask {
         said.map_err(|why| if self.late() { self.silent() } else { why })
     }
 
+    /// The same of a program that deals with secrets: these, and what it printed, are not in its complaint.
+    pub(super) async fn answer_in_confidence(
+        &self,
+        argv: &[String],
+        env: &BTreeMap<String, String>,
+        cwd: &Path,
+        known: &[Secret],
+    ) -> Result<Vec<u8>, String> {
+        let said = process::answer_in_confidence(argv, env, cwd, self.left(), known).await;
+        said.map_err(|why| if self.late() { self.silent() } else { why })
+    }
+
     /// That nothing was said in time.
     pub(super) fn silent(&self) -> String {
         format!("no answer within {}", human_span(self.question.limit))

@@ -20,7 +20,7 @@ use crate::outcome::Evidence;
 use crate::redact::Secret;
 use crate::run::asking::expiry;
 use crate::step::context::Machine;
-use crate::step::secrets::read_secret;
+use crate::step::secrets::{at_hand, read_secret};
 use crate::units::human_span;
 
 /// Values shorter than this stand in innocent text.
@@ -80,7 +80,8 @@ async fn look(ask: &Ask, secret: &SecretFrom, of: &str) -> Found {
     let question = ask.question.clone();
     let Some(manifest) = &question.manifest else { return Found::default() };
     let name = &secret.name.value;
-    let read = read_secret(&question.machine, secret, ask.left()).await;
+    let read =
+        read_secret(&question.machine, secret, ask.left(), &at_hand(&question.machine, &[secret.clone()], &[])).await;
     let (from, fix) = match &secret.source {
         SecretSource::Variable => (format!("the variable {name}"), format!("export {name}=… before `flow run`")),
         SecretSource::File(path) => (format!("the file {}", path.display()), format!("write it to {}", path.display())),
@@ -158,19 +159,27 @@ pub(super) async fn provider(ask: Ask, name: ProviderName) -> Found {
         let longest = steps.filter_map(|step| step.timeout.as_ref()).map(|limit| limit.value).max();
         Some(of_expiry(&ask, name.as_str(), until(&ask, expires, &env).await, longest))
     };
-    let (expiry, probe) = tokio::join!(expiry, probed(&ask, name.as_str(), provider.probe.as_deref(), &env));
+    let known = at_hand(&question.machine, &provider.env.secret, &found.secrets);
+    let probe = probed(&ask, name.as_str(), provider.probe.as_deref(), &env, &known);
+    let (expiry, probe) = tokio::join!(expiry, probe);
     for line in expiry.into_iter().chain([probe]) {
         found.lines.push(if line.level == Level::Ok { line } else { line.at(manifest, at) });
     }
     found
 }
 
-async fn probed(ask: &Ask, name: &str, probe: Option<&[String]>, env: &BTreeMap<String, String>) -> Finding {
+async fn probed(
+    ask: &Ask,
+    name: &str,
+    probe: Option<&[String]>,
+    env: &BTreeMap<String, String>,
+    known: &[Secret],
+) -> Finding {
     let Some(probe) = probe else {
         return Finding::ok("provider", name, "it has no probe: its first agent has to try");
     };
     let program = probe.first().map_or("", String::as_str);
-    match ask.answer(probe, env, Path::new(".")).await {
+    match ask.answer_in_confidence(probe, env, Path::new("."), known).await {
         Ok(_) => Finding::ok("provider", name, format!("`{program} …` says that it takes calls")),
         Err(why) => {
             let what = format!("the probe `{program} …`: {}", Evidence::new(&why).as_str());

@@ -1,9 +1,10 @@
 //! How a budget stands: what attempts count as, and whether one more may begin.
 //!
-//! An attempt of unknown cost counts as what would be reserved for it today.
+//! An attempt of unknown cost counts as what was reserved for it, or would be today if that is more.
 
 use super::expect::Reserve;
 use super::{Entry, Ledger};
+use crate::attempt::Reserved;
 use crate::manifest::{Budget, Pipeline};
 use crate::names::RunId;
 use crate::units::{Usd, human_usd};
@@ -69,13 +70,19 @@ impl Standing {
             return;
         }
         counted.unknown += 1;
-        match self.reserve(candidate) {
-            Reserve::Amount(reserved, _) => {
+        // All that was left then says nothing of what one attempt costs.
+        let then = entry.ended.reserved.filter(|reserved| !reserved.all).map(Reserved::amount);
+        let today = match self.reserve(candidate) {
+            Reserve::Amount(reserved, _) => Some(reserved),
+            Reserve::All => None,
+        };
+        match today.max(then) {
+            Some(reserved) => {
                 let amount = cost.counted(reserved);
                 counted.amount += amount;
                 counted.assumed += amount.less(cost.known);
             }
-            Reserve::All => {
+            None => {
                 counted.amount += cost.known;
                 counted.unbounded = Some(candidate.to_owned());
             }

@@ -4,6 +4,7 @@
 //! its path and line, and point into the manifest, whose text holds no secret.
 
 use std::fmt;
+use std::path::Path;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value as Json};
@@ -43,19 +44,13 @@ pub(super) fn read(node: Node<'_>, report: &Report) -> Option<Config> {
         missing(report, file.place, written, &file.value, "it is not text (UTF-8)");
         return None;
     };
-    let ending = file.value.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_lowercase();
-    let parsed = match ending.as_str() {
-        "yaml" | "yml" => parse_yaml(text),
-        "toml" => parse_toml(text),
-        "json" => parse_json(text),
-        _ => {
-            report.add(
-                Draft::new("unknown-ending", file.place, format!("flow cannot tell what `{written}` is"))
-                    .label("what is it?")
-                    .help("a config ends in .yaml, .yml, .toml or .json; any other file is given with `file`"),
-            );
-            return None;
-        }
+    let Some(parsed) = parse(&file.value, text) else {
+        report.add(
+            Draft::new("unknown-ending", file.place, format!("flow cannot tell what `{written}` is"))
+                .label("what is it?")
+                .help("a config ends in .yaml, .yml, .toml or .json; any other file is given with `file`"),
+        );
+        return None;
     };
     let value = match parsed {
         Ok(value) => sorted(value),
@@ -88,6 +83,17 @@ pub(super) fn read(node: Node<'_>, report: &Report) -> Option<Config> {
         require(required, &value, &Text { written, text }, report);
     }
     Some(Config { file, value, bytes: bytes.into() })
+}
+
+/// Parses a text as the ending of its file's name says; `None` if that says nothing.
+pub(super) fn parse(file: &Path, text: &str) -> Option<Result<Json, Unparsed>> {
+    let ending = file.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_lowercase();
+    Some(match ending.as_str() {
+        "yaml" | "yml" => parse_yaml(text),
+        "toml" => parse_toml(text),
+        "json" => parse_json(text),
+        _ => return None,
+    })
 }
 
 fn line_of(text: &str, key: &str) -> String {

@@ -24,7 +24,7 @@ mod system;
 mod table;
 mod tree;
 
-pub use answer::{answer, answer_to};
+pub use answer::{ANSWER_LIMIT, answer, answer_in_confidence, answer_to};
 pub use cgroup::groups;
 pub use client::{SuperviseError, Supervised};
 pub use cores::{keep_to, own_cores};

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::mpsc::{Sender, channel};
@@ -16,6 +17,7 @@ use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
+use super::capture::{gap, head_of};
 use super::end::{End, Exit};
 use super::launch::{ATTEMPT_MARK, Launch, launch};
 use super::system::{exit_of, millis, usage, wait_for};
@@ -115,13 +117,24 @@ async fn run(plain: Plain) -> Result<End, Fail> {
     Ok(end)
 }
 
-/// Shortens a file to the limit; says how long it was.
+/// Shortens a file to its two ends where it is longer than the limit; says how long it was.
 fn cut(path: &Path, limit: u64) -> Result<u64, String> {
     let shorten = || {
         let length = std::fs::metadata(path)?.len();
-        if length > limit {
-            File::options().write(true).open(path)?.set_len(limit)?;
+        if length <= limit {
+            return Ok(length);
         }
+        let file = File::options().read(true).write(true).open(path)?;
+        let head = head_of(limit);
+        if head < limit {
+            let mut rest = gap(length, head, limit - head);
+            let mut tail = vec![0; usize::try_from(limit - head).unwrap_or(usize::MAX).saturating_sub(rest.len())];
+            let from = length - tail.len() as u64;
+            file.read_exact_at(&mut tail, from)?;
+            rest.append(&mut tail);
+            file.write_all_at(&rest, head)?;
+        }
+        file.set_len(limit)?;
         Ok(length)
     };
     shorten().map_err(|e: std::io::Error| format!("cannot shorten {}: {e}", path.display()))

@@ -363,7 +363,7 @@ impl<'a> Tree<'a> {
                 if self.spec.kill_over_limit
                     && self.status.is_none()
                     && self.cause.is_none()
-                    && self.streams[i].capture.truncated
+                    && self.streams[i].capture.is_over()
                 {
                     self.ask(Exit::OverLimit { limit_bytes: self.spec.output_limit });
                 }

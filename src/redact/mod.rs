@@ -208,6 +208,26 @@ impl Redactor {
         out
     }
 
+    /// How many bytes of a cut-off tail may belong to a secret that begins before them, with what has to be looked at to tell
+    /// where the next one begins.
+    #[must_use]
+    pub fn margin(&self) -> usize {
+        self.forms.longest.saturating_mul(2)
+    }
+
+    /// Filters the end of a text whose beginning is gone. The first [`margin`](Self::margin) bytes are dropped: a part of a
+    /// secret could stand there.
+    #[must_use]
+    pub fn clean_tail(&self, tail: &[u8]) -> Vec<u8> {
+        let (before, rest) = tail.split_at(self.margin().min(tail.len()));
+        let (mut dropped, mut out) = (Vec::new(), Vec::with_capacity(rest.len()));
+        let mut fresh = self.fresh();
+        fresh.push(before, &mut dropped);
+        fresh.push(rest, &mut out);
+        fresh.finish(&mut out);
+        out
+    }
+
     /// The name of a secret that stands in `bytes`. Those too short to be told from innocent text do not count.
     #[must_use]
     pub fn found_in(&self, bytes: &[u8]) -> Option<&str> {

@@ -17,6 +17,8 @@ pub(super) fn spellings(secret: &Secret) -> Vec<Vec<u8>> {
         escaped.extend(escaped.clone().iter().map(|once| json_inside(once)));
         escaped.extend(escaped.clone().iter().map(|e| e.replace('/', "\\/")));
         all.extend(escaped.into_iter().map(String::into_bytes));
+        // Within the single quotes of YAML.
+        all.push(text.replace('\'', "''").into_bytes());
     }
     for kept in [&b"-_.~"[..], b"-_.~/", b"-_.~!'()*"] {
         let upper = percent(value, kept);

@@ -14,7 +14,7 @@ use crate::ledger::{Entry, Rates, usage_of};
 use crate::measure::metric::{Better, Kind as MetricKind, MetricSpec};
 use crate::measure::result::Ratio;
 use crate::money::{Amount, Cost, Totals};
-use crate::names::{AttemptId, RunId};
+use crate::names::{AttemptId, JobId, RunId};
 use crate::plan::{Ask, Plan, Role};
 use crate::report::jobs::{self, JobResult};
 use crate::report::marks;
@@ -120,7 +120,12 @@ pub fn detail(plan: &Plan, job: usize, store: &Store, index: &Index) -> Result<J
     for node in &plan.jobs[job].nodes {
         wanted[*node] = true;
     }
-    let standing = standing(plan, store, index, &wanted);
+    let mut standing = standing(plan, store, index, &wanted);
+    if standing.ends.iter().any(End::is_open)
+        && let Some(run) = about(&store.root, &plan.jobs[job].id).next()
+    {
+        standing = standing.after(plan, &store.root, &run);
+    }
     let ends = standing.ends.clone();
     let mut result = jobs::result(plan, job, &standing, &wanted);
     if result.open && result.left.is_none() {
@@ -128,14 +133,6 @@ pub fn detail(plan: &Plan, job: usize, store: &Store, index: &Index) -> Result<J
     }
     let classify = plan.jobs[job].classify;
     let agent = classify.and_then(|node| ends[plan.linked(node, &Role::Agent)?].attempt());
-    let unknown = result.tokens.iter().any(Option::is_none);
-    let tokens_unknown_because = unknown.then(|| match agent {
-        None => "no agent of this job has ended".to_owned(),
-        Some(ended) => {
-            let said = ended.usage.as_ref().and_then(|usage| usage.unknown_because.clone());
-            said.unwrap_or_else(|| "the agent reported none".to_owned())
-        }
-    });
     let marks_mean = result.marks.iter().filter_map(|mark| Some((mark.clone(), marks::meaning(mark)?))).collect();
     let rates = Rates::of(&plan.manifest.pipeline);
     let mut spent = Totals::default();
@@ -153,6 +150,16 @@ pub fn detail(plan: &Plan, job: usize, store: &Store, index: &Index) -> Result<J
         }
         steps.push(detail);
     }
+    let worked = steps.iter().any(|step| step.kind == "agent" && !step.attempts.is_empty());
+    let unknown = result.tokens.iter().any(Option::is_none);
+    let tokens_unknown_because = unknown.then(|| match agent {
+        None if worked => "no attempt of its agent settled it".to_owned(),
+        None => "no agent of this job has ended".to_owned(),
+        Some(ended) => {
+            let said = ended.usage.as_ref().and_then(|usage| usage.unknown_because.clone());
+            said.unwrap_or_else(|| "the agent reported none".to_owned())
+        }
+    });
     Ok(JobDetail {
         spent,
         machine_usd,
@@ -166,12 +173,16 @@ pub fn detail(plan: &Plan, job: usize, store: &Store, index: &Index) -> Result<J
     })
 }
 
+/// Those of the newest runs that are about a job, the newest first.
+pub fn about<'a>(root: &'a Path, job: &'a JobId) -> impl Iterator<Item = RunId> + 'a {
+    let holds = move |plan: &PlanFile| plan.jobs.iter().any(|(name, _)| name == job);
+    runs(root).into_iter().take(RUNS).filter(move |run| read_plan(root, run).is_some_and(|plan| holds(&plan)))
+}
+
 /// Says of an open job that a run which lives will come to it.
 fn to_come(result: &mut JobResult, root: &Path) {
-    let about = |plan: &PlanFile| plan.jobs.iter().any(|(job, _)| *job == result.job);
     let alive = |run: &RunId| RunLock::is_alive(root, run).unwrap_or(false);
-    let run =
-        runs(root).into_iter().take(RUNS).find(|run| alive(run) && read_plan(root, run).is_some_and(|p| about(&p)));
+    let run = about(root, &result.job).find(alive);
     if let Some(run) = run {
         result.evidence = Some(format!("run {run} is under way and has not come to it"));
         result.next = Some("wait: `flow status` tells how far the run is".to_owned());

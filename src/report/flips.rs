@@ -1,10 +1,15 @@
-//! What today's tables read otherwise than the records: every attempt under today's keys whose outcome or tokens differ.
+//! What today's tables read otherwise than the records: every attempt under today's keys, and every earlier
+//! draw that `reuse` lets stand for one of them, whose outcome or tokens differ.
+
+use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::attempt::Ended;
 use crate::names::{AttemptId, JobId};
 use crate::plan::Plan;
 use crate::report::standing::standing;
+use crate::run::reuse::bridged;
 use crate::step::{Keyed, draft};
 use crate::store::{Index, Store, StoreError};
 use crate::text::Table;
@@ -24,6 +29,9 @@ pub struct Flip {
     pub settled: bool,
     /// Whether it does today.
     pub settles: bool,
+    /// Whether it was drawn for another version of the agent or in another environment, and stands or stood for today's.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub reused: bool,
     /// The line that shows today's cause.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evidence: Option<String>,
@@ -64,7 +72,14 @@ pub fn flips(plan: &Plan, store: &Store, index: &Index, wanted: &[bool]) -> Resu
         for node in job.nodes.iter().copied().filter(|node| wanted[*node]) {
             let Some(tables) = plan.tables(node) else { continue };
             let Keyed::Ready(record) = draft(plan, node, &ends) else { continue };
-            for ended in index.attempts(&record.key())? {
+            let own = index.attempts(&record.key())?;
+            let mut looked: Vec<(Arc<Ended>, bool)> = Vec::new();
+            if !own.iter().any(|ended| ended.outcome.settles()) {
+                let kin = bridged(plan, node, &record, store, index);
+                looked.extend(kin.into_iter().map(|ended| (ended, true)));
+            }
+            looked.extend(own.into_iter().map(|ended| (ended, false)));
+            for (ended, reused) in looked {
                 let today = store.today(&ended, Some(tables));
                 found.attempts += 1;
                 found.tokens += usize::from(today.usage != ended.usage);
@@ -76,6 +91,7 @@ pub fn flips(plan: &Plan, store: &Store, index: &Index, wanted: &[bool]) -> Resu
                         now: today.outcome.word(),
                         settled: ended.outcome.settles(),
                         settles: today.outcome.settles(),
+                        reused,
                         evidence: today.outcome.failure().map(|failure| failure.evidence.as_str().to_owned()),
                     });
                 }
@@ -104,7 +120,7 @@ impl Flips {
                     flip.attempt.to_string(),
                     flip.was.to_owned(),
                     flip.now.to_owned(),
-                    flip.meaning().to_owned(),
+                    format!("{}{}", flip.meaning(), if flip.reused { ", reused" } else { "" }),
                 ]);
             }
             text.push_str(&table.text());

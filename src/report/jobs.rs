@@ -83,6 +83,8 @@ pub enum Left {
     Reopened(usize),
     /// An attempt of this action settled nothing; the same command tries again.
     Again(usize),
+    /// Something else keeps this action from beginning.
+    Held(usize),
 }
 
 /// The results of jobs, in the plan's order. Of a job whose classify step is not wanted, what its wanted actions came to.
@@ -212,10 +214,12 @@ fn say_open(result: &mut JobResult, plan: &Plan, nodes: &[usize], standing: &Sta
     let is = |wanted: fn(&Why) -> bool| whys().find(|(_, why)| wanted(why));
     let first = is(|why| matches!(why, Why::Running(_)))
         .or_else(|| is(|why| matches!(why, Why::UsedUp { .. } | Why::Reopened(_))))
+        .or_else(|| is(|why| matches!(why, Why::Held(_))))
         .or_else(|| whys().next());
     let Some((node, why)) = first else { return };
     let step = &plan.step(node).name.value;
     let remedy = |ended: &Ended| ended.outcome.failure().map_or("", |failure| failure.cause.next_action());
+    let owner = |ended: &Ended| ended.outcome.failure().map(|failure| failure.cause.owner());
     match why {
         Why::Running(run) => {
             result.left = Some(Left::Running(node));
@@ -224,21 +228,31 @@ fn say_open(result: &mut JobResult, plan: &Plan, nodes: &[usize], standing: &Sta
         }
         Why::UsedUp { last, counted } => {
             blame(result, last);
+            result.owner = owner(last);
             result.left = Some(Left::UsedUp { node, counted: *counted });
             result.next = Some(format!("{}; then add `--retry JOB`: its attempts are used up", remedy(last)));
         }
         Why::Reopened(last) => {
             blame(result, last);
+            result.owner = owner(last);
             result.left = Some(Left::Reopened(node));
             result.next = Some(format!("{}; then add `--retry JOB`: today's tables reopened it", remedy(last)));
         }
         Why::Again(last) => {
             blame(result, last);
+            result.owner = owner(last);
             result.left = Some(Left::Again(node));
             result.next = Some(match last.outcome.failure().map(|failure| failure.cause) {
                 Some(Cause::Interrupted) | None => Class::NotRun.next_action().to_owned(),
                 Some(_) => format!("{}; then {}", remedy(last), Class::NotRun.next_action()),
             });
+        }
+        Why::Held(held) => {
+            result.cause.clone_from(&held.cause);
+            result.evidence = Some(held.evidence.clone());
+            result.owner = Some(held.owner);
+            result.left = Some(Left::Held(node));
+            result.next = Some(format!("{}; then {}", held.next, Class::NotRun.next_action()));
         }
     }
 }

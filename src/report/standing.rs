@@ -3,12 +3,15 @@
 //! What it says of jobs is `jobs`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::attempt::Ended;
+use crate::event::Held;
 use crate::names::RunId;
 use crate::plan::Plan;
 use crate::run::decide::{Decision, decide, shut_gate};
+use crate::run::journal::held;
 use crate::step::End;
 use crate::store::{Index, RunLock, Store};
 
@@ -39,6 +42,30 @@ pub enum Why {
     Reopened(Arc<Ended>),
     /// This attempt of it settled nothing, and it is tried again.
     Again(Arc<Ended>),
+    /// A run came to it and did not begin it.
+    Held(Held),
+}
+
+impl Standing {
+    /// Notes what a run said of those that it did not begin and that are open still.
+    #[must_use]
+    pub fn after(mut self, plan: &Plan, root: &Path, run: &RunId) -> Self {
+        let stays = |why: Option<&Why>| matches!(why, None | Some(Why::Again(_)));
+        if !self.ends.iter().enumerate().any(|(node, end)| end.is_open() && stays(self.open.get(&node))) {
+            return self;
+        }
+        let mut held = held(root, run);
+        for node in 0..self.ends.len() {
+            if !matches!(self.ends[node], End::Open(_)) || !stays(self.open.get(&node)) {
+                continue;
+            }
+            let name = (plan.step(node).name.value.to_string(), plan.nodes[node].axes.clone());
+            if let Some(held) = held.remove(&name) {
+                self.open.insert(node, Why::Held(held));
+            }
+        }
+        self
+    }
 }
 
 /// Looks at every wanted action.
@@ -58,14 +85,14 @@ pub fn standing(plan: &Plan, store: &Store, index: &Index, wanted: &[bool]) -> S
                 None => {
                     let last = index.attempts(&record.key()).unwrap_or_default();
                     let last = last.into_iter().rev().find(|ended| !ended.outcome.settles());
-                    (End::Open("not settled".into()), last.map(Why::Again))
+                    (End::open("not settled"), last.map(Why::Again))
                 }
             },
             Decision::Exhausted { last, counted } => {
-                (End::Open("its attempts are used up".into()), Some(Why::UsedUp { last, counted }))
+                (End::open("its attempts are used up"), Some(Why::UsedUp { last, counted }))
             }
             Decision::Reopened { last, .. } => (End::Reopened(last.clone()), Some(Why::Reopened(last))),
-            Decision::Wait { .. } | Decision::Lacking => (End::Open("not settled".into()), None),
+            Decision::Wait { .. } | Decision::Lacking => (End::open("not settled"), None),
         };
         all.ends[node] = end;
         all.open.extend(why.map(|why| (node, why)));

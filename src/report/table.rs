@@ -138,40 +138,45 @@ fn happened(result: &JobResult) -> String {
     parts.join("; ")
 }
 
+/// What the legend tells apart.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Line<'a> {
+    class: Class,
+    open: bool,
+    owner: Option<Owner>,
+    means: &'a str,
+}
+
 /// How many jobs improved, and what each class that occurs means: whose doing, and what to do.
 #[must_use]
 pub fn legend(results: &[JobResult], width: usize) -> String {
     let mut text = String::new();
     // What is settled, what may still change, and what the same command does nothing more for are counted apart.
-    let mut classes: BTreeMap<(Class, bool, u8), usize> = BTreeMap::new();
+    let mut classes: BTreeMap<Line<'_>, usize> = BTreeMap::new();
     for result in results {
         let Some(class) = result.class else { continue };
         let open = result.open && class != Class::NotRun;
-        let asks = match result.left {
-            Some(Left::UsedUp { .. }) => 1,
-            Some(Left::Reopened(_)) => 2,
-            _ => 0,
+        let means = match (result.left, &result.next) {
+            (Some(Left::UsedUp { .. }), _) => "attempts are used up: mend what the table says, then add `--retry JOB`",
+            (Some(Left::Reopened(_)), _) => "today's tables reopened what had settled: `--retry JOB` draws it again",
+            (Some(Left::Again(_) | Left::Held(_)), Some(next)) => next,
+            _ if open => "so far; run the same command again",
+            _ => meaning(class),
         };
-        *classes.entry((class, open, asks)).or_default() += 1;
+        *classes.entry(Line { class, open, owner: result.owner, means }).or_default() += 1;
     }
-    let mut counted: Vec<((Class, bool, u8), usize)> = classes.into_iter().collect();
+    let mut counted: Vec<(Line<'_>, usize)> = classes.into_iter().collect();
     counted.sort_by_key(|(what, count)| (std::cmp::Reverse(*count), *what));
-    let title = |(class, open, _): (Class, bool, u8)| format!("{class}{}", if open { " (open)" } else { "" });
-    let name = counted.iter().map(|(what, _)| title(*what).width()).max().unwrap_or(0);
-    let owner = counted.iter().map(|((class, ..), _)| owned(class.owner()).width()).max().unwrap_or(0);
+    let title = |line: &Line<'_>| format!("{}{}", line.class, if line.open { " (open)" } else { "" });
+    let name = counted.iter().map(|(line, _)| title(line).width()).max().unwrap_or(0);
+    let owner = counted.iter().map(|(line, _)| owned(line.owner).width()).max().unwrap_or(0);
     if !counted.is_empty() {
         text.push_str("\nclass, jobs, whose doing it is, and what it means or asks for\n");
     }
     let indent = name + owner + 11;
-    for (what @ (class, open, asks), count) in counted {
-        let means = match (open, asks) {
-            (_, 1) => "attempts are used up: mend what the table says, then add `--retry JOB`",
-            (_, 2) => "today's tables reopened what had settled: `--retry JOB` draws it again",
-            (true, _) => "so far; run the same command again",
-            (false, _) => meaning(class),
-        };
-        let words = wrap(means, width.saturating_sub(indent).max(LEAST));
-        let lead = format!("  {:name$} {count:>4}  {:owner$}  ", title(what), owned(class.owner()));
+    for (line, count) in counted {
+        let words = wrap(line.means, width.saturating_sub(indent).max(LEAST));
+        let lead = format!("  {:name$} {count:>4}  {:owner$}  ", title(&line), owned(line.owner));
         text.push_str(&format!("{lead}{}\n", words.join(&format!("\n{}", " ".repeat(lead.width())))));
     }
     let known: BTreeSet<&str> = results.iter().flat_map(|result| &result.marks).map(String::as_str).collect();

@@ -4,7 +4,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -13,10 +12,8 @@ use crate::manifest::{Expires, ExpiresSource, Provider, fill_variables};
 use crate::outcome::Evidence;
 use crate::process;
 use crate::step::Context;
-use crate::step::secrets::redactor;
+use crate::step::secrets::{at_hand, redactor};
 
-/// How long one command may take.
-const LIMIT: Duration = Duration::from_secs(60);
 /// The largest file that says when a credential expires.
 const LARGEST: u64 = 1024 * 1024;
 /// A number from here on is a time in seconds since 1970; less is a number of seconds that are left.
@@ -40,12 +37,13 @@ pub async fn ask(context: Arc<Context>, provider: Provider, question: Question) 
     for secret in &secrets {
         env.insert(secret.name().to_owned(), String::from_utf8_lossy(secret.expose()).into_owned());
     }
+    let known = at_hand(&context.machine, &provider.env.secret, &secrets);
     let clean = |text: String| {
-        let text = redactor(&secrets).clean(text.as_bytes());
+        let text = redactor(&known).clean(text.as_bytes());
         Evidence::new(&String::from_utf8_lossy(&text)).as_str().to_owned()
     };
     let run = async |argv: &[String]| {
-        let said = process::answer(argv, &env, Path::new("."), LIMIT).await;
+        let said = process::answer_in_confidence(argv, &env, Path::new("."), process::ANSWER_LIMIT, &known).await;
         said.map_err(|why| clean(format!("`{}`: {why}", argv.join(" "))))
     };
     if let (Question::All, Some(probe)) = (question, &provider.probe) {

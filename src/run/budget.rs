@@ -1,18 +1,19 @@
 //! The budget of a run: whether an agent may begin, and what is reserved while it works.
 //!
 //! What was spent is the ledger's to say, over all runs of the pipeline on this store. Agents of other runs that are at work
-//! count at what this manifest would reserve for them. Two runs ask one after the other: whoever asks holds a lock until the
+//! count at what their run reserved for them, or at what this manifest would reserve if that is more. Two runs ask one after the other: whoever asks holds a lock until the
 //! line is on disk that says what it began. Nothing of this is in a key.
 
 use std::collections::{HashMap, HashSet};
 
-use crate::attempt::Started;
+use crate::attempt::{Reserved, Started};
 use crate::digest::Digest;
-use crate::event::Event;
+use crate::event::{Event, Held};
 use crate::key::ActionKey;
 use crate::ledger::{Ledger, Rates, Reserve, Standing};
 use crate::manifest::Budget;
 use crate::names::RunId;
+use crate::outcome::Owner;
 use crate::plan::{Ask, Plan};
 use crate::store::{Index, KeyLock, Store, StoreError};
 use crate::units::{Usd, human_usd};
@@ -21,13 +22,13 @@ use crate::units::{Usd, human_usd};
 #[derive(Debug, PartialEq)]
 pub enum Verdict {
     /// It may: so much is reserved.
-    Pay(Usd),
+    Pay(Reserved),
     /// Not before agents at work have told what they cost.
     Wait,
     /// Another run asks at this moment.
     Busy,
     /// No: an amount of the manifest is reached. With the event, where nobody was told yet.
-    Reached(String, Option<Box<Event>>),
+    Reached(Held, Option<Box<Event>>),
 }
 
 /// The budget of one run.
@@ -91,10 +92,10 @@ impl Purse {
         index: &mut Index,
     ) -> Result<Verdict, StoreError> {
         let (Some(candidate), Ask::Agent(ask)) = (plan.nodes[node].point.candidate, &plan.nodes[node].ask) else {
-            return Ok(Verdict::Pay(Usd(0)));
+            return Ok(Verdict::Pay(Reserved::default()));
         };
         if ask.free {
-            return Ok(Verdict::Pay(Usd(0)));
+            return Ok(Verdict::Pay(Reserved::default()));
         }
         let pipeline = &plan.manifest.pipeline;
         if self.lock.is_none() {
@@ -156,7 +157,7 @@ impl Purse {
         if wait {
             return Ok(Verdict::Wait);
         }
-        Ok(Verdict::Pay(needed))
+        Ok(Verdict::Pay(Reserved { nano_usd: needed.0, all: alone }))
     }
 
     /// Whether the attempts of an action came to `per-job`.
@@ -176,13 +177,13 @@ impl Purse {
         if spent < limit || entries.is_empty() {
             return Ok(None);
         }
-        let because = format!(
-            "budget: its {} attempts came to {}, and `per-job` is {}: it is not tried again; raise `per-job` in {}",
+        let evidence = format!(
+            "budget: its {} attempts came to {}, and `per-job` is {}: it is not tried again",
             entries.len(),
             human_usd(spent),
             human_usd(limit),
-            self.manifest
         );
+        let held = budget(evidence, format!("raise `per-job` in {}", self.manifest));
         let event = Event::BudgetReached {
             limit: "per-job".into(),
             job: Some(plan.title(node)),
@@ -190,9 +191,9 @@ impl Purse {
             spent_usd: spent.dollars(),
             reserved_usd: 0.0,
             needed_usd: 0.0,
-            because: because.clone(),
+            because: held.text(),
         };
-        Ok(Some(Verdict::Reached(because, Some(Box::new(event)))))
+        Ok(Some(Verdict::Reached(held, Some(Box::new(event)))))
     }
 
     /// What agents of other runs that are at work may cost.
@@ -205,7 +206,8 @@ impl Purse {
         let amount = |started: Started| {
             let candidate = started.axes.get("candidate").unwrap_or_default();
             // Nothing tells what it may cost: at least something, so that what needs to be alone waits for its end.
-            standing.reserve(candidate).within(Usd(1))
+            let today = standing.reserve(candidate).within(Usd(1));
+            today.max(started.reserved.unwrap_or_default().amount())
         };
         Ok(index.unfinished()?.into_iter().filter(|started| pays(started)).map(amount).sum())
     }
@@ -215,7 +217,7 @@ impl Purse {
             "budget" => "raise `budget`".to_owned(),
             word => format!("raise `{word}` of `budget`, or start another run"),
         };
-        let wanted = match (&limit.spent.unbounded, reserve) {
+        let next = match (&limit.spent.unbounded, reserve) {
             (Some(other), _) => {
                 format!("what an attempt of {other} may cost is not known: say `expect cost=` in the candidate")
             }
@@ -230,13 +232,14 @@ impl Purse {
                 )
             }
         };
-        let because = format!(
-            "budget: {} of `{}` {} are spent, {} are reserved for agents at work; {wanted}",
+        let evidence = format!(
+            "budget: {} of `{}` {} are spent, {} are reserved for agents at work",
             limit.spent.text(),
             limit.word,
             human_usd(limit.amount),
             human_usd(limit.reserved),
         );
+        let held = budget(evidence, next);
         let event = self.told.insert(limit.word).then(|| Event::BudgetReached {
             limit: limit.word.into(),
             job: None,
@@ -244,9 +247,9 @@ impl Purse {
             spent_usd: limit.spent.amount.dollars(),
             reserved_usd: limit.reserved.dollars(),
             needed_usd: needed.dollars(),
-            because: because.clone(),
+            because: held.text(),
         });
-        Verdict::Reached(because, event.map(Box::new))
+        Verdict::Reached(held, event.map(Box::new))
     }
 
     /// An agent begins: what it may cost is reserved until it ends.
@@ -274,4 +277,9 @@ impl Purse {
     pub fn release(&mut self, node: usize) {
         self.in_flight.remove(&node);
     }
+}
+
+/// An amount of the manifest stops an agent: whoever wrote it has to act.
+fn budget(evidence: String, next: String) -> Held {
+    Held { cause: None, owner: Owner::Harness, evidence, next }
 }

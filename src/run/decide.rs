@@ -11,7 +11,7 @@ use crate::key::{ActionKey, Change, KeyRecord, Value};
 use crate::outcome::Outcome;
 use crate::plan::{Ask, Plan};
 use crate::run::nearest::reason_for;
-use crate::run::reuse::{Reused, reusable};
+use crate::run::reuse::{self, Reused, reusable};
 use crate::step::{End, Ends, Keyed, draft};
 use crate::store::{Index, Store};
 use crate::units::human_span;
@@ -136,7 +136,7 @@ pub fn decide_again(plan: &Plan, node: usize, ends: &dyn Ends, store: &Store, in
     let key = record.key();
     let recorded = match index.attempts(&key) {
         Ok(attempts) => attempts,
-        Err(error) => return Decision::Over(End::Open(error.to_string())),
+        Err(error) => return Decision::Over(End::open(error.to_string())),
     };
     let attempts: Vec<Arc<Ended>> = recorded.iter().map(|ended| store.today(ended, plan.tables(node))).collect();
     let today = limits(plan, node);
@@ -163,6 +163,13 @@ pub fn decide_again(plan: &Plan, node: usize, ends: &dyn Ends, store: &Store, in
         recorded.iter().zip(&attempts).rfind(|(was, ended)| was.outcome.settles() && !ended.outcome.settles());
     if let Some((was, ended)) = reopened.filter(|_| raised.is_empty() && gone.is_empty() && !again.retry) {
         return Decision::Reopened { last: ended.clone(), was: was.outcome.clone() };
+    }
+    if raised.is_empty()
+        && gone.is_empty()
+        && !again.retry
+        && let Some((was, last)) = reuse::reopened(plan, node, &record, store, index)
+    {
+        return Decision::Reopened { last, was: was.outcome.clone() };
     }
     let counted =
         unsettled().filter(|ended| ended.outcome.failure().is_some_and(|failure| failure.cause.counts())).count();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use crate::attempt::Started;
+use crate::attempt::{Reserved, Started};
 use crate::hostile;
 use crate::key::ActionKey;
 use crate::names::{AttemptId, RunId};
@@ -67,6 +67,8 @@ pub struct Finished {
     pub at: Timestamp,
     /// The pipeline that it was for.
     pub pipeline: Option<String>,
+    /// What was reserved for it.
+    pub reserved: Option<Reserved>,
     end: process::End,
 }
 
@@ -80,8 +82,8 @@ impl Left {
         for started in index.unfinished()?.into_iter().filter(|started| started.key == *key && started.run != *own) {
             match finished_agent(store, &started) {
                 Some(end) if left.finished.is_none() => {
-                    let Started { attempt, run, at, pipeline, .. } = started;
-                    left.finished = Some(Finished { attempt, run, at, pipeline, end });
+                    let Started { attempt, run, at, pipeline, reserved, .. } = started;
+                    left.finished = Some(Finished { attempt, run, at, pipeline, reserved, end });
                 }
                 _ => left.dead.push(started),
             }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -10,9 +9,6 @@ use tokio::task::JoinSet;
 use crate::event::{Event, Told};
 use crate::manifest::{Moment, On};
 use crate::process;
-
-/// How long a command may take.
-const LIMIT: Duration = Duration::from_secs(30);
 
 /// The commands of a pipeline, and those under way.
 pub struct Hooks {
@@ -60,7 +56,8 @@ impl Hooks {
                     let _ = before.await;
                 }
                 let _ended = ended;
-                let told = process::answer_to(Some(input), &argv, &variables, Path::new("."), LIMIT).await;
+                let told =
+                    process::answer_to(Some(input), &argv, &variables, Path::new("."), process::ANSWER_LIMIT).await;
                 told.err().map(|why| format!("the command of `on`, `{}`: {why}", argv.join(" ")))
             });
         }

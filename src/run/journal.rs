@@ -1,20 +1,16 @@
 //! The journal of a run: every event as a line of JSON. Progress and reports read it; what happened to an action is said by the
 //! records alone.
 
-use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Component, Path, PathBuf};
 
-use crate::event::Told;
-use crate::git::{Held, Project};
+use crate::event::{Event, Held, Told};
 use crate::hostile::open_regular;
 use crate::key::ActionKey;
-use crate::manifest::clean;
-use crate::names::RunId;
-use crate::plan::{Intake, Plan};
-use crate::text::harmless;
+use crate::names::{Axes, RunId};
+use crate::run::uncommitted::GitState;
 
 /// The longest line that is read back.
 const LONGEST: usize = 16 * 1024 * 1024;
@@ -80,6 +76,18 @@ pub fn served(root: &Path, run: &RunId) -> HashSet<ActionKey> {
     lines.filter_map(key).collect()
 }
 
+/// What kept actions of a run from beginning though nothing of their own did, by step and point.
+#[must_use]
+pub fn held(root: &Path, run: &RunId) -> HashMap<(String, Axes), Held> {
+    let Ok(file) = open_regular(&path_of(root, run)) else { return HashMap::new() };
+    let lines = BufReader::new(file).lines().map_while(Result::ok).filter(|line| line.contains("\"held\":{"));
+    let held = |line: String| match serde_json::from_str::<Told>(&line).ok()?.event {
+        Event::ActionOver { step, axes, held: Some(held), .. } => Some(((step, axes), held)),
+        _ => None,
+    };
+    lines.filter_map(held).collect()
+}
+
 /// What of a plan readers of a run need: its manifest, and its wanted actions by number.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub struct PlanFile {
@@ -100,72 +108,6 @@ pub struct PlanFile {
     pub git: Option<GitState>,
     /// The jobs, with the full ids of their commits.
     pub jobs: Vec<(crate::names::JobId, crate::names::Axes)>,
-}
-
-/// How a manifest and the files that it names stood in their project's repository.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct GitState {
-    /// The commit that was checked out; `None` before the first one.
-    pub commit: Option<crate::names::ObjectId>,
-    /// The files that were not as the commit has them, relative to the project, at most 50.
-    pub dirty: Vec<String>,
-}
-
-impl GitState {
-    /// What of it a reader of the run's results has to know: that some files are in no commit. `None` if all are.
-    #[must_use]
-    pub fn warning(&self) -> Option<String> {
-        let first = self.dirty.first()?;
-        let more = match self.dirty.len() {
-            1 => String::new(),
-            n => format!(" and {} more", n - 1),
-        };
-        let what = match &self.commit {
-            Some(commit) => format!("not as commit {} has it", commit.as_str().get(..8).unwrap_or_default()),
-            None => "in no commit".to_owned(),
-        };
-        Some(harmless(&format!("UNCOMMITTED: {first}{more}: {what}; nobody else can make this run again")))
-    }
-}
-
-/// Dirty files that are named.
-const DIRTY: usize = 50;
-
-/// How a plan's manifest and files stand in their project's repository. `None` if the manifest lies in none, or that cannot be read.
-#[must_use]
-pub fn git_state(plan: &Plan, intake: &Intake) -> Option<GitState> {
-    let manifest = &plan.manifest;
-    let project = Project::of(manifest.files.first()?.path.parent()?)?;
-    let head = project.head().ok()?;
-    // What was taken is what the run uses, whatever a file holds by now.
-    let mut taken: HashMap<PathBuf, &[u8]> = intake.files().map(|(path, bytes)| (clean(path), bytes)).collect();
-    taken.extend(manifest.files.iter().map(|file| (file.path.clone(), file.text.as_bytes())));
-    let mut dirty = Vec::new();
-    for path in manifest.version.asked() {
-        let Ok(within) = path.strip_prefix(project.root()) else { continue };
-        let here: Option<Cow<'_, [u8]>> = match taken.get(&path) {
-            Some(bytes) => Some(Cow::Borrowed(*bytes)),
-            None => manifest.version.read(&path, 256 << 20).ok().map(Cow::Owned),
-        };
-        let there = match &head {
-            Some(commit) => match project.at(&commit.tree, within, &mut |_| {}).ok()? {
-                Held::File(id) => Some(id),
-                _ => None,
-            },
-            None => None,
-        };
-        let same = match (&here, &there) {
-            (Some(here), Some(there)) => project.has_content(there, here),
-            (here, there) => here.is_none() && there.is_none(),
-        };
-        if !same {
-            dirty.push(within.display().to_string());
-        }
-        if dirty.len() >= DIRTY {
-            break;
-        }
-    }
-    Some(GitState { commit: head.map(|commit| commit.id), dirty })
 }
 
 /// Keeps what readers need of a run's plan. Derived: without it they say less.

@@ -15,7 +15,7 @@ use crate::outcome::Cause;
 
 /// The first and the longest wait between two questions to a provider whose lane is closed.
 const QUESTIONS: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
-/// The same where only an agent can try.
+/// The same where only an agent can try, and where it was refused in spite of a good answer.
 const TRIALS: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(600));
 /// How often a lane that was narrowed grows by one.
 const GROWS: Duration = Duration::from_secs(30);
@@ -132,6 +132,9 @@ pub struct Lane {
     opened: Option<Instant>,
     /// How often it had been tried in vain when it last opened: one that closes again at once was not mended.
     vain: u32,
+    /// Whether an agent was refused though the provider had said yes: its word is worth no more than none, and every further
+    /// question costs an agent.
+    misled: bool,
     running: BTreeMap<usize, (Instant, Rate)>,
     narrow: Option<Narrow>,
     asking: bool,
@@ -152,6 +155,7 @@ impl Lane {
             health: if asks { Health::Unproven } else { Health::Open },
             opened: None,
             vain: 0,
+            misled: false,
             running: BTreeMap::new(),
             narrow: None,
             asking: false,
@@ -265,6 +269,7 @@ impl Lane {
         let trial = matches!(self.health, Health::HalfOpen { trial: Some(trial), .. } if trial == node);
         match word {
             Word::Shut(cause, evidence) => {
+                self.misled |= trial && self.asks;
                 let old = self.opened.is_some_and(|opened| began < opened) && !trial;
                 (!old && (trial || matches!(self.health, Health::Open))).then(|| self.close(cause, evidence, now, lot))
             }
@@ -277,7 +282,10 @@ impl Lane {
                 }
                 None
             }
-            Word::Good | Word::Patience if trial => Some(self.open(now)),
+            Word::Good | Word::Patience if trial => {
+                self.misled = false;
+                Some(self.open(now))
+            }
             Word::Good => None,
             Word::Patience => self.narrowed(now).map(Turn::Narrowed),
         }
@@ -291,7 +299,7 @@ impl Lane {
     }
 
     fn close(&mut self, cause: Cause, evidence: String, now: Instant, lot: f64) -> Turn {
-        let (first, longest) = if self.asks { QUESTIONS } else { TRIALS };
+        let (first, longest) = if self.asks && !self.misled { QUESTIONS } else { TRIALS };
         let (since, tries) = match (self.shut(), self.opened) {
             (Some(shut), _) => (shut.since, shut.tries.saturating_add(1)),
             (None, Some(opened)) if now.saturating_duration_since(opened) < longest => {

@@ -110,6 +110,31 @@ fn a_probe_is_asked_before_the_first_agent_and_then_opens_what_was_closed() {
 }
 
 #[test]
+fn a_provider_that_says_yes_and_refuses_the_agent_is_believed_no_more_than_one_that_says_nothing() {
+    let start = Instant::now();
+    let mut lane = Lane::new(None, NONE, true, false);
+    lane.question(true, start);
+    lane.told(Question::All, Ok(None), start, 0.5);
+    lane.begin(0, Rate::default(), start);
+    lane.end(0, expired(), start, 0.5);
+    let mut now = lane.next(true).unwrap();
+    assert_eq!(now - start, Duration::from_secs(2));
+    for (node, wait) in [60, 120, 240, 480, 600, 600].into_iter().enumerate() {
+        lane.question(true, now);
+        assert_eq!(lane.told(Question::All, Ok(None), now, 0.5), Some(Turn::HalfOpened));
+        lane.begin(node + 1, Rate::default(), now);
+        assert_eq!(lane.end(node + 1, expired(), now, 0.5), Some(Turn::Closed));
+        let next = lane.next(true).unwrap();
+        assert_eq!(next - now, Duration::from_secs(wait), "each try may cost a call");
+        now = next;
+    }
+    lane.question(true, now);
+    lane.told(Question::All, Ok(None), now, 0.5);
+    lane.begin(8, Rate::default(), now);
+    assert_eq!(lane.end(8, Word::Good, now, 0.5), Some(Turn::Opened));
+}
+
+#[test]
 fn what_was_begun_before_the_lane_opened_closes_it_no_more() {
     let start = Instant::now();
     let mut lane = Lane::new(None, NONE, true, false);

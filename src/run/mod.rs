@@ -19,4 +19,5 @@ pub mod prepare;
 pub mod recover;
 pub mod reuse;
 pub mod state;
+pub mod uncommitted;
 pub mod writer;

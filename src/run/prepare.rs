@@ -16,15 +16,13 @@ use crate::names::SlotKind;
 use crate::plan::expand::{expand, protected, set_heights};
 use crate::plan::tools::{newest_within, source_listing, source_stat, tool_stat};
 use crate::plan::{CheckoutAsk, CommitFact, Facts, Intake, Missing, Plan, SourceFact, ToolFact};
-use crate::process::answer;
+use crate::process::{ANSWER_LIMIT, answer};
 use crate::run::durations::Durations;
 use crate::step::checkout;
 use crate::step::context::Machine;
 use crate::step::processes::identity;
 use crate::store::{Index, Store};
 
-/// How long a probe may take.
-const PROBE: Duration = Duration::from_secs(60);
 /// How long fetching a repository may take.
 const FETCH: Duration = Duration::from_secs(2 * 3600);
 
@@ -405,7 +403,8 @@ async fn gpus(
         place: first.map(|slot| slot.name.place),
         fatal: true,
     };
-    let rows = gpu_rows(machine, PROBE).await.map_err(|why| missing(format!("no GPU answers: nvidia-smi: {why}")))?;
+    let rows =
+        gpu_rows(machine, ANSWER_LIMIT).await.map_err(|why| missing(format!("no GPU answers: nvidia-smi: {why}")))?;
     let mut models = BTreeSet::new();
     for slot in pipeline.slots.iter().filter(|slot| slot.kind.value.as_str() == "gpu") {
         let name = slot.name.value.as_str();

@@ -99,6 +99,7 @@ pub fn interrupted(store: &Store, started: &Started, run: &RunId) -> Ended {
         at: Timestamp::now(),
         began: Some(started.at),
         pipeline: started.pipeline.clone(),
+        reserved: started.reserved,
         wall_ms: 0,
         outcome: Outcome::Failed(Failure::new(Cause::Interrupted, "its run died before it ended")),
         outputs: std::collections::BTreeMap::new(),

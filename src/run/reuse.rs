@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::attempt::Ended;
 use crate::class::Class;
-use crate::key::{Change, KeyRecord, Value};
+use crate::key::{ActionKey, Change, KeyRecord, Value};
 use crate::manifest::{Kind, Reuse};
 use crate::plan::Plan;
 use crate::run::decide::{Decision, decide};
@@ -58,6 +58,18 @@ fn policy(plan: &Plan, node: usize) -> Option<&Reuse> {
     plan.manifest.pipeline.candidates.get(plan.nodes[node].point.candidate?).map(|candidate| &candidate.reuse)
 }
 
+impl Reuse {
+    /// Whether draws that differ from today's by these ingredients may stand at all.
+    fn bridges(&self, changes: &[Change]) -> bool {
+        let bridged = |change: &Change| match self {
+            Self::Strict => false,
+            Self::Environment => is_environment(&change.ingredient),
+            _ => is_environment(&change.ingredient) || is_version(&change.ingredient),
+        };
+        changes.iter().all(bridged)
+    }
+}
+
 /// The earlier draw that stands for an action of which nothing is recorded under its own key.
 #[must_use]
 pub fn reusable(
@@ -69,16 +81,11 @@ pub fn reusable(
     index: &Index,
 ) -> Option<Reused> {
     let policy = policy(plan, node)?;
-    let bridged = |change: &Change| match policy {
-        Reuse::Strict => false,
-        Reuse::Environment => is_environment(&change.ingredient),
-        _ => is_environment(&change.ingredient) || is_version(&change.ingredient),
-    };
     if *policy == Reuse::Strict {
         return None;
     }
     let newest_first = relatives(plan, node, record, store, index);
-    newest_first.into_iter().filter(|relative| relative.changes.iter().all(bridged)).find_map(|relative| {
+    newest_first.into_iter().filter(|relative| policy.bridges(&relative.changes)).find_map(|relative| {
         let stands = match policy {
             Reuse::Strict => false,
             Reuse::Environment => true,
@@ -96,31 +103,75 @@ pub fn reusable(
 /// attempt that settled it; the newest first.
 #[must_use]
 pub fn relatives(plan: &Plan, node: usize, record: &KeyRecord, store: &Store, index: &Index) -> Vec<Relative> {
+    let settled = |Kin { record, changes, attempts }| {
+        let mut read = attempts.iter().map(|ended| store.today(ended, plan.tables(node)));
+        let ended = read.find(|ended| ended.outcome.settles())?;
+        Some(Relative { ended, record, changes })
+    };
+    let mut found: Vec<Relative> = kin(plan, node, record, store, index).into_iter().filter_map(settled).collect();
+    found.sort_by_key(|relative| std::cmp::Reverse(relative.ended.at));
+    found
+}
+
+/// The draws of the family that the manifest lets stand, or let stand before tables changed, as recorded: the newest first.
+/// What it says of outcomes is not looked at.
+#[must_use]
+pub fn bridged(plan: &Plan, node: usize, record: &KeyRecord, store: &Store, index: &Index) -> Vec<Arc<Ended>> {
+    let Some(policy) = policy(plan, node) else { return Vec::new() };
+    let of_run = |ended: &Arc<Ended>| match policy {
+        Reuse::Run(run) => ended.run.as_str() == run,
+        _ => true,
+    };
+    let kin = kin(plan, node, record, store, index).into_iter().filter(|kin| policy.bridges(&kin.changes));
+    let mut found: Vec<Arc<Ended>> = kin.flat_map(|kin| kin.attempts).filter(of_run).collect();
+    found.sort_by_key(|ended| std::cmp::Reverse(ended.at));
+    found
+}
+
+/// The newest draw that stood for an action by the tables of its day and settles nothing by today's, with how it reads today.
+#[must_use]
+pub fn reopened(
+    plan: &Plan,
+    node: usize,
+    record: &KeyRecord,
+    store: &Store,
+    index: &Index,
+) -> Option<(Arc<Ended>, Arc<Ended>)> {
+    let stood = |ended: &Arc<Ended>| match (policy(plan, node), ended.outcome.failure()) {
+        (Some(Reuse::Except(causes)), Some(failure)) => !causes.contains(&failure.cause),
+        _ => true,
+    };
+    let settled = bridged(plan, node, record, store, index).into_iter().filter(|ended| ended.outcome.settles());
+    settled.filter(stood).find_map(|ended| {
+        let today = store.today(&ended, plan.tables(node));
+        (!today.outcome.settles()).then_some((ended, today))
+    })
+}
+
+/// All attempts under a key of the family.
+struct Kin {
+    record: KeyRecord,
+    changes: Vec<Change>,
+    attempts: Vec<Arc<Ended>>,
+}
+
+fn kin(plan: &Plan, node: usize, record: &KeyRecord, store: &Store, index: &Index) -> Vec<Kin> {
     let axes = &plan.nodes[node].axes;
     let today = |near| plan.has_point(near);
     let mut keys = index.nearest_candidates(Kind::Agent.word(), axes);
     // What a candidate of another name drew that is none of today's.
     keys.extend(index.strays(Kind::Agent.word(), axes, &today));
     let own = record.key();
-    let mut found: Vec<Relative> = keys
-        .into_iter()
-        .filter(|key| *key != own)
-        .take(COMPARED)
-        .filter_map(|key| {
-            let old = KeyRecord::decode(&store.cas.get(&key.0, RECORD_BYTES).ok()??).ok()?;
-            let changes = record.changes_since(&old);
-            let family = |change: &Change| is_environment(&change.ingredient) || is_version(&change.ingredient);
-            if changes.is_empty() || !changes.iter().all(family) {
-                return None;
-            }
-            let attempts = index.attempts(&key).ok()?;
-            let mut read = attempts.iter().map(|ended| store.today(ended, plan.tables(node)));
-            let ended = read.find(|ended| ended.outcome.settles())?;
-            Some(Relative { ended, record: old, changes })
-        })
-        .collect();
-    found.sort_by_key(|relative| std::cmp::Reverse(relative.ended.at));
-    found
+    let related = |key: ActionKey| {
+        let old = KeyRecord::decode(&store.cas.get(&key.0, RECORD_BYTES).ok()??).ok()?;
+        let changes = record.changes_since(&old);
+        let family = |change: &Change| is_environment(&change.ingredient) || is_version(&change.ingredient);
+        if changes.is_empty() || !changes.iter().all(family) {
+            return None;
+        }
+        Some(Kin { record: old, changes, attempts: index.attempts(&key).ok()? })
+    };
+    keys.into_iter().filter(|key| *key != own).take(COMPARED).filter_map(related).collect()
 }
 
 /// The class that the job of an agent's action has if this attempt speaks for it, as far as all that takes is recorded.

@@ -11,6 +11,7 @@ use crate::digest::Digest;
 use crate::git::{self, TakeError, TakeLimits};
 use crate::hostile;
 use crate::key::Value;
+use crate::manifest::fill_config;
 use crate::names::ObjectId;
 use crate::outcome::{Cause, Failure, Outcome};
 use crate::plan::{AgentAsk, Role};
@@ -24,6 +25,7 @@ use crate::step::leavings::Wanted;
 use crate::step::processes::Command;
 use crate::step::secrets::{private_places, redactor};
 use crate::step::setup;
+use crate::units::human_size;
 
 /// What the attempts of this kind mean.
 pub(super) const FORMAT: u16 = 1;
@@ -125,9 +127,9 @@ async fn attempt(
         }
         // What it had spent is known though nobody saw its end.
         Err(failure) => {
-            let unseen =
-                ProcessEnd { exit: Exit::Interrupted { by: By::FlowDied }, active_ms: 0, cpu_ms: 0, cut: false };
-            let mut done = collect(context, ask, place, &redactor(&secrets), &unseen)?;
+            let exit = Exit::Interrupted { by: By::FlowDied };
+            let unseen = ProcessEnd { exit, active_ms: 0, cpu_ms: 0, cut: false, unkept: Vec::new() };
+            let mut done = collect(context, ask, place, &redactor(&secrets), unseen)?;
             done.process = None;
             done.outcome = Outcome::Failed(failure);
             Ok(done)
@@ -263,10 +265,8 @@ fn place_config(
     let mut text = String::from_utf8_lossy(bytes).into_owned();
     let mut dir = place.dir.join("files");
     if text.contains("{secret.") {
-        for secret in secrets {
-            let hole = format!("{{secret.{}}}", secret.name());
-            text = text.replace(&hole, &String::from_utf8_lossy(secret.expose()));
-        }
+        let refused = |error| Failure::new(Cause::AgentConfig, &format!("{}: {error}", Path::new(&name).display()));
+        text = fill_config(&text, source, secrets).map_err(refused)?;
         dir = make_private(&private_places(&context.machine, place.attempt.as_str()))?;
         let _ = private.0.set(dir.clone());
     }
@@ -294,7 +294,7 @@ fn collect(
     ask: &AgentAsk,
     place: &Place,
     redactor: &Redactor,
-    end: &ProcessEnd,
+    mut end: ProcessEnd,
 ) -> Result<Done, Failure> {
     let mut done = Done::succeeded();
     let limit = ask.limit.unwrap_or(OUTPUT_LIMIT);
@@ -310,12 +310,13 @@ fn collect(
             done.logs.insert(name.clone(), digest);
         }
     }
-    let reading = readings::read(ask.reading.reading(), end, &|name| left.files.get(name).cloned());
+    end.unkept = left.unkept;
+    let reading = readings::read(ask.reading.reading(), &end, &|name| left.files.get(name).cloned());
     done.notes = left.notes;
     done.notes.extend(reading.notes);
     done.outcome = reading.outcome.with_log(&done.logs);
     done.usage = Some(reading.usage);
-    done.process = Some(end.clone());
+    done.process = Some(end);
     done.read_by = Some(ask.reading.digest());
     Ok(done)
 }
@@ -330,13 +331,18 @@ fn read(
     end: &process::End,
 ) -> Result<Done, Failure> {
     let redactor = redactor(secrets);
-    let process = ProcessEnd { exit: end.exit.clone(), active_ms: end.wall_ms, cpu_ms: end.cpu_ms, cut: end.truncated };
-    let mut done = collect(context, ask, place, &redactor, &process)?;
+    let (active_ms, cpu_ms) = (end.wall_ms, end.cpu_ms);
+    let process = ProcessEnd { exit: end.exit.clone(), active_ms, cpu_ms, cut: end.truncated, unkept: Vec::new() };
+    let mut done = collect(context, ask, place, &redactor, process)?;
     if end.killed_descendants > 0 {
         done.notes.push(format!("{} processes that it left behind were killed", end.killed_descendants));
     }
     if end.truncated {
-        done.notes.push("its output was longer than the limit and was cut".into());
+        let limit = ask.limit.unwrap_or(OUTPUT_LIMIT);
+        let met = done.outcome.failure().is_some_and(|failure| failure.cause == Cause::OverLimit);
+        done.limits.insert("limit".into(), LimitUse { limit, used: end.stdout_bytes.max(end.stderr_bytes), met });
+        let limit = human_size(limit);
+        done.notes.push(format!("its output was longer than {limit} and was cut: its two ends are kept"));
     }
     if let Some(timeout) = ask.timeout {
         let limit = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);

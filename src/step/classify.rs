@@ -38,7 +38,7 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: ClassifyAsk) -> Draft<'a> {
                     _ => {}
                 }
             }
-            End::Open(_) | End::Reopened(_) => draft.stop(End::Open(format!("waits for {}", draft.plan.title(up)))),
+            End::Open(_) | End::Reopened(_) => draft.stop(End::open(format!("waits for {}", draft.plan.title(up)))),
             End::Skipped(cause) => draft.text(name, format!("skipped {cause}")),
             End::Blocked { .. } => draft.text(name, "not run"),
             End::Settled(ended) => {

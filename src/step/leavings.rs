@@ -47,6 +47,8 @@ pub struct Leavings {
     pub files: BTreeMap<String, Vec<u8>>,
     /// What could not be kept.
     pub notes: Vec<String>,
+    /// The names of those that are too long to be kept.
+    pub unkept: Vec<String>,
 }
 
 impl Wanted {
@@ -86,7 +88,12 @@ impl Leavings {
         match hostile::read_below(place, file, LARGEST) {
             Ok(Some(bytes)) => drop(self.files.insert(name.to_owned(), bytes)),
             Ok(None) => {}
-            Err(error) => self.notes.push(format!("the {name} was not kept: {error}")),
+            Err(error) => {
+                if error.kind() == std::io::ErrorKind::FileTooLarge {
+                    self.unkept.push(name.to_owned());
+                }
+                self.notes.push(format!("the {name} was not kept: {error}"));
+            }
         }
     }
 }
@@ -124,13 +131,14 @@ fn newest(root: &Path, glob: &str) -> Option<PathBuf> {
 pub fn spent(place: &Path) -> Option<(Usage, Digest)> {
     let note = hostile::read_regular(&place.join(NOTE), NOTE_BYTES).ok().flatten()?;
     let wanted: Wanted = serde_json::from_slice(&note).ok()?;
-    let mut files = wanted.find(place).files;
+    let Leavings { mut files, unkept, .. } = wanted.find(place);
     for (name, stream) in [("stdout", "agent.out"), ("stderr", "agent.err")] {
         if let Ok(Some(bytes)) = hostile::read_regular(&place.join(stream), LARGEST) {
             files.insert(name.to_owned(), bytes);
         }
     }
-    let end = ProcessEnd { exit: Exit::Interrupted { by: By::FlowDied }, active_ms: 0, cpu_ms: 0, cut: false };
+    let exit = Exit::Interrupted { by: By::FlowDied };
+    let end = ProcessEnd { exit, active_ms: 0, cpu_ms: 0, cut: false, unkept };
     let reading = agent::read(&wanted.reading, &end, &|name| files.get(name).cloned());
     Some((reading.usage, wanted.reading.digest()))
 }

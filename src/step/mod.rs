@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::attempt::Ended;
+use crate::event::Held;
 use crate::key::{KeyRecord, Value};
 use crate::outcome::Cause;
 use crate::plan::{Ask, EnvAsk, Facts, Plan, Role};
@@ -45,12 +46,45 @@ pub enum End {
         by: usize,
     },
     /// It ended in this run without being settled, and why.
-    Open(String),
+    Open(Open),
     /// This attempt spoke for it by the tables of its day, and does not by today's.
     Reopened(Arc<Ended>),
 }
 
+/// Why an action was left open.
+#[derive(Clone, Debug)]
+pub struct Open {
+    /// In words.
+    pub because: String,
+    /// What keeps it from beginning, where that is nothing of its own.
+    pub held: Option<Box<Held>>,
+}
+
+impl From<String> for Open {
+    fn from(because: String) -> Self {
+        Self { because, held: None }
+    }
+}
+
+impl From<&str> for Open {
+    fn from(because: &str) -> Self {
+        because.to_owned().into()
+    }
+}
+
+impl From<Held> for Open {
+    fn from(held: Held) -> Self {
+        Self { because: held.text(), held: Some(Box::new(held)) }
+    }
+}
+
 impl End {
+    /// Left open, for this reason.
+    #[must_use]
+    pub fn open(why: impl Into<Open>) -> Self {
+        Self::Open(why.into())
+    }
+
     /// Whether it is over for this run.
     #[must_use]
     pub fn is_over(&self) -> bool {
@@ -152,7 +186,7 @@ impl Draft<'_> {
             },
             End::Skipped(_) => self.stop(End::Blocked { by: up }),
             End::Blocked { by } => self.stop(End::Blocked { by: *by }),
-            End::Open(_) | End::Reopened(_) => self.stop(End::Open(format!("waits for {}", self.plan.title(up)))),
+            End::Open(_) | End::Reopened(_) => self.stop(End::open(format!("waits for {}", self.plan.title(up)))),
         }
     }
 

@@ -12,9 +12,6 @@ use crate::process::{self, Exit, Spec, Supervised};
 use crate::redact::{Redactor, Secret};
 use crate::step::context::{Context, Place, Stop, fault};
 
-/// How long a probe of a tool may take.
-const PROBE: Duration = Duration::from_secs(60);
-
 /// A process to run under a supervisor.
 pub struct Command<'a> {
     /// Its argv.
@@ -209,7 +206,7 @@ pub async fn identity(
     let mut answers = Vec::new();
     for arguments in probes {
         let argv: Vec<String> = std::iter::once(path.display().to_string()).chain(arguments.iter().cloned()).collect();
-        let bytes = process::answer(&argv, &asked_in(variables), cwd, PROBE)
+        let bytes = process::answer(&argv, &asked_in(variables), cwd, process::ANSWER_LIMIT)
             .await
             .map_err(|why| format!("`{}`: {why}", argv.join(" ")))?;
         answers.push(String::from_utf8_lossy(&bytes).trim_end().to_owned());

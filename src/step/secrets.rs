@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::hostile;
-use crate::manifest::{SecretFrom, SecretSource};
+use crate::manifest::{SecretFrom, SecretSource, secret_name};
 use crate::outcome::{Cause, Failure};
 use crate::plan::{EnvAsk, Missing};
 use crate::process;
@@ -13,8 +13,6 @@ use crate::step::context::{Context, Machine};
 
 /// The longest secret that is read from a file.
 const LARGEST_SECRET: u64 = 64 * 1024;
-/// How long a command may take to say one.
-const ANSWER: Duration = Duration::from_secs(60);
 
 impl Context {
     /// Reads secrets anew, so that renewing one helps a run that is under way.
@@ -26,9 +24,11 @@ impl Context {
         for secret in from {
             // Without its provider's credential no agent can work: a login that ran out looks like this.
             let cause = if secret.of_provider { Cause::CredentialsExpired } else { Cause::NotStarted };
-            let secret = read_secret(&self.machine, secret, ANSWER)
-                .await
-                .map_err(|why| Failure::new(cause, &format!("the secret {} {why}", secret.name.value)))?;
+            // What its command complains of may hold another one, also one that is not read yet.
+            let secret =
+                read_secret(&self.machine, secret, process::ANSWER_LIMIT, &at_hand(&self.machine, from, &secrets))
+                    .await
+                    .map_err(|why| Failure::new(cause, &format!("the secret {} {why}", secret.name.value)))?;
             // Of a name that adapter and candidate both give, the candidate's holds.
             secrets.retain(|other: &Secret| other.name() != secret.name());
             secrets.push(secret);
@@ -37,12 +37,33 @@ impl Context {
     }
 }
 
-/// Reads a secret. A command may take so long.
+/// The secrets that can be told without asking anybody: those read already, those of variables and of files, and what the
+/// variables that every command gets hold under the name of a secret.
+#[must_use]
+pub fn at_hand(machine: &Machine, from: &[SecretFrom], read: &[Secret]) -> Vec<Secret> {
+    let value = |secret: &SecretFrom| match &secret.source {
+        SecretSource::Variable => Some(machine.variables.get(&secret.name.value)?.clone().into_bytes()),
+        SecretSource::File(path) => crate::store::read_bounded(path, LARGEST_SECRET).ok().flatten(),
+        SecretSource::Command(_) => None,
+    };
+    let declared = from.iter().filter_map(|secret| Some(Secret::new(&secret.name.value, value(secret)?)));
+    let named = machine.variables.iter().filter(|(name, _)| secret_name(name));
+    let named = named.map(|(name, value)| Secret::new(name, value.clone().into_bytes()));
+    let read = read.iter().map(|secret| Secret::new(secret.name(), secret.expose().to_vec()));
+    read.chain(declared).chain(named).filter(|secret| !secret.too_short()).collect()
+}
+
+/// Reads a secret. A command may take so long; `known` are secrets that it may not tell when it complains.
 ///
 /// # Errors
 /// Why it is not to be had, as the end of a sentence that begins with its name; never with its value. What a command complained
 /// of is in it.
-pub async fn read_secret(machine: &Machine, from: &SecretFrom, limit: Duration) -> Result<Secret, String> {
+pub async fn read_secret(
+    machine: &Machine,
+    from: &SecretFrom,
+    limit: Duration,
+    known: &[Secret],
+) -> Result<Secret, String> {
     let name = &from.name.value;
     let value = match &from.source {
         SecretSource::Variable => {
@@ -52,9 +73,10 @@ pub async fn read_secret(machine: &Machine, from: &SecretFrom, limit: Duration) 
             .ok()
             .flatten()
             .ok_or_else(|| format!("cannot be read from {}", path.display()))?,
-        SecretSource::Command(argv) => process::answer(argv, &machine.variables, Path::new("."), limit)
-            .await
-            .map_err(|why| format!("was not given by `{}`: {why}", argv.join(" ")))?,
+        SecretSource::Command(argv) => {
+            let said = process::answer_in_confidence(argv, &machine.variables, Path::new("."), limit, known).await;
+            said.map_err(|why| format!("was not given by `{}`: {why}", argv.join(" ")))?
+        }
     };
     let secret = Secret::new(name, value);
     if secret.expose().is_empty() {

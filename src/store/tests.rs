@@ -43,6 +43,7 @@ fn ended(run: &str, n: u32) -> Ended {
         at: Timestamp::from_second(1_790_000_000 + i64::from(n)).unwrap(),
         began: None,
         pipeline: None,
+        reserved: None,
         wall_ms: 12_345,
         outcome: Outcome::Succeeded,
         outputs: BTreeMap::from([("tree".to_owned(), Value::Blob(Digest::of(b"tree")))]),
@@ -71,6 +72,7 @@ fn started(run: &str, n: u32) -> Started {
         slots: Vec::new(),
         host,
         pipeline: None,
+        reserved: None,
     }
 }
 

@@ -211,7 +211,7 @@ impl Seer<'_> {
                 said.key = Some(last.key);
                 said.because =
                     Some(format!("{counted} attempts ended in {}; --retry tries again", last.outcome.word()));
-                self.ends[node] = End::Open("exhausted".into());
+                self.ends[node] = End::open("exhausted");
             }
             Decision::Lacking => self.lacks(&mut said),
             Decision::Wait { partial, waiting } => {
@@ -241,7 +241,7 @@ impl Seer<'_> {
                     self.over(&mut said, End::Blocked { by });
                 } else if let Some(gate) = self.plan.nodes[node].gates.iter().find(open) {
                     let why = format!("waits for {}", self.plan.title(*gate));
-                    self.over(&mut said, End::Open(why));
+                    self.over(&mut said, End::open(why));
                 } else {
                     let owner = *self.owners.entry(record.key()).or_insert(node);
                     if owner == node {
@@ -261,7 +261,7 @@ impl Seer<'_> {
         (said.state, said.because) = match &end {
             End::Skipped(cause) => (State::Skipped, Some(format!("{cause}: {}", cause.next_action()))),
             End::Blocked { by } => (State::Blocked, Some(self.blocked(*by))),
-            End::Open(why) => (State::Blocked, Some(why.clone())),
+            End::Open(why) => (State::Blocked, Some(why.because.clone())),
             End::Pending | End::Settled(_) | End::Reopened(_) => (State::Blocked, None),
         };
         self.ends[said.node] = end;
@@ -285,7 +285,7 @@ impl Seer<'_> {
             self.lacking[said.node] = true;
         } else {
             // A run begins without it, and leaves this action out.
-            self.over(said, End::Open(what));
+            self.over(said, End::open(what));
         }
     }
 }

@@ -92,7 +92,7 @@ impl Ran {
             Event::AttemptFailed { node, axes, step, attempt: id, outcome, evidence, .. } => {
                 self.action(node, axes, step).failed.push(attempt(id, outcome, Some(evidence), None));
             }
-            Event::ActionOver { node, axes, step, end, because } => {
+            Event::ActionOver { node, axes, step, end, because, .. } => {
                 self.action(node, axes, step).end = Some(End::Over { word: end, because });
             }
             Event::RunFinished { .. } => self.finished = true,

@@ -85,7 +85,7 @@ impl Dispatcher {
             }
             Next::Open(because) => {
                 self.records.remove(&node);
-                self.states.set(node, State::Over { end: End::Open(because), by: By::Executed });
+                self.states.set(node, State::Over { end: End::open(because), by: By::Executed });
                 self.fresh.push(node);
             }
         }

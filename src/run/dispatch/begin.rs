@@ -67,7 +67,7 @@ impl Dispatcher {
             Err(error) => return self.break_off(error.to_string()),
         };
         // What is adopted was paid for.
-        let reserved = if left.finished.is_none() { self.afford(node, &key) } else { Some(Usd(0)) };
+        let reserved = if left.finished.is_none() { self.afford(node, &key) } else { Some(Reserved::default()) };
         let Some(reserved) = reserved else { return };
         let attempt = match &left.finished {
             Some(finished) => finished.attempt.clone(),
@@ -125,9 +125,9 @@ impl Dispatcher {
         let durable_first = plan.kind(node) == Kind::Agent;
         let mut go = None;
         let mut began = left.finished.as_ref().map(|finished| finished.at);
-        let pipeline = match &left.finished {
-            Some(finished) => finished.pipeline.clone(),
-            None => self.paid_by(node),
+        let (pipeline, on_record) = match &left.finished {
+            Some(finished) => (finished.pipeline.clone(), finished.reserved),
+            None => (self.paid_by(node), reserved.on_record()),
         };
         if adopts.is_none() {
             let at = Timestamp::now();
@@ -142,13 +142,14 @@ impl Dispatcher {
                 slots: granted.names(),
                 host: self.context.machine.host.clone(),
                 pipeline: pipeline.clone(),
+                reserved: on_record,
             });
             // What costs money is on record before it is begun; the rest would be repeated for nothing but seconds.
             let supervised = matches!(plan.kind(node), Kind::Agent | Kind::Test) || !granted.is_empty();
             began = (durable_first || supervised).then_some(at);
             if durable_first {
                 if let Some(purse) = &mut self.purse {
-                    purse.reserve(node, reserved);
+                    purse.reserve(node, reserved.amount());
                 }
                 let (sender, receiver) = oneshot::channel();
                 go = Some(receiver);
@@ -197,6 +198,7 @@ impl Dispatcher {
                 adopts,
                 began,
                 pipeline,
+                reserved: on_record,
                 done,
                 wall: clock.elapsed(),
                 granted,

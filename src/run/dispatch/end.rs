@@ -13,7 +13,7 @@ use crate::run::execute::unread;
 impl Dispatcher {
     /// Takes what an executor did: the action is over, or tried again.
     pub(super) fn finish(&mut self, finished: Finished) {
-        let Finished { node, attempt, adopts, began, pipeline, mut done, wall, granted, lock } = finished;
+        let Finished { node, attempt, adopts, began, pipeline, reserved, mut done, wall, granted, lock } = finished;
         let plan = self.context.plan.clone();
         let Some(key) = self.states.key(node) else { return };
         if let Ask::Command(ask) = &plan.nodes[node].ask
@@ -40,6 +40,7 @@ impl Dispatcher {
             at: Timestamp::now(),
             began,
             pipeline,
+            reserved,
             wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX),
             outcome: done.outcome,
             outputs: done.outputs,
@@ -94,7 +95,7 @@ impl Dispatcher {
         }
         self.records.remove(&node);
         let why = done.outcome.failure().map_or("", |failure| failure.evidence.as_str());
-        self.over(node, End::Open(format!("its agent has finished, but {why}: a run that has it reads what it left")));
+        self.over(node, End::open(format!("its agent has finished, but {why}: a run that has it reads what it left")));
     }
 
     /// Lines became durable: what they say may be told now.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::traffic::{Answer, candidate_of, lot};
 use super::*;
 use crate::attempt::ProcessEnd;
-use crate::event::ShutLane;
+use crate::event::{Held, ShutLane};
 use crate::outcome::{Owner, Shuts};
 use crate::process::Exit;
 use crate::run::asking::ask;
@@ -240,14 +240,22 @@ impl Dispatcher {
         }
         for lane in 0..self.traffic.lanes.len() {
             let Some(shut) = self.shut(lane) else { continue };
-            let because = format!("waits for lane {}: {}: {}; {}", shut.lane, shut.cause, shut.evidence, shut.remedy);
+            let held = Held {
+                owner: Cause::ALL
+                    .iter()
+                    .find(|cause| cause.name() == shut.cause)
+                    .map_or(Owner::Provider, |cause| cause.owner()),
+                evidence: format!("waits for lane {}: {}: {}", shut.lane, shut.cause, shut.evidence),
+                cause: Some(shut.cause),
+                next: shut.remedy,
+            };
             let one = &mut self.traffic.lanes[lane];
             let mut left = std::mem::take(&mut one.parked);
             left.extend(std::mem::take(&mut one.queue).into_iter().map(|rank| rank.node));
             one.left += left.len();
             for node in left {
                 self.records.remove(&node);
-                self.over(node, End::Open(because.clone()));
+                self.over(node, End::open(held.clone()));
             }
         }
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::attempt::{Ended, Line, Started};
+use crate::attempt::{Ended, Line, Reserved, Started};
 use crate::event::{Event, Reason, Told};
 use crate::key::{ActionKey, KeyRecord, Value};
 use crate::manifest::Kind;
@@ -29,7 +29,6 @@ use crate::run::state::{By, State, States};
 use crate::run::writer::{Writer, Written};
 use crate::step::{Context, Done, End, Ends, SomeEnds, Stop, classify, command};
 use crate::store::{Index, KeyLock};
-use crate::units::Usd;
 
 mod again;
 mod begin;
@@ -71,7 +70,7 @@ struct Granting {
     lock: KeyLock,
     granted: Granted,
     /// What it may cost.
-    reserved: Usd,
+    reserved: Reserved,
 }
 
 /// What an executor sends back.
@@ -83,6 +82,8 @@ struct Finished {
     began: Option<Timestamp>,
     /// The pipeline whose budget it is on.
     pipeline: Option<String>,
+    /// What was reserved for it there.
+    reserved: Option<Reserved>,
     done: Done,
     wall: Duration,
     granted: Granted,
@@ -326,7 +327,7 @@ impl Dispatcher {
             Decision::Lacking => {
                 let what: Vec<&str> = self.plan().nodes[node].missing.iter().map(|m| m.what.as_str()).collect();
                 let because = what.join("; ");
-                self.over(node, End::Open(because));
+                self.over(node, End::open(because));
             }
             Decision::Reopened { last, .. } => {
                 self.states.set_key(node, last.key);
@@ -337,7 +338,7 @@ impl Dispatcher {
                     last.outcome.failure().map(|failure| format!("{}: {}", failure.cause, failure.evidence.as_str()));
                 let said = failure.unwrap_or_default();
                 let because = format!("{counted} attempts are used up, the last by {said}; `--retry JOB` tries again");
-                self.over(node, End::Open(because));
+                self.over(node, End::open(because));
             }
             Decision::Served { ended, over_limit, .. } => {
                 self.states.set_key(node, ended.key);
@@ -354,7 +355,7 @@ impl Dispatcher {
 
     fn execute(&mut self, node: usize, record: KeyRecord, reason: Reason, counted: u32) {
         if self.options.pure && !matches!(self.plan().kind(node), Kind::Patch | Kind::Classify) {
-            return self.over(node, End::Open("left to `flow run`".into()));
+            return self.over(node, End::open("left to `flow run`"));
         }
         let key = record.key();
         self.states.set_key(node, key);
@@ -394,7 +395,7 @@ impl Dispatcher {
                 }
                 End::Settled(ended) if ended.outcome.failure().is_none() => {}
                 End::Open(_) | End::Reopened(_) => {
-                    shut = Some(End::Open(format!("waits for {}", self.plan().title(gate))))
+                    shut = Some(End::open(format!("waits for {}", self.plan().title(gate))))
                 }
                 _ => {
                     shut = Some(End::Blocked { by: gate });

@@ -14,7 +14,7 @@ impl Dispatcher {
             && ended.outcome.failure().is_none()
             && let Err(failure) = command::publish(&self.context, ask, &ended.outputs)
         {
-            return self.over(node, End::Open(format!("cannot publish: {}", failure.evidence.as_str())));
+            return self.over(node, End::open(format!("cannot publish: {}", failure.evidence.as_str())));
         }
         let event = settled_event(self.plan(), node, &ended, by, marks);
         self.states.set(node, State::Over { end: End::Settled(ended), by });
@@ -27,10 +27,14 @@ impl Dispatcher {
     }
 
     pub(super) fn over(&mut self, node: usize, end: End) {
+        let held = match &end {
+            End::Open(open) => open.held.as_deref().cloned(),
+            _ => None,
+        };
         let (word, because) = match &end {
             End::Skipped(cause) => ("skipped", format!("{cause}: {}", cause.next_action())),
             End::Blocked { by } => ("blocked", format!("{} left nothing to go on with", self.plan().title(*by))),
-            End::Open(because) => ("open", because.clone()),
+            End::Open(open) => ("open", open.because.clone()),
             End::Reopened(ended) => ("open", reopened(ended)),
             End::Pending | End::Settled(_) => ("open", "it did not end".to_owned()),
         };
@@ -40,6 +44,7 @@ impl Dispatcher {
             step: self.plan().step(node).name.value.to_string(),
             end: word.into(),
             because,
+            held,
         };
         self.states.set(node, State::Over { end, by: By::Nobody });
         self.fresh.push(node);

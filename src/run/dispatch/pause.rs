@@ -2,8 +2,8 @@
 
 use super::traffic::candidate_of;
 use super::*;
-use crate::event::Paused;
-use crate::outcome::Shuts;
+use crate::event::{Held, Paused};
+use crate::outcome::{Owner, Shuts};
 use crate::plan::Role;
 use crate::run::breaker::{May, Trip};
 
@@ -21,9 +21,9 @@ impl Dispatcher {
         let Some(paused) = self.pause(candidate) else { return false };
         self.traffic.candidates[candidate].left += 1;
         self.records.remove(&node);
-        let because =
-            format!("{} is paused: {}: {}; {}", paused.candidate, paused.cause, paused.evidence, paused.remedy);
-        self.over(node, End::Open(because));
+        let owner = self.traffic.candidates[candidate].breaker.trip().map_or(Owner::Agent, |trip| trip.cause.owner());
+        let evidence = format!("{} is paused: {}: {}", paused.candidate, paused.cause, paused.evidence);
+        self.over(node, End::open(Held { cause: Some(paused.cause), owner, evidence, next: paused.remedy }));
         true
     }
 

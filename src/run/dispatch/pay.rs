@@ -2,30 +2,29 @@
 
 use super::*;
 use crate::run::budget::Verdict;
-use crate::units::Usd;
 
 /// How often agents that wait for others to tell their cost ask again: what other runs do is not told to this one.
 pub(super) const ASK_BUDGET: Duration = Duration::from_secs(1);
 
 impl Dispatcher {
-    /// The amount that is reserved for an action, nothing for one that costs nothing. `None` if it cannot begin now: then it
-    /// waits, or is over.
-    pub(super) fn afford(&mut self, node: usize, key: &ActionKey) -> Option<Usd> {
-        let Some(purse) = &mut self.purse else { return Some(Usd(0)) };
+    /// What is reserved for an action, nothing for one that costs nothing. `None` if it cannot begin now: then it waits, or is
+    /// over.
+    pub(super) fn afford(&mut self, node: usize, key: &ActionKey) -> Option<Reserved> {
+        let Some(purse) = &mut self.purse else { return Some(Reserved::default()) };
         let context = self.context.clone();
         match purse.ask(&context.plan, node, key, &context.store, &mut self.index) {
-            Ok(Verdict::Pay(amount)) => return Some(amount),
+            Ok(Verdict::Pay(reserved)) => return Some(reserved),
             Ok(Verdict::Wait) => self.unpaid.push(node),
             Ok(Verdict::Busy) => {
                 self.states.set(node, State::Contended);
                 self.contended.push(node);
             }
-            Ok(Verdict::Reached(because, event)) => {
+            Ok(Verdict::Reached(held, event)) => {
                 if let Some(event) = event {
                     self.tell(*event);
                 }
                 self.records.remove(&node);
-                self.over(node, End::Open(because));
+                self.over(node, End::open(held));
             }
             Err(error) => self.break_off(error.to_string()),
         }
