@@ -4,6 +4,8 @@
 //! commit holds; what the difference of two of them means is for others to tell.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -250,7 +252,6 @@ impl Project {
 
     /// What is at a path, or where the first link on the way leads to: `None` is out of the project.
     fn step(&self, root: Oid, path: &Path) -> Result<Result<Held, Option<PathBuf>>, GitError> {
-        use std::os::unix::ffi::OsStrExt as _;
         let mut at = root;
         let mut above = PathBuf::new();
         let mut parts = path.components().peekable();
@@ -259,7 +260,7 @@ impl Project {
             let Some(line) = self.line(at, name.as_bytes())? else { return Ok(Ok(Held::Nothing)) };
             if line.mode == LINK {
                 let target = self.mirror.blob(line.id)?;
-                let target = Path::new(std::ffi::OsStr::from_bytes(&target));
+                let target = Path::new(OsStr::from_bytes(&target));
                 return Ok(Err(self.leads(&above, target).map(|to| to.join(parts.collect::<PathBuf>()))));
             }
             if line.mode == GITLINK {
@@ -324,7 +325,6 @@ impl Project {
     /// The names in a folder of a tree; nothing if there is no such folder.
     #[must_use]
     pub fn names(&self, tree: &ObjectId, folder: &Path) -> Vec<String> {
-        use std::os::unix::ffi::OsStrExt as _;
         let mut at = private(tree).ok();
         for part in folder.components() {
             let line = at.and_then(|at| self.line(at, part.as_os_str().as_bytes()).ok().flatten());
@@ -341,7 +341,19 @@ impl Project {
     pub fn changed(&self, old: &ObjectId, new: &ObjectId, paths: &BTreeSet<PathBuf>) -> Result<Vec<PathBuf>, GitError> {
         let (old, new) = (private(old)?, private(new)?);
         let mut changed = Vec::new();
-        for path in paths {
+        if old == new {
+            return Ok(changed);
+        }
+        // Most commits touch no folder that a manifest names anything in.
+        let (before, after) = (self.tree(old)?, self.tree(new)?);
+        let apart = |a: &Listing, b: &Listing| -> Vec<Vec<u8>> {
+            let known: HashMap<&[u8], &Line> = b.iter().map(|(name, line)| (name.as_slice(), line)).collect();
+            let other = a.iter().filter(|(name, line)| known.get(name.as_slice()) != Some(&line));
+            other.map(|(name, _)| name.clone()).collect()
+        };
+        let touched: HashSet<Vec<u8>> = apart(&before, &after).into_iter().chain(apart(&after, &before)).collect();
+        let first = |path: &Path| path.components().next().map(|part| part.as_os_str().as_bytes().to_vec());
+        for path in paths.iter().filter(|path| first(path).is_none_or(|first| touched.contains(&first))) {
             if self.differs(old, new, path)? {
                 changed.push(path.clone());
             }
@@ -350,7 +362,6 @@ impl Project {
     }
 
     fn differs(&self, mut old: Oid, mut new: Oid, path: &Path) -> Result<bool, GitError> {
-        use std::os::unix::ffi::OsStrExt as _;
         for part in path.components() {
             if old == new {
                 return Ok(false);
@@ -397,14 +408,13 @@ impl Project {
 
     /// The files of a tree that another one has not, or only as something else.
     fn gone(&self, old: Oid, new: Option<Oid>, at: &Path, out: &mut Vec<(PathBuf, Oid)>) -> Result<(), GitError> {
-        use std::os::unix::ffi::OsStrExt as _;
         if Some(old) == new || out.len() >= 50 * RENAMES || at.components().count() > LINKS {
             return Ok(());
         }
         let there = new.map(|new| self.tree(new)).transpose()?;
         for (name, line) in self.tree(old)?.iter() {
             let other = there.as_ref().and_then(|there| there.iter().find(|(known, _)| known == name));
-            let path = at.join(std::ffi::OsStr::from_bytes(name));
+            let path = at.join(OsStr::from_bytes(name));
             if line.is_tree() {
                 let other = other.filter(|(_, other)| other.is_tree()).map(|(_, other)| other.id);
                 self.gone(line.id, other, &path, out)?;

@@ -4,6 +4,7 @@
 //! same value. What no version of the files explains, because a tool answered otherwise or a variable had another value, is said
 //! to be so and no commit is named.
 
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use serde::Serialize;
 use crate::git::{GitError, PastCommit};
 use crate::key::{Change, Value};
 use crate::manifest::{Kind, Place};
-use crate::names::Axes;
+use crate::names::{Axes, ObjectId};
 use crate::plan::Plan;
 use crate::run::decide::limits_shown;
 use crate::step::known;
@@ -143,6 +144,8 @@ pub struct Tracer {
     head: Option<(PastCommit, Arc<Snapshot>)>,
     /// Why no commit can be named, whatever is asked.
     hopeless: Option<String>,
+    /// For commits that were come by, how far back their version reaches, and over how many commits.
+    stretches: HashMap<ObjectId, (PastCommit, usize)>,
 }
 
 impl Tracer {
@@ -164,14 +167,14 @@ impl Tracer {
             Ok(None) => hopeless = Some("the project has no commit yet".to_owned()),
             Err(error) => hopeless = Some(format!("the history cannot be read: {error}")),
         }
-        Self { past, top, head: found, hopeless }
+        Self { past, top, head: found, hopeless, stretches: HashMap::new() }
     }
 
     /// From a commit on, in which the manifest lies at this path.
     #[must_use]
     pub fn of_commit(mut past: Past, manifest: &Path, commit: PastCommit) -> Self {
         let top = past.at(manifest, &commit);
-        Self { past, top: top.clone(), head: Some((commit, top)), hopeless: None }
+        Self { past, top: top.clone(), head: Some((commit, top)), hopeless: None, stretches: HashMap::new() }
     }
 
     /// The action of a step by its name, at a point; `None` if the newest version has no such step.
@@ -294,15 +297,18 @@ impl Tracer {
         if said != *now {
             return Ok(Followed::Uncommitted);
         }
-        for _ in 0..COMMITS {
+        let mut looked = 0;
+        while looked < COMMITS && !self.past.is_spent() {
+            let (last, passed) = self.stretch(&commit, &snapshot)?;
+            commit = last;
+            looked += passed + 1;
+            if looked >= COMMITS {
+                break;
+            }
             let mut before = None;
             let mut next = None;
             let mut cut = commit.cut;
             for (parent, older) in self.readable_parents(&commit, &snapshot, &mut cut)? {
-                if Arc::ptr_eq(&older, &snapshot) {
-                    next = Some((parent, older, action.clone()));
-                    break;
-                }
                 let (said, then) = ask(&older, &snapshot, &action);
                 if said == *now {
                     next = Some((parent, older, then));
@@ -324,12 +330,30 @@ impl Tracer {
                     return Ok(Followed::To(Box::new(Brought { commit, snapshot, before, action, first })));
                 }
             }
-            if self.past.is_spent() {
-                break;
-            }
         }
         let id = commit.id.as_str().get(..8).unwrap_or_default();
         Ok(Followed::Never(format!("not known: it is older than {id}, beyond which nothing was looked at")))
+    }
+
+    /// The oldest commit that is reached through parents of the very same version, and how many were passed on the way.
+    fn stretch(&mut self, from: &PastCommit, snapshot: &Arc<Snapshot>) -> Result<(PastCommit, usize), GitError> {
+        if let Some((last, passed)) = self.stretches.get(&from.id) {
+            return Ok((last.clone(), *passed));
+        }
+        let (mut last, mut passed) = (from.clone(), 0);
+        'back: while passed < COMMITS {
+            for parent in &last.parents {
+                let parent = self.past.project().commit(parent)?;
+                if Arc::ptr_eq(&self.past.before((&last, snapshot), &parent)?, snapshot) {
+                    last = parent;
+                    passed += 1;
+                    continue 'back;
+                }
+            }
+            break;
+        }
+        self.stretches.insert(from.id.clone(), (last.clone(), passed));
+        Ok((last, passed))
     }
 
     /// The parents of a commit; of one whose manifest has flaws, its own parents.
@@ -342,12 +366,14 @@ impl Tracer {
         let mut found = Vec::new();
         let mut next: Vec<_> = commit.parents.iter().map(|id| (id.clone(), commit.clone(), snapshot.clone())).collect();
         next.reverse();
-        let mut looked = 0;
+        let mut seen = HashSet::new();
         while let Some((id, child, of_child)) = next.pop() {
+            if !seen.insert(id.clone()) {
+                continue;
+            }
             let parent = self.past.project().commit(&id)?;
             let older = self.past.before((&child, &of_child), &parent)?;
-            looked += 1;
-            if older.plan.is_ok() || looked > COMMITS || self.past.is_spent() {
+            if older.plan.is_ok() || seen.len() > COMMITS || self.past.is_spent() {
                 found.push((parent, older));
                 continue;
             }
