@@ -359,6 +359,46 @@ fn what_this_machine_decides_is_not_in_git() {
         .says("not in git: the variable MODE had another value")
         .says("not in git: the variable SPEED, which is passed on, had another value");
     assert!(!text.stdout.contains("Ann Author"), "{}", text.stdout);
+    // What is asked of it otherwise is, although the tool changed too.
+    p.change("ask more", "m.kdl", ("probe \"-VV\"", "probe \"-VV\"; probe \"-V\""), None);
+    p.flow.flow(&["why", "{one}", "m.kdl"]).exits(0).says("Ann Author: ask more");
+}
+
+#[test]
+fn a_version_with_flaws_hides_nothing_that_is_older() {
+    let mut p = Project::new();
+    p.flow.run().settles();
+    p.change("a shorter prompt", "prompts/task.md", ("Make it faster.", "Be fast."), None);
+    let id = p.made.last().unwrap().id.clone();
+    p.change("a slip", "m.kdl", ("pipeline sample {", "pipelin sample {"), None);
+    p.change("mended", "m.kdl", ("pipelin sample {", "pipeline sample {"), None);
+    let document = p.flow.flow(&["why", "pkg/{one}/tidy/1", "m.kdl", "--json"]).exits(0).json();
+    let agent = roots(&document).into_iter().find(|step| step["step"] == "agent").unwrap();
+    names(&agent["changes"][0]["origin"], &id, "prompts/task.md:1", "the prompt");
+    p.flow
+        .flow(&["history", "m.kdl"])
+        .exits(0)
+        .says("it cannot be planned: ")
+        .says("the version before cannot be planned: ");
+    p.flow.flow(&["why", "{one}", "m.kdl", "--against", "HEAD~1"]).exits(2).says("cannot be planned");
+}
+
+#[test]
+fn a_linked_work_tree_and_references_of_another_kind_are_told_apart() {
+    let mut p = Project::new();
+    p.change("a shorter prompt", "prompts/task.md", ("Make it faster.", "Be fast."), None);
+    let beside = p.flow.beside("linked");
+    p.git(&["worktree", "add", "-q", "-b", "linked", beside.to_str().unwrap(), "HEAD~1"]);
+    let manifest = beside.join("m.kdl");
+    std::os::unix::fs::symlink(p.flow.path("repo"), beside.join("repo")).unwrap();
+    let history = p.flow.flow(&["history", manifest.to_str().unwrap(), "--json"]).exits(0).json();
+    assert_eq!(history["versions"].as_array().unwrap().len(), 1, "its own HEAD: {history}");
+    p.flow.flow(&["plan", manifest.to_str().unwrap(), "--at", "main"]).exits(0).says("a shorter prompt");
+    std::fs::create_dir(p.flow.path(".git/reftable")).unwrap();
+    std::fs::write(p.flow.path(".git/HEAD"), "ref: refs/heads/.invalid\n").unwrap();
+    p.flow.flow(&["history", "m.kdl"]).exits(3).says("reftable");
+    std::fs::write(p.flow.path(".git/HEAD"), format!("{}\n", "a".repeat(64))).unwrap();
+    p.flow.flow(&["history", "m.kdl"]).exits(3).says("not sha1");
 }
 
 #[test]

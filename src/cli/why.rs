@@ -124,7 +124,8 @@ async fn before(args: &WhyArgs, wanted: &Wanted, lines: usize) -> Result<Explana
         let past = Past::new(within.project, Terms::of(plan, only));
         RefCell::new(Tracer::of_work_tree(past, &within.manifest))
     });
-    let sources = Sources { blobs, index: &opened.index, lines, now: Timestamp::now(), tracer };
+    let sources =
+        Sources { blobs, index: &opened.index, lines, now: Timestamp::now(), tracer, runs: RefCell::default() };
     Ok(explain(plan, &jobs, &forecasts, &sources))
 }
 
@@ -213,7 +214,7 @@ fn after(args: &WhyArgs, run: &str, wanted: &Wanted, lines: usize) -> Result<Exp
         output::say("note: the run has not finished; this is how far it came");
     }
     let blobs = Blobs { store: &store, intakes: Vec::new() };
-    let sources = Sources { blobs, index: &index, lines, now, tracer: of_run(&plan, commit) };
+    let sources = Sources { blobs, index: &index, lines, now, tracer: of_run(&plan, commit), runs: RefCell::default() };
     Ok(ran.explain(&run, &plan, &jobs, &sources))
 }
 

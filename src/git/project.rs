@@ -170,10 +170,16 @@ impl Project {
             let Ok(Some(bytes)) = read_regular(&folder.join(name), 4096) else { continue };
             let text = String::from_utf8_lossy(&bytes);
             let text = text.trim();
-            return match text.strip_prefix("ref:") {
-                Some(target) => self.reference(target.trim(), depth - 1),
-                None => Oid::from_str(text).map(|id| self.mirror.peel(id)).ok().transpose(),
+            let Some(target) = text.strip_prefix("ref:") else {
+                // An id of another kind of repository must not pass for none.
+                let id = Oid::from_str(text).ok().filter(|_| text.len() == 40);
+                let id = id.ok_or_else(|| self.unknown("the ids of its commits are not sha1"))?;
+                return self.mirror.peel(id).map(Some);
             };
+            return self.reference(target.trim(), depth - 1);
+        }
+        if self.common.join("reftable").is_dir() {
+            return Err(self.unknown("its references are kept in a reftable, which flow does not read"));
         }
         let packed = self.common.join("packed-refs");
         let bytes = read_regular(&packed, REFERENCES).map_err(GitError::io(&packed))?.unwrap_or_default();
@@ -183,6 +189,10 @@ impl Project {
             (named.trim() == name).then(|| Oid::from_str(id).ok())?
         });
         id.map(|id| self.mirror.peel(id)).transpose()
+    }
+
+    fn unknown(&self, why: &str) -> GitError {
+        GitError::NotARepository { path: self.root.clone(), why: why.to_owned() }
     }
 
     /// A commit by its id.

@@ -13,10 +13,12 @@ use crate::attempt::Ended;
 use crate::key::{ActionKey, Change};
 use crate::names::{AttemptId, Axes, JobId, RunId};
 use crate::plan::{Plan, point_name};
+use crate::run::journal::read_plan;
+use crate::run::uncommitted::GitState;
 use crate::store::Index;
 use crate::why::change::{Blobs, Shown};
 use crate::why::forecast::{Forecast, State};
-use crate::why::origin::{Action, Origin, Traced, Tracer};
+use crate::why::origin::{Action, Origin, Since, Traced, Tracer};
 
 /// The answer to `why`.
 #[derive(Clone, Debug, Serialize)]
@@ -175,6 +177,8 @@ pub struct Sources<'a> {
     pub now: Timestamp,
     /// Who follows changes back in the project's history.
     pub tracer: Option<RefCell<Tracer>>,
+    /// How the files of runs stood in git, as far as they were read.
+    pub runs: RefCell<HashMap<RunId, Option<GitState>>>,
 }
 
 impl Sources<'_> {
@@ -184,8 +188,15 @@ impl Sources<'_> {
         let shown = Shown::of(change, &self.blobs, self.lines);
         let (Some(tracer), Some(action)) = (&self.tracer, action) else { return shown };
         let attempts = nearest.and_then(|key| self.index.attempts(&key).ok()).unwrap_or_default();
-        let since = attempts.iter().map(|ended| ended.at).max();
-        shown.traced(tracer.borrow_mut().change(action, change, since))
+        let last = attempts.iter().max_by_key(|ended| ended.at);
+        let since = last.map(|ended| {
+            let root = &self.blobs.store.root;
+            let mut runs = self.runs.borrow_mut();
+            let git =
+                runs.entry(ended.run.clone()).or_insert_with(|| read_plan(root, &ended.run).and_then(|plan| plan.git));
+            Since { at: ended.at, git: git.clone() }
+        });
+        shown.traced(tracer.borrow_mut().change(action, change, since.as_ref()))
     }
 }
 

@@ -17,6 +17,7 @@ use crate::manifest::{Kind, Place};
 use crate::names::{Axes, ObjectId};
 use crate::plan::Plan;
 use crate::run::decide::limits_shown;
+use crate::run::uncommitted::GitState;
 use crate::step::known;
 use crate::why::past::{Past, Snapshot, same_commit};
 use crate::why::spot::{Spot, spot, spot_of_places};
@@ -135,6 +136,15 @@ enum Said {
     Is(Option<Value>),
 }
 
+/// When the record was made that a change is counted from.
+#[derive(Clone, Debug)]
+pub struct Since {
+    /// The time.
+    pub at: Timestamp,
+    /// How its run's files stood in git, if that was kept.
+    pub git: Option<GitState>,
+}
+
 /// Follows changes back.
 pub struct Tracer {
     past: Past,
@@ -187,7 +197,7 @@ impl Tracer {
 
     /// What brought a change of an action. `since` is when the record before it was made: what this machine decides cannot have
     /// been changed by an older commit.
-    pub fn change(&mut self, action: &Action, change: &Change, since: Option<Timestamp>) -> Traced {
+    pub fn change(&mut self, action: &Action, change: &Change, since: Option<&Since>) -> Traced {
         let Some((whence, now)) = self.now(action, &change.ingredient) else { return Traced::Upstream };
         if let Some(why) = &self.hopeless {
             return Traced::No(match &whence.machine {
@@ -210,9 +220,13 @@ impl Tracer {
             },
             Ok(Followed::To(brought)) => {
                 let Brought { commit, snapshot, before, action: then, first } = *brought;
-                let old = since.is_some_and(|since| commit.committed.as_second() < since.as_second());
+                let old = |tracer: &mut Self| {
+                    let since = since?;
+                    let then = tracer.said_then(since, action, &change.ingredient);
+                    Some(then.map_or(commit.committed.as_second() < since.at.as_second(), |then| then == now))
+                };
                 match whence.machine {
-                    Some(machine) if first || old => Traced::No(format!("not in git: {machine}")),
+                    Some(machine) if first || old(self) == Some(true) => Traced::No(format!("not in git: {machine}")),
                     _ => {
                         let spot = snapshot.plan.as_ref().ok().and_then(|plan| {
                             let old = before.as_ref().and_then(|(snapshot, action)| {
@@ -226,6 +240,17 @@ impl Tracer {
                 }
             }
         }
+    }
+
+    /// What the manifest said of an ingredient when a run began; `None` if that run's files were in no commit, or it is not known.
+    fn said_then(&mut self, since: &Since, action: &Action, role: &str) -> Option<Said> {
+        let git = since.git.as_ref().filter(|git| git.dirty.is_empty())?;
+        let commit = self.past.project().commit(git.commit.as_ref()?).ok()?;
+        let (head, _) = self.head.as_ref()?;
+        let path = self.past.name_at(&self.top.manifest, head, &commit).ok()?;
+        let snapshot = self.past.at(&path, &commit);
+        let plan = snapshot.plan.as_ref().ok()?;
+        Some(Said::Is(value(plan, action.within(plan)?, role)))
     }
 
     /// What brought an action into the manifest.
