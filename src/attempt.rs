@@ -135,6 +135,20 @@ pub struct Usage {
     pub models: Vec<String>,
 }
 
+impl Usage {
+    /// That of an attempt for which no agent began.
+    pub const NOTHING: Self = Self {
+        input: Some(0),
+        output: Some(0),
+        cache_read: None,
+        cache_write: None,
+        calls: None,
+        approximate: false,
+        unknown_because: None,
+        models: Vec::new(),
+    };
+}
+
 /// That an attempt ended, and how.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ended {

@@ -106,6 +106,23 @@ pub enum Event {
         #[serde(skip_serializing_if = "Option::is_none", default)]
         retry_in_ms: Option<u64>,
     },
+    /// An agent does not begin yet: an attempt of an earlier run was asked for patience, or what flow waits after it is not over.
+    AttemptDelayed {
+        /// The action's number in the plan.
+        node: usize,
+        /// Its point.
+        axes: Axes,
+        /// Its step.
+        step: String,
+        /// That attempt.
+        attempt: AttemptId,
+        /// Its cause.
+        outcome: String,
+        /// The line that shows it.
+        evidence: String,
+        /// After how long it is tried again.
+        retry_in_ms: u64,
+    },
     /// Nothing can come of another call: no agent of this lane begins until it opens.
     LaneClosed {
         /// The provider, or `candidate NAME` for one whose model has none.

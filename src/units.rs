@@ -216,8 +216,9 @@ impl fmt::Display for Percent {
     }
 }
 
-/// An amount of dollars in whole nano-dollars, so that sums are exact and do not depend on their order. Sums stay at the largest
-/// amount (18 thousand million dollars) rather than wrap.
+/// An amount of dollars in whole nano-dollars, so that sums are exact and do not depend on their order. What is reserved and
+/// compared with a limit stays at the largest amount (18 thousand million dollars) rather than wrap; what was spent is summed with
+/// [`checked_add`](Self::checked_add), and is unknown beyond that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Usd(pub u64);
 
@@ -250,11 +251,18 @@ impl Usd {
         Self(self.0.saturating_mul(count))
     }
 
-    /// `count / per` of the amount, to the nearest nano-dollar: 1,500 of a price for 1,000,000 tokens.
+    /// The sum of two amounts; `None` if it is more than can be counted.
     #[must_use]
-    pub fn share(self, count: u64, per: u64) -> Self {
-        let product = u128::from(self.0) * u128::from(count) + u128::from(per) / 2;
-        Self(u64::try_from(product.checked_div(u128::from(per)).unwrap_or(0)).unwrap_or(u64::MAX))
+    pub fn checked_add(self, other: Self) -> Option<Self> {
+        self.0.checked_add(other.0).map(Self)
+    }
+
+    /// `count / per` of the amount, to the nearest nano-dollar: 1,500 of a price for 1,000,000 tokens. `None` if it is more than
+    /// can be counted.
+    #[must_use]
+    pub fn checked_share(self, count: u64, per: u64) -> Option<Self> {
+        let product = (u128::from(self.0) * u128::from(count)).checked_add(u128::from(per) / 2)?;
+        u64::try_from(product.checked_div(u128::from(per)).unwrap_or(0)).ok().map(Self)
     }
 }
 
@@ -460,7 +468,7 @@ mod tests {
 
         #[test]
         fn shares_are_the_nearest_nano_dollar(price in any::<u64>(), count in any::<u32>(), per in 1u64..1 << 40) {
-            let share = u128::from(Usd(price).share(u64::from(count), per).0);
+            let share = u128::from(Usd(price).checked_share(u64::from(count), per).unwrap().0);
             let exact = u128::from(price) * u128::from(count);
             let error = (share * u128::from(per)).abs_diff(exact);
             prop_assert!(share == u128::from(u64::MAX) || 2 * error <= u128::from(per));

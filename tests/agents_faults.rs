@@ -62,6 +62,8 @@ const FAULTS: &[Fault] = &[
         &["OUTPUT_LIMIT", "JSON_PARSE"],
     ),
     fault("truncated-body", "fault=truncated-body/from=1", "the answer ends half way", &["CONNECTION", "JSON_PARSE"]),
+    fault("truncated-first", "fault=truncated-body", "the same at its first answer", &["CONNECTION", "JSON_PARSE"]),
+    fault("truncated-last", "fault=truncated-body/from=3", "the same at its last", &["CONNECTION", "JSON_PARSE"]),
     fault("drop", "fault=drop", "the connection is closed without an answer", &["CONNECTION"]),
     fault("server-error", "fault=server-error", "500", &["SERVER_ERROR", "OVERLOADED"]),
     fault("overloaded", "fault=overloaded", "503 or 529", &["OVERLOADED"]),

@@ -93,6 +93,30 @@ fn mini_swe_agent_on_the_other_wire_counts_its_input_otherwise_and_the_ledger_th
     improves(Real::MiniAnthropic);
 }
 
+#[test]
+fn openhands_improves_two_commits_and_its_tokens_are_those_that_were_served() {
+    improves(Real::OpenHands);
+}
+
+/// It prints its figures rounded, and finds no files by itself.
+#[test]
+fn aider_improves_a_commit_and_its_tokens_are_those_that_were_served_as_far_as_it_tells() {
+    let Some(program) = Real::Aider.found() else { return };
+    let flow = Flow::quickstart();
+    let llm = Llm::start(&flow);
+    let candidates = [("real".to_owned(), llm.url("script=9f47610d/job=aider"))];
+    Real::Aider.writes(&flow, &program, &candidates, &["9f47610d"], "3m");
+    let ran = flow.run();
+    let line = &ends(&flow)["9f47610d/real"];
+    assert_eq!(ran.class("9f47610d/real/1"), "SUCCESS_IMPROVEMENT", "{line:#}\n{}", ran.stderr);
+    let (served, said) = (llm.served("aider"), ledger(line).unwrap_or_else(|| panic!("{line:#}")));
+    println!("aider: served {served:?}, ledger {}", line["usage"]);
+    let near = |said: u64, served: u64| said.abs_diff(served) <= 50.max(served / 20);
+    assert!(near(said.input + said.cache_read, served.input + served.cache_read), "{said:?} {served:?}");
+    assert!(near(said.output, served.output), "{said:?} {served:?}");
+    holds_no_key(&flow);
+}
+
 /// Its `usage` has only what its own conversation took, which is a sixth of it here.
 #[test]
 fn what_helpers_of_claude_code_used_is_counted_too() {

@@ -293,3 +293,25 @@ fn what_selects_nothing_or_is_not_there_is_said() {
     flow.flow(&["run", "m.kdl"]).settles().says("note: repository pkg is not at");
     flow.flow(&["check", "m.kdl"]).settles().says("repositories that are not there: pkg");
 }
+
+#[test]
+fn status_why_and_check_fit_into_a_narrow_terminal() {
+    let mut flow = Flow::sample();
+    flow.run().settles();
+    flow.replace("tests/{one}.py", "import", "# another byte\nimport");
+    for columns in [44, 60] {
+        flow.env("COLUMNS", &columns.to_string());
+        for args in [&["status"][..], &["why", "{one}", "m.kdl"], &["why", "{one}", "--run"], &["check", "m.kdl"]] {
+            let said = flow.flow(args);
+            said.exits(0);
+            let alone = |line: &str| line.split_whitespace().count() < 2;
+            // What is to be copied stays on one line, and so does a path.
+            let copied = |line: &str| line.starts_with("  goes on ") || line.starts_with("  manifest ");
+            // A table of figures is not cut.
+            let lines = said.stdout.lines().take_while(|line| !line.starts_with("spent "));
+            for line in lines.filter(|line| !alone(line) && !copied(line)) {
+                assert!(line.chars().count() <= columns, "{args:?} at {columns} columns: `{line}`");
+            }
+        }
+    }
+}

@@ -121,7 +121,7 @@ fn talkative(script: &str) -> Wild {
 
 fn usage_of(wild: &Wild) -> serde_json::Value {
     let ends = wild.records().into_iter().filter(|line| line["line"] == "ended" && line["step"] == "agent");
-    ends.filter(|line| line["axes"]["candidate"] == "wild").map(|line| line["usage"].clone()).last().unwrap()
+    ends.filter(|line| line["axes"]["candidate"] == "wild").map(|line| line["usage"].clone()).next_back().unwrap()
 }
 
 #[test]

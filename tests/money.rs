@@ -476,3 +476,16 @@ fn the_price_list_that_flow_ships_can_be_imported() {
     let cost = flow.flow(&["status", "--json"]).json()["spent"]["all"]["cost_usd"].clone();
     assert_eq!(cost["known"], 0.495, "100,000 x $3.30 + 10,000 x $16.50 a million");
 }
+
+#[test]
+fn an_attempt_for_which_no_agent_began_used_nothing_and_says_so() {
+    let flow = paid();
+    flow.replace("m.kdl", "        samples 6\n", "        secret KEY { command \"sh\" \"-c\" \"exit 5\" }\n");
+    flow.replace("steps.kdl", "attempts 3", "attempts 1");
+    flow.run().exits(3);
+    let spent = flow.flow(&["status", "--json"]).json()["spent"]["all"].clone();
+    assert_eq!((&spent["attempts"], &spent["tokens"]["unknown_attempts"]), (&2.into(), &0.into()), "{spent:#}");
+    assert_eq!((&spent["cost_usd"]["known"], &spent["cost_usd"]["unknown_attempts"]), (&0.0.into(), &0.into()));
+    let listed = flow.flow(&["log", "pkg/{one}/tidy/1", "agent", "m.kdl", "--list"]);
+    listed.settles().says("no agent began").says("0 tokens in, 0 out; cost $0.00");
+}

@@ -135,6 +135,7 @@ impl ReadingTable {
             let said = format!("exit code {code}, and nothing that says how it ended");
             return Failure::new(if code == 0 { Cause::Unknown } else { silent(code) }, &said);
         };
+        let text = reader.says.clone().unwrap_or(text);
         if let Some(cause) = reader.cause {
             return Failure::new(cause, end_of(&text));
         }

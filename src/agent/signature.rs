@@ -131,7 +131,7 @@ pub(super) const BUILT_IN: &[(Cause, &str)] = &[
     ),
     (
         Cause::InvalidApiKey,
-        "invalid_api_key|Incorrect API key provided|invalid x-api-key|authentication_error|Invalid API key|401 Unauthorized|Error code: 401|AuthenticationError",
+        "invalid_api_key|Incorrect API key provided|invalid x-api-key|authentication_error|Invalid API key|Missing credentials\\. Please pass|Not logged in . Please run /login|401 Unauthorized|Error code: 401|AuthenticationError",
     ),
     (
         Cause::ModelNotFound,
@@ -174,7 +174,7 @@ pub(super) const BUILT_IN: &[(Cause, &str)] = &[
     ),
     (
         Cause::AgentConfig,
-        "No such option|unexpected argument|unrecognized arguments|Error calculating cost for model|Input must be provided either through stdin|\\bConfigError\\b|Config file not found",
+        "No such option|unexpected argument|unrecognized arguments|Error calculating cost for model|Input must be provided either through stdin|\\bConfigError\\b|Config file not found|error: unknown option '|LLM Provider NOT provided",
     ),
     (
         Cause::MissingModule,

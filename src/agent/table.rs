@@ -152,6 +152,9 @@ pub struct ErrorReader {
     pub finder: Finder,
     /// What it means, whatever it says.
     pub cause: Option<Cause>,
+    /// What it means in words, where what is found there is no error's text.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub says: Option<String>,
 }
 
 /// Whether an agent's figure of input holds what was read from the cache and written to it.

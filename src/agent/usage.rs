@@ -49,8 +49,8 @@ pub(super) fn usage(table: &ReadingTable, end: &ProcessEnd, outcome: &Outcome, f
         models
     };
     let unknown = |why: &str| Usage { unknown_because: Some(why.to_owned()), models: models(), ..Usage::default() };
-    if table.free {
-        return Usage { input: Some(0), output: Some(0), ..Usage::default() };
+    if table.free || matches!(exit, Exit::NotStarted { .. }) {
+        return Usage::NOTHING;
     }
     if table.usage.is_empty() {
         return unknown("the adapter says nothing of usage");

@@ -9,7 +9,7 @@ use clap::Args;
 use crate::cli::fault::Fault;
 use crate::cli::{open, output};
 use crate::manifest::{self, Pipeline, Repo, RepoSource, goals_line};
-use crate::text::counted;
+use crate::text::{counted, wrap};
 
 /// Arguments of `flow check`.
 #[derive(Debug, Args)]
@@ -32,6 +32,8 @@ pub struct CheckArgs {
 /// Of the last manifest with flaws; those before it are printed.
 pub fn check(args: &CheckArgs) -> Result<ExitCode, Fault> {
     let mut last = None;
+    // Lines that go on are set in by four.
+    let width = output::width() - 4;
     let mut names: Vec<(String, PathBuf)> = Vec::new();
     for path in &args.manifests {
         open::there(path)?;
@@ -39,16 +41,17 @@ pub fn check(args: &CheckArgs) -> Result<ExitCode, Fault> {
             Ok(manifest) => {
                 let pipeline = &manifest.pipeline;
                 let commits: usize = pipeline.repos.iter().map(|repo| repo.commits.len()).sum();
-                output::data(format!(
-                    "{}: pipeline {}, {}, {}, {}: no flaw\n",
+                let found = format!(
+                    "{}: pipeline {}, {}, {}, {}: no flaw",
                     path.display(),
                     pipeline.name.value,
                     counted(commits, "commit"),
                     counted(pipeline.candidates.len(), "candidate"),
                     counted(pipeline.steps.len(), "step")
-                ))?;
+                );
+                output::data(format!("{}\n", wrap(&found, width).join("\n    ")))?;
                 for said in [goals_line(pipeline), elsewhere(pipeline), away(pipeline)].into_iter().flatten() {
-                    output::data(format!("    {said}\n"))?;
+                    output::data(format!("    {}\n", wrap(&said, width).join("\n    ")))?;
                 }
                 if let Some((_, other)) = names.iter().find(|(name, _)| *name == pipeline.name.value) {
                     let same = std::fs::canonicalize(other).ok() == std::fs::canonicalize(path).ok();
@@ -70,7 +73,8 @@ pub fn check(args: &CheckArgs) -> Result<ExitCode, Fault> {
                 names.push((pipeline.name.value.clone(), path.clone()));
             }
             Err(flaws) if flaws.flaws().iter().all(|flaw| flaw.kind() == "no-pipeline") => {
-                output::data(format!("{}: no pipeline, to be imported: no flaw\n", path.display()))?;
+                let found = format!("{}: no pipeline, to be imported: no flaw", path.display());
+                output::data(format!("{}\n", wrap(&found, width).join("\n    ")))?;
             }
             Err(flaws) => {
                 let fault = Fault::drawn(2, flaws);

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 pub mod act;
+mod begin;
 pub mod check;
 pub mod closing;
 pub mod completions;

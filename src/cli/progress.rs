@@ -111,6 +111,14 @@ fn line(plan: &Plan, event: &Event) -> Option<String> {
             };
             format!("{}  {outcome}, not settled: {}{then}", title(axes, step), short_digests(evidence))
         }
+        Event::AttemptDelayed { axes, step, outcome, evidence, retry_in_ms, .. } => {
+            let then = human_span(Duration::from_millis(*retry_in_ms));
+            let evidence = short_digests(evidence);
+            format!(
+                "{}  {outcome} a while ago: {evidence}; it retries in {then}, with --retry at once",
+                title(axes, step)
+            )
+        }
         // What waits is told by what it waits for.
         Event::ActionOver { axes, step, end, because, .. } if end == "open" && !because.starts_with("waits for ") => {
             format!("{}  not settled: {because}", title(axes, step))

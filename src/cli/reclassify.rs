@@ -10,10 +10,11 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
+use crate::cli::begin::Begun;
 use crate::cli::fault::Fault;
 use crate::cli::open::Opened;
 use crate::cli::output;
-use crate::cli::run::{new_run, orders};
+use crate::cli::run::orders;
 use crate::cli::{Places, hints};
 use crate::event::Event;
 use crate::plan::Job;
@@ -24,7 +25,6 @@ use crate::run::journal::{Journal, write_plan};
 use crate::run::leases::Leases;
 use crate::run::uncommitted::git_state;
 use crate::step::Context;
-use crate::store::{Index, RecordWriter, RunLock};
 
 /// Arguments of `flow reclassify`.
 #[derive(Debug, Args)]
@@ -94,14 +94,7 @@ async fn say_anew(opened: Opened, args: &ReclassifyArgs, wanted: Vec<bool>) -> R
     let broken = |error: String| Fault::new(3, error);
     let Opened { store, machine, prepared, path, .. } = opened;
     let leases = Leases::open(&prepared.plan, &args.slots, &store.root).map_err(broken)?;
-    for (_, bytes) in prepared.intake.blobs() {
-        store.cas.put(bytes).map_err(|error| broken(error.to_string()))?;
-    }
-    let run = new_run();
-    let _lock = RunLock::take(&store.root, &run).map_err(|error| broken(error.to_string()))?;
-    let records =
-        RecordWriter::create(&store.root, &run, store.cas.clone()).map_err(|error| broken(error.to_string()))?;
-    let mut index = Index::load(&store.root).map_err(|error| broken(error.to_string()))?;
+    let Begun { run, lock: _lock, records, mut index } = Begun::begin(&store, &prepared)?;
     index.own(&run);
     let git = git_state(&prepared.plan, &prepared.intake);
     write_plan(&store.root, &run, &prepared.plan, &path, hints::places(&path, &args.places), &wanted, git);

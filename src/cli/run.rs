@@ -6,18 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::cli::Places;
+use crate::cli::begin::Begun;
 use crate::cli::confirm::confirm;
 use crate::cli::fault::Fault;
 use crate::cli::open::{Opened, lacks};
 use crate::cli::select::{self, Selected, Selection};
 use crate::cli::{closing, hints, output, progress};
 use crate::ledger::{Ledger, Rates};
-use crate::names::RunId;
 use crate::plan::Missing;
 use crate::report::spent::{Spent, several_models_of};
 use crate::report::standing::standing;
@@ -30,7 +29,7 @@ use crate::run::leases::Leases;
 use crate::run::recover::recover;
 use crate::run::uncommitted::{GitState, git_state};
 use crate::step::Context;
-use crate::store::{Index, RecordWriter, RunLock};
+use crate::store::Index;
 use crate::text::{counted, harmless, wrap};
 use crate::units::Span;
 
@@ -147,14 +146,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
             "the slots of a machine are locked in one folder that all its users can write: name it with FLOW_SLOTS=DIR";
         Fault::hint(2, format!("the slots cannot be locked: {error}"), hint)
     })?;
-    for (_, bytes) in prepared.intake.blobs() {
-        store.cas.put(bytes).map_err(|error| broken(error.to_string()))?;
-    }
-    let run = new_run();
-    let _lock = RunLock::take(&store.root, &run).map_err(|error| broken(error.to_string()))?;
-    let records =
-        RecordWriter::create(&store.root, &run, store.cas.clone()).map_err(|error| broken(error.to_string()))?;
-    let mut index = Index::load(&store.root).map_err(|error| broken(error.to_string()))?;
+    let Begun { run, lock: _lock, records, mut index } = Begun::begin(&store, &prepared)?;
     let recovered = recover(&store, &machine, &mut index, &run, &records).map_err(|error| broken(error.to_string()))?;
     if recovered.ended + recovered.finished > 0 {
         output::say(&format!(
@@ -242,13 +234,6 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
         }
     }
     Ok(ExitCode::from(u8::try_from(report.exit).unwrap_or(3)))
-}
-
-/// A new run: the time of its start and a number nobody else has.
-pub(super) fn new_run() -> RunId {
-    use std::hash::{BuildHasher, Hasher};
-    let tail = std::collections::hash_map::RandomState::new().build_hasher().finish() & 0xffff;
-    RunId::new(format!("{}-{tail:04x}", Timestamp::now().strftime("%Y%m%dT%H%M%SZ")))
 }
 
 /// Signals as orders: the first of any kind drains, the second kills.

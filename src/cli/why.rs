@@ -89,7 +89,7 @@ pub async fn why(args: WhyArgs) -> Result<ExitCode, Fault> {
     if args.json {
         output::json(&said)?;
     } else {
-        output::data(text::why(&said, args.all))?;
+        output::data(text::why(&said, args.all, output::width()))?;
     }
     Ok(ExitCode::SUCCESS)
 }

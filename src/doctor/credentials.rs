@@ -80,8 +80,13 @@ async fn look(ask: &Ask, secret: &SecretFrom, of: &str) -> Found {
     let question = ask.question.clone();
     let Some(manifest) = &question.manifest else { return Found::default() };
     let name = &secret.name.value;
-    let read =
-        read_secret(&question.machine, secret, ask.left(), &at_hand(&question.machine, &[secret.clone()], &[])).await;
+    let read = read_secret(
+        &question.machine,
+        secret,
+        ask.left(),
+        &at_hand(&question.machine, std::slice::from_ref(secret), &[]),
+    )
+    .await;
     let (from, fix) = match &secret.source {
         SecretSource::Variable => (format!("the variable {name}"), format!("export {name}=… before `flow run`")),
         SecretSource::File(path) => (format!("the file {}", path.display()), format!("write it to {}", path.display())),

@@ -10,9 +10,10 @@ use crate::agent::Tables;
 use crate::attempt::{Ended, Usage};
 use crate::key::{KeyRecord, Value};
 use crate::manifest::{Candidate, Pipeline};
-use crate::money::{Amount, Cost, Prices, Totals, cost};
+use crate::money::{Amount, Cost, Prices, TOO_MUCH, Totals, cost};
 use crate::names::RunId;
 use crate::outcome::Cause;
+use crate::process::Exit;
 use crate::store::{Index, Store, StoreError};
 use crate::units::Usd;
 
@@ -94,9 +95,6 @@ impl Rates {
 
     fn cost(&self, ended: &Ended, asked: Option<&str>) -> Cost {
         let usage = usage_of(ended);
-        if usage.is_none() && ended.process.is_none() && never_began(ended) {
-            return Cost::default();
-        }
         let began = ended.began.unwrap_or_else(|| {
             let wall = jiff::SignedDuration::from_millis(i64::try_from(ended.wall_ms).unwrap_or(0));
             ended.at.checked_sub(wall).unwrap_or(ended.at)
@@ -114,7 +112,8 @@ impl Rates {
         // Of an attempt whose run died nobody saw the end.
         let unseen = ended.adopts.is_some() && held == 0;
         let unknown = unseen.then(|| "how long a slot was held by an attempt whose run died is not known".to_owned());
-        Some(Cost { known: hourly.share(held, HOUR), unknown, approximate: false })
+        let Some(known) = hourly.checked_share(held, HOUR) else { return Some(Cost::unknown(TOO_MUCH)) };
+        Some(Cost { known, unknown, approximate: false })
     }
 
     /// Whether some slot has a price.
@@ -148,7 +147,21 @@ impl Entry {
 /// What an attempt used, as far as it is known.
 #[must_use]
 pub fn usage_of(ended: &Ended) -> Option<&Usage> {
-    ended.usage.as_ref()
+    static NOTHING: Usage = Usage::NOTHING;
+    if no_agent_began(ended) { Some(&NOTHING) } else { ended.usage.as_ref() }
+}
+
+/// Whether an agent's attempt ended before an agent could begin: what it needs, a secret say, was not to be had.
+#[must_use]
+pub fn no_agent_began(ended: &Ended) -> bool {
+    if ended.kind != "agent" || ended.adopts.is_some() {
+        return false;
+    }
+    match (&ended.process, &ended.usage) {
+        (Some(process), _) => matches!(process.exit, Exit::NotStarted { .. }),
+        (None, Some(usage)) => *usage == Usage::NOTHING,
+        (None, None) => never_began(ended),
+    }
 }
 
 /// All attempts of a pipeline, over all its runs on a store.

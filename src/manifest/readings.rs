@@ -68,7 +68,8 @@ pub(super) fn table(agent: Node<'_>, report: &Report) -> ReadingTable {
         table.errors = all("error")
             .filter_map(|node| {
                 let cause = node.prop("cause").and_then(Value::str).and_then(cause);
-                Some(ErrorReader { finder: reader.finder(node)?, cause })
+                let says = node.prop("says").and_then(Value::str).map(str::to_owned);
+                Some(ErrorReader { finder: reader.finder(node)?, cause, says })
             })
             .collect();
         table.stuck = all("stuck").filter_map(|node| reader.finder(node)).collect();

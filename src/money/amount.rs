@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
-use super::cost::Cost;
+use super::cost::{Cost, TOO_MUCH};
 use crate::attempt::Usage;
 use crate::units::{Usd, human_count, human_usd};
 
@@ -27,12 +27,15 @@ pub struct Amount {
 impl Amount {
     /// Adds the cost of an attempt.
     pub fn add(&mut self, cost: &Cost) {
-        self.known += cost.known;
+        let sum = self.known.checked_add(cost.known);
+        // A sum that would have to stop at the largest figure is no sum: what stands is a part of it.
+        self.known = sum.unwrap_or(self.known);
         self.approximate |= cost.approximate;
-        if let Some(because) = &cost.unknown {
+        let too_much = sum.is_none().then_some(TOO_MUCH);
+        if let Some(because) = too_much.or(cost.unknown.as_deref()) {
             self.unknown_attempts += 1;
             if self.because.len() < REASONS {
-                self.because.insert(because.clone());
+                self.because.insert(because.to_owned());
             }
         }
     }
@@ -90,16 +93,20 @@ impl Tokens {
             self.unknown_attempts += 1;
             return;
         };
-        let add = |sum: &mut u64, count: Option<u64>| *sum = sum.saturating_add(count.unwrap_or(0));
-        add(&mut self.input, usage.input);
-        add(&mut self.output, usage.output);
-        add(&mut self.cache_read, usage.cache_read);
-        add(&mut self.cache_write, usage.cache_write);
+        let counts = [usage.input, usage.output, usage.cache_read, usage.cache_write];
+        let all = counts.iter().try_fold(self.sum(), |sum, count| sum.checked_add(count.unwrap_or(0)));
+        if all.is_none() {
+            // More than can be counted: a sum that stops at the largest figure would be a wrong one.
+            self.unknown_attempts += 1;
+            return;
+        }
+        let sums = [&mut self.input, &mut self.output, &mut self.cache_read, &mut self.cache_write];
+        sums.into_iter().zip(counts).for_each(|(sum, count)| *sum += count.unwrap_or(0));
         let whole = usage.input.is_some() && usage.output.is_some() && usage.unknown_because.is_none();
         self.unknown_attempts += u64::from(!whole);
     }
 
-    /// All of them.
+    /// All of them. `add` sees to it that it can be counted.
     #[must_use]
     pub fn sum(&self) -> u64 {
         [self.input, self.output, self.cache_read, self.cache_write].iter().fold(0, |sum, n| sum.saturating_add(*n))
@@ -163,5 +170,17 @@ mod tests {
         assert_eq!((totals.wasted_usd.text().as_str(), totals.unsettled), ("unknown", 1));
         let json = serde_json::to_value(&totals.cost_usd).unwrap();
         assert_eq!(json, serde_json::json!({"known": 1.2, "unknown_attempts": 1, "because": ["no price for m"]}));
+    }
+
+    #[test]
+    fn a_sum_that_no_figure_holds_is_unknown_and_not_the_largest_figure() {
+        let mut totals = Totals::default();
+        let usage = Usage { input: Some(u64::MAX - 10), output: Some(5), ..Usage::default() };
+        for dollars in ["18000000000", "1000000000"] {
+            totals.add(Some(&usage), &Cost { known: dollars.parse().unwrap(), ..Cost::default() }, true);
+        }
+        assert_eq!(totals.cost_usd.text(), "$18000000000.00 + 1 unknown");
+        assert!(totals.cost_usd.why().starts_with("it is more than flow can count"), "{}", totals.cost_usd.why());
+        assert_eq!((totals.tokens.input, totals.tokens.unknown_attempts), (u64::MAX - 10, 1));
     }
 }

@@ -6,6 +6,8 @@ use super::price::{Prices, Rate};
 use crate::attempt::Usage;
 use crate::units::Usd;
 
+/// Why a sum of money is unknown that no figure can hold.
+pub const TOO_MUCH: &str = "it is more than flow can count ($18,446,744,073)";
 /// Prices are for so many tokens.
 const PER: u64 = 1_000_000;
 
@@ -72,7 +74,10 @@ pub fn cost(usage: Option<&Usage>, asked: Option<&str>, prices: &Prices, at: Tim
     for (what, count, price) in parts {
         match (count.unwrap_or(0), price) {
             (0, _) => {}
-            (count, Some(price)) => known += price.share(count, PER),
+            (count, Some(price)) => match price.checked_share(count, PER).and_then(|part| known.checked_add(part)) {
+                Some(sum) => known = sum,
+                None => because(TOO_MUCH.to_owned()),
+            },
             (_, None) => because(format!("no price for {what}")),
         }
     }

@@ -8,5 +8,5 @@ mod cost;
 mod price;
 
 pub use amount::{Amount, Tokens, Totals};
-pub use cost::{Cost, cost};
+pub use cost::{Cost, TOO_MUCH, cost};
 pub use price::{Pattern, Price, Prices, Rate};

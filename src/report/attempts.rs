@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::attempt::{Ended, Usage};
+use crate::ledger::{no_agent_began, usage_of};
 use crate::process::Exit;
 use crate::report::detail::{AttemptDetail, StepDetail};
 use crate::report::status::clock;
@@ -87,7 +88,10 @@ pub fn used(attempt: &AttemptDetail) -> Option<String> {
     if let Some(cost) = &attempt.cost_usd {
         let why = cost.why();
         let why = if why.is_empty() { why } else { format!(" ({why})") };
-        parts.push(tokens(attempt.ended.usage.as_ref()));
+        if no_agent_began(&attempt.ended) {
+            parts.push("no agent began".to_owned());
+        }
+        parts.push(tokens(usage_of(&attempt.ended)));
         parts.push(match cost.unknown_attempts {
             0 => format!("cost {}", cost.text()),
             _ if cost.known.0 > 0 => format!("cost at least {}{why}", crate::units::human_usd(cost.known)),

@@ -266,6 +266,10 @@ impl Status {
                 }
                 self.failures.push(FailureStatus { axes, step, cause: outcome, evidence, at });
             }
+            Event::AttemptDelayed { node, axes, step, outcome, retry_in_ms, .. } => {
+                let retry = |at| RetryStatus { axes, step, cause: outcome, at, node };
+                self.retries.extend(later(at, retry_in_ms).map(retry));
+            }
             Event::ActionOver { node, step, .. } => {
                 running.remove(&node);
                 self.over(&step, false, false);
@@ -325,7 +329,8 @@ impl Status {
     pub fn text(&self, now: Timestamp, width: usize) -> String {
         let mut text = String::new();
         let pipeline = if self.pipeline.is_empty() { String::new() } else { format!(" of {}", self.pipeline) };
-        text.push_str(&format!("run {}{pipeline}: {}\n", self.run, self.headline()));
+        let head = format!("run {}{pipeline}: {}", self.run, self.headline());
+        text.push_str(&format!("{}\n", wrap(&head, width - 4).join("\n    ")));
         if !self.manifest.as_os_str().is_empty() {
             text.push_str(&format!("  manifest  {}\n", self.manifest.display()));
         }
@@ -344,7 +349,8 @@ impl Status {
                 "died" => format!("its last word came {} later", span(began, last)),
                 _ => format!("took {}", span(began, last)),
             };
-            text.push_str(&format!("  began     {}, {lasted}\n", clock(began, now)));
+            let said = wrap(&format!("{}, {lasted}", clock(began, now)), width - 12);
+            text.push_str(&format!("  began     {}\n", said.join(&format!("\n{:12}", ""))));
         }
         if self.state == "died" {
             let died =
@@ -355,7 +361,7 @@ impl Status {
             let words = ["flow".to_owned(), "run".to_owned(), self.manifest.display().to_string()];
             text.push_str(&format!("  goes on   {}\n", shell(words.into_iter().chain(self.options.iter().cloned()))));
         }
-        self.table(&mut text);
+        self.table(&mut text, width);
         self.tell_running(&mut text, now, width);
         self.tell_waiting(&mut text, now, width);
         if self.state == "finished" || !self.classes.is_empty() {
@@ -389,12 +395,15 @@ impl Status {
         }
     }
 
-    fn table(&self, text: &mut String) {
+    fn table(&self, text: &mut String, width: usize) {
         if self.steps.is_empty() {
             return;
         }
-        let mut table =
-            Table::new(&["step", "waiting", "running", "done", "of them executed", "no success"]).right(1..6);
+        let heads = ["step", "waiting", "running", "done", "of them executed", "no success"];
+        let name = self.steps.iter().map(|step| step.step.len()).max().unwrap_or(0);
+        let short = ["step", "wait", "run", "done", "exec", "fail"];
+        let wide = name.max(4) + heads[1..].iter().map(|head| head.len() + 2).sum::<usize>();
+        let mut table = Table::new(if wide <= width { &heads } else { &short }).right(1..6);
         let figure = |count: usize| if count == 0 { ".".to_owned() } else { count.to_string() };
         for step in &self.steps {
             let figures = [step.waiting, step.running, step.done, step.executed, step.failed].map(figure);

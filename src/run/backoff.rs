@@ -40,6 +40,14 @@ pub fn wait(owner: Owner, failed: u32, text: &str, lot: f64) -> Wait {
     Wait::For(spread(doubled(first, failed.saturating_sub(1), LONGEST), lot))
 }
 
+/// What is left of that wait where the failure was so long ago: in an earlier run, say. `None` once it is over.
+#[must_use]
+pub fn left(owner: Owner, failed: u32, text: &str, ago: Duration) -> Option<Wait> {
+    let (Wait::For(whole) | Wait::TooLong(whole)) = wait(owner, failed, text, 0.5);
+    let left = whole.checked_sub(ago).filter(|left| !left.is_zero())?;
+    Some(if left > PATIENCE { Wait::TooLong(left) } else { Wait::For(left) })
+}
+
 /// `first` doubled so many times, at most `longest`.
 #[must_use]
 pub fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
@@ -150,6 +158,16 @@ mod tests {
         };
         assert_eq!([1, 2, 3, 6, 7, 99].map(|n| seconds(Owner::Provider, n)), [10, 20, 40, 300, 300, 300]);
         assert_eq!([1, 2, 3].map(|n| seconds(Owner::Environment, n)), [1, 2, 4]);
+    }
+
+    #[test]
+    fn what_is_left_of_a_wait_shrinks_with_the_time_that_has_passed() {
+        let at = |text, ago| left(Owner::Provider, 1, text, Duration::from_secs(ago));
+        assert_eq!(at("", 4), Some(Wait::For(Duration::from_secs(6))));
+        assert_eq!(at("", 10), None);
+        assert_eq!(at("try again in 5h", 3600), Some(Wait::TooLong(Duration::from_secs(4 * 3600))));
+        assert_eq!(at("try again in 5h", 5 * 3600 - 60), Some(Wait::For(Duration::from_secs(60))));
+        assert_eq!(at("try again in 5h", 5 * 3600), None);
     }
 
     proptest! {

@@ -87,13 +87,19 @@ async fn attempt(
     inputs: &Inputs,
     place: &Place,
 ) -> Result<Done, Failure> {
-    let secrets = context.secrets(&ask.env.secrets).await?;
-    if let Some(failure) = context.changed_tool(&ask.tools) {
-        return Err(failure);
-    }
+    let secrets = match context.secrets(&ask.env.secrets).await {
+        Ok(secrets) => secrets,
+        Err(failure) => return Ok(Done::no_agent_began(failure)),
+    };
     let private = Private::default();
-    let Prepared { argv, stdin, setup, leak } =
-        tokio::task::block_in_place(|| prepare(context, repo, ask, inputs, place, &secrets, &private))?;
+    let ready = match context.changed_tool(&ask.tools) {
+        Some(failure) => Err(failure),
+        None => tokio::task::block_in_place(|| prepare(context, repo, ask, inputs, place, &secrets, &private)),
+    };
+    let Prepared { argv, stdin, setup, leak } = match ready {
+        Ok(ready) => ready,
+        Err(failure) => return Ok(Done::no_agent_began(failure)),
+    };
     let end = context
         .supervised(
             place,

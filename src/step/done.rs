@@ -92,6 +92,12 @@ impl Done {
         Self::new(Outcome::Failed(failure))
     }
 
+    /// A failure before an agent could begin: it used nothing, which is known.
+    #[must_use]
+    pub fn no_agent_began(failure: Failure) -> Self {
+        Self { usage: Some(Usage::NOTHING), ..Self::failed(failure) }
+    }
+
     /// Adds an output.
     pub fn output(&mut self, name: &str, value: Value) {
         self.outputs.insert(name.to_owned(), value);

@@ -48,9 +48,11 @@ pub fn at_hand(machine: &Machine, from: &[SecretFrom], read: &[Secret]) -> Vec<S
     };
     let declared = from.iter().filter_map(|secret| Some(Secret::new(&secret.name.value, value(secret)?)));
     let named = machine.variables.iter().filter(|(name, _)| secret_name(name));
-    let named = named.map(|(name, value)| Secret::new(name, value.clone().into_bytes()));
+    // That a short one is a secret only its name says: it would mangle what has nothing to do with it.
+    let named =
+        named.map(|(name, value)| Secret::new(name, value.clone().into_bytes())).filter(|named| !named.too_short());
     let read = read.iter().map(|secret| Secret::new(secret.name(), secret.expose().to_vec()));
-    read.chain(declared).chain(named).filter(|secret| !secret.too_short()).collect()
+    read.chain(declared).chain(named).filter(|secret| !secret.expose().is_empty()).collect()
 }
 
 /// Reads a secret. A command may take so long; `known` are secrets that it may not tell when it complains.

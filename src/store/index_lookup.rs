@@ -30,11 +30,7 @@ impl Index {
                 all.push(Arc::new(ended));
             }
         }
-        all.sort_by(|a, b| (a.at, &a.attempt).cmp(&(b.at, &b.attempt)));
-        // Two ends of one attempt: the earlier holds.
-        let mut seen = HashSet::new();
-        all.retain(|e| seen.insert(e.attempt.clone()));
-        Ok(all)
+        Ok(in_order(all))
     }
 
     /// Whether any attempt ended under a key. Reads nothing.
@@ -145,11 +141,7 @@ impl Index {
                 }
             }
         }
-        // Two ends of one attempt: the earlier holds.
-        all.sort_by(|a, b| (a.at, &a.attempt).cmp(&(b.at, &b.attempt)));
-        let mut seen = HashSet::new();
-        all.retain(|e| seen.insert(e.attempt.clone()));
-        Ok(all)
+        Ok(in_order(all))
     }
 
     /// How many ended lines are known.
@@ -229,4 +221,12 @@ impl Index {
         open.insert(file, Arc::clone(&opened));
         Ok(opened)
     }
+}
+
+/// Ends in the order of their times, then of their attempts' ids. Of two ends of one attempt the earlier holds.
+fn in_order(mut all: Vec<Arc<Ended>>) -> Vec<Arc<Ended>> {
+    all.sort_by(|a, b| (a.at, &a.attempt).cmp(&(b.at, &b.attempt)));
+    let mut seen = HashSet::new();
+    all.retain(|e| seen.insert(e.attempt.clone()));
+    all
 }

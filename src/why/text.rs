@@ -13,13 +13,10 @@ use crate::why::change::Shown;
 use crate::why::explain::{Explanation, StepSaid};
 use crate::why::origin::Origin;
 
-/// How wide a line may be.
-const WIDTH: usize = 80;
-
-/// An explanation as text. With `all`, also the steps of jobs in which nothing happens, every difference wherever it is, and lines
-/// as long as they are.
+/// An explanation as text in lines of `width` columns. With `all`, also the steps of jobs in which nothing happens, every difference
+/// wherever it is, and what changed on lines as long as they are.
 #[must_use]
-pub fn why(said: &Explanation, all: bool) -> String {
+pub fn why(said: &Explanation, all: bool, width: usize) -> String {
     let mut text = String::new();
     let sections = sections(said);
     let served = if said.between.is_some() { "same" } else { "hit" };
@@ -33,16 +30,18 @@ pub fn why(said: &Explanation, all: bool) -> String {
             text.push('\n');
         }
         if !all && quiet(&section) {
-            text.push_str(&format!("{}: {} steps, all {served}\n", section.heading(), section.steps.len()));
+            let quiet = format!("{}: {} steps, all {served}", section.heading(), section.steps.len());
+            text.push_str(&format!("{}\n", wrap(&quiet, width - 4).join("\n    ")));
             continue;
         }
-        text.push_str(&section.heading());
-        text.push('\n');
+        text.push_str(&format!("{}\n", wrap(&section.heading(), width - 4).join("\n    ")));
         for step in &section.steps {
-            text.push_str(&of_step(step, names, said.run.is_some(), all, &mut told));
+            text.push_str(&of_step(step, names, said.run.is_some(), all, width, &mut told));
         }
     }
-    text.push_str(&summary(said, &sections));
+    for line in summary(said, &sections).lines() {
+        text.push_str(&format!("{}\n", wrap(line, width).join("\n")));
+    }
     text
 }
 
@@ -85,7 +84,7 @@ fn sections(said: &Explanation) -> Vec<Section<'_>> {
     sections
 }
 
-fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, told: &mut HashSet<String>) -> String {
+fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, width: usize, told: &mut HashSet<String>) -> String {
     let key = step.key.map_or_else(|| " ".repeat(12), |key| key.0.short());
     let mut head = format!("  {:names$}  {:9}  {key}", step.step, step.state);
     let tail = match (&step.served_by, &step.shared_with) {
@@ -99,23 +98,30 @@ fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, told: &mut HashS
         }
         _ => String::new(),
     };
-    head.push_str("  ");
-    head.push_str(&tail);
+    // Where both do not fit, what served it has lines of its own.
+    let fits = head.chars().count() + 2 + tail.chars().count() <= width;
+    if fits {
+        head.push_str("  ");
+        head.push_str(&tail);
+    }
     let mut text = format!("{}\n", head.trim_end());
+    if !fits {
+        wrap(&tail, width - 6).iter().for_each(|line| text.push_str(&format!("      {line}\n")));
+    }
     let mut line = |indent: usize, line: &str| {
         text.push_str(&" ".repeat(indent));
-        text.push_str(&if all { printable(line) } else { cut(&printable(line), WIDTH - indent) });
+        text.push_str(&if all { printable(line) } else { cut(&printable(line), width - indent) });
         text.push('\n');
     };
     for change in &step.changes {
-        let mut said = change_lines(change, WIDTH - 6);
+        let mut said = change_lines(change, width - 6);
         // What jobs have in common is shown once.
         let fresh = all || !step.root || change.diff.is_none() || told.insert(format!("{change:?}"));
         if let (false, Some(last)) = (fresh, said.last_mut()) {
             last.push_str(if last.ends_with(':') { " as above" } else { "  (as above)" });
         }
         said.iter().for_each(|said| line(6, said));
-        let origin = origin_lines(change.origin.as_ref(), change.unexplained.as_deref());
+        let origin = origin_lines(change.origin.as_ref(), change.unexplained.as_deref(), width);
         if !origin.is_empty() && (all || told.insert(format!("{} {origin:?}", change.ingredient))) {
             origin.iter().for_each(|said| line(8, said));
         }
@@ -131,11 +137,11 @@ fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, told: &mut HashS
             line(8, evidence);
         }
     }
-    for said in origin_lines(step.origin.as_ref(), None) {
+    for said in origin_lines(step.origin.as_ref(), None, width) {
         line(6, &said);
     }
     if let Some(because) = &step.because {
-        for said in wrap(&printable(because), WIDTH - 6) {
+        for said in wrap(&printable(because), width - 6) {
             line(6, &said);
         }
     }
@@ -177,9 +183,9 @@ fn summary(said: &Explanation, sections: &[Section<'_>]) -> String {
 }
 
 /// Who brought a change, when and where, in lines.
-fn origin_lines(origin: Option<&Origin>, unexplained: Option<&str>) -> Vec<String> {
+fn origin_lines(origin: Option<&Origin>, unexplained: Option<&str>, width: usize) -> Vec<String> {
     let Some(origin) = origin else {
-        return unexplained.map(|why| wrap(&printable(why), WIDTH - 8)).unwrap_or_default();
+        return unexplained.map(|why| wrap(&printable(why), width - 8)).unwrap_or_default();
     };
     let place = origin_place(origin);
     let Some(commit) = &origin.commit else {

@@ -188,7 +188,10 @@ class Said:
     """The model's turn: a text, tool calls as (id, name, arguments, kind), and what it cost."""
 
     def __init__(self, turns, asked, cut):
-        spec = turns[asked.turn] if asked.turn < len(turns) else {"done": "There is nothing left to do."}
+        turn = asked.turn
+        if "*SEARCH/REPLACE" in asked.text:  # aider asks once, for blocks of text, after two turns of an example
+            turn = next((at for at, spec in enumerate(turns) if "edit" in spec), 0)
+        spec = turns[turn] if turn < len(turns) else {"done": "There is nothing left to do."}
         self.text, calls = spec.get("say", ""), []
         if "run" in spec:
             calls.append(shell(spec["run"], asked))

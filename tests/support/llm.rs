@@ -138,6 +138,8 @@ pub enum Real {
     TraeAnthropic,
     Mini,
     MiniAnthropic,
+    OpenHands,
+    Aider,
 }
 
 impl Real {
@@ -151,6 +153,8 @@ impl Real {
             Self::Claude => "claude-code",
             Self::Trae | Self::TraeAnthropic => "trae",
             Self::Mini | Self::MiniAnthropic => "mini-swe-agent",
+            Self::OpenHands => "openhands",
+            Self::Aider => "aider",
         }
     }
 
@@ -172,6 +176,8 @@ impl Real {
         let program = folder.join(self.adapter()).join(match self {
             Self::Codex => "node_modules/.bin/codex",
             Self::Claude => "node_modules/.bin/claude",
+            Self::OpenHands => "bin/openhands",
+            Self::Aider => "bin/aider",
             _ => "bin/python",
         });
         let install = format!("`.ci/agents target/agents {}` installs it", self.adapter());
@@ -191,6 +197,8 @@ impl Real {
             Self::Claude => ("claude", r#"probe "--version""#),
             Self::Trae | Self::TraeAnthropic => ("trae", r#"probe "-m" "pip" "freeze""#),
             Self::Mini | Self::MiniAnthropic => ("mini", r#"probe "-m" "pip" "freeze""#),
+            Self::OpenHands => ("openhands", r#"probe "--version""#),
+            Self::Aider => ("aider", r#"probe "--version""#),
         };
         format!("tool {name} \"{}\" {{ {probes} }}", program.display())
     }
@@ -212,6 +220,12 @@ impl Real {
             ),
             Self::Mini => format!(
                 r#"model "openai/gpt-5"; secret OPENAI_API_KEY file="key"; set OPENAI_API_BASE "{url}/v1"; args "-c" "agent.step_limit=12""#
+            ),
+            Self::OpenHands => {
+                format!(r#"model "openai/gpt-5"; secret LLM_API_KEY file="key"; set LLM_BASE_URL "{url}/v1""#)
+            }
+            Self::Aider => format!(
+                r#"model "openai/gpt-5"; secret OPENAI_API_KEY file="key"; set OPENAI_API_BASE "{url}/v1"; args "shop/report.py""#
             ),
             Self::MiniAnthropic => format!(
                 r#"model "anthropic/claude-sonnet-4-5"; secret ANTHROPIC_API_KEY file="key"; set ANTHROPIC_API_BASE "{url}"; args "-c" "agent.step_limit=12""#

@@ -44,10 +44,10 @@ pub(super) const FORMS: &[Form] = &[
     Form {
         name: "error",
         within: &[In::Reading],
-        props: &[WHERE[0], WHERE[1], WHERE[2], WHERE[3], WHERE[4], prop("cause", Ty::Cause)],
+        props: &[WHERE[0], WHERE[1], WHERE[2], WHERE[3], WHERE[4], prop("cause", Ty::Cause), prop("says", Ty::Text)],
         repeat: true,
         inner: In::Finder,
-        meaning: "Where the text of its error is; the first that finds something speaks. `cause=` says what it means, else signatures do.",
+        meaning: "Where the text of its error is; the first that finds something speaks. `cause=` says what it means, else signatures do; `says=` puts it into words where what is found is no error's text.",
         example: "error jsonl=stdout { where \"/type\" \"turn.failed\"; at \"/error/message\" }",
         ..NODE
     },

@@ -3,11 +3,13 @@
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+
 use super::lanes::millis;
 use super::traffic::{candidate_of, lot};
 use super::*;
-use crate::outcome::Shuts;
-use crate::run::backoff::{Wait, wait};
+use crate::outcome::{Owner, Shuts};
+use crate::run::backoff::{Wait, left, wait};
 use crate::units::human_span;
 
 /// What is to become of it.
@@ -45,7 +47,59 @@ impl Dispatcher {
         }
     }
 
-    /// The same as an event.
+    /// Holds an agent back that a provider refused in an earlier run, as long as this run would after the same attempt. Says whether it is
+    /// held or over. A person who asks for it with `--retry` need not wait, nor does what only has to be read.
+    pub(super) fn backs_off(&mut self, node: usize) -> bool {
+        let Some(key) = self.states.key(node).filter(|_| candidate_of(&self.context.plan, node).is_some()) else {
+            return false;
+        };
+        if self.options.again[node].retry || self.traffic.adoptable.contains(&key) {
+            return false;
+        }
+        let Ok(attempts) = self.index.attempts(&key) else { return false };
+        let tables = self.context.plan.tables(node);
+        let now = Timestamp::now();
+        let (mut failed, mut held) = (0, None);
+        for recorded in &attempts {
+            let ended = self.context.store.today(recorded, tables);
+            let Some(failure) = ended.outcome.failure().filter(|failure| failure.cause.counts()) else { continue };
+            failed += 1;
+            if failure.cause.owner() == Owner::Provider && failure.cause.shuts() == Shuts::Nothing {
+                // Of a clock that runs ahead: as if it had ended just now.
+                let ago = Duration::try_from(now.duration_since(ended.at)).unwrap_or_default();
+                held = left(Owner::Provider, failed, failure.evidence.as_str(), ago).map(|wait| (ended.clone(), wait));
+            }
+        }
+        let Some((ended, wait)) = held else { return false };
+        let evidence = ended.outcome.failure().map(|failure| failure.evidence.as_str().to_owned()).unwrap_or_default();
+        match wait {
+            Wait::TooLong(span) => {
+                let because = format!(
+                    "{}: {evidence}; the provider asked for a wait, of which {} are left; --retry does not wait",
+                    ended.outcome.word(),
+                    human_span(span)
+                );
+                self.records.remove(&node);
+                self.over(node, End::Open(because.into()));
+            }
+            Wait::For(span) => {
+                self.states.set(node, State::Held);
+                self.traffic.delayed.push(Reverse((Instant::now() + span, node)));
+                self.tell(Event::AttemptDelayed {
+                    node,
+                    axes: self.context.plan.nodes[node].axes.clone(),
+                    step: self.context.plan.step(node).name.value.to_string(),
+                    attempt: ended.attempt.clone(),
+                    outcome: ended.outcome.word().into(),
+                    evidence,
+                    retry_in_ms: millis(span),
+                });
+            }
+        }
+        true
+    }
+
+    /// What is to become of an action, as an event.
     pub(super) fn unsettled_event(node: usize, ended: &Ended, next: &Next) -> Event {
         Event::AttemptFailed {
             node,

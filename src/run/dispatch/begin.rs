@@ -174,6 +174,7 @@ impl Dispatcher {
             stop: own.unwrap_or_else(|| self.stop.subscribe()),
         };
         let finished = finished.clone();
+        let unbegun = if durable_first { Done::no_agent_began } else { Done::failed };
         tokio::spawn(async move {
             let clock = Instant::now();
             let mut refused = None;
@@ -185,9 +186,9 @@ impl Dispatcher {
                 };
             }
             let done = match refused {
-                Some(why) => Done::failed(Failure::new(Cause::HarnessFault, &why)),
+                Some(why) => unbegun(Failure::new(Cause::HarnessFault, &why)),
                 None if *work.stop.borrow() != Stop::No => {
-                    Done::failed(Failure::new(Cause::Interrupted, "stopped before it began"))
+                    unbegun(Failure::new(Cause::Interrupted, "stopped before it began"))
                 }
                 None => caught(execute(work)).await,
             };

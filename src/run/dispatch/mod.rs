@@ -408,6 +408,7 @@ impl Dispatcher {
                 self.records.remove(&node);
                 self.over(node, end);
             }
+            None if self.backs_off(node) => {}
             None => {
                 self.states.set(node, State::Ready);
                 self.make_ready(node);
