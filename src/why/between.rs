@@ -10,9 +10,10 @@ use crate::manifest::Kind;
 use crate::plan::{Plan, point_name};
 use crate::run::decide::limits_shown;
 use crate::step::known;
+use crate::why::action::Action;
 use crate::why::change::{Blobs, Shown};
 use crate::why::explain::{Explanation, JobSaid, StepSaid};
-use crate::why::origin::{Action, Traced, Tracer};
+use crate::why::origin::{Traced, Tracer};
 
 /// What became of an action from one version to the other.
 #[derive(Clone, Debug, Default)]

@@ -16,9 +16,10 @@ use crate::plan::{Plan, point_name};
 use crate::run::journal::read_plan;
 use crate::run::uncommitted::GitState;
 use crate::store::Index;
+use crate::why::action::Action;
 use crate::why::change::{Blobs, Shown};
 use crate::why::forecast::{Forecast, State};
-use crate::why::origin::{Action, Origin, Since, Traced, Tracer};
+use crate::why::origin::{Origin, Since, Traced, Tracer};
 
 /// The answer to `why`.
 #[derive(Clone, Debug, Serialize)]

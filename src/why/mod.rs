@@ -1,6 +1,7 @@
 //! Why an action would run or did run: forecasts for a plan, explanations of them by comparing key records, and the same of a
 //! run by its journal.
 
+pub mod action;
 pub mod between;
 pub mod change;
 pub mod estimate;
