@@ -137,6 +137,8 @@ causes! {
     QuotaExceeded = "QUOTA_EXCEEDED", Provider, false, false, Lane, "add credit to the provider's account, or wait for its quota";
     /// Credentials that were good are not any more.
     CredentialsExpired = "CREDENTIALS_EXPIRED", Provider, false, false, Lane, "log in to the provider again";
+    /// What the manifest asks its provider by did not say yes.
+    ProbeFailed = "PROBE_FAILED", Provider, false, false, Lane, "read what the provider's `probe` or `expires` says: mend the login, the account or the network";
     /// The provider does not know the key.
     InvalidApiKey = "INVALID_API_KEY", Provider, false, false, Lane, "correct the provider's secret";
     /// The provider does not offer the model to this account.
@@ -164,7 +166,7 @@ causes! {
     /// The program could not be started at all.
     NotStarted = "NOT_STARTED", Environment, false, true, Nothing, "install the program, or correct its path in the manifest";
     /// The work tree or the patch holds the value of a secret.
-    HoldsSecret = "HOLDS_SECRET", Agent, true, true, Nothing, "treat the key as exposed: renew it, then redraw with --retry";
+    HoldsSecret = "HOLDS_SECRET", Agent, true, true, Nothing, "treat the key as exposed and renew it; the draw stands: `samples` of the candidate draws another";
     /// The work tree holds what no git tree can: a device, a name with `..`, too many files.
     BadTree = "BAD_TREE", Agent, true, true, Nothing, "read the evidence: the agent left something that is not a source tree";
     /// The patch touches protected paths.

@@ -33,11 +33,13 @@ pub fn shorten(text: &str, width: usize) -> String {
     cut
 }
 
-/// The text in lines of at most `width` columns, broken between words; a longer word has a line of its own.
+/// The text in lines of at most `width` columns, broken between words; a longer word has a line of its own. At a no-break space no
+/// line is broken: it becomes a space.
 #[must_use]
 pub fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
+    let breaks = |c: char| c.is_whitespace() && c != '\u{a0}';
+    for word in text.split(breaks).filter(|word| !word.is_empty()) {
         let line = lines.last().map_or(0, |line| line.width());
         if line > 0 && line + 1 + word.width() > width {
             lines.push(String::new());
@@ -46,7 +48,7 @@ pub fn wrap(text: &str, width: usize) -> Vec<String> {
             if !line.is_empty() {
                 line.push(' ');
             }
-            line.push_str(word);
+            line.push_str(&word.replace('\u{a0}', " "));
         }
     }
     lines

@@ -365,6 +365,32 @@ fn an_agent_that_ended_while_flow_was_dying_is_adopted_and_not_paid_twice() {
 }
 
 #[test]
+fn a_supervisor_that_was_stopped_is_let_go_on_and_one_of_a_dead_run_keeps_nobody_waiting() {
+    let (flow, at_work, go) = that_waits();
+    let child = start(
+        &flow,
+        &["--only", "*/{one}/tidy/*"].map(|text| flow.fill(text)).iter().map(String::as_str).collect::<Vec<_>>(),
+    );
+    until("the agent is at work", || at_work.exists());
+    let stop_all = || supervisors(&flow.cache()).into_iter().for_each(|pid| kill(pid, libc::SIGSTOP));
+    stop_all();
+    std::fs::write(&go, "").unwrap();
+    flow.ran(child.wait_with_output().unwrap()).settles();
+
+    let (flow, at_work, go) = that_waits();
+    let mut child = start(&flow, &[]);
+    until("the agent is at work", || at_work.exists());
+    let supervisors_then = supervisors(&flow.cache());
+    supervisors_then.iter().for_each(|pid| kill(*pid, libc::SIGSTOP));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    std::fs::write(&go, "").unwrap();
+    flow.run().settles();
+    assert!(supervisors_then.iter().all(|pid| !supervisors(&flow.cache()).contains(pid)), "none of them lives");
+    assert_eq!(flow.ends("agent", "INTERRUPTED").len(), 1, "{:#?}", flow.lines());
+}
+
+#[test]
 fn what_a_finished_agent_left_waits_for_the_secret_that_may_be_in_it() {
     let (flow, at_work, go) = that_waits();
     flow.write("login.sh", "#!/bin/sh\ncat \"$(dirname \"$0\")/login\"\n");

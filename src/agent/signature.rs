@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
-use crate::outcome::Cause;
+use crate::outcome::{Cause, Shuts};
 
 /// The largest compiled pattern, in bytes.
 const LARGEST: usize = 1 << 20;
@@ -182,6 +182,13 @@ pub(super) const BUILT_IN: &[(Cause, &str)] = &[
     ),
     (Cause::Crashed, "Traceback \\(most recent call last\\)|thread '.*' panicked"),
 ];
+
+/// What a provider's own words mean that would take no call.
+#[must_use]
+pub fn refusal(text: &str) -> Cause {
+    let known = built_in(text).map(|(cause, _)| cause).filter(|cause| cause.shuts() == Shuts::Lane);
+    known.unwrap_or(Cause::ProbeFailed)
+}
 
 /// What a text means by flow's own table, and where in it that is said.
 pub(super) fn built_in(text: &str) -> Option<(Cause, std::ops::Range<usize>)> {

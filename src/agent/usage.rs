@@ -37,6 +37,16 @@ struct Found {
     calls: Option<u64>,
 }
 
+/// Whether an agent cannot have asked its model: its own installation or argv kept it from that, and nothing that it left is of a
+/// conversation.
+fn never_asked(table: &ReadingTable, outcome: &Outcome, exit: &Exit, files: &Files<'_>) -> bool {
+    let Some(cause) = outcome.failure().map(|failure| failure.cause) else { return false };
+    matches!(cause, Cause::MissingModule | Cause::AgentConfig)
+        && matches!(exit, Exit::Code(_))
+        && !table.usage.iter().any(|reader| reader.misses.contains(&cause))
+        && !began(table, files)
+}
+
 /// The tokens of an attempt that ended so, and the models that answered.
 pub(super) fn usage(table: &ReadingTable, end: &ProcessEnd, outcome: &Outcome, files: &Files<'_>) -> Usage {
     let (exit, cut) = (&end.exit, end.cut);
@@ -60,6 +70,7 @@ pub(super) fn usage(table: &ReadingTable, end: &ProcessEnd, outcome: &Outcome, f
     let Some((reader, found)) = table.usage.iter().find_map(|reader| Some((reader, reader.find(files)?))) else {
         return match passed.next() {
             Some(file) => unknown(&format!("its {file}, which tells, was too long to be kept")),
+            None if !cut && never_asked(table, outcome, exit, files) => Usage::NOTHING,
             None if cut => unknown("what is kept of its output tells none, and a part was left out"),
             None => unknown("the agent reported none"),
         };

@@ -42,7 +42,7 @@ pub fn check(args: &CheckArgs) -> Result<ExitCode, Fault> {
                 let pipeline = &manifest.pipeline;
                 let commits: usize = pipeline.repos.iter().map(|repo| repo.commits.len()).sum();
                 let found = format!(
-                    "{}: pipeline {}, {}, {}, {}: no flaw",
+                    "{}: pipeline {}, {}, {}, {}: no\u{a0}flaw",
                     path.display(),
                     pipeline.name.value,
                     counted(commits, "commit"),
@@ -51,7 +51,7 @@ pub fn check(args: &CheckArgs) -> Result<ExitCode, Fault> {
                 );
                 output::data(format!("{}\n", wrap(&found, width).join("\n    ")))?;
                 for said in [goals_line(pipeline), elsewhere(pipeline), away(pipeline)].into_iter().flatten() {
-                    output::data(format!("    {}\n", wrap(&said, width).join("\n    ")))?;
+                    output::data(format!("    {}\n", wrap(&said.replace(" %", "\u{a0}%"), width).join("\n    ")))?;
                 }
                 if let Some((_, other)) = names.iter().find(|(name, _)| *name == pipeline.name.value) {
                     let same = std::fs::canonicalize(other).ok() == std::fs::canonicalize(path).ok();
@@ -73,7 +73,7 @@ pub fn check(args: &CheckArgs) -> Result<ExitCode, Fault> {
                 names.push((pipeline.name.value.clone(), path.clone()));
             }
             Err(flaws) if flaws.flaws().iter().all(|flaw| flaw.kind() == "no-pipeline") => {
-                let found = format!("{}: no pipeline, to be imported: no flaw", path.display());
+                let found = format!("{}: no pipeline, to be imported: no\u{a0}flaw", path.display());
                 output::data(format!("{}\n", wrap(&found, width).join("\n    ")))?;
             }
             Err(flaws) => {

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::cli::{Places, hints, output};
 use crate::event::Event;
 use crate::report::jobs::{JobResult, Left};
-use crate::text::{shell, wrap};
+use crate::text::{counted, shell, wrap};
 
 /// How many jobs a command names.
 const NAMED: usize = 3;
@@ -42,10 +42,12 @@ pub fn waits(finished: &Event, width: usize) {
 pub fn next_steps(results: &[JobResult], manifest: &Path, places: &Places, options: &[String]) {
     // One job stands for all that an action holds up.
     let mut used_up: BTreeMap<usize, &JobResult> = BTreeMap::new();
+    let mut held: BTreeMap<&str, usize> = BTreeMap::new();
     let mut open = 0;
     for result in results.iter().filter(|result| result.open) {
         match result.left {
             Some(Left::UsedUp { node, .. } | Left::Reopened(node)) => drop(used_up.entry(node).or_insert(result)),
+            Some(Left::Held(_)) => *held.entry(result.next.as_deref().unwrap_or_default()).or_default() += 1,
             _ => open += 1,
         }
     }
@@ -55,12 +57,30 @@ pub fn next_steps(results: &[JobResult], manifest: &Path, places: &Places, optio
             hints::run(manifest, options)
         ));
     }
+    for (next, jobs) in held {
+        let mut options = options.to_vec();
+        let goes_on = "--continue".to_owned();
+        if next.contains("`--continue`") && !options.contains(&goes_on) {
+            options.push(goes_on);
+        }
+        let jobs = counted(jobs, "job");
+        output::say(&format!(
+            "{}:\n  {}",
+            wrap(&format!("{jobs} not begun: {next}"), output::width()).join("\n  "),
+            hints::run(manifest, &options)
+        ));
+    }
     if !used_up.is_empty() {
+        // Named anew below.
+        let mut options = options.to_vec();
+        while let Some(at) = options.iter().position(|option| option == "--retry") {
+            options.drain(at..(at + 2).min(options.len()));
+        }
         let jobs = used_up.values().map(|result| result.job.to_string());
         let names: Vec<String> = if used_up.len() > NAMED { vec!["*".to_owned()] } else { jobs.collect() };
         let retry = shell(names.iter().flat_map(|name| ["--retry".to_owned(), name.clone()]));
         let what = "some jobs are tried again only on request: mend what the table says, then\n  ";
-        output::say(&format!("{what}{} {retry}", hints::run(manifest, options)));
+        output::say(&format!("{what}{} {retry}", hints::run(manifest, &options)));
     }
     // What failed as the manifest meant it to puzzles nobody.
     let puzzling = results.iter().find(|result| result.open && result.see.is_some());

@@ -176,10 +176,24 @@ pub fn store_root_of(manifest: Option<&Path>, places: &Places) -> PathBuf {
 
 fn store_from(folder: &Path, places: &Places) -> PathBuf {
     if let Some(cache) = &places.cache {
-        return std::path::absolute(cache).unwrap_or_else(|_| cache.clone());
+        let cache = std::path::absolute(cache).unwrap_or_else(|_| cache.clone());
+        return real(&cache);
     }
     let project = folder.ancestors().find(|folder| folder.join(".git").exists()).unwrap_or(folder);
-    project.join("cache")
+    real(&project.join("cache"))
+}
+
+/// A path without `..` and links, as far as it is there: agents are told paths below it, and not all of them take others.
+fn real(path: &Path) -> PathBuf {
+    let (mut there, mut rest) = (path.to_owned(), Vec::new());
+    loop {
+        if let Ok(real) = there.canonicalize() {
+            return rest.iter().rev().fold(real, |path, name: &std::ffi::OsString| path.join(name));
+        }
+        let (Some(name), Some(above)) = (there.file_name(), there.parent()) else { return path.to_owned() };
+        rest.push(name.to_owned());
+        there = above.to_owned();
+    }
 }
 
 /// Opens a store.

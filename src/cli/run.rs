@@ -122,6 +122,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
         return Err(fault);
     }
     let mut retried = vec![false; opened.plan().nodes.len()];
+    let mut standings = None;
     for (glob, text) in retry.iter().zip(&args.retry) {
         let meant = || about.iter().map(|job| &opened.plan().jobs[*job]).filter(|job| glob.is_match(job.id.as_str()));
         if meant().next().is_none() {
@@ -135,6 +136,14 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
         }
         for node in meant().flat_map(|job| &job.nodes) {
             retried[*node] = true;
+        }
+        let stands = standings.get_or_insert_with(|| standing(opened.plan(), &opened.store, &opened.index, &wanted));
+        let over = |node: &usize| stands.ends[*node].is_over() && !stands.ends[*node].is_open();
+        if meant().flat_map(|job| &job.nodes).all(|node| over(node) && !stands.over_limit.contains(node)) {
+            output::say(&format!(
+                "note: --retry {text}: everything of it is settled, by success or by the agent's own failure; what is settled is \
+                 not drawn again: change what it is made of, or raise `samples` of the candidate"
+            ));
         }
     }
     if !args.yes {

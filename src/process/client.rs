@@ -17,9 +17,14 @@ use super::launch::{Launch, SUPERVISOR_MARK, launch};
 use super::orphans::{OrphanError, kill_marked};
 use super::spec::{Source, Spec};
 use super::system::wait_for;
+use super::table::Process;
 
 /// How long the orphans of a lost supervisor may take to die.
 const ORPHAN_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often a supervisor is looked after, and how often it is let go on after it was stopped.
+const LOOK: Duration = Duration::from_secs(1);
+const WAKES: u32 = 3;
 
 /// Why the end of a supervised process is not known.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +70,8 @@ pub struct Supervised {
     answer: Answer,
     heard: Vec<u8>,
     reaped: bool,
+    /// How often it was found stopped.
+    stopped: u32,
 }
 
 /// The pipe from the supervisor: joined to the runtime by the first `wait`, so that `start` needs none.
@@ -123,6 +130,7 @@ impl Supervised {
             answer: Answer::Fresh(answer),
             heard: Vec::new(),
             reaped: false,
+            stopped: 0,
         };
         // Otherwise a supervisor that died would leave us writing into a pipe that only we can still read.
         drop((control_far, answer_far));
@@ -184,11 +192,31 @@ impl Supervised {
             self.answer = Answer::Joined(Receiver::from_owned_fd(pipe)?);
         }
         while let Answer::Joined(pipe) = &mut self.answer {
-            if pipe.read_buf(&mut self.heard).await? == 0 || self.told().is_some_and(|end| end.survivors > 0) {
-                self.answer = Answer::Over;
+            let read = tokio::select! {
+                read = pipe.read_buf(&mut self.heard) => Some(read?),
+                () = tokio::time::sleep(LOOK) => None,
+            };
+            match read {
+                None => self.keep_awake(),
+                Some(read) if read == 0 || self.told().is_some_and(|end| end.survivors > 0) => {
+                    self.answer = Answer::Over;
+                }
+                Some(_) => {}
             }
         }
         Ok(())
+    }
+
+    /// A supervisor that a signal stopped keeps no limit and answers nobody: what it watches over may have done that. It is let
+    /// go on, and killed where that does not help for long.
+    fn keep_awake(&mut self) {
+        if self.reaped || !Process::read(self.pid).is_some_and(|process| process.stopped) {
+            return;
+        }
+        self.stopped += 1;
+        let signal = if self.stopped > WAKES { libc::SIGKILL } else { libc::SIGCONT };
+        // SAFETY: it takes numbers only. The process is a child that was not waited for: its id is nobody else's.
+        unsafe { libc::kill(self.pid, signal) };
     }
 
     fn told(&self) -> Option<End> {

@@ -30,7 +30,7 @@ pub use client::{SuperviseError, Supervised};
 pub use cores::{keep_to, own_cores};
 pub use end::{By, End, Exit, read_end};
 pub use launch::{ATTEMPT_MARK, SUPERVISOR_MARK};
-pub use orphans::{OrphanError, Pid, kill_marked, marked};
+pub use orphans::{OrphanError, Pid, kill_marked, marked, supervisor_is_stopped};
 pub use plain::{Plain, spawn_plain};
 pub use spec::{Extra, Secret, Source, Spec};
 pub use supervisor::supervise_main;

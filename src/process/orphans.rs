@@ -102,6 +102,17 @@ pub fn kill_marked(attempt: &str, limit: Duration, include_supervisors: bool) ->
     }
 }
 
+/// Whether a signal stopped the attempt's supervisor: it keeps no limit then, and would hold its locks for ever.
+///
+/// # Errors
+/// `/proc` cannot be listed.
+pub fn supervisor_is_stopped(attempt: &str) -> Result<bool, OrphanError> {
+    let table = table::scan().map_err(|source| OrphanError::Table { path: "/proc", source })?;
+    let mark = format!("{SUPERVISOR_MARK}={attempt}").into_bytes();
+    let supervises = |pid: Pid| environment(pid).split(|b| *b == 0).any(|variable| variable == mark);
+    Ok(table.iter().any(|process| process.stopped && supervises(process.pid)))
+}
+
 /// The attempt's processes; and those that are ending and may have been.
 fn find(attempt: &str, group: Option<&Cgroup>, supervisors: bool) -> Result<(Vec<Process>, Vec<Process>), OrphanError> {
     let table = table::scan().map_err(|source| OrphanError::Table { path: "/proc", source })?;

@@ -23,6 +23,8 @@ pub(super) struct Process {
     pub(super) alive: bool,
     /// Whether it is about to end. Its memory, and with it its environment, goes early on that way; its devices go later.
     pub(super) exiting: bool,
+    /// Whether a signal stopped it: it does nothing until another lets it go on.
+    pub(super) stopped: bool,
 }
 
 impl Process {
@@ -46,7 +48,8 @@ impl Process {
         let threads: u32 = fields.nth(10)?.parse().ok()?;
         let start = fields.nth(1)?.parse().ok()?;
         let alive = !matches!(state, "Z" | "X" | "x") || threads > 1;
-        Some(Self { pid, parent, group, start, alive, exiting: flags & PF_EXITING != 0 })
+        let stopped = matches!(state, "T" | "t");
+        Some(Self { pid, parent, group, start, alive, exiting: flags & PF_EXITING != 0, stopped })
     }
 
     /// Whether this very process is still alive.
@@ -117,7 +120,10 @@ mod tests {
     fn names_with_brackets_do_not_confuse() {
         let line = b"7 (a) b (c)) S 3 5 5 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 4242 1 2 3";
         let process = Process::parse(7, line).unwrap();
-        assert_eq!(process, Process { pid: 7, parent: 3, group: 5, start: 4242, alive: true, exiting: false });
+        assert_eq!(
+            process,
+            Process { pid: 7, parent: 3, group: 5, start: 4242, alive: true, exiting: false, stopped: false }
+        );
         let line = |threads| format!("7 (a) Z 3 5 5 0 -1 4194308 0 0 0 0 0 0 0 0 20 0 {threads} 0 4242 1 2 3");
         for (threads, alive) in [(1, false), (2, true)] {
             let process = Process::parse(7, line(threads).as_bytes()).unwrap();

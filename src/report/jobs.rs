@@ -171,6 +171,12 @@ pub fn result(plan: &Plan, job: usize, standing: &Standing, wanted: &[bool]) -> 
         && let Some(ended) = to_blame(plan, classify, ends, verdict.class)
     {
         blame(&mut result, &ended);
+        // What only says where to read on is said better by the cause.
+        if let Some(cause) = ended.outcome.failure().map(|failure| failure.cause)
+            && verdict.class.next_action().starts_with("read ")
+        {
+            result.next = Some(format!("{}; `flow log JOB {}` tells more", cause.next_action(), ended.step));
+        }
     }
     if result.open {
         say_open(&mut result, plan, &nodes, standing);
@@ -230,7 +236,10 @@ fn say_open(result: &mut JobResult, plan: &Plan, nodes: &[usize], standing: &Sta
             blame(result, last);
             result.owner = owner(last);
             result.left = Some(Left::UsedUp { node, counted: *counted });
-            result.next = Some(format!("{}; then add `--retry JOB`: its attempts are used up", remedy(last)));
+            // The same command alone does nothing more for it.
+            let mend = remedy(last);
+            let mend = if mend.starts_with(Class::NotRun.next_action()) { "wait until that has passed" } else { mend };
+            result.next = Some(format!("{mend}; then add `--retry JOB`: its attempts are used up"));
         }
         Why::Reopened(last) => {
             blame(result, last);

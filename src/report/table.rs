@@ -122,6 +122,10 @@ fn happened(result: &JobResult) -> String {
         (Some(Left::Again(_) | Left::Reopened(_)), Some(cause), Some(step)) => {
             evidence = format!("{step} ended in {cause}: {evidence}")
         }
+        // A class of many causes.
+        (None, Some(cause), Some(_)) if result.next.is_some() && result.class.is_some_and(|c| c.name() != cause) => {
+            evidence = format!("{cause}: {evidence}");
+        }
         _ => {}
     }
     match (result.speedup, result.ci, evidence.split_once(' ')) {
@@ -160,6 +164,7 @@ pub fn legend(results: &[JobResult], width: usize) -> String {
             (Some(Left::UsedUp { .. }), _) => "attempts are used up: mend what the table says, then add `--retry JOB`",
             (Some(Left::Reopened(_)), _) => "today's tables reopened what had settled: `--retry JOB` draws it again",
             (Some(Left::Again(_) | Left::Held(_)), Some(next)) => next,
+            (None, Some(next)) if !open => next,
             _ if open => "so far; run the same command again",
             _ => meaning(class),
         };

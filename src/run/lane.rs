@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::backoff::{doubled, spread};
+use crate::agent::refusal;
 use crate::manifest::PerMinute;
 use crate::outcome::Cause;
 
@@ -388,7 +389,7 @@ impl Lane {
             }
             Err(why) => {
                 let again = matches!(self.health, Health::Closed(_));
-                let cause = self.shut().map_or(Cause::CredentialsExpired, |shut| shut.cause);
+                let cause = self.shut().map_or_else(|| refusal(&why), |shut| shut.cause);
                 let turn = self.close(cause, why, now, lot);
                 (!again).then_some(turn)
             }

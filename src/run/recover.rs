@@ -60,6 +60,14 @@ pub fn recover(
                 None => std::thread::sleep(Duration::from_millis(5)),
             }
         };
+        // One that was stopped ends nothing by itself: its processes are killed with it.
+        let lock = match lock {
+            None if process::supervisor_is_stopped(started.attempt.as_str()).unwrap_or(false) => {
+                recovered.killed += process::kill_marked(started.attempt.as_str(), ORPHANS, true).unwrap_or(0);
+                store.locks.try_lock(&started.key)?
+            }
+            lock => lock,
+        };
         let Some(lock) = lock else { continue };
         // Another run may have ended or adopted it since this one looked.
         index.refresh()?;

@@ -104,6 +104,7 @@ impl Dispatcher {
             self.index.add(Arc::new(end.clone()));
             self.write(Line::Ended(end), Token::Nothing);
         }
+        self.contends.remove(&node);
         let adopts = left.finished.as_ref().map(|finished| finished.run.clone());
         self.states.set(node, State::Running);
         self.holding += usize::from(self.bounded(node));

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
 use super::again::Next;
 use super::*;
 use crate::run::execute::unread;
+
+/// How long an action may wait for another run before that is said.
+const QUIET: Duration = Duration::from_secs(10);
 
 impl Dispatcher {
     /// Takes what an executor did: the action is over, or tried again.
@@ -144,8 +147,28 @@ impl Dispatcher {
 
     pub(super) fn ask_again(&mut self) {
         for node in std::mem::take(&mut self.contended) {
+            let since = *self.contends.entry(node).or_insert_with(Instant::now);
+            if since.elapsed() > QUIET {
+                // Far in the future: it is told once.
+                self.contends.insert(node, Instant::now() + Duration::from_secs(u64::from(u32::MAX)));
+                let text = format!("{} waits: {}", self.plan().title(node), self.holder(node));
+                self.tell(Event::Notice { text });
+            }
             self.states.set(node, State::Ready);
             self.make_ready(node);
+        }
+    }
+
+    /// Who has what an action waits for, as far as the records say.
+    fn holder(&self, node: usize) -> String {
+        let key = self.states.key(node);
+        let open = self.index.unfinished().unwrap_or_default();
+        match open.into_iter().find(|started| Some(started.key) == key && started.run != self.run) {
+            Some(started) => format!(
+                "attempt {} of run {} on {} is not over, or what is left of it still holds on",
+                started.attempt, started.run, started.host
+            ),
+            None => "another run has it, or a slot that it needs".to_owned(),
         }
     }
 

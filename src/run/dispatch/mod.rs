@@ -103,6 +103,8 @@ pub struct Dispatcher {
     /// Actions that wait for slots or lanes of this run, each with what it lacks.
     aside: Vec<(usize, SlotKind)>,
     contended: Vec<usize>,
+    /// Since when.
+    contends: HashMap<usize, Instant>,
     records: HashMap<usize, (KeyRecord, Reason)>,
     owners: HashMap<ActionKey, usize>,
     sharing: HashMap<usize, Vec<usize>>,
@@ -160,6 +162,7 @@ impl Dispatcher {
             ready: [BinaryHeap::new(), BinaryHeap::new()],
             aside: Vec::new(),
             contended: Vec::new(),
+            contends: HashMap::new(),
             records: HashMap::new(),
             owners: HashMap::new(),
             sharing: HashMap::new(),
