@@ -24,8 +24,12 @@ impl Digest {
     /// The digest of a file's content, read in pieces.
     ///
     /// # Errors
-    /// Whatever opening or reading the file gives.
+    /// If it is no regular file, and whatever opening or reading it gives.
     pub fn of_file(path: &Path) -> io::Result<Self> {
+        // Opening a pipe could block for ever.
+        if !path.metadata()?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "no regular file"));
+        }
         let mut file = std::fs::File::open(path)?;
         let mut hasher = Hasher::default();
         let mut piece = vec![0; 64 * 1024];

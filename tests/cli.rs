@@ -295,6 +295,33 @@ fn what_selects_nothing_or_is_not_there_is_said() {
 }
 
 #[test]
+fn status_of_a_manifest_is_of_its_own_newest_run_and_show_of_its_own_attempts() {
+    let flow = Flow::sample();
+    flow.run().settles();
+    let first = flow.flow(&["status", "--json"]).json()["run"].clone();
+    let text = std::fs::read_to_string(flow.path("m.kdl")).unwrap();
+    flow.write("other.kdl", &text.replace("pipeline sample", "pipeline other"));
+    flow.flow(&["status", "other.kdl"]).exits(2).says("no run of other.kdl in").says("flow run other.kdl");
+    // Another agent of the same name, and a run that is newer.
+    flow.replace("other.kdl", "\"patches/tidy/{commit.id8}.patch\"", "\"patches/none/{commit.id8}.patch\"");
+    flow.flow(&["run", "other.kdl"]).settles();
+    assert_eq!(flow.flow(&["status", "m.kdl", "--json"]).json()["run"], first);
+    assert_ne!(flow.flow(&["status", "--json"]).json()["run"], first);
+    assert_ne!(flow.flow(&["status", "other.kdl", "--json"]).json()["run"], first);
+    let attempts = |manifest: &str| {
+        let shown = flow.flow(&["show", "pkg/{one}/tidy/1", manifest, "--json"]).json();
+        shown["spent"]["attempts"].as_u64().unwrap()
+    };
+    assert_eq!((attempts("m.kdl"), attempts("other.kdl")), (1, 1));
+}
+
+#[test]
+fn an_option_whose_time_stands_after_a_space_is_told_how_it_is_written() {
+    let flow = Flow::sample();
+    flow.flow(&["run", "m.kdl", "--wait", "8h"]).exits(2).says("--wait=8h");
+}
+
+#[test]
 fn status_why_and_check_fit_into_a_narrow_terminal() {
     let mut flow = Flow::sample();
     flow.run().settles();

@@ -76,7 +76,7 @@ fn readers_print_one_document_on_one_line() {
     );
     assert_eq!((&status["state"], &status["exit"], &status["settled"]), (&"finished".into(), &0.into(), &4.into()));
     for step in status["steps"].as_array().unwrap() {
-        has(step, &["step", "waiting", "running", "done", "executed", "failed"]);
+        has(step, &["step", "waiting", "running", "done", "left", "executed", "failed"]);
         assert_eq!((&step["waiting"], &step["running"]), (&0.into(), &0.into()), "{step}");
     }
     let show = flow.flow(&["show", "pkg/{one}/tidy/1", "--json"]);
@@ -91,6 +91,40 @@ fn readers_print_one_document_on_one_line() {
         has(step, &["step", "kind", "state", "key", "attempts"]);
         has(&step["attempts"][0], &["number", "speaks", "attempt", "run", "at", "wall_ms", "outcome"]);
     }
+}
+
+#[test]
+fn check_prints_one_document_with_each_flaw_and_its_line() {
+    let flow = Flow::sample();
+    let good = flow.flow(&["check", "m.kdl", "agents.kdl", "--json"]);
+    assert_eq!(good.settles().stdout.lines().count(), 1);
+    let good = good.json();
+    assert_eq!((&good["manifests"][0]["pipeline"], &good["manifests"][0]["commits"]), (&"sample".into(), &2.into()));
+    assert_eq!(good["manifests"][1]["flaws"], serde_json::json!([]));
+    flow.replace("steps.kdl", "timeout \"1m\"; attempts 3", "timeout 2; attempts 3");
+    let bad = flow.flow(&["check", "m.kdl", "--json"]);
+    let flaw = bad.exits(2).json()["manifests"][0]["flaws"][0].clone();
+    has(&flaw, &["kind", "message", "help", "file", "line"]);
+    assert_eq!((flaw["file"].as_str(), flaw["line"].as_u64()), (Some("steps.kdl"), Some(5)), "{flaw}");
+}
+
+#[test]
+fn what_waits_for_a_closed_lane_is_left_and_not_done() {
+    let flow = Flow::sample();
+    flow.replace(
+        "m.kdl",
+        "candidate tidy agent=scripted {",
+        "candidate tidy agent=scripted {\n        secret OWN { command \"false\" }",
+    );
+    flow.run().exits(3);
+    let status = flow.flow(&["status", "--json"]).json();
+    let step =
+        |name: &str| status["steps"].as_array().unwrap().iter().find(|step| step["step"] == name).unwrap().clone();
+    let counts = |step: &Value| ["waiting", "done", "left"].map(|field| step[field].as_u64().unwrap());
+    assert_eq!(counts(&step("agent")), [0, 2, 2], "{status}");
+    assert_eq!(counts(&step("patched")), [0, 2, 2], "{status}");
+    assert_eq!(counts(&step("baseline")), [0, 2, 0], "{status}");
+    flow.flow(&["status"]).settles().says("left");
 }
 
 #[test]

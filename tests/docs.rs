@@ -28,6 +28,7 @@ fn documents() -> Vec<String> {
 #[test]
 fn every_command_does_what_the_document_says() {
     let flow = Flow::quickstart();
+    support::copy(&root().join("tests/llm"), &flow.path("tests/llm"));
     for document in documents() {
         follow(&flow, &document);
     }
@@ -141,6 +142,31 @@ fn the_readme_names_every_page() {
     let text = read("README.md");
     for document in documents() {
         assert!(document == "README.md" || text.contains(&format!("]({document})")), "{document} is not in the README");
+    }
+}
+
+/// A budget refuses a model without a price: who copies a manifest of the manual and sets one must not meet that.
+#[test]
+fn every_model_that_the_manual_and_the_manifests_name_has_a_price() {
+    let quoted = |line: &str| line.split_once("model \"")?.1.split_once('"').map(|(id, _)| id.to_owned());
+    let prices: Vec<flow::money::Pattern> =
+        read("pipelines/prices.kdl").lines().filter_map(quoted).map(flow::money::Pattern::new).collect();
+    assert!(prices.len() > 10);
+    let mut named: BTreeSet<String> = BTreeSet::new();
+    for entry in std::fs::read_dir(root().join("pipelines")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|ending| ending == "kdl") && !path.ends_with("prices.kdl") {
+            named.extend(std::fs::read_to_string(path).unwrap().lines().filter_map(quoted));
+        }
+    }
+    let providers = ["provider=anthropic", "provider=openai", "provider=bedrock"];
+    let real = |line: &&str| providers.iter().any(|provider| line.contains(provider));
+    for page in documents() {
+        named.extend(read(&page).lines().filter(real).filter_map(quoted));
+    }
+    assert!(named.contains("claude-sonnet-4-5") && named.contains("openai/gpt-5"), "{named:?}");
+    for id in named {
+        assert!(prices.iter().any(|price| price.matches(&id)), "pipelines/prices.kdl has no price of {id}");
     }
 }
 

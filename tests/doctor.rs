@@ -160,6 +160,8 @@ fn a_credential_is_present_or_absent_and_from_where() {
     says(&flow, "credential", "ok", "from the variable CLOUD_KEY", "");
     let flow = with_provider("secret CLOUD_KEY file=\"key.txt\"");
     says(&flow, "credential", "fail", "does not give it", "write it to");
+    flow.write("key.txt", "\n");
+    says(&flow, "credential", "fail", "empty: the provider cloud asks for it", "write it to");
     flow.write("key.txt", SENTINEL);
     std::fs::set_permissions(flow.path("key.txt"), std::fs::Permissions::from_mode(0o644)).unwrap();
     says(&flow, "credential", "warn", "which others may read", "chmod 600");

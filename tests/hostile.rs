@@ -498,3 +498,20 @@ fn a_patch_that_is_none_is_an_error_of_the_agent() {
         patch_of(text).is("AGENT_ERROR").because("CRASHED", "files/patch: ");
     }
 }
+
+#[test]
+fn a_pipe_where_a_file_should_be_keeps_nobody_waiting() {
+    let flow = support::Flow::sample();
+    let script = flow.path(&flow.fill("tests/{one}.py"));
+    std::fs::remove_file(&script).unwrap();
+    nix::unistd::mkfifo(&script, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for verb in ["plan", "doctor", "run"] {
+        let said = flow.flow(&[verb, "m.kdl"]);
+        assert!(
+            format!("{}{}", said.stdout, said.stderr).contains("no regular file"),
+            "{verb}: {}{}",
+            said.stdout,
+            said.stderr
+        );
+    }
+}

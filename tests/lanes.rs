@@ -368,6 +368,32 @@ fn a_provider_that_refuses_its_probe_or_its_secret_gets_no_agent() {
 }
 
 #[test]
+fn a_candidates_own_secret_that_is_not_to_be_had_counts_nothing_and_keeps_only_that_candidate() {
+    let own = "secret OWN { command \"sh\" \"-c\" \"cat own || exit 4\" }";
+    for provider in ["", " provider=acme"] {
+        let office = Office::new("lane 4", own);
+        office.good_for("t1", 100);
+        office.flow.replace("m.kdl", "model \"m1\" provider=acme", &format!("model \"m1\"{provider}"));
+        if provider.is_empty() {
+            office.flow.replace("m.kdl", own, &format!("{own}; secret TOKEN file=\"token\""));
+        }
+        let ran = office.flow.run();
+        ran.exits(3).says("OWN was not given by").says("mend what the secret is taken from");
+        let closed = events(&ran, "lane-closed");
+        let paused = events(&ran, "breaker");
+        match provider {
+            "" => assert_eq!((closed[0]["lane"].as_str(), paused.len()), (Some("candidate acme"), 0)),
+            _ => assert_eq!((closed.len(), paused[0]["cause"].as_str()), (0, Some("SECRET_MISSING"))),
+        }
+        assert_eq!(office.started(), counts(&[]));
+        assert!(office.ends().keys().all(|cause| cause == "SECRET_MISSING"), "{:?}", office.ends());
+        // It was mended, and nothing was counted.
+        office.flow.write("own", "x-own-secret\n");
+        office.flow.run().settles();
+    }
+}
+
+#[test]
 fn what_cannot_be_done_before_the_credential_expires_is_not_begun() {
     let office = Office::new("lane 4; expires file=\"until.json\" pointer=\"/Expiration\"", "");
     office.good_for("t1", 100);

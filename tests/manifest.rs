@@ -193,6 +193,7 @@ fn rules_of_steps() {
         ("axis n", "no-values"),
         ("axis n \"1\" \"1\"", "duplicate-name"),
         ("tool a \"x\"\ntool b \"y\"", "ambiguous-tool"),
+        ("tool a \"~/bin/x\"", "home"),
         ("candidate x agent=nob", "unknown-agent"),
         ("candidate x agent=nop { args \"x\" }", "unused"),
         ("candidate x agent=scripted { file pach \"x\" optional=#true }", "unused"),
@@ -223,6 +224,20 @@ fn an_interpreter_that_agents_run_too_is_found_where_it_is_the_only_tool() {
     let both = with("agent own { run \"{tool.python}\" \"{tool.other}\" }\n");
     let found = both.kinds(&format!("{one}\n    tool other \"x\""));
     assert!(!found.is_empty() && found.iter().all(|kind| kind == "ambiguous-tool"), "none can be told: {found:?}");
+}
+
+#[test]
+fn a_table_that_is_named_as_a_list_is_one_flaw_that_says_table() {
+    let read = |text: &str| {
+        let folder = Folder::new().with("rows.csv", text);
+        let manifest =
+            "flow 1\npipeline p {\n repo shop \"x\" { commits file=\"rows.csv\" }\n step c uses=checkout\n}\n";
+        folder.read(manifest)
+    };
+    let flaws = read("human,task\n8aa1485f,a\n9bb2596a,b\n").unwrap_err();
+    let said: Vec<_> = flaws.flaws().iter().map(|flaw| (flaw.kind(), flaw.advice().unwrap_or_default())).collect();
+    assert_eq!(said, [("table-as-lines", "write `commits table=\"rows.csv\"`")]);
+    assert!(read("# ids\n8aa1485f\n9bb2596a\n").is_ok(), "a list may be called as it likes");
 }
 
 #[test]

@@ -63,7 +63,13 @@ fn a_budget_that_allows_5_of_12_pays_for_5_and_the_plan_said_so_and_a_raised_one
     assert_eq!(left.len(), 7);
     for job in left {
         assert_eq!(job["owner"], "harness", "whoever wrote the amount");
-        assert!(job["evidence"].as_str().unwrap().starts_with("budget: $5.00 of `budget` $5.00 are spent"), "{job}");
+        assert!(
+            job["evidence"]
+                .as_str()
+                .unwrap()
+                .starts_with("budget: `budget` is $5.00: reserved for agents at work $0.00, spent $5.00"),
+            "{job}"
+        );
     }
     assert_eq!(ran.finished()["open"], 7);
     let open = events(&ran, "action-over").into_iter().find(|over| over["step"] == "agent").unwrap();
@@ -251,6 +257,8 @@ fn above_confirm_a_run_asks_and_where_nobody_answers_it_refuses() {
     flow.add("confirm (usd)3.00");
     let refused = flow.run();
     refused.exits(2).says("this run may spend $12.00").says("--yes");
+    flow.flow(&["plan", "m.kdl"]).settles().says("asks first").says("this run may spend $12.00");
+    assert!(flow.flow(&["plan", "m.kdl", "--json"]).json()["asks"].as_str().unwrap().contains("$12.00"));
     assert!(flow.lines().is_empty() && flow.journal().is_empty(), "nothing was run");
     flow.run_with(&["--only", "pkg/*/tidy/1"]).settles();
     flow.run_with(&["--yes"]).settles();
@@ -268,6 +276,21 @@ fn what_cannot_be_estimated_is_confirmed_too() {
     // The budget bounds it.
     flow.run().exits(3);
     assert_eq!(agents(&flow), 2);
+}
+
+#[test]
+fn the_plan_says_what_another_try_would_cost() {
+    let flow = paid();
+    flow.add("step agent { attempts 1 }");
+    flow.replace("agents.kdl", "agent scripted { run \"{flow}\"", "agent scripted { run \"/nowhere/program\"");
+    flow.run_with(&["--only", "pkg/{one}/tidy/1"]).exits(3);
+    let plan = |more: &[&str]| {
+        let args: Vec<&str> =
+            ["plan", "m.kdl", "--only", "pkg/{one}/tidy/1", "--json"].iter().chain(more).copied().collect();
+        flow.flow(&args).json()["cost_usd"]["known"].clone()
+    };
+    assert_eq!((plan(&[]), plan(&["--retry", "*/*/tidy/*"])), (0.0.into(), 1.0.into()));
+    flow.flow(&["plan", "m.kdl", "--retry", "zzz"]).exits(2).says("--retry zzz: no job");
 }
 
 #[test]

@@ -154,6 +154,34 @@ fn a_step_without_a_gpu_sees_none() {
 }
 
 #[test]
+fn what_holds_a_gpu_that_is_not_there_does_not_begin_and_what_is_stored_is_served() {
+    use std::fmt::Write;
+    let mut flow =
+        commands(&["1", "2"], "slots { gpu \"7\" }", &format!("step s uses=command {{ {STEP}; holds gpu=1 }}"));
+    flow.write("bin/nvidia-smi", "#!/bin/sh\necho 0, GPU-a, H100\n");
+    make_executable(&flow, "bin/nvidia-smi");
+    let mut path = flow.path("bin").display().to_string();
+    let _ = write!(path, ":{}", std::env::var("PATH").unwrap());
+    flow.env("PATH", &path);
+    flow.run().exits(2).says("there is no GPU 7 on this machine").says("correct `slots`");
+    flow.flow(&["plan", "m.kdl"]).settles().says("there is no GPU 7 on this machine");
+    assert!(log(&flow).is_empty());
+    flow.write("bin/nvidia-smi", "#!/bin/sh\necho 7, GPU-a, H100\n");
+    flow.run().settles();
+    flow.write("bin/nvidia-smi", "#!/bin/sh\necho no driver >&2; exit 9\n");
+    flow.run().settles().executes_nothing();
+}
+
+#[test]
+fn a_test_that_counts_does_not_begin_without_the_gpu_that_it_holds() {
+    let flow = Flow::sample();
+    flow.add("slots { gpu \"7\" }\nstep patched { holds gpu=1 }");
+    flow.run().exits(2).says("no GPU");
+    assert!(flow.lines().is_empty());
+    flow.run_with(&["--until", "patch"]).settles();
+}
+
+#[test]
 fn an_agent_is_not_paid_for_a_commit_whose_baseline_fails_but_served_if_it_was() {
     let flow = Flow::sample();
     flow.run_with(&["--commit", flow.id("two")]).settles();

@@ -255,7 +255,7 @@ fn what_a_secrets_command_complains_of_tells_neither_its_own_nor_another() {
     wild.flow.replace("steps.kdl", "attempts 3", "attempts 1");
     let came = wild.runs(3);
     let said = "refused: [secret KEY_A] [secret KEY_B] [secret that it printed]";
-    came.because("NOT_STARTED", said);
+    came.because("SECRET_MISSING", said);
     nowhere(&wild.flow, &came.ran);
 }
 
@@ -488,11 +488,11 @@ fn a_command_that_gives_no_secret_starts_no_agent() {
         let wild = keyed(&format!("{USEFUL}\nopen('started', 'w')")).step("agent", "attempts 1");
         wild.flow.write("c.key", key);
         let came = wild.runs(3);
-        came.because("NOT_STARTED", "the secret KEY_C");
+        came.because("SECRET_MISSING", "the secret KEY_C");
     }
     let wild = keyed(USEFUL).step("agent", "attempts 1");
     std::fs::remove_file(wild.flow.path("c.key")).unwrap();
-    wild.runs(3).because("NOT_STARTED", "was not given by `cat c.key`");
+    wild.runs(3).because("SECRET_MISSING", "was not given by `cat c.key`");
 }
 
 #[test]

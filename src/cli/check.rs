@@ -1,10 +1,11 @@
 //! `flow check`: reads manifests and files for import, and reports every flaw in them. Needs no tool, no variable and no
 //! repository.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
+use serde_json::json;
 
 use crate::cli::fault::Fault;
 use crate::cli::{open, output};
@@ -18,12 +19,16 @@ Examples:
   flow check pipelines/quickstart.kdl   asks for no tool and no repository
   flow check pipelines/*.kdl            each alone, and their names together;
                                         those without a pipeline as imports
+  flow check m.kdl --json               for programs
 
 Exit codes: 0 no flaw; 2 flaws, each underlined with a hint.")]
 pub struct CheckArgs {
     /// The manifests
     #[arg(required = true, value_name = "MANIFEST")]
     manifests: Vec<PathBuf>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
 }
 
 /// Checks manifests, each on its own, and the names of all of them together.
@@ -31,6 +36,9 @@ pub struct CheckArgs {
 /// # Errors
 /// Of the last manifest with flaws; those before it are printed.
 pub fn check(args: &CheckArgs) -> Result<ExitCode, Fault> {
+    if args.json {
+        return for_programs(args);
+    }
     let mut last = None;
     // Lines that go on are set in by four.
     let width = output::width() - 4;
@@ -53,22 +61,8 @@ pub fn check(args: &CheckArgs) -> Result<ExitCode, Fault> {
                 for said in [goals_line(pipeline), elsewhere(pipeline), away(pipeline)].into_iter().flatten() {
                     output::data(format!("    {}\n", wrap(&said.replace(" %", "\u{a0}%"), width).join("\n    ")))?;
                 }
-                if let Some((_, other)) = names.iter().find(|(name, _)| *name == pipeline.name.value) {
-                    let same = std::fs::canonicalize(other).ok() == std::fs::canonicalize(path).ok();
-                    if !same {
-                        let message = format!(
-                            "{} and {} both hold a pipeline `{}`",
-                            other.display(),
-                            path.display(),
-                            pipeline.name.value
-                        );
-                        last.replace(Fault::hint(
-                            2,
-                            message,
-                            "a pipeline's name is its identity in budget, history and `why`: rename one",
-                        ))
-                        .map(|before| super::fault::report(&before));
-                    }
+                if let Some(message) = shared(&names, path, pipeline) {
+                    last.replace(Fault::hint(2, message, ONE_NAME)).map(|before| super::fault::report(&before));
                 }
                 names.push((pipeline.name.value.clone(), path.clone()));
             }
@@ -85,6 +79,59 @@ pub fn check(args: &CheckArgs) -> Result<ExitCode, Fault> {
         }
     }
     last.map_or(Ok(ExitCode::SUCCESS), Err)
+}
+
+/// Why two manifests may not share the name of their pipelines.
+const ONE_NAME: &str = "a pipeline's name is its identity in budget, history and `why`: rename one";
+
+/// That a manifest before holds a pipeline of the same name.
+fn shared(names: &[(String, PathBuf)], path: &Path, pipeline: &Pipeline) -> Option<String> {
+    let (_, other) = names.iter().find(|(name, _)| *name == pipeline.name.value.as_str())?;
+    let same = std::fs::canonicalize(other).ok() == std::fs::canonicalize(path).ok();
+    let said = || format!("{} and {} both hold a pipeline `{}`", other.display(), path.display(), pipeline.name.value);
+    (!same).then(said)
+}
+
+/// Checks manifests and prints what was found as one document.
+fn for_programs(args: &CheckArgs) -> Result<ExitCode, Fault> {
+    let mut names: Vec<(String, PathBuf)> = Vec::new();
+    let (mut found, mut bad) = (Vec::new(), false);
+    for path in &args.manifests {
+        open::there(path)?;
+        found.push(match manifest::read(path) {
+            Ok(manifest) => {
+                let pipeline = &manifest.pipeline;
+                let shared = shared(&names, path, pipeline);
+                bad |= shared.is_some();
+                names.push((pipeline.name.value.to_string(), path.clone()));
+                let shared = shared.map(|message| json!({"kind": "shared-name", "message": message, "help": ONE_NAME}));
+                json!({
+                    "manifest": path,
+                    "pipeline": pipeline.name.value,
+                    "commits": pipeline.repos.iter().map(|repo| repo.commits.len()).sum::<usize>(),
+                    "candidates": pipeline.candidates.len(),
+                    "steps": pipeline.steps.len(),
+                    "flaws": shared.into_iter().collect::<Vec<_>>(),
+                })
+            }
+            Err(flaws) => {
+                let imported = flaws.flaws().iter().all(|flaw| flaw.kind() == "no-pipeline");
+                bad |= !imported;
+                let flaws = flaws.flaws().iter().filter(|_| !imported).map(|flaw| {
+                    json!({
+                        "kind": flaw.kind(),
+                        "message": flaw.message(),
+                        "help": flaw.advice(),
+                        "file": flaw.file(),
+                        "line": flaw.line(),
+                    })
+                });
+                json!({"manifest": path, "pipeline": null, "flaws": flaws.collect::<Vec<_>>()})
+            }
+        });
+    }
+    output::json(&json!({"manifests": found}))?;
+    Ok(ExitCode::from(if bad { 2 } else { 0 }))
 }
 
 /// That repositories are not where the manifest says: no flaw, since another machine or `--repo` may have them.

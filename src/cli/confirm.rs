@@ -5,7 +5,9 @@ use std::io::{BufRead, IsTerminal, Write};
 use crate::cli::fault::Fault;
 use crate::cli::open::Opened;
 use crate::cli::output;
+use crate::manifest::Pipeline;
 use crate::units::human_usd;
+use crate::why::estimate::Estimate;
 use crate::why::forecast::forecast_with;
 
 /// Asks, if the run may cost more than `confirm` allows. `retry` says which actions are tried again though their attempts are
@@ -14,23 +16,12 @@ use crate::why::forecast::forecast_with;
 /// # Errors
 /// If the answer is no, or nobody is there to give one: nothing was run then.
 pub fn confirm(opened: &Opened, wanted: &[bool], retry: &[bool]) -> Result<(), Fault> {
-    let Some(limit) = opened.plan().manifest.pipeline.confirm.as_ref().map(|amount| amount.value) else {
-        return Ok(());
+    let forecasts = match opened.plan().manifest.pipeline.confirm {
+        Some(_) => forecast_with(opened.plan(), &opened.store, &opened.index, wanted, retry),
+        None => return Ok(()),
     };
-    let forecasts = forecast_with(opened.plan(), &opened.store, &opened.index, wanted, retry);
     let estimate = opened.estimate(&forecasts)?;
-    let unknown = estimate.cost.unknown_attempts > 0;
-    // What the budget has left is the most that a run can spend, whatever is known of it.
-    let most = estimate.left().filter(|_| unknown).unwrap_or(estimate.most());
-    let sure = !unknown || estimate.left().is_some();
-    if estimate.candidates.is_empty() || sure && most <= limit {
-        return Ok(());
-    }
-    let may = match sure {
-        true => format!("this run may spend {}", human_usd(most)),
-        false => format!("what this run may spend is not known: {}", estimate.cost.why()),
-    };
-    let asks = format!("{may}, and `confirm` asks above {}", human_usd(limit));
+    let Some(asks) = asks(&opened.plan().manifest.pipeline, &estimate) else { return Ok(()) };
     if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
         return Err(Fault::hint(2, asks, "nothing was run: look at `flow plan`, then add --yes, or raise `confirm`"));
     }
@@ -47,4 +38,22 @@ pub fn confirm(opened: &Opened, wanted: &[bool], retry: &[bool]) -> Result<(), F
         "y" | "yes" => Ok(()),
         _ => Err(Fault::hint(2, "not confirmed: nothing was run", "--yes answers before it is asked")),
     }
+}
+
+/// Why a run of so much would be asked about; `None` if it would not be.
+#[must_use]
+pub fn asks(pipeline: &Pipeline, estimate: &Estimate) -> Option<String> {
+    let limit = pipeline.confirm.as_ref()?.value;
+    let unknown = estimate.cost.unknown_attempts > 0;
+    // What the budget has left is the most that a run can spend, whatever is known of it.
+    let most = estimate.left().filter(|_| unknown).unwrap_or(estimate.most());
+    let sure = !unknown || estimate.left().is_some();
+    if estimate.candidates.is_empty() || sure && most <= limit {
+        return None;
+    }
+    let may = match sure {
+        true => format!("this run may spend {}", human_usd(most)),
+        false => format!("what this run may spend is not known: {}", estimate.cost.why()),
+    };
+    Some(format!("{may}, and `confirm` asks above {}", human_usd(limit)))
 }

@@ -157,7 +157,10 @@ fn print(name: &str, digest: &Digest, attempt: &AttemptDetail, several: bool, st
         output::say(&format!("--- {name}, {size}, attempt {} ({})", attempt.number, attempt.ended.attempt));
     }
     if !terminal {
-        return output::data(bytes);
+        // What one stream holds is given as it is; of several the next begins on a line of its own.
+        let open = several && bytes.last().is_some_and(|last| *last != b'\n');
+        output::data(bytes)?;
+        return if open { output::data("\n") } else { Ok(()) };
     }
     let text = harmless(&String::from_utf8_lossy(&bytes));
     let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };

@@ -5,12 +5,15 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use crate::units::Span;
+
 pub mod act;
 mod begin;
 pub mod check;
 pub mod closing;
 pub mod completions;
 pub mod confirm;
+mod devices;
 pub mod doctor;
 pub mod fault;
 pub mod hints;
@@ -106,6 +109,14 @@ fn name_and_path(text: &str) -> Result<(String, PathBuf), String> {
     }
 }
 
+/// What was probably meant by `--wait 8h`: its time is optional, so that a word after a space is another argument.
+fn wait_tip(words: impl Iterator<Item = String>) -> Option<String> {
+    let words: Vec<String> = words.collect();
+    let after = words.iter().position(|word| word == "--wait").and_then(|at| words.get(at + 1))?;
+    let span: Span = after.parse().ok()?;
+    Some(format!("  tip: the time stands after `=`: --wait={span}"))
+}
+
 /// The whole program but for the supervisor.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -114,6 +125,9 @@ pub fn main() -> ExitCode {
         Err(error) => {
             if error.use_stderr() {
                 let _ = error.print();
+                if let Some(tip) = wait_tip(std::env::args()) {
+                    output::say(&tip);
+                }
                 return ExitCode::from(2);
             }
             let printed = output::data(error.render().to_string());

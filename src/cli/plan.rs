@@ -7,13 +7,15 @@ use std::sync::Arc;
 use clap::Args;
 
 use crate::cli::Places;
+use crate::cli::confirm::asks;
 use crate::cli::fault::Fault;
 use crate::cli::open::Opened;
 use crate::cli::output;
 use crate::cli::select::{self, Selection};
 use crate::cli::versions;
 use crate::report::jobs;
-use crate::why::{self, forecast::forecast};
+use crate::text::wrap;
+use crate::why::{self, forecast::forecast_with};
 
 /// Arguments of `flow plan`.
 #[derive(Debug, Args)]
@@ -34,6 +36,9 @@ pub struct PlanArgs {
     /// Plan the manifest and its files as they were in a commit: an id, a branch, a tag, HEAD~2
     #[arg(long, value_name = "REV", value_parser = select::not_empty)]
     at: Option<String>,
+    /// As if `flow run` were told to try these jobs again though their attempts are used up: what it would cost
+    #[arg(long, value_name = "JOB-GLOB", value_parser = select::not_empty)]
+    retry: Vec<String>,
     /// List every action, also those that would be served
     #[arg(long)]
     all: bool,
@@ -55,17 +60,27 @@ pub async fn plan(args: PlanArgs) -> Result<ExitCode, Fault> {
     let last_class = jobs::last_classes(opened.plan(), &opened.index);
     let selected = select::wanted(opened.plan(), &args.selection, &|job| last_class.get(&job).cloned())?;
     let wanted = selected.nodes;
-    let lacking = opened.lacking_secrets(&wanted);
-    let forecasts = forecast(opened.plan(), &opened.store, &opened.index, &wanted);
+    let mut lacking = opened.lacking_secrets(&wanted);
+    lacking.extend(opened.lacking_devices(&wanted));
+    let retried = select::retried(opened.plan(), &selected.jobs, &args.retry)?;
+    let forecasts = forecast_with(opened.plan(), &opened.store, &opened.index, &wanted, &retried);
     let estimate = opened.estimate(&forecasts)?;
+    let asks = asks(&opened.plan().manifest.pipeline, &estimate);
     if args.json {
         let mut document = why::plan::json(opened.plan(), &forecasts, &lacking, &estimate);
         if let Some(commit) = opened.plan().manifest.version.commit() {
             document["at"] = commit.id.as_str().into();
         }
+        document["asks"] = asks.into();
         output::json(&document)?;
     } else {
         output::data(why::plan::text(opened.plan(), &forecasts, &lacking, &estimate, args.all))?;
+        if let Some(asks) = asks {
+            output::data(format!(
+                "{}\n",
+                wrap(&format!("`flow run` asks first, or wants --yes: {asks}"), 80).join("\n    ")
+            ))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

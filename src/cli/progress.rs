@@ -109,14 +109,16 @@ fn line(plan: &Plan, event: &Event) -> Option<String> {
                 None if *again => "; it waits for its lane; the attempt is not counted".to_owned(),
                 None => String::new(),
             };
-            format!("{}  {outcome}, not settled: {}{then}", title(axes, step), short_digests(evidence))
+            let evidence = short_digests(evidence);
+            format!("{}  {outcome}, not settled: {}{then}", title(axes, step), sentence(&evidence))
         }
         Event::AttemptDelayed { axes, step, outcome, evidence, retry_in_ms, .. } => {
             let then = human_span(Duration::from_millis(*retry_in_ms));
             let evidence = short_digests(evidence);
             format!(
-                "{}  {outcome} a while ago: {evidence}; it retries in {then}, with --retry at once",
-                title(axes, step)
+                "{}  {outcome} a while ago: {}; it retries in {then}, with --retry at once",
+                title(axes, step),
+                sentence(&evidence)
             )
         }
         // What waits is told by what it waits for.
@@ -130,14 +132,21 @@ fn line(plan: &Plan, event: &Event) -> Option<String> {
         Event::LaneClosed { lane, cause, evidence, remedy, stopped, tries, again_in_ms } => {
             let again = human_span(Duration::from_millis(*again_in_ms));
             if *tries > 0 {
-                format!("lane {lane} is still closed: {cause}: {evidence}; the next try is in {again} at the earliest")
+                format!(
+                    "lane {lane} is still closed: {cause}: {}; the next try is in {again} at the earliest",
+                    sentence(evidence)
+                )
             } else {
                 let stopped = match stopped {
                     0 => String::new(),
                     1 => "; 1 agent under way is stopped, not counted".to_owned(),
                     n => format!("; {n} agents under way are stopped, not counted"),
                 };
-                format!("lane {lane} closed: {cause}: {evidence}; {remedy}{stopped}. Its jobs wait unharmed")
+                let evidence = sentence(evidence);
+                format!(
+                    "lane {lane} closed: {cause}: {evidence}; {remedy}{stopped}. Its jobs wait unharmed; the next try is in {again} at \
+                     the earliest"
+                )
             }
         }
         Event::LaneOpened { lane, trial: true, .. } => format!("lane {lane}: one agent goes first, to try"),
@@ -371,4 +380,8 @@ impl Observer for Bars {
             self.all.suspend(|| output::say(&line));
         }
     }
+}
+/// A line of evidence within a sentence: without the stop that it may end in.
+fn sentence(evidence: &str) -> &str {
+    evidence.trim_end_matches('.')
 }

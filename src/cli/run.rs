@@ -30,7 +30,7 @@ use crate::run::recover::recover;
 use crate::run::uncommitted::{GitState, git_state};
 use crate::step::Context;
 use crate::store::Index;
-use crate::text::{counted, harmless, wrap};
+use crate::text::{harmless, wrap};
 use crate::units::Span;
 
 /// Arguments of `flow run`.
@@ -111,32 +111,21 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
     let Selected { jobs: about, nodes: wanted } = selected;
     let retry = select::globs(&args.retry)?;
     let options = hints::options(&args);
-    let secrets = opened.lacking_secrets(&wanted);
+    let mut lacking = opened.lacking_secrets(&wanted);
+    lacking.extend(opened.lacking_devices(&wanted));
     let fatal: Vec<&Missing> = (0..opened.plan().nodes.len())
         .filter(|node| wanted[*node])
         .flat_map(|node| &opened.plan().nodes[node].missing)
         .filter(|missing| missing.fatal)
-        .chain(&secrets)
+        .chain(&lacking)
         .collect();
     if let Some(fault) = lacks(&opened.plan().manifest, &fatal) {
         return Err(fault);
     }
-    let mut retried = vec![false; opened.plan().nodes.len()];
+    let retried = select::retried(opened.plan(), &about, &args.retry)?;
     let mut standings = None;
     for (glob, text) in retry.iter().zip(&args.retry) {
         let meant = || about.iter().map(|job| &opened.plan().jobs[*job]).filter(|job| glob.is_match(job.id.as_str()));
-        if meant().next().is_none() {
-            let example = about.first().map_or("", |job| opened.plan().jobs[*job].id.as_str());
-            let message = format!("--retry {text}: no job of this run matches");
-            return Err(Fault::hint(
-                2,
-                message,
-                format!("it is about {}, such as {example}", counted(about.len(), "job")),
-            ));
-        }
-        for node in meant().flat_map(|job| &job.nodes) {
-            retried[*node] = true;
-        }
         let stands = standings.get_or_insert_with(|| standing(opened.plan(), &opened.store, &opened.index, &wanted));
         let over = |node: &usize| stands.ends[*node].is_over() && !stands.ends[*node].is_open();
         if meant().flat_map(|job| &job.nodes).all(|node| over(node) && !stands.over_limit.contains(node)) {

@@ -5,8 +5,9 @@ use globset::Glob;
 
 use crate::class::Class;
 use crate::cli::fault::Fault;
-use crate::plan::Plan;
 use crate::plan::graph::upstream_of;
+use crate::plan::{Job, Plan};
+use crate::text::counted;
 
 /// Reads a selector: one that is empty, as an unset variable of a script leaves it, would select what nobody meant.
 ///
@@ -116,6 +117,28 @@ pub fn jobs(
         ));
     }
     Ok(jobs)
+}
+
+/// The actions that `--retry` means, by number; with the globs as they were written. `about` are the jobs that are selected.
+///
+/// # Errors
+/// If a glob is none, or matches no job of them.
+pub fn retried(plan: &Plan, about: &[usize], texts: &[String]) -> Result<Vec<bool>, Fault> {
+    let mut retried = vec![false; plan.nodes.len()];
+    for (glob, text) in globs(texts)?.iter().zip(texts) {
+        let meant: Vec<&Job> =
+            about.iter().map(|job| &plan.jobs[*job]).filter(|job| glob.is_match(job.id.as_str())).collect();
+        if meant.is_empty() {
+            let example = about.first().map_or("", |job| plan.jobs[*job].id.as_str());
+            let message = format!("--retry {text}: no job of this run matches");
+            let hint = format!("it is about {}, such as {example}", counted(about.len(), "job"));
+            return Err(Fault::hint(2, message, hint));
+        }
+        for node in meant.iter().flat_map(|job| &job.nodes) {
+            retried[*node] = true;
+        }
+    }
+    Ok(retried)
 }
 
 /// The class that was most likely meant, or all there are.

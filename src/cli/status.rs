@@ -11,9 +11,11 @@ use crate::cli::fault::Fault;
 use crate::cli::{open, output};
 use crate::ledger::{Ledger, Rates};
 use crate::manifest::{self, Manifest};
+use crate::names::RunId;
 use crate::report::spent::{Spent, several_models_in};
 use crate::report::status;
-use crate::store::{Index, Store};
+use crate::run::journal::read_plan;
+use crate::store::{Index, RunLock, Store};
 use crate::text::harmless;
 
 /// Arguments of `flow status`.
@@ -21,13 +23,13 @@ use crate::text::harmless;
 #[command(after_help = "\
 Examples:
   flow status                           the newest run of this project
-  flow status pipelines/quickstart.kdl  of the project of that manifest
+  flow status pipelines/quickstart.kdl  the newest run of that manifest
   watch flow status                     while `flow run` works elsewhere
   flow status --json                    one JSON document
 
 Exit codes: 0 told, however the run stands; 2 there is no run.")]
 pub struct StatusArgs {
-    /// A manifest, to find its store [default: the store of the current folder]
+    /// A manifest: the newest run of it [default: the newest run in the store of the current folder]
     manifest: Option<PathBuf>,
     /// The folder of the store [default: `cache` in the project]
     #[arg(long, env = "FLOW_CACHE", value_name = "DIR", hide_env_values = true)]
@@ -44,7 +46,18 @@ pub struct StatusArgs {
 pub fn status(args: &StatusArgs) -> Result<ExitCode, Fault> {
     let places = Places { cache: args.cache.clone(), repos: Vec::new() };
     let root = open::store_root_of(args.manifest.as_deref(), &places);
-    let Some(run) = status::runs(&root).into_iter().next() else { return Err(no_run(&root)) };
+    let runs = status::runs(&root);
+    if runs.is_empty() {
+        return Err(no_run(&root));
+    }
+    let run = match &args.manifest {
+        None => runs.into_iter().next(),
+        Some(manifest) => {
+            open::there(manifest)?;
+            newest_of(&root, runs, manifest)
+        }
+    };
+    let Some(run) = run else { return Err(none_of(args.manifest.as_deref(), &root)) };
     let status = status::status(&root, &run);
     let ledger = ledger_of(&root, &status);
     let width = output::width();
@@ -68,6 +81,36 @@ pub fn status(args: &StatusArgs) -> Result<ExitCode, Fault> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The newest run of a manifest: of that file, else of a file that held the pipeline which it holds.
+fn newest_of(root: &Path, runs: Vec<RunId>, manifest: &Path) -> Option<RunId> {
+    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    let here = real(manifest);
+    let mut plans = Vec::new();
+    for run in runs {
+        match read_plan(root, &run) {
+            Some(plan) if here.is_some() && real(&plan.manifest) == here => return Some(run),
+            Some(plan) => plans.push((run, plan.pipeline)),
+            // It has not said of what it is.
+            None if RunLock::is_alive(root, &run).unwrap_or(false) => return Some(run),
+            None => {}
+        }
+    }
+    let name = manifest::read(manifest).ok()?.pipeline.name.value.to_string();
+    plans.into_iter().find(|(_, pipeline)| *pipeline == name).map(|(run, _)| run)
+}
+
+/// That a store holds no run of a manifest.
+fn none_of(manifest: Option<&Path>, root: &Path) -> Fault {
+    let manifest = manifest.map(|manifest| manifest.display().to_string()).unwrap_or_default();
+    Fault::hint(
+        2,
+        format!("no run of {manifest} in {}", root.display()),
+        format!(
+            "`flow run {manifest}` makes the first; `flow status` without a manifest tells of the newest run of all"
+        ),
+    )
 }
 
 /// The ledger of a run's pipeline at the prices of its manifest; `None`, and said, if one of the two cannot be read.

@@ -92,7 +92,10 @@ async fn look(ask: &Ask, secret: &SecretFrom, of: &str) -> Found {
         SecretSource::File(path) => (format!("the file {}", path.display()), format!("write it to {}", path.display())),
         SecretSource::Command(argv) => {
             let program = argv.first().map_or("", String::as_str);
-            (format!("the command `{program} …`"), "run the manifest's command by hand, and log in again".to_owned())
+            (
+                format!("the command `{program} …`"),
+                "run the manifest's command by hand, and mend what it complains of: a login, a name, a path".to_owned(),
+            )
         }
     };
     let mut found = Found::default();
@@ -107,6 +110,10 @@ async fn look(ask: &Ask, secret: &SecretFrom, of: &str) -> Found {
         Err(_) if ask.late() => {
             let what = format!("{from} gave {}", ask.silent());
             Finding::bad(Level::Unknown, "credential", name, what, fix)
+        }
+        Err(why) if why == "is empty" => {
+            let what = format!("empty: {of} asks for it, and {from} holds nothing");
+            Finding::bad(Level::Fail, "credential", name, what, fix)
         }
         Err(_) => {
             let what = format!("absent: {of} asks for it, and {from} does not give it");

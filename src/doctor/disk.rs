@@ -108,8 +108,12 @@ pub(super) fn room(question: &Question, free: Option<u64>, size: Option<&Size>) 
         return Some(Finding::ok("disk", "", format!("{shown} are free")));
     }
     let Some(size) = size.filter(|size| size.trees > 0) else {
-        let what = format!("{shown} are free; what a run needs is unknown while no repository is in the store");
-        return Some(Finding::bad(Level::Unknown, "disk", "", what, "ask again when one is"));
+        let why = match size {
+            None => "while no repository is in the store",
+            Some(_) => "while none of the commits is found in the repositories",
+        };
+        let what = format!("{shown} are free; what a run needs is unknown {why}");
+        return Some(Finding::bad(Level::Unknown, "disk", "", what, "ask again when that is so"));
     };
     let jobs = question.jobs as u64;
     let trees = size.largest.saturating_mul(TREES).saturating_mul(jobs);

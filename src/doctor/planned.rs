@@ -68,7 +68,9 @@ fn scripts(plan: &Plan) -> Vec<Finding> {
         let have = with.iter().filter(|(repo, _)| *repo == index).count();
         let lack: Vec<&((usize, usize), String)> = without.iter().filter(|((repo, _), _)| *repo == index).collect();
         let Some((_, path)) = lack.first() else {
-            return (have > 0).then(|| Finding::ok("tests", name, format!("all {have} commits have their script")));
+            let all =
+                if have == 1 { "the one commit has its".into() } else { format!("all {have} commits have their") };
+            return (have > 0).then(|| Finding::ok("tests", name, format!("{all} script")));
         };
         let what = format!("{} of {} commits have no script: no {path}", lack.len(), have + lack.len());
         let level = if have == 0 { Level::Fail } else { Level::Warn };

@@ -39,7 +39,7 @@ pub(super) fn environments(program: &Path) -> Vec<PathBuf> {
 pub(super) fn interpreter(program: &Path) -> Option<PathBuf> {
     use std::io::Read as _;
     let mut first = Vec::new();
-    fs::File::open(program).ok()?.take(4096).read_to_end(&mut first).ok()?;
+    crate::hostile::open_regular(program).ok()?.take(4096).read_to_end(&mut first).ok()?;
     let line = first.strip_prefix(b"#!")?.split(|b| *b == b'\n').next()?;
     let words = String::from_utf8_lossy(line);
     let path = PathBuf::from(words.split_whitespace().next()?);

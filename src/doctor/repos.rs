@@ -114,7 +114,8 @@ pub(super) fn commits(ask: &Ask, index: usize, source: &Source) -> Found {
                 })
             }
             Err(error) => {
-                let what = error.to_string();
+                let mirror = mirror.path().display().to_string();
+                let what = error.to_string().replace(&mirror, &format!("the repository {name}"));
                 found.facts.said.insert(what.clone());
                 absent.push((commit, what.clone()));
                 Err(lacking(&what, "", commit.id.place))
@@ -143,6 +144,7 @@ pub(super) fn commits(ask: &Ask, index: usize, source: &Source) -> Found {
             let what = format!("{looked} of {all} are there with their bases; the others were not looked for in time");
             Finding::bad(Level::Unknown, "commits", name, what, "give it more time with --limit")
         }
+        None if all == 1 => Finding::ok("commits", name, "the one commit is there with its base"),
         None => Finding::ok("commits", name, format!("all {all} are there with their bases")),
     });
     let trees: Vec<ObjectId> = trees.into_iter().collect();

@@ -14,6 +14,7 @@ use git2::Odb;
 use super::error::GitError;
 use super::program::{Git, without_userinfo};
 use crate::digest::Digest;
+use crate::hostile::open_regular;
 
 /// Where a repository comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -100,7 +101,7 @@ impl Mirror {
                 let dir = format!("--git-dir={}", temp.name);
                 match source {
                     Source::Stream(path) => {
-                        let stream = File::open(path).map_err(GitError::io(path))?;
+                        let stream = open_regular(path).map_err(GitError::io(path))?;
                         git.run(&[&dir, "fast-import", "--quiet"], Some(stream))?;
                         if place_of(source)? != name {
                             return Err(GitError::StreamChanged { path: path.clone() });
@@ -124,7 +125,7 @@ impl Mirror {
     pub fn reach(source: &Source, limit: Duration) -> Result<(), GitError> {
         match source {
             Source::Local(path) => Self::at(path).map(|_| ()),
-            Source::Stream(path) => File::open(path).map(|_| ()).map_err(GitError::io(path)),
+            Source::Stream(path) => open_regular(path).map(|_| ()).map_err(GitError::io(path)),
             Source::Url(url) => {
                 let git = Git {
                     verb: "ls-remote",

@@ -171,7 +171,11 @@ impl Ledger {
             });
             job.tokens = job.tokens.zip(tokens).map(|(sum, tokens)| sum.saturating_add(tokens));
         }
-        let settled: Vec<&Job> = jobs.values().filter(|job| job.settled).collect();
+        let mut settled: Vec<&Job> = jobs.values().filter(|job| job.settled).collect();
+        if settled.is_empty() {
+            // Nothing settles today, as after a change of the tables: what was paid tells more than nothing.
+            settled = jobs.values().filter(|job| job.cost.is_some_and(|cost| cost > Usd(0))).collect();
+        }
         let from = |value: &dyn Fn(&Job) -> Option<f64>, said: Option<f64>| {
             let known: Vec<(f64, usize)> = settled.iter().filter_map(|job| Some((value(job)?, job.attempts))).collect();
             let values: Vec<f64> = known.iter().map(|(value, _)| *value).collect();

@@ -269,6 +269,7 @@ fn never_began(ended: &Ended) -> bool {
         Cause::CommitMissing,
         Cause::EnvironmentFailed,
         Cause::CredentialsExpired,
+        Cause::SecretMissing,
     ];
     ended.outcome.failure().is_some_and(|failure| causes.contains(&failure.cause))
 }

@@ -87,10 +87,19 @@ fn from_file(source: Value<'_>, table: bool, report: &Report) -> Option<Vec<Comm
         }
     };
     let file = report.add_file(path.value.clone(), report.shown(path.place.file, written), text.as_str().into());
+    let ending = path.value.extension().and_then(|ending| ending.to_str());
+    if !table && matches!(ending, Some("jsonl" | "ndjson" | "csv")) && !is_list(&text) {
+        report.add(
+            Draft::new("table-as-lines", path.place, format!("`{written}` holds a table, not `human base` lines"))
+                .label("a table")
+                .help(format!("write `commits table=\"{written}\"`")),
+        );
+        return None;
+    }
     if !table {
         return Some(lines(&text, file, report));
     }
-    match path.value.extension().and_then(|ending| ending.to_str()) {
+    match ending {
         Some("jsonl" | "ndjson") => Some(jsonl(&text, file, report)),
         Some("csv") => Some(csv(&text, file, report)),
         _ => {
@@ -102,6 +111,12 @@ fn from_file(source: Value<'_>, table: bool, report: &Report) -> Option<Vec<Comm
             None
         }
     }
+}
+
+/// Whether the first line of a text is of a list: it begins with a commit's id.
+fn is_list(text: &str) -> bool {
+    let line = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim()).find(|line| !line.is_empty());
+    line.and_then(|line| line.split_whitespace().next()).is_none_or(|id| commit_flaw(id).is_none())
 }
 
 /// The lines of a text with their offsets.

@@ -51,6 +51,13 @@ impl Flaw {
         self.source.name()
     }
 
+    /// The line of that file, from 1.
+    #[must_use]
+    pub fn line(&self) -> usize {
+        let before = self.source.inner().get(..self.place.offset).unwrap_or_default();
+        before.matches('\n').count() + 1
+    }
+
     /// Where it is.
     #[must_use]
     pub fn place(&self) -> Place {

@@ -57,7 +57,10 @@ pub(super) fn read<'a>(top: &[Node<'a>], pipeline: Node<'a>, tools: &Tools<'_>, 
                     format!("there is no step `{name}` to amend"),
                 )
                 .label("not defined")
-                .help(format!("{help}; a new step says what it `uses`")),
+                .help(match help.strip_suffix('?') {
+                    Some(asks) => format!("{asks}? Else, a new step says what it `uses`"),
+                    None => format!("{help}; a new step says what it `uses`"),
+                }),
             );
             shape::check(amendment.children(), In::AnyStep, report);
         }
@@ -312,7 +315,11 @@ fn environment(raw: &Raw<'_>, tools: &Tools<'_>, report: &Report) -> Environment
                     format!("which tool is the interpreter of `{}`?", raw.name.value),
                 )
                 .label(format!("{} are declared", super::flaw::list(several.iter().copied())))
-                .help(format!("say it: recipe interpreter tool={}", several.first().unwrap_or(&"python"))),
+                .help(format!(
+                    "say it in your pipeline: step {} {{ recipe interpreter tool={} }}",
+                    raw.name.value,
+                    several.first().unwrap_or(&"python")
+                )),
             );
             EnvironmentBody { tool: None }
         }

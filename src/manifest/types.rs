@@ -54,6 +54,18 @@ pub(super) fn typed(value: Value<'_>, ty: Ty, subject: &str, form: &Form, report
     if ty == Ty::Scalar {
         return;
     }
+    if value.str().is_some_and(|text| text == "~" || text.starts_with("~/")) && is_path(ty, form) {
+        let help = match ty {
+            Ty::Template => "write \"{var.HOME}/…\", which is filled from the variable HOME",
+            _ => "write the path from the root on, or from the folder of this file on",
+        };
+        report.add(
+            Draft::new("home", value.place(), format!("{subject}: `~` is a shell's word, and is not expanded here"))
+                .label("a folder of that name is looked for")
+                .help(help),
+        );
+        return;
+    }
     if let Ty::Whole(low, high) = ty {
         match value.raw() {
             KdlValue::Integer(n) if (low..=high).contains(n) => {}
@@ -237,6 +249,18 @@ pub(super) fn typed(value: Value<'_>, ty: Ty, subject: &str, form: &Form, report
             }
         }
         Ty::Scalar | Ty::Whole(..) | Ty::Flag | Ty::Money => {}
+    }
+}
+
+/// Whether a text is a path on this machine by what it is for. An argument or a variable's value is its program's to read.
+fn is_path(ty: Ty, form: &Form) -> bool {
+    match ty {
+        Ty::Path => true,
+        Ty::Template => {
+            ["tool", "source", "watch", "file", "config", "tests", "prompt", "expires"].contains(&form.name)
+        }
+        Ty::Text => form.name == "repo",
+        _ => false,
     }
 }
 

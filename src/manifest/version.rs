@@ -4,13 +4,13 @@
 //! asked for, so that it can be told on which files a plan depends. Decides nothing about what the files say.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::node::clean;
 use crate::git::{Held, PastCommit, Project};
+use crate::hostile::open_regular;
 
 /// A version of a project's files. Copies are the same version.
 #[derive(Clone, Debug, Default)]
@@ -75,7 +75,7 @@ impl Version {
             Some((_, Held::Odd(why))) => Err(odd(why)),
             None => {
                 let meta = path.metadata()?;
-                // Opening a pipe or a device could block for ever.
+                // Said before it is opened, in words; that no pipe takes its place meanwhile is seen to below.
                 if !meta.is_file() {
                     return Err(if meta.is_dir() {
                         io::ErrorKind::IsADirectory.into()
@@ -84,7 +84,7 @@ impl Version {
                     });
                 }
                 let mut bytes = Vec::new();
-                File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+                open_regular(path)?.take(most + 1).read_to_end(&mut bytes)?;
                 if bytes.len() as u64 > most { Err(too_large()) } else { Ok(bytes) }
             }
         }

@@ -210,7 +210,13 @@ fn answered(status: ExitStatus, said: Vec<u8>, complained: Vec<u8>) -> Result<Ve
         return Ok(said);
     }
     let silent = complained.trim_ascii().is_empty();
-    let why = if silent { format!("{status}: no message") } else { status.to_string() };
+    let why = if silent {
+        format!(
+            "{status}: it said nothing on its standard error, and what it prints besides is not shown, as it may be a secret"
+        )
+    } else {
+        status.to_string()
+    };
     Err(Refusal { why, complained, said })
 }
 

@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn descendants_are_transitive_and_spare_the_exception() {
-        let p = |pid, parent, alive| Process { pid, parent, group: 1, start: 0, alive, exiting: false };
+        let p = |pid, parent, alive| Process { pid, parent, group: 1, start: 0, alive, exiting: false, stopped: false };
         let table = [p(2, 1, true), p(3, 2, false), p(4, 3, true), p(5, 2, true), p(6, 5, true), p(7, 1, true)];
         let mut pids: Vec<_> = descendants(&table, &[2], Some(5)).iter().map(|p| p.pid).collect();
         pids.sort_unstable();

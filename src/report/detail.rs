@@ -218,8 +218,11 @@ fn step(
     let axes = &plan.nodes[node].axes;
     let twin = |other: &usize| *other != node && plan.kind(*other).word() == kind && plan.nodes[*other].axes == *axes;
     let alone = !plan.jobs[job].nodes.iter().any(twin);
+    // A job of the same name may be another pipeline's on this store: what it came to is not this one's.
+    let of = |pipeline: Option<&str>| pipeline.is_none_or(|other| other == plan.manifest.pipeline.name.value.as_str());
     for other in index.nearest_candidates(kind, axes).into_iter().filter(|other| Some(*other) != key) {
-        for attempt in index.attempts(&other)?.into_iter().filter(|ended| alone || ended.step == name) {
+        let own = |ended: &Arc<Ended>| (alone || ended.step == name) && of(ended.pipeline.as_deref());
+        for attempt in index.attempts(&other)?.into_iter().filter(own) {
             let today = store.today_of_any(&attempt, plan.tables(node));
             note(&attempt, &today);
             all.push((false, today));
@@ -248,7 +251,8 @@ fn step(
     let attempts = attempts.collect();
     let mut under_way = Vec::new();
     for started in index.unfinished()? {
-        if started.kind == kind && started.axes == *axes && started.step == name {
+        let own = of(started.pipeline.as_deref());
+        if own && started.kind == kind && started.axes == *axes && started.step == name {
             if RunLock::is_alive(&store.root, &started.run)? && !matches!(ends[node], End::Settled(_)) {
                 (state, because) = ("running", Some(format!("in run {}", started.run)));
             }

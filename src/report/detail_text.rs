@@ -128,7 +128,10 @@ fn tell_step(
         text.push_str(&format!("  {}\n", wrap(&format!("left: {}", left.join(", ")), width - 4).join("\n    ")));
     }
     for line in given::lines(&chosen.ended, store) {
-        text.push_str(&format!("  {}\n", shorten(&line, width - 2)));
+        // What a configuration means may lie in how its lines are set in.
+        let indent = line.len() - line.trim_start_matches(' ').len();
+        let indent = &line[..indent.min(width / 2)];
+        text.push_str(&format!("  {indent}{}\n", shorten(&line, width - 2 - indent.len())));
     }
     for note in &chosen.ended.notes {
         text.push_str(&format!("  {}\n", wrap(&format!("note: {note}"), width - 4).join("\n    ")));

@@ -78,9 +78,11 @@ pub struct StepStatus {
     pub waiting: usize,
     /// Being executed.
     pub running: usize,
-    /// Over, one way or another.
+    /// Settled, or skipped as there is nothing to do.
     pub done: usize,
-    /// Of those over, executed by this run.
+    /// Not settled by this run, which is done with them: they wait for another one, or have nothing to go on with.
+    pub left: usize,
+    /// Of those done or left, executed by this run.
     pub executed: usize,
     /// Of those executed, failed.
     pub failed: usize,
@@ -231,6 +233,7 @@ fn steps(plan: Option<&PlanFile>) -> Vec<StepStatus> {
         waiting: *count,
         running: 0,
         done: 0,
+        left: 0,
         executed: 0,
         failed: 0,
     };
@@ -247,7 +250,7 @@ impl Status {
             }
             Event::ActionSettled { node, axes, step, cached, outcome, evidence, .. } => {
                 running.remove(&node);
-                self.over(&step, !cached, !cached && evidence.is_some());
+                self.over(&step, false, !cached, !cached && evidence.is_some());
                 // What is a result like any other is told by the classes.
                 let result = [Cause::NoPatch, Cause::EmptyEdit, Cause::Protected, Cause::TargetNotResolved];
                 let failed = !result.iter().any(|cause| cause.name() == outcome);
@@ -262,7 +265,7 @@ impl Status {
                     self.retries.push(RetryStatus { axes, step, cause, at, node });
                 }
                 if !again {
-                    self.over(&step, true, true);
+                    self.over(&step, true, true, true);
                 }
                 self.failures.push(FailureStatus { axes, step, cause: outcome, evidence, at });
             }
@@ -270,9 +273,9 @@ impl Status {
                 let retry = |at| RetryStatus { axes, step, cause: outcome, at, node };
                 self.retries.extend(later(at, retry_in_ms).map(retry));
             }
-            Event::ActionOver { node, step, .. } => {
+            Event::ActionOver { node, step, end, .. } => {
                 running.remove(&node);
-                self.over(&step, false, false);
+                self.over(&step, end != "skipped", false, false);
             }
             Event::JobSettled { class, .. } => {
                 self.settled += 1;
@@ -315,10 +318,11 @@ impl Status {
         }
     }
 
-    fn over(&mut self, step: &str, executed: bool, failed: bool) {
+    fn over(&mut self, step: &str, left: bool, executed: bool, failed: bool) {
         if let Some(step) = self.steps.iter_mut().find(|known| known.step == step) {
             step.waiting = step.waiting.saturating_sub(1);
-            step.done += 1;
+            step.done += usize::from(!left);
+            step.left += usize::from(left);
             step.executed += usize::from(executed);
             step.failed += usize::from(failed);
         }
@@ -399,14 +403,14 @@ impl Status {
         if self.steps.is_empty() {
             return;
         }
-        let heads = ["step", "waiting", "running", "done", "of them executed", "no success"];
+        let heads = ["step", "waiting", "running", "done", "left", "of these executed", "no success"];
         let name = self.steps.iter().map(|step| step.step.len()).max().unwrap_or(0);
-        let short = ["step", "wait", "run", "done", "exec", "fail"];
+        let short = ["step", "wait", "run", "done", "left", "exec", "fail"];
         let wide = name.max(4) + heads[1..].iter().map(|head| head.len() + 2).sum::<usize>();
-        let mut table = Table::new(if wide <= width { &heads } else { &short }).right(1..6);
+        let mut table = Table::new(if wide <= width { &heads } else { &short }).right(1..7);
         let figure = |count: usize| if count == 0 { ".".to_owned() } else { count.to_string() };
         for step in &self.steps {
-            let figures = [step.waiting, step.running, step.done, step.executed, step.failed].map(figure);
+            let figures = [step.waiting, step.running, step.done, step.left, step.executed, step.failed].map(figure);
             table.row(std::iter::once(step.step.clone()).chain(figures).collect());
         }
         text.push_str(&format!("\n{}", table.text()));

@@ -213,31 +213,27 @@ impl Purse {
     }
 
     fn reached(&mut self, limit: &Limit, candidate: &str, reserve: Reserve, needed: Usd) -> Verdict {
-        let raise = match limit.word {
-            "budget" => "raise `budget`".to_owned(),
-            word => format!("raise `{word}` of `budget`, or start another run"),
+        let raise = |to: &str| match limit.word {
+            "budget" => format!("raise `budget` in {}{to}", self.manifest),
+            word => format!("raise `{word}` of `budget` in {}{to}, or start another run", self.manifest),
         };
         let next = match (&limit.spent.unbounded, reserve) {
             (Some(other), _) => {
                 format!("what an attempt of {other} may cost is not known: say `expect cost=` in the candidate")
             }
-            (None, Reserve::All) => format!("{raise} in {}", self.manifest),
+            (None, Reserve::All) => raise(""),
             (None, Reserve::Amount(_, basis)) => {
                 let least = limit.spent.amount + limit.reserved + needed;
-                format!(
-                    "an attempt of {candidate} may cost {} ({basis}); {raise} to {} or more in {}",
-                    human_usd(needed),
-                    human_usd(least),
-                    self.manifest
-                )
+                let raise = raise(&format!(" to {} or more for one attempt more", human_usd(least)));
+                format!("an attempt of {candidate} may cost {} ({basis}); {raise}", human_usd(needed))
             }
         };
         let evidence = format!(
-            "budget: {} of `{}` {} are spent, {} are reserved for agents at work",
-            limit.spent.text(),
+            "budget: `{}` is {}: reserved for agents at work {}, spent {}",
             limit.word,
             human_usd(limit.amount),
             human_usd(limit.reserved),
+            limit.spent.text(),
         );
         let held = budget(evidence, next);
         let event = self.told.insert(limit.word).then(|| Event::BudgetReached {

@@ -153,7 +153,7 @@ pub async fn execute(work: Work) -> Done {
 #[must_use]
 pub fn unread(done: &Done) -> bool {
     let cause = done.outcome.failure().map(|failure| failure.cause);
-    done.process.is_none() && matches!(cause, Some(Cause::CredentialsExpired | Cause::NotStarted))
+    done.process.is_none() && matches!(cause, Some(Cause::CredentialsExpired | Cause::SecretMissing))
 }
 
 /// What an executor did, if only to panic: the run goes on without it, and what it held is given back.

@@ -114,14 +114,14 @@ fn commits(
             let source = &sources[repo_index];
             let opened = mirror.get_or_insert_with(|| open(source, &repo.source.place, store, wishes, notices));
             let mut fact = match opened {
-                Ok(mirror) => resolve(mirror, &ask, commit.id.place),
+                Ok(mirror) => resolve(mirror, repo.name.value.as_str(), &ask, commit.id.place),
                 Err(missing) => Err(missing.clone()),
             };
             if fact.is_err() && wishes.fetch && !fresh && matches!(source, Source::Url(_)) && opened.is_ok() {
                 // The mirror may be older than the list.
                 fresh = true;
                 if let Ok(newer) = Mirror::prepare(&store.mirrors(), source, FETCH) {
-                    fact = resolve(&newer, &ask, commit.id.place);
+                    fact = resolve(&newer, repo.name.value.as_str(), &ask, commit.id.place);
                     mirror = Some(Ok(newer));
                 }
             }
@@ -176,12 +176,15 @@ fn open(
             Mirror::prepare(&store.mirrors(), source, FETCH)
                 .map_err(|error| missing(format!("the repository {name} cannot be had: {error}")))
         }
-        Ok(None) => Err(missing(format!("the repository {name} is not fetched yet; `flow run` fetches it"))),
+        Ok(None) => Err(Missing {
+            hint: "`flow run` fetches it; a local clone can be given with --repo NAME=PATH".into(),
+            ..missing(format!("the repository {name} is not fetched yet"))
+        }),
         Err(error) => Err(missing(format!("the repository {name} cannot be read: {error}"))),
     }
 }
 
-fn resolve(mirror: &Mirror, ask: &CheckoutAsk, place: Place) -> Result<CommitFact, Missing> {
+fn resolve(mirror: &Mirror, repo: &str, ask: &CheckoutAsk, place: Place) -> Result<CommitFact, Missing> {
     let base = match &ask.base {
         crate::manifest::Base::Parent(n) => git::BaseRule::Parent(*n),
         crate::manifest::Base::Id(id) => git::BaseRule::Commit(id.clone()),
@@ -193,7 +196,8 @@ fn resolve(mirror: &Mirror, ask: &CheckoutAsk, place: Place) -> Result<CommitFac
             subject: resolved.subject,
         }),
         Err(error) => Err(Missing {
-            what: error.to_string(),
+            // Where flow keeps its mirror tells nobody which repository is meant.
+            what: error.to_string().replace(&mirror.path().display().to_string(), &format!("the repository {repo}")),
             hint: "correct the commit's id, fetch it into the repository, or take it off the list".into(),
             place: Some(place),
             fatal: true,
@@ -350,7 +354,7 @@ fn source_fact(dir: &Path, memory: &mut Memory, intake: &mut Intake) -> std::io:
 pub fn is_script(path: &Path) -> bool {
     use std::io::Read;
     let mut first = [0; 2];
-    std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut first)).is_ok() && first == *b"#!"
+    crate::hostile::open_regular(path).and_then(|mut file| file.read_exact(&mut first)).is_ok() && first == *b"#!"
 }
 
 /// Where a program is: a path against the file that says it, a bare name in `PATH`.
@@ -366,10 +370,11 @@ fn find(written: &str, dir: &Path, machine: &Machine) -> Option<PathBuf> {
 
 /// What the slots are, one text a kind (the device that steps are keyed by) and one a GPU slot (its lock's name).
 async fn devices(pipeline: &Pipeline, machine: &Machine) -> BTreeMap<String, Result<String, Missing>> {
-    let timed = pipeline.steps.iter().any(|step| matches!(step.body, Body::Test(_)));
+    let used = |step: &crate::manifest::Step| matches!(step.body, Body::Test(_)) || !step.holds.is_empty();
+    let used = pipeline.steps.iter().any(used);
     let kinds: BTreeSet<&SlotKind> = pipeline.slots.iter().map(|slot| &slot.kind.value).collect();
     let mut devices = BTreeMap::new();
-    for kind in kinds.into_iter().filter(|_| timed) {
+    for kind in kinds.into_iter().filter(|_| used) {
         let fact = if kind.as_str() == "gpu" { gpus(pipeline, machine, &mut devices).await } else { Ok(processor()) };
         devices.insert(kind.to_string(), fact);
     }

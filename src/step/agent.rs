@@ -381,7 +381,10 @@ fn take(
             done.output("changes", Value::Blob(context.put(&taken.changes.encode())?));
             if taken.ignored_count > 0 {
                 let listed = taken.ignored.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
-                done.notes.push(format!("{} ignored files were left out: {listed}", taken.ignored_count));
+                done.notes.push(match taken.ignored_count {
+                    1 => format!("1 ignored file was left out: {listed}"),
+                    count => format!("{count} ignored files were left out: {listed}"),
+                });
             }
             done.notes.extend(taken.notes);
         }

@@ -23,7 +23,7 @@ impl Context {
         let mut secrets = Vec::new();
         for secret in from {
             // Without its provider's credential no agent can work: a login that ran out looks like this.
-            let cause = if secret.of_provider { Cause::CredentialsExpired } else { Cause::NotStarted };
+            let cause = if secret.of_provider { Cause::CredentialsExpired } else { Cause::SecretMissing };
             // What its command complains of may hold another one, also one that is not read yet.
             let secret =
                 read_secret(&self.machine, secret, process::ANSWER_LIMIT, &at_hand(&self.machine, from, &secrets))

@@ -13,7 +13,7 @@ use crate::manifest::{Kind, Pipeline};
 use crate::money::Amount;
 use crate::plan::{Ask, Plan};
 use crate::run::durations::Durations;
-use crate::text::wrap;
+use crate::text::{counted, wrap};
 use crate::units::{Usd, human_count, human_span, human_usd};
 use crate::why::forecast::Forecast;
 
@@ -347,9 +347,9 @@ impl Estimate {
             if budget.of > 0 {
                 let least = if budget.at_least { "at least " } else { "" };
                 lines.push(format!(
-                    "the budget allows {least}{} of {} jobs; reserved for an attempt: {}",
+                    "the budget allows {least}{} of {}; reserved for an attempt: {}",
                     budget.allows,
-                    budget.of,
+                    counted(budget.of, "job"),
                     reserves.join(", ")
                 ));
             }

@@ -88,7 +88,7 @@ pub(super) const FORMS: &[Form] = &[
     Form {
         name: "leaks",
         within: &[In::Step(Kind::Agent)],
-        args: &[one("what to do", Ty::Word(&["refuse", "record"]))],
+        args: &[one("choice", Ty::Word(&["refuse", "record"]))],
         meaning: "What becomes of an agent whose prompt or tree holds lines of the human's change: `refuse` does not start it, which is so if nothing is said; `record` starts it and marks the job LEAK. An adapter that uses `{human-change}` is not looked at.",
         example: "leaks record",
         ..NODE

@@ -27,11 +27,13 @@ impl Dispatcher {
     pub(super) fn next(&self, node: usize, ended: &Ended) -> Next {
         let Some(failure) = ended.outcome.failure() else { return Next::Open("it did not end".into()) };
         let because = || format!("{}: {}; {}", failure.cause, failure.evidence.as_str(), failure.cause.next_action());
-        let waits = failure.cause.shuts() == Shuts::Lane || failure.cause == Cause::LaneClosed;
+        let candidate = candidate_of(&self.context.plan, node);
+        let shuts = candidate.is_some_and(|candidate| self.shuts(candidate, failure.cause) == Shuts::Lane);
+        let waits = candidate.is_some() && (shuts || failure.cause == Cause::LaneClosed);
         if self.draining.is_some() || self.broken.is_some() {
             return Next::Open(because());
         }
-        if waits && candidate_of(&self.context.plan, node).is_some() {
+        if waits {
             return Next::Lane;
         }
         let cap = self.plan().step(node).attempts.as_ref().map_or(ATTEMPTS, |attempts| attempts.value);

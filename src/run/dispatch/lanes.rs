@@ -101,6 +101,13 @@ impl Dispatcher {
         done.outcome = Outcome::Failed(failure.log(log));
     }
 
+    /// What cannot go on once an agent of a candidate failed so. A secret of its own says nothing of the provider's lane, which others
+    /// share: there only the candidate is paused.
+    pub(super) fn shuts(&self, candidate: usize, cause: Cause) -> Shuts {
+        let shared = self.traffic.lanes[self.traffic.candidates[candidate].lane].provider.is_some();
+        if cause == Cause::SecretMissing && shared { Shuts::Candidate } else { cause.shuts() }
+    }
+
     /// An agent ended: its lane learns from it.
     pub(super) fn leave(&mut self, node: usize, ended: &Ended) {
         let Some(candidate) = candidate_of(&self.context.plan, node) else { return };
@@ -109,7 +116,7 @@ impl Dispatcher {
         }
         let word = match ended.outcome.failure() {
             None => Word::Good,
-            Some(failure) if failure.cause.shuts() == Shuts::Lane => {
+            Some(failure) if self.shuts(candidate, failure.cause) == Shuts::Lane => {
                 Word::Shut(failure.cause, failure.evidence.as_str().to_owned())
             }
             Some(failure) if failure.cause == Cause::RateLimited => Word::Patience,
@@ -279,6 +286,8 @@ impl Dispatcher {
             (None, None) => (expired, "the provider was not asked".to_owned()),
         };
         let remedy = cause.next_action().to_owned();
+        // It stands within a sentence.
+        let evidence = evidence.trim_end_matches('.').to_owned();
         Some(ShutLane { lane: one.name.clone(), cause: cause.name().into(), evidence, remedy, waiting })
     }
 

@@ -76,9 +76,10 @@ impl Dispatcher {
     pub(super) fn observe_attempt(&mut self, node: usize, ended: &Ended, again: bool) {
         let Some(candidate) = candidate_of(&self.context.plan, node) else { return };
         let Some(failure) = ended.outcome.failure() else { return };
+        let shuts = self.shuts(candidate, failure.cause);
         let breaker = &mut self.traffic.candidates[candidate].breaker;
         let evidence = failure.evidence.as_str();
-        let tripped = match failure.cause.shuts() {
+        let tripped = match shuts {
             Shuts::Candidate => breaker.broken(failure.cause, evidence),
             _ if again && failure.cause.counts() && !failure.cause.settles() => breaker.failed(failure.cause, evidence),
             _ => false,
@@ -160,5 +161,5 @@ fn verdict(agent: Option<&Failure>, patch: Option<&Failure>) -> (Option<Cause>, 
 }
 
 fn remedy(cause: Cause) -> &'static str {
-    if cause.shuts() == Shuts::Candidate { cause.next_action() } else { REMEDY }
+    if cause.shuts() == Shuts::Nothing { REMEDY } else { cause.next_action() }
 }
