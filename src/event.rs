@@ -85,6 +85,13 @@ pub enum Event {
         /// Facts worth a warning, such as `OVER_LIMIT`.
         #[serde(skip_serializing_if = "Vec::is_empty", default)]
         marks: Vec<String>,
+        /// Why an attempt of another key serves it.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        because: Option<String>,
+        /// The nearest actions upstream that this run executed, where the action was served all the same: what it reads came out
+        /// as an earlier attempt had it.
+        #[serde(skip_serializing_if = "Vec::is_empty", default)]
+        follows: Vec<usize>,
     },
     /// An attempt ended without settling its action.
     AttemptFailed {
@@ -197,6 +204,9 @@ pub enum Event {
         end: String,
         /// Why.
         because: String,
+        /// The nearest actions upstream that this run executed.
+        #[serde(skip_serializing_if = "Vec::is_empty", default)]
+        follows: Vec<usize>,
         /// Whose doing that is and what to do, where something other than the action's own attempts keeps it from beginning.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         held: Option<Held>,
@@ -233,6 +243,8 @@ pub enum Event {
         /// All of that in words, and what to raise.
         because: String,
     },
+    /// An action was executed twice under one key and came out otherwise. The earlier attempt speaks for it.
+    Disagrees(Disagreement),
     /// Somebody asked the run to stop.
     Draining {
         /// What is still running.
@@ -256,6 +268,12 @@ pub enum Event {
         /// The candidates that are paused.
         #[serde(skip_serializing_if = "Vec::is_empty", default)]
         paused: Vec<Paused>,
+        /// The actions that came out otherwise than before, though they should not: NONDETERMINISTIC.
+        #[serde(skip_serializing_if = "Vec::is_empty", default)]
+        disagreements: Vec<Disagreement>,
+        /// How many actions were executed again to see whether they come out the same.
+        #[serde(skip_serializing_if = "is_zero", default)]
+        rechecked: usize,
         /// The exit code.
         exit: i32,
     },
@@ -281,6 +299,30 @@ impl Held {
     pub fn text(&self) -> String {
         format!("{}; {}", self.evidence, self.next)
     }
+}
+
+/// Two attempts of one key that came out otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disagreement {
+    /// The action's point.
+    pub axes: Axes,
+    /// Its step.
+    pub step: String,
+    /// Its key.
+    pub key: ActionKey,
+    /// The attempt that speaks for it.
+    pub earlier: AttemptId,
+    /// The one that does not.
+    pub later: AttemptId,
+    /// In what they disagree: outputs by name, or `outcome`.
+    pub outputs: Vec<String>,
+    /// Whether that is no surprise: an agent draws, a test measures.
+    pub expected: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// A lane for which actions still wait.

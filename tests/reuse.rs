@@ -61,7 +61,7 @@ fn a_changed_source_tree_draws_again_and_why_says_so_though_the_version_string_i
     flow.run().settles().executes_nothing();
     flow.write("actor/lib.txt", "fixed\n");
     let why = flow.flow(&["why", "{two}", "m.kdl"]);
-    why.exits(0).says("source actor").says("-lib.txt").says("+lib.txt");
+    why.exits(0).says("source actor").says("changed lib.txt");
     let again = flow.run();
     again.settles();
     assert_eq!(again.class("{two}/actor/1"), "SUCCESS_IMPROVEMENT");
@@ -76,6 +76,20 @@ fn only_what_ended_by_a_cause_is_drawn_again_and_the_set_is_called_composite() {
     flow.run().settles().executes_nothing();
     flow.write("actor/lib.txt", "fixed\n");
     flow.flow(&["plan", "m.kdl"]).exits(0).says("reused");
+    let line = 1 + std::fs::read_to_string(flow.path("m.kdl"))
+        .unwrap()
+        .split("reuse except")
+        .next()
+        .unwrap()
+        .matches('\n')
+        .count();
+    let rule = format!("`reuse except cause=\"CRASHED\"` (m.kdl:{line})");
+    let why = |more: &[&str]| {
+        let said = flow.flow(&[&["why", "pkg/{one}/actor/1"], more].concat());
+        said.exits(0).says("reused");
+        said.stdout.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert!(why(&["m.kdl"]).contains(&rule), "{}", why(&["m.kdl"]));
     let again = flow.run();
     again.settles().executes(&[
         "{two}/actor/1 agent",
@@ -84,6 +98,7 @@ fn only_what_ended_by_a_cause_is_drawn_again_and_the_set_is_called_composite() {
         "{two}/actor/1 classify",
     ]);
     assert_eq!(again.finished()["actions"]["reused"], 1);
+    assert!(why(&["--run"]).contains(&rule), "{}", why(&["--run"]));
     let table = flow.flow(&["run", "m.kdl"]);
     let said = table.settles().stdout.split_whitespace().collect::<Vec<_>>().join(" ");
     for words in

@@ -123,7 +123,10 @@ fn the_text_of_why_reads_well_at_80_columns() {
     flow.replace("patches/tidy/{one}.patch", "+        OPS[0] += 5", "+        OPS[0] += 4");
     let ran = flow.flow(&["why", "{one}", "m.kdl"]);
     assert!(ran.stdout.lines().all(|line| line.chars().count() <= 80), "{}", ran.stdout);
-    insta::assert_snapshot!(steady(&ran.stdout));
+    // What it may come to differs from run to run.
+    let (told, comes_to) = ran.stdout.split_once("tidy: 1 job, cost unknown, ").unwrap();
+    assert!(comes_to.contains("\nexpected cost: unknown: no attempt of tidy has a known cost"), "{comes_to}");
+    insta::assert_snapshot!(steady(told));
 }
 
 /// The text without what differs from run to run: keys, attempts and ages.
@@ -266,8 +269,8 @@ fn a_tool_that_answers_otherwise_is_blamed_by_line() {
     flow.replace("bin/python", "build 1", "build 2");
     let build = step(&flow.flow(&["why", "{one}", "m.kdl", "--json"]), 1, "build");
     assert_eq!(sentence(&build), "changed interpreter");
-    assert_eq!(build["changes"][0]["diff"], "-build 1\n+build 2");
-    flow.flow(&["why", "{one}", "m.kdl"]).says("-build 1").says("+build 2").says("1 root, ");
+    assert_eq!(build["changes"][0]["diff"], "build 1 -> 2");
+    flow.flow(&["why", "{one}", "m.kdl"]).says("        build 1 -> 2\n").says("1 root, ");
 }
 
 #[test]

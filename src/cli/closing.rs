@@ -5,8 +5,9 @@ use std::path::Path;
 
 use crate::cli::{Places, hints, output};
 use crate::event::Event;
+use crate::plan::point_name;
 use crate::report::jobs::{JobResult, Left};
-use crate::text::{counted, shell, wrap};
+use crate::text::{counted, harmless, shell, wrap};
 
 /// How many jobs a command names.
 const NAMED: usize = 3;
@@ -35,6 +36,27 @@ pub fn waits(finished: &Event, width: usize) {
             paused.evidence,
             paused.remedy
         ));
+    }
+}
+
+/// What came out otherwise than before though its key is the same.
+pub fn disagreements(finished: &Event, width: usize) {
+    let Event::RunFinished { disagreements, rechecked, .. } = finished else { return };
+    for said in disagreements {
+        let name = format!("{} {}", point_name(&said.axes), said.step);
+        let text = format!(
+            "NONDETERMINISTIC: {} came out otherwise in: {}; attempt {} speaks, {} does not. To do: make the step a function \
+             of what it reads, or declare what else it reads; `flow why` and `flow show` tell more",
+            name.trim(),
+            said.outputs.join(", "),
+            said.earlier,
+            said.later
+        );
+        output::say(&wrap(&harmless(&text), width).join("\n  "));
+    }
+    if *rechecked > 0 {
+        let came = if disagreements.is_empty() { ": all came out the same" } else { "" };
+        output::say(&format!("{} executed again{came}", counted(*rechecked, "served action")));
     }
 }
 

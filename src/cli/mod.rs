@@ -9,6 +9,7 @@ use crate::units::Span;
 
 pub mod act;
 mod begin;
+mod beside;
 pub mod check;
 pub mod closing;
 pub mod completions;
@@ -30,6 +31,7 @@ pub mod select;
 pub mod show;
 pub mod status;
 pub mod versions;
+mod wanted;
 pub mod why;
 
 pub use fault::Fault;

@@ -120,12 +120,20 @@ impl Opened {
     /// # Errors
     /// If the records cannot be read.
     pub fn estimate(&self, forecasts: &[Forecast]) -> Result<Estimate, Fault> {
+        Ok(self.estimator()?(forecasts))
+    }
+
+    /// The same for several sets of forecasts: the records are read once.
+    ///
+    /// # Errors
+    /// If the records cannot be read.
+    pub fn estimator(&self) -> Result<impl Fn(&[Forecast]) -> Estimate, Fault> {
         let rates = Rates::of(&self.plan().manifest.pipeline);
         let ledger = Ledger::read(rates, &self.store, &self.index);
         let ledger = ledger.map_err(|error| Fault::new(3, error.to_string()))?;
         let durations = Durations::read(&self.index);
         let beside = std::thread::available_parallelism().map_or(2, usize::from);
-        Ok(estimate(self.plan(), forecasts, &ledger, &durations, beside))
+        Ok(move |forecasts: &[Forecast]| estimate(self.plan(), forecasts, &ledger, &durations, beside))
     }
 
     /// The plan.

@@ -15,6 +15,7 @@ use crate::cli::select::{self, Selection};
 use crate::cli::versions;
 use crate::report::jobs;
 use crate::text::wrap;
+use crate::why::causes::causes;
 use crate::why::{self, forecast::forecast_with};
 
 /// Arguments of `flow plan`.
@@ -22,6 +23,7 @@ use crate::why::{self, forecast::forecast_with};
 #[command(after_help = "\
 Examples:
   flow plan pipelines/quickstart.kdl          what would run, grouped by why
+  flow plan m.kdl --explain                   what each cause would cost
   flow plan m.kdl --commit 9f47610d --all     every action of one commit
   flow plan m.kdl --at HEAD~3                 as the manifest and its files were
                                               in a commit; nothing is checked out
@@ -39,6 +41,9 @@ pub struct PlanArgs {
     /// As if `flow run` were told to try these jobs again though their attempts are used up: what it would cost
     #[arg(long, value_name = "JOB-GLOB", value_parser = select::not_empty)]
     retry: Vec<String>,
+    /// Group by cause: what each sets going, for how much and how long
+    #[arg(long, conflicts_with = "all")]
+    explain: bool,
     /// List every action, also those that would be served
     #[arg(long)]
     all: bool,
@@ -66,13 +71,28 @@ pub async fn plan(args: PlanArgs) -> Result<ExitCode, Fault> {
     let forecasts = forecast_with(opened.plan(), &opened.store, &opened.index, &wanted, &retried);
     let estimate = opened.estimate(&forecasts)?;
     let asks = asks(&opened.plan().manifest.pipeline, &estimate);
+    let causes = match args.explain {
+        true => Some(causes(opened.plan(), &forecasts, &opened.estimator()?)),
+        false => None,
+    };
     if args.json {
         let mut document = why::plan::json(opened.plan(), &forecasts, &lacking, &estimate);
         if let Some(commit) = opened.plan().manifest.version.commit() {
             document["at"] = commit.id.as_str().into();
         }
         document["asks"] = asks.into();
+        if let Some(causes) = causes {
+            document["causes"] = serde_json::json!(causes);
+        }
         output::json(&document)?;
+    } else if let Some(causes) = causes {
+        let none = if causes.is_empty() {
+            "nothing would be executed
+"
+        } else {
+            ""
+        };
+        output::data(format!("{}{none}{}", why::causes::text(&causes), estimate.text()))?;
     } else {
         output::data(why::plan::text(opened.plan(), &forecasts, &lacking, &estimate, args.all))?;
         if let Some(asks) = asks {

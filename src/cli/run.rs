@@ -26,12 +26,13 @@ use crate::run::decide::{Again, remakes};
 use crate::run::dispatch::{Dispatcher, Observer, Options, Order, Parts};
 use crate::run::journal::{Journal, write_plan};
 use crate::run::leases::Leases;
+use crate::run::recheck;
 use crate::run::recover::recover;
 use crate::run::uncommitted::{GitState, git_state};
 use crate::step::Context;
 use crate::store::Index;
-use crate::text::{harmless, wrap};
-use crate::units::Span;
+use crate::text::{counted, harmless, shell, wrap};
+use crate::units::{Percent, Span};
 
 /// Arguments of `flow run`.
 #[derive(Debug, Args)]
@@ -43,6 +44,7 @@ Examples:
                                         one candidate; of tests only the gate
   flow run m.kdl --class AGENT_TIMEOUT  jobs whose last class was this
   flow run m.kdl --retry '*/hasty/*'    what had used up its attempts
+  flow run m.kdl --recheck 1%           some of what is served again, to compare
   flow run m.kdl --wait=8h              stay if a login expires, go on after it
   flow run m.kdl --json | jq -r .event  events for programs, no table
 
@@ -54,7 +56,8 @@ Exit codes:
   0    all jobs are settled
   2    usage, flaws of the manifest, or something lacks here: nothing ran
   3    jobs are left unsettled (a lane is closed, a candidate paused, attempts
-       used up), or the store cannot be used
+       used up), the store cannot be used, or an action came out otherwise
+       than before (NONDETERMINISTIC)
   130  interrupted")]
 pub struct RunArgs {
     /// The manifest
@@ -71,6 +74,12 @@ pub struct RunArgs {
     /// Try again what has used up its attempts, for jobs that match a glob
     #[arg(long, value_name = "JOB-GLOB", value_parser = select::not_empty)]
     pub retry: Vec<String>,
+    /// Execute a share of what is served again, such as `1%`, to see whether it comes out the same: never agents or tests
+    #[arg(long, value_name = "SHARE")]
+    pub recheck: Option<Percent>,
+    /// What draws that share [default: the run's name, so that each run draws others]
+    #[arg(long, value_name = "TEXT", requires = "recheck")]
+    seed: Option<String>,
     /// Stay while agents wait for a closed lane, and go on when it opens [default: as long as it takes]
     #[arg(long, value_name = "SPAN", num_args = 0..=1, require_equals = true)]
     pub wait: Option<Option<Span>>,
@@ -155,7 +164,16 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
     }
     index.own(&run);
     let remake = remakes(&prepared.plan, &store, &index, &wanted);
-    let again: Vec<Again> = remake.into_iter().zip(retried).map(|(remake, retry)| Again { retry, remake }).collect();
+    let again = remake.into_iter().zip(retried).map(|(remake, retry)| Again { retry, remake, recheck: false });
+    let mut again: Vec<Again> = again.collect();
+    if let Some(share) = args.recheck {
+        let seed = args.seed.as_deref().unwrap_or(run.as_str());
+        let drawn = recheck::sample(&prepared.plan, &store, &index, &wanted, share, seed);
+        let count = drawn.iter().filter(|drawn| **drawn).count();
+        let what = format!("{} executed again to see whether they come out the same", counted(count, "served action"));
+        output::say(&format!("note: {what} (--seed {})", shell([seed.to_owned()])));
+        again.iter_mut().zip(drawn).for_each(|(again, drawn)| again.recheck = drawn && !again.remake && !again.retry);
+    }
     let git = git_state(&prepared.plan, &prepared.intake);
     let uncommitted = git.as_ref().and_then(GitState::warning);
     write_plan(&store.root, &run, &prepared.plan, &path, options.clone(), &wanted, git);
@@ -227,6 +245,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
         }
         output::data(table::summary(&results, Some(&report.finished), width))?;
         closing::waits(&report.finished, width);
+        closing::disagreements(&report.finished, width);
         if !args.quiet || results.iter().any(|result| result.open) {
             closing::next_steps(&results, &path, &args.places, &options);
         }

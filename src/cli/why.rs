@@ -1,24 +1,25 @@
 //! `flow why`: what each step of a commit's jobs would do and why, or what a run did with them. Executes nothing.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
-use globset::GlobMatcher;
 use jiff::Timestamp;
 
 use crate::cli::fault::Fault;
 use crate::cli::open::{self, Opened};
 use crate::cli::versions::{Within, called};
-use crate::cli::{Places, output, select};
-use crate::names::{Axes, JobId, RunId};
-use crate::report::status::runs;
-use crate::run::journal::{PlanFile, read_plan};
+use crate::cli::wanted::{Wanted, named, newest, others};
+use crate::cli::{Places, beside, output, select};
+use crate::git::PastCommit;
+use crate::names::{Axes, JobId};
+use crate::plan::Job;
+use crate::run::journal::PlanFile;
 use crate::run::uncommitted::GitState;
 use crate::store::{Index, Store};
+use crate::why::against::{self, Compared};
 use crate::why::between;
 use crate::why::change::{Blobs, LINES};
 use crate::why::explain::{Explanation, Sources, explain};
@@ -27,11 +28,6 @@ use crate::why::origin::Tracer;
 use crate::why::past::{Past, Terms};
 use crate::why::ran::Ran;
 use crate::why::text;
-
-/// Commits that are named where one is not found.
-const NAMED: usize = 12;
-/// Digits that a commit needs at least.
-const DIGITS: usize = 4;
 
 /// Arguments of `flow why`.
 #[derive(Debug, Args)]
@@ -42,6 +38,9 @@ Examples:
   flow why 'shop/9f47610d/careful/*'    only these jobs
   flow why 9f47610d --run               what the newest run did, and why
   flow why 9f47610d --run 20261121T0401 what a certain run did
+  flow why 9f47610d --key --step agent  what its key holds, and what not
+  flow why 9f47610d --against '*/*/human/*'
+                                        what makes it another than its sibling
   flow why 9f47610d --against HEAD~3    what differs from an older version
   flow why 9f47610d --between v1 v2     what differs between two versions
 
@@ -56,15 +55,25 @@ pub struct WhyArgs {
     /// Explain what a run did [default: the newest that holds the commit]
     #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "")]
     run: Option<String>,
-    /// Compare the manifest and its files with what they were in a commit
-    #[arg(long, value_name = "REV", conflicts_with = "run", value_parser = select::not_empty)]
+    /// Compare with a run by the beginning of its id, else with another job or a glob of them, else with the manifest and its
+    /// files as they were in a git revision
+    #[arg(long, value_name = "RUN|JOB|REV", value_parser = select::not_empty)]
     against: Option<String>,
-    /// Compare the manifest and its files in two commits, the older first
-    #[arg(long, num_args = 2, value_names = ["REV1", "REV2"], conflicts_with_all = ["run", "against"], value_parser = select::not_empty)]
+    /// Compare the manifest and its files in two git revisions, the older first
+    #[arg(long, num_args = 2, value_names = ["REV1", "REV2"], conflicts_with_all = ["run", "against", "key"], value_parser = select::not_empty)]
     between: Option<Vec<String>>,
     /// Only jobs that match a glob
     #[arg(long, value_name = "GLOB", value_parser = select::not_empty)]
     job: Vec<String>,
+    /// Only this step of each job
+    #[arg(long, value_name = "STEP", value_parser = select::not_empty)]
+    step: Option<String>,
+    /// What each key holds, what is known to matter and is in none, and how old the answers of tools are
+    #[arg(long)]
+    key: bool,
+    /// One line a step
+    #[arg(long, conflicts_with_all = ["all", "key", "json"])]
+    short: bool,
     /// Every step and every line
     #[arg(long)]
     all: bool,
@@ -80,27 +89,113 @@ pub struct WhyArgs {
 pub async fn why(args: WhyArgs) -> Result<ExitCode, Fault> {
     let wanted = Wanted::new(&args.commit, &args.job)?;
     let lines = if args.all { usize::MAX } else { LINES };
-    let said = match (&args.run, &args.against, args.between.as_deref()) {
-        (Some(run), ..) => after(&args, run, &wanted, lines)?,
-        (None, Some(old), _) => versions(&args, old, None, &wanted, lines)?,
-        (None, None, Some([old, new])) => versions(&args, old, Some(new), &wanted, lines)?,
-        _ => before(&args, &wanted, lines).await?,
+    let said = match (&args.run, args.between.as_deref()) {
+        (Some(run), _) => after(&args, run, &wanted, lines)?,
+        (None, Some([old, new])) => {
+            let which = which(&args, &wanted)?;
+            let within = Within::needed(&which.0)?;
+            let (old, new) = (within.revision(old)?, within.revision(new)?);
+            versions(&args, which, (old, Some(new)), &wanted, lines)?
+        }
+        _ => {
+            let which = which(&args, &wanted)?;
+            match args.against.as_deref().and_then(|text| older(&which, text)) {
+                Some(old) => versions(&args, which, (old, None), &wanted, lines)?,
+                None => before(&args, which, &wanted, lines).await?,
+            }
+        }
     };
-    if args.json {
-        output::json(&said)?;
-    } else {
-        output::data(text::why(&said, args.all, output::width()))?;
+    match said {
+        Said::Explained(said) => {
+            let mut said = *said;
+            if let Some(step) = &args.step {
+                let steps = said.jobs.iter().flat_map(|job| &job.steps);
+                there_is(step, steps.map(|said| said.step.as_str()))?;
+                said.only(step);
+            }
+            if args.json {
+                output::json(&said)?;
+            } else if args.short {
+                output::data(text::short(&said, output::width()))?;
+            } else {
+                output::data(text::why(&said, args.all, output::width()))?;
+            }
+        }
+        Said::Compared(mut said) => {
+            if let Some(step) = &args.step {
+                let steps = said.iter().flat_map(|job| &job.steps);
+                there_is(step, steps.map(|said| said.step.as_str()))?;
+                said.iter_mut().for_each(|job| job.steps.retain(|said| said.step == *step));
+            }
+            if args.json {
+                output::json(&serde_json::json!({ "jobs": said }))?;
+            } else {
+                output::data(against::text(&said, output::width()))?;
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
+/// What there is to say.
+enum Said {
+    Explained(Box<Explanation>),
+    Compared(Vec<Compared>),
+}
+
+/// That one of the steps has that name.
+fn there_is<'a>(step: &str, steps: impl Iterator<Item = &'a str>) -> Result<(), Fault> {
+    let mut names: Vec<&str> = Vec::new();
+    for name in steps {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    if names.contains(&step) {
+        return Ok(());
+    }
+    let hint = format!("the steps are: {}", names.join(", "));
+    Err(Fault::hint(2, format!("there is no step `{step}`"), hint))
+}
+
+/// A manifest, and where its store is.
+type Which = (PathBuf, Places);
+
+/// The manifest that is meant, and where its store is.
+fn which(args: &WhyArgs, wanted: &Wanted) -> Result<Which, Fault> {
+    if let Some(manifest) = &args.manifest {
+        return Ok((manifest.clone(), args.places.clone()));
+    }
+    let root = open::store_root_of(None, &args.places);
+    let (run, plan) = newest(&root, None, wanted)?;
+    output::say(&format!("note: by {}, the manifest of run {run}", plan.manifest.display()));
+    for other in others(&root, &run, &plan.manifest, wanted) {
+        output::say(&format!("note: {} holds it too", other.display()));
+    }
+    Ok((plan.manifest, Places { cache: Some(root), ..args.places.clone() }))
+}
+
+/// The commit that `--against` names, if that is neither a run nor a job. No tool is asked for it.
+fn older((manifest, places): &Which, text: &str) -> Option<PastCommit> {
+    if beside::is_run(&open::store_root(manifest, places), text) {
+        return None;
+    }
+    let within = Within::of(manifest)?;
+    let commit = within.project.revision(text).ok()?;
+    let terms = Terms { variables: open::machine().ok()?.variables, ..Terms::default() };
+    let today = Past::new(within.project.clone(), terms).work_tree(&within.manifest);
+    let jobs = today.plan.as_ref().map(|plan| plan.jobs.as_slice()).unwrap_or_default();
+    (!jobs.iter().any(|job| beside::is_job(&job.id, text))).then_some(commit)
+}
+
 /// What would happen if the manifest were run now.
-async fn before(args: &WhyArgs, wanted: &Wanted, lines: usize) -> Result<Explanation, Fault> {
-    let (manifest, places) = which(args, wanted)?;
+async fn before(args: &WhyArgs, (manifest, places): Which, wanted: &Wanted, lines: usize) -> Result<Said, Fault> {
     let mut read = open::read(&manifest)?;
+    // Another job of another commit has to be in the plan too.
+    let narrow = args.against.is_none();
     let known = read.pipeline.repos.iter().flat_map(|repo| &repo.commits).map(|commit| commit.id.value.clone());
-    let only = wanted.commit(known)?;
-    if let Some(commit) = &only {
+    let commit = wanted.commit(known)?;
+    if let Some(commit) = commit.as_ref().filter(|_| narrow) {
         // The other commits have nothing to do with it: they need not be resolved, planned and looked up.
         for repo in &mut read.pipeline.repos {
             repo.commits.retain(|known| known.id.value == *commit);
@@ -108,7 +203,11 @@ async fn before(args: &WhyArgs, wanted: &Wanted, lines: usize) -> Result<Explana
     }
     let opened = Opened::with(Arc::new(read), &manifest, &places, false).await?;
     let plan = opened.plan();
-    let jobs: Vec<usize> = (0..plan.jobs.len()).filter(|job| wanted.holds(&plan.jobs[*job].id)).collect();
+    let own = |job: &Job| {
+        let begins = |id: &str| commit.as_ref().is_none_or(|commit| id.starts_with(commit.as_str()));
+        wanted.holds(&job.id) && (narrow || job.axes.get("commit").is_none_or(begins))
+    };
+    let jobs: Vec<usize> = (0..plan.jobs.len()).filter(|job| own(&plan.jobs[*job])).collect();
     if jobs.is_empty() {
         return Err(wanted.nothing(plan.jobs.iter().map(|job| job.id.to_string())));
     }
@@ -116,35 +215,40 @@ async fn before(args: &WhyArgs, wanted: &Wanted, lines: usize) -> Result<Explana
     for node in jobs.iter().flat_map(|job| &plan.jobs[*job].nodes) {
         of_interest[*node] = true;
     }
-    let forecasts = forecast(plan, &opened.store, &opened.index, &of_interest);
     let blobs = Blobs { store: &opened.store, intakes: vec![&opened.prepared.intake] };
-    // Where nothing changed, the project's history has nothing to tell.
-    let told = forecasts.iter().any(Forecast::is_root) && forecasts.iter().any(|said| said.state != State::New);
-    let tracer = Within::of(&manifest).filter(|_| told).map(|within| {
-        let past = Past::new(within.project, Terms::of(plan, only));
-        RefCell::new(Tracer::of_work_tree(past, &within.manifest))
-    });
-    let sources =
-        Sources { blobs, index: &opened.index, lines, now: Timestamp::now(), tracer, runs: RefCell::default() };
-    Ok(explain(plan, &jobs, &forecasts, &sources))
-}
-
-/// The manifest that is meant, and where its store is.
-fn which(args: &WhyArgs, wanted: &Wanted) -> Result<(PathBuf, Places), Fault> {
-    if let Some(manifest) = &args.manifest {
-        return Ok((manifest.clone(), args.places.clone()));
+    let (now, runs) = (Timestamp::now(), RefCell::default());
+    let mut sources = Sources { blobs, index: &opened.index, lines, keys: args.key, now, tracer: None, runs };
+    if let Some(text) = &args.against {
+        return Ok(Said::Compared(beside::planned(&opened, &jobs, text, &sources)?));
     }
-    let root = open::store_root_of(None, &args.places);
-    let (run, plan) = newest(&root, None, wanted)?;
-    output::say(&format!("note: by {}, the manifest of run {run}", plan.manifest.display()));
-    Ok((plan.manifest, Places { cache: Some(root), ..args.places.clone() }))
+    let forecasts = forecast(plan, &opened.store, &opened.index, &of_interest);
+    // Where nothing changed, the project's history has nothing to tell.
+    if forecasts.iter().any(Forecast::is_root) && forecasts.iter().any(|said| said.state != State::New) {
+        sources.tracer = Within::of(&manifest).map(|within| {
+            let past = Past::new(within.project, Terms::of(plan, commit));
+            RefCell::new(Tracer::of_work_tree(past, &within.manifest))
+        });
+    }
+    let mut said = explain(plan, &jobs, &forecasts, &sources);
+    if forecasts.iter().any(|said| said.state.executes()) {
+        let estimate = opened.estimate(&forecasts)?;
+        let mut amounts = serde_json::json!({});
+        estimate.add_to(&mut amounts);
+        said.estimate = Some(amounts);
+        said.comes_to = estimate.comes_to();
+    }
+    Ok(Said::Explained(Box::new(said)))
 }
 
 /// What differs between two versions; the newer one is that of the work tree if no revision is given.
-fn versions(args: &WhyArgs, old: &str, new: Option<&str>, wanted: &Wanted, lines: usize) -> Result<Explanation, Fault> {
-    let (manifest, places) = which(args, wanted)?;
+fn versions(
+    args: &WhyArgs,
+    (manifest, places): Which,
+    (old, new): (PastCommit, Option<PastCommit>),
+    wanted: &Wanted,
+    lines: usize,
+) -> Result<Said, Fault> {
     let within = Within::needed(&manifest)?;
-    let (old, new) = (within.revision(old)?, new.map(|new| within.revision(new)).transpose()?);
     // The newer version says which commits there are.
     let read = match &new {
         Some(new) => within.read_at(new)?,
@@ -181,11 +285,14 @@ fn versions(args: &WhyArgs, old: &str, new: Option<&str>, wanted: &Wanted, lines
     let blobs = Blobs { store: &store, intakes: vec![&after.intake, &before.intake] };
     output::say(&format!("note: from {} to {name_of_new}", called(&old)));
     let names = [called(&old), name_of_new];
-    Ok(between::explain((older, newer), names, &jobs, &blobs, lines, Some(&RefCell::new(tracer))))
+    let keys = args.key.then(Timestamp::now);
+    let tracer = RefCell::new(tracer);
+    let said = between::explain((older, newer), names, &jobs, &blobs, (lines, keys), Some(&tracer));
+    Ok(Said::Explained(Box::new(said)))
 }
 
 /// What a run did.
-fn after(args: &WhyArgs, run: &str, wanted: &Wanted, lines: usize) -> Result<Explanation, Fault> {
+fn after(args: &WhyArgs, run: &str, wanted: &Wanted, lines: usize) -> Result<Said, Fault> {
     let root = open::store_root_of(args.manifest.as_deref(), &args.places);
     let manifest = args.manifest.as_deref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
     let (run, plan) = if run.is_empty() { newest(&root, manifest.as_deref(), wanted)? } else { named(&root, run)? };
@@ -214,8 +321,13 @@ fn after(args: &WhyArgs, run: &str, wanted: &Wanted, lines: usize) -> Result<Exp
         output::say("note: the run has not finished; this is how far it came");
     }
     let blobs = Blobs { store: &store, intakes: Vec::new() };
-    let sources = Sources { blobs, index: &index, lines, now, tracer: of_run(&plan, commit), runs: RefCell::default() };
-    Ok(ran.explain(&run, &plan, &jobs, &sources))
+    let (tracer, runs) = (None, RefCell::default());
+    let mut sources = Sources { blobs, index: &index, lines, keys: args.key, now, tracer, runs };
+    if let Some(text) = &args.against {
+        return Ok(Said::Compared(beside::ran(&root, &ran, (&run, &plan), &jobs, text, &sources)?));
+    }
+    sources.tracer = of_run(&plan, commit);
+    Ok(Said::Explained(Box::new(ran.explain(&run, &plan, &jobs, &sources))))
 }
 
 /// Who follows the changes of a run back, from the commit that its manifest had.
@@ -227,139 +339,4 @@ fn of_run(plan: &PlanFile, only: Option<String>) -> Option<RefCell<Tracer>> {
     let past = Past::new(within.project.clone(), terms);
     let path = within.name_at(&past, &commit).ok()?;
     Some(RefCell::new(Tracer::of_commit(past, &path, commit)))
-}
-
-/// Which jobs are asked for.
-struct Wanted {
-    text: String,
-    /// The text is the beginning of a commit's id.
-    digits: bool,
-    globs: Vec<GlobMatcher>,
-    /// What `--job` said.
-    only: Vec<String>,
-}
-
-impl Wanted {
-    fn new(text: &str, jobs: &[String]) -> Result<Self, Fault> {
-        let digits = text.bytes().all(|b| b.is_ascii_hexdigit()) && text.len() <= 40;
-        if digits && text.len() < DIGITS {
-            return Err(Fault::hint(
-                2,
-                format!("`{text}` is too short for a commit"),
-                format!("give at least {DIGITS} digits of its id, or a job: 'repo/commit/candidate/sample' with `*`"),
-            ));
-        }
-        let mut globs = select::globs(jobs)?;
-        if !digits {
-            globs.extend(select::globs(&[text.to_owned()])?);
-        }
-        let text = if digits { text.to_lowercase() } else { text.to_owned() };
-        Ok(Self { text, digits, globs, only: jobs.to_vec() })
-    }
-
-    fn holds(&self, job: &JobId) -> bool {
-        self.globs.iter().all(|glob| glob.is_match(job.as_str()))
-    }
-
-    fn begins(&self, commit: &str) -> bool {
-        // A manifest may say fewer digits than are asked for.
-        commit.starts_with(&self.text) || commit.len() >= DIGITS && self.text.starts_with(commit)
-    }
-
-    /// The one commit that is meant; `None` where jobs are asked for.
-    fn commit(&self, known: impl Iterator<Item = String>) -> Result<Option<String>, Fault> {
-        if !self.digits {
-            return Ok(None);
-        }
-        let mut all: Vec<String> = known.collect();
-        all.sort_unstable();
-        all.dedup();
-        let meant: Vec<&String> = all.iter().filter(|commit| self.begins(commit)).collect();
-        match meant.as_slice() {
-            [commit] => Ok(Some((*commit).clone())),
-            [] => Err(Fault::hint(
-                2,
-                format!("there is no commit `{}`", self.text),
-                format!("there are {}", some_of(all.iter().map(|commit| short(commit)))),
-            )),
-            several => Err(Fault::hint(
-                2,
-                format!("`{}` is the beginning of {} commits", self.text, several.len()),
-                format!("give more digits of one: {}", some_of(several.iter().map(|commit| commit.as_str()))),
-            )),
-        }
-    }
-
-    fn nothing(&self, jobs: impl Iterator<Item = String>) -> Fault {
-        let what = match (self.digits, self.only.as_slice()) {
-            (false, []) => format!("no job is called `{}`", self.text),
-            (true, []) => format!("commit `{}` has no job", self.text),
-            (false, only) => format!("no job called `{}` matches --job {}", self.text, only.join(" --job ")),
-            (true, only) => format!("no job of commit `{}` matches --job {}", self.text, only.join(" --job ")),
-        };
-        Fault::hint(2, what, format!("there are {}", some_of(jobs)))
-    }
-}
-
-fn short(commit: &str) -> &str {
-    commit.get(..8).unwrap_or(commit)
-}
-
-fn some_of<T: ToString>(names: impl Iterator<Item = T>) -> String {
-    let names: Vec<String> = names.map(|name| name.to_string()).collect();
-    match names.len() {
-        0 => "none".to_owned(),
-        all if all <= NAMED => names.join(", "),
-        all => format!("{} and {} more", names[..NAMED].join(", "), all - NAMED),
-    }
-}
-
-fn real(path: &Path) -> PathBuf {
-    path.canonicalize().unwrap_or_else(|_| path.to_owned())
-}
-
-/// The newest run that holds what is asked for, of a manifest or of any.
-fn newest(root: &Path, manifest: Option<&Path>, wanted: &Wanted) -> Result<(RunId, PlanFile), Fault> {
-    let (mut commits, mut others) = (Vec::new(), BTreeSet::new());
-    for run in runs(root) {
-        let Some(plan) = read_plan(root, &run) else { continue };
-        if manifest.is_some_and(|manifest| real(&plan.manifest) != real(manifest)) {
-            continue;
-        }
-        let holds = |(id, axes): &(JobId, Axes)| match axes.get("commit") {
-            Some(commit) if wanted.digits => wanted.begins(commit),
-            _ => !wanted.digits && wanted.holds(id),
-        };
-        if plan.jobs.iter().any(holds) {
-            return Ok((run, plan));
-        }
-        commits.extend(plan.jobs.iter().filter_map(|(_, axes)| axes.get("commit").map(|id| short(id).to_owned())));
-        others.extend(plan.jobs.iter().filter(|(_, axes)| axes.get("commit").is_none()).map(|(id, _)| id.to_string()));
-    }
-    commits.sort_unstable();
-    commits.dedup();
-    commits.extend(others);
-    let hint = if commits.is_empty() {
-        format!("no run is recorded under {}; name the manifest: flow why {} MANIFEST", root.display(), wanted.text)
-    } else {
-        format!("the recorded runs hold {}", some_of(commits.iter()))
-    };
-    Err(Fault::hint(2, format!("no run holds `{}`", wanted.text), hint))
-}
-
-/// The run by that name, or by a beginning that only one has.
-fn named(root: &Path, name: &str) -> Result<(RunId, PlanFile), Fault> {
-    let all = runs(root);
-    let meant: Vec<&RunId> = all.iter().filter(|run| run.as_str().starts_with(name)).collect();
-    let fault = |what: String, runs: &mut dyn Iterator<Item = &RunId>| {
-        Fault::hint(2, what, format!("there are {}", some_of(runs)))
-    };
-    match meant.as_slice() {
-        [] => Err(fault(format!("there is no run `{name}`"), &mut all.iter())),
-        [run] => match read_plan(root, run) {
-            Some(plan) => Ok(((*run).clone(), plan)),
-            None => Err(Fault::new(2, format!("what is kept of run {run} cannot be read"))),
-        },
-        several => Err(fault(format!("several runs begin with `{name}`"), &mut several.iter().copied())),
-    }
 }

@@ -77,7 +77,8 @@ pub(super) async fn examine(ask: Ask, index: usize) -> Found {
     for editable in seen.await.unwrap_or_default() {
         found.lines.push(of_editable(manifest, tool, located.source.as_deref(), &editable));
     }
-    let fact = ToolFact { path, identity, stat: String::new(), probes: located.probes, source: None, script };
+    let fact =
+        ToolFact { path, identity, asked: None, stat: String::new(), probes: located.probes, source: None, script };
     found.facts.tools.insert(name.clone(), Ok(fact));
     found
 }

@@ -186,6 +186,7 @@ fn candidate(node: Node<'_>, report: &Report) -> Option<Candidate> {
         config: node.child("config").and_then(|node| candidate_config(node, report)),
         samples: node.child("samples").and_then(|node| node.arg(0)?.whole()).unwrap_or(1),
         reuse: node.child("reuse").map(|node| reuse(node, report)).unwrap_or_default(),
+        reuse_place: node.child("reuse").map(Node::place),
         files: node.all("file").filter_map(|node| given(node, report)).collect(),
         args: node.child("args").map(Node::templates).unwrap_or_default(),
         expect: node.child("expect").map(|node| money::expect(node, report)),

@@ -264,6 +264,27 @@ fn last_word(name: &str) -> String {
     camel.map_or(tail, |(i, _)| &tail[i..]).to_lowercase()
 }
 
+/// How a structured file is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Syntax {
+    /// JSON.
+    Json,
+    /// TOML.
+    Toml,
+    /// YAML.
+    Yaml,
+}
+
+/// The value that a text says, if it is written so.
+#[must_use]
+pub fn parsed(text: &str, syntax: Syntax) -> Option<Json> {
+    match syntax {
+        Syntax::Json => parse_json(text).ok(),
+        Syntax::Toml => parse_toml(text).ok(),
+        Syntax::Yaml => parse_yaml(text).ok(),
+    }
+}
+
 /// Parses JSON; a key given twice is an error.
 pub(super) fn parse_json(text: &str) -> Result<Json, Unparsed> {
     match serde_json::from_str::<Strict>(text) {

@@ -3,6 +3,18 @@
 //! The parsers keep no places. This follows the keys of a dotted path from line to line, which is right for files as people
 //! write them; where it is not sure it says nothing. No decision rests on it.
 
+use super::{Manifest, Place};
+
+impl Manifest {
+    /// The file's name and the line, from 1, of a place.
+    #[must_use]
+    pub fn line_of(&self, place: Place) -> (&str, usize) {
+        let Some(file) = self.files.get(place.file) else { return ("", 0) };
+        let before = file.text.as_bytes().get(..place.offset).unwrap_or_default();
+        (&file.name, 1 + before.iter().filter(|byte| **byte == b'\n').count())
+    }
+}
+
 /// The stretch of the line that holds the value of a path: its first byte and its length.
 #[must_use]
 pub(super) fn locate(text: &str, path: &[String]) -> Option<(usize, usize)> {

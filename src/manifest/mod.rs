@@ -48,7 +48,7 @@ pub use body::{
     AgentBody, Body, ClassifyBody, CommandBody, EnvironmentBody, Hold, Input, InputFrom, Kind, Output, PatchBody, Step,
     TestBody,
 };
-pub use config::secret_name;
+pub use config::{Syntax, parsed, secret_name};
 pub use filling::{Unfilled, fill_config};
 pub use flaw::{Flaw, Flaws};
 pub use goals::{Goal, GoalLevel, GoalRate, goals_line};
@@ -217,6 +217,8 @@ pub struct Candidate {
     pub samples: u32,
     /// Which earlier draws stand although the agent's version or environment changed.
     pub reuse: Reuse,
+    /// Where it says so.
+    pub reuse_place: Option<Place>,
     /// Files given to the agent, by role.
     pub files: Vec<GivenFile>,
     /// What stands for `{args}` in the adapter's argv.

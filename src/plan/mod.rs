@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use crate::agent::Tables;
 use crate::digest::Digest;
 use crate::manifest::{Base, Keep, Kind, Manifest, Place, SecretFrom, Step, Template};
@@ -56,6 +58,8 @@ pub struct ToolFact {
     pub path: PathBuf,
     /// What its probes answered, or the digest of its bytes: the ingredient.
     pub identity: String,
+    /// When it answered so, where that is known: an unchanged tool is not asked again.
+    pub asked: Option<Timestamp>,
     /// Its stat, to tell whether it changed during an attempt.
     pub stat: String,
     /// The arguments of its probes.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::attempt::{Ended, Started};
+use crate::event::Disagreement;
 use crate::key::ActionKey;
 use crate::ledger::{Entry, Rates, usage_of};
 use crate::measure::metric::{Better, Kind as MetricKind, MetricSpec};
@@ -26,6 +27,7 @@ use crate::run::journal::{PlanFile, read_plan};
 use crate::step::End;
 use crate::store::{Index, RunLock, Store, StoreError};
 use crate::text;
+use crate::why::explain::disagree;
 
 /// How many of the newest runs may be at work.
 const RUNS: usize = 8;
@@ -75,6 +77,9 @@ pub struct StepDetail {
     pub key: Option<ActionKey>,
     /// All attempts, the oldest first.
     pub attempts: Vec<AttemptDetail>,
+    /// The attempts of its key that came out otherwise than the one that speaks for it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub disagreements: Vec<Disagreement>,
     /// Attempts that began and have not ended.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub under_way: Vec<Started>,
@@ -259,7 +264,8 @@ fn step(
             under_way.push(started);
         }
     }
-    Ok((StepDetail { step: name, kind, state, because, key, attempts, under_way }, entries))
+    let disagreements = key.map(|key| disagree(&key, index)).unwrap_or_default();
+    Ok((StepDetail { step: name, kind, state, because, key, attempts, disagreements, under_way }, entries))
 }
 
 /// How an action stands, why, and its key.

@@ -13,6 +13,7 @@ use crate::report::status::clock;
 use crate::store::Store;
 use crate::text::{harmless, short_digests, shorten, wrap};
 use crate::units::{human_size, human_span};
+use crate::why::text::disagreement;
 
 /// The text of a job. `now` is the time that it is read; the store says how large logs are.
 #[must_use]
@@ -115,6 +116,9 @@ fn tell_step(
     let several = step.attempts.len() > 1;
     for attempt in &step.attempts {
         tell_attempt(text, attempt, several, now, width);
+    }
+    for said in &step.disagreements {
+        text.push_str(&format!("  {}\n", wrap(&disagreement(said), width - 4).join("\n    ")));
     }
     for started in &step.under_way {
         text.push_str(&format!("  began {}  {}\n", clock(started.at, now), started.attempt));

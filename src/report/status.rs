@@ -309,6 +309,7 @@ impl Status {
                 }
             }
             Event::Notice { .. }
+            | Event::Disagrees(_)
             | Event::BudgetReached { .. }
             | Event::Draining { .. }
             | Event::LaneOpened { .. }

@@ -39,6 +39,8 @@ pub enum Decision {
         ended: Arc<Ended>,
         /// What is otherwise today.
         changes: Vec<Change>,
+        /// Which rule of the manifest lets it stand, and where that is written.
+        rule: String,
     },
     /// It is to be executed.
     Execute {
@@ -83,11 +85,13 @@ pub struct Again {
     pub retry: bool,
     /// What it left is gone from the store, and somebody needs it.
     pub remake: bool,
+    /// A person asked whether it comes out the same again. What is there speaks for it all the same.
+    pub recheck: bool,
 }
 
 /// Decides on one action; what is gone from the store is served as long as nobody has to read it.
 pub fn decide(plan: &Plan, node: usize, ends: &dyn Ends, store: &Store, index: &Index, retry: bool) -> Decision {
-    decide_again(plan, node, ends, store, index, Again { retry, remake: false })
+    decide_again(plan, node, ends, store, index, Again { retry, ..Again::default() })
 }
 
 /// The actions whose stored outputs are gone and are needed: some action that reads them is not served. An agent's draw is
@@ -145,6 +149,11 @@ pub fn decide_again(plan: &Plan, node: usize, ends: &dyn Ends, store: &Store, in
         match serves(ended, &today) {
             Serves::Yes { over_limit } => match lost(ended, store) {
                 Some(change) if again.remake => gone.push(change),
+                _ if again.recheck => {
+                    let nearest = Some(key);
+                    let reason = Reason { state: "recheck".into(), nearest, changes: Vec::new(), from: Vec::new() };
+                    return Decision::Execute { record, reason, counted: 0 };
+                }
                 lost => return Decision::Served { ended: ended.clone(), over_limit, lost: lost.is_some() },
             },
             Serves::Raised(changes) => raised = changes,
@@ -153,10 +162,10 @@ pub fn decide_again(plan: &Plan, node: usize, ends: &dyn Ends, store: &Store, in
     if raised.is_empty()
         && gone.is_empty()
         && !again.retry
-        && let Some(Reused { ended, changes }) = reusable(plan, node, &record, ends, store, index)
+        && let Some(Reused { ended, changes, rule }) = reusable(plan, node, &record, ends, store, index)
         && (!again.remake || lost(&ended, store).is_none())
     {
-        return Decision::Reused { key, ended, changes };
+        return Decision::Reused { key, ended, changes, rule };
     }
     let unsettled = || attempts.iter().filter(|ended| !ended.outcome.settles());
     let reopened =

@@ -16,6 +16,7 @@ pub mod nearest;
 pub mod outbox;
 pub mod past;
 pub mod prepare;
+pub mod recheck;
 pub mod recover;
 pub mod reuse;
 pub mod state;

@@ -52,7 +52,7 @@ pub fn reason_for(
     };
     let anywhere = |_| false;
     let elsewhere = |near| plan.has_point(near);
-    let best = nearest(index.nearest_candidates(&record.kind, axes), waiting).or_else(|| {
+    let best = nearest(own_candidates(plan, node, index), waiting).or_else(|| {
         // Of an action that only ever shared the key of another there is no record at its own point, but at others of the
         // commit. A point of which nothing at all is recorded is new, or that of a candidate which had another name.
         let known = Kind::ALL.iter().any(|kind| !index.nearest_candidates(kind.word(), axes).is_empty());
@@ -82,6 +82,28 @@ pub fn reason_for(
     }
 }
 
+/// The keys of old records at an action's own point, the newest first. Where the plan has several steps of the kind at that
+/// point, only those that no other of these steps left: a record has no step's name in it, but its attempts have.
+#[must_use]
+pub fn own_candidates(plan: &Plan, node: usize, index: &Index) -> Vec<ActionKey> {
+    let (kind, step) = (plan.kind(node), plan.nodes[node].step);
+    let mut keys = index.nearest_candidates(kind.word(), &plan.nodes[node].axes);
+    let steps = plan.manifest.pipeline.steps.iter().enumerate();
+    let others: HashSet<&str> = steps
+        .filter(|(other, known)| *other != step && known.kind() == kind)
+        .map(|(_, known)| known.name.value.as_str())
+        .collect();
+    if !others.is_empty() {
+        keys.truncate(COMPARED);
+        let own = |key: &ActionKey| match index.attempts(key) {
+            Ok(attempts) if !attempts.is_empty() => attempts.iter().any(|ended| !others.contains(ended.step.as_str())),
+            _ => true,
+        };
+        keys.retain(own);
+    }
+    keys
+}
+
 /// Of equally near records, the newest first, the one that the newest runs used: what was served again is what people had
 /// before their change, however old it is. Else the newest.
 fn last_used(
@@ -108,7 +130,11 @@ fn may_be_own(plan: &Plan, node: usize, key: &ActionKey, store: &Store, index: &
         Outputs::Known(values) if values.is_empty() => false,
         // The classifier reads ends, which are no outputs.
         Outputs::Known(_) if role.starts_with("end of") => true,
-        Outputs::Known(values) => old.get(&role).is_none_or(|value| values.contains(value)),
+        // Without such an input it is the record of another step: that of a gate, which has no patch. What a classifier reads
+        // may be absent.
+        Outputs::Known(values) => {
+            old.get(&role).map_or(plan.kind(node) == Kind::Classify, |value| values.contains(value))
+        }
     })
 }
 

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
 use crate::digest::Digest;
 use crate::git::{self, Mirror, Source};
 use crate::key::Value;
@@ -207,8 +210,39 @@ fn resolve(mirror: &Mirror, repo: &str, ask: &CheckoutAsk, place: Place) -> Resu
 
 /// What probes answered, by what they were asked and the stat of whom.
 struct Memory {
-    known: BTreeMap<String, String>,
+    known: BTreeMap<String, Known>,
     changed: bool,
+}
+
+/// An answer, and when it was given.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Known {
+    Dated {
+        answer: String,
+        at: Timestamp,
+    },
+    /// As flow once remembered them.
+    Undated(String),
+}
+
+impl Known {
+    fn now(answer: String) -> Self {
+        Self::Dated { answer, at: Timestamp::now() }
+    }
+
+    fn answer(&self) -> &str {
+        match self {
+            Self::Dated { answer, .. } | Self::Undated(answer) => answer,
+        }
+    }
+
+    fn at(&self) -> Option<Timestamp> {
+        match self {
+            Self::Dated { at, .. } => Some(*at),
+            Self::Undated(_) => None,
+        }
+    }
 }
 
 impl Memory {
@@ -220,6 +254,13 @@ impl Memory {
         let bytes = crate::hostile::read_regular(&Self::path(store), 64 * 1024 * 1024).ok().flatten();
         let known = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
         Self { known, changed: false }
+    }
+
+    fn learn(&mut self, question: String, answer: String) -> Known {
+        let known = Known::now(answer);
+        self.known.insert(question, known.clone());
+        self.changed = true;
+        known
     }
 
     /// Derived: if it cannot be written, probes are asked again next time.
@@ -306,31 +347,29 @@ async fn probe(tool: &Tool, machine: &Machine, memory: &mut Memory, intake: &mut
         let question = format!("{}\n{stat}\n{watched}\n{}", path.display(), asked.join("\n"));
         let question = Digest::of(question.as_bytes()).hex();
         // Asked in the root folder, so that no file of the project's decides which program a shim starts.
-        let identity = match memory.known.get(&question) {
+        let known = match memory.known.get(&question) {
             Some(known) => known.clone(),
             None => {
                 let said = identity(&path, &probes, &machine.variables, Path::new("/")).await;
                 let said =
                     said.map_err(|why| missing(format!("the probe {why}"), "run it by hand, in the folder /"))?;
-                memory.known.insert(question, said.clone());
-                memory.changed = true;
-                said
+                memory.learn(question, said)
             }
         };
-        return Ok(ToolFact { path, identity, stat, probes, source, script });
+        let (identity, asked) = (known.answer().to_owned(), known.at());
+        return Ok(ToolFact { path, identity, asked, stat, probes, source, script });
     }
     let question = Digest::of(format!("{}\n{stat}\nbytes", path.display()).as_bytes()).hex();
-    let digest = match memory.known.get(&question) {
+    let known = match memory.known.get(&question) {
         Some(known) => known.clone(),
         None => {
             let digest = Digest::of_file(&path)
                 .map_err(|error| missing(format!("{} cannot be read: {error}", path.display()), "make it readable"))?;
-            memory.known.insert(question, digest.hex());
-            memory.changed = true;
-            digest.hex()
+            memory.learn(question, digest.hex())
         }
     };
-    Ok(ToolFact { path, identity: format!("sha256:{digest}"), stat, probes, source, script: false })
+    let (identity, asked) = (format!("sha256:{}", known.answer()), known.at());
+    Ok(ToolFact { path, identity, asked, stat, probes, source, script: false })
 }
 
 /// What a tool's source tree is. Its files are read again only if the stat of one of them changed.
@@ -338,11 +377,10 @@ fn source_fact(dir: &Path, memory: &mut Memory, intake: &mut Intake) -> std::io:
     let stat = source_stat(dir)?;
     let question = Digest::of(format!("{}\n{stat}\nsource", dir.display()).as_bytes()).hex();
     let listing = match memory.known.get(&question) {
-        Some(known) => known.clone().into_bytes(),
+        Some(known) => known.answer().as_bytes().to_vec(),
         None => {
             let listing = source_listing(dir)?;
-            memory.known.insert(question, String::from_utf8_lossy(&listing).into_owned());
-            memory.changed = true;
+            memory.learn(question, String::from_utf8_lossy(&listing).into_owned());
             listing
         }
     };

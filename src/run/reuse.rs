@@ -27,6 +27,8 @@ pub struct Reused {
     pub ended: Arc<Ended>,
     /// What is otherwise today.
     pub changes: Vec<Change>,
+    /// Which rule of the manifest lets it stand, and where that is written.
+    pub rule: String,
 }
 
 /// A draw of the family: the same action but for the agent's version and environment.
@@ -56,6 +58,29 @@ fn policy(plan: &Plan, node: usize) -> Option<&Reuse> {
         return None;
     }
     plan.manifest.pipeline.candidates.get(plan.nodes[node].point.candidate?).map(|candidate| &candidate.reuse)
+}
+
+/// The rule that lets an earlier draw stand, in words, with its line.
+fn rule(plan: &Plan, node: usize) -> String {
+    let candidate = plan.nodes[node].point.candidate.and_then(|at| plan.manifest.pipeline.candidates.get(at));
+    let Some(candidate) = candidate else { return String::new() };
+    let said = match &candidate.reuse {
+        Reuse::Strict => return String::new(),
+        Reuse::Environment => {
+            return "an earlier draw stands for it: its environment alone changed, and the candidate does not say \
+                    `reuse strict`"
+                .to_owned();
+        }
+        Reuse::Usable => "usable".to_owned(),
+        Reuse::Except(causes) => {
+            let causes: Vec<String> = causes.iter().map(|cause| format!("cause=\"{cause}\"")).collect();
+            format!("except {}", causes.join(" "))
+        }
+        Reuse::Run(run) => format!("run=\"{run}\""),
+    };
+    let place = candidate.reuse_place.map(|place| plan.manifest.line_of(place));
+    let place = place.map(|(file, line)| format!(" ({file}:{line})")).unwrap_or_default();
+    format!("an earlier draw stands for it by `reuse {said}`{place}")
 }
 
 impl Reuse {
@@ -95,7 +120,7 @@ pub fn reusable(
             Reuse::Run(run) => relative.ended.run.as_str() == run,
             Reuse::Usable => class_with(plan, node, &relative.ended, ends, store, index).is_none_or(Class::usable),
         };
-        stands.then_some(Reused { ended: relative.ended, changes: relative.changes })
+        stands.then(|| Reused { ended: relative.ended, changes: relative.changes, rule: rule(plan, node) })
     })
 }
 

@@ -55,6 +55,11 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: &TestAsk) -> Draft<'a> {
         draft.text("profile", ask.protocol.profile.to_string());
         draft.text("block", format!("{:?}", ask.protocol.shape).to_lowercase());
         draft.text("seed", ask.protocol.seed.to_string());
+        // Elsewhere a limit; there it says what is measured.
+        let fixed = ask.protocol.profile == measure::protocol::Profile::Fixed;
+        if fixed && ask.protocol.blocks_max != measure::Protocol::new(ask.protocol.profile).blocks_max {
+            draft.text("blocks", ask.protocol.blocks_max.to_string());
+        }
     }
     draft.record.push_some("device", ask.device.as_ref().map(Value::text));
     draft

@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
@@ -21,6 +22,8 @@ use crate::attempt::Ended;
 use crate::key::ActionKey;
 use crate::names::{AttemptId, Axes, RunId};
 
+/// So many questions are answered by looking through all rows.
+const FEW: usize = 24;
 /// The derived file is written anew once so many lines had to be read beside it.
 const WORTH_WRITING: usize = 64;
 
@@ -36,8 +39,8 @@ pub struct Index {
     own: Option<String>,
     /// Of `Rows::files`.
     by_name: HashMap<String, u32>,
-    pub(super) near: OnceLock<HashMap<u64, Vec<u32>>>,
-    pub(super) wide: OnceLock<HashMap<u64, Vec<u32>>>,
+    pub(super) near: ByNumber,
+    pub(super) wide: ByNumber,
     /// The keys that the newest runs used, once somebody asked.
     pub(super) used: OnceLock<Vec<HashSet<ActionKey>>>,
     pub(super) open: Mutex<HashMap<u32, Arc<File>>>,
@@ -45,6 +48,32 @@ pub struct Index {
     folder: Option<(i64, i64)>,
     /// What lies among the record files and is none.
     odd: HashSet<PathBuf>,
+}
+
+/// The sorted rows by a number of theirs. A few questions look through all rows, which costs less than the table that answers
+/// many.
+#[derive(Debug, Default)]
+pub(super) struct ByNumber {
+    asked: AtomicUsize,
+    table: OnceLock<HashMap<u64, Vec<u32>>>,
+}
+
+impl ByNumber {
+    /// The places of the rows whose number this is.
+    pub(super) fn of(&self, rows: &[Row], number: fn(&Row) -> u64, wanted: u64) -> Vec<u32> {
+        let few = self.asked.fetch_add(1, Ordering::Relaxed) < FEW;
+        if few && self.table.get().is_none() {
+            return (0..).zip(rows).filter(|(_, row)| number(row) == wanted).map(|(at, _)| at).collect();
+        }
+        let table = self.table.get_or_init(|| {
+            let mut by: HashMap<u64, Vec<u32>> = HashMap::new();
+            for (at, row) in (0..).zip(rows) {
+                by.entry(number(row)).or_default().push(at);
+            }
+            by
+        });
+        table.get(&wanted).cloned().unwrap_or_default()
+    }
 }
 
 /// What the index needs of a line.
@@ -73,8 +102,8 @@ impl Index {
             added: HashMap::new(),
             own: None,
             by_name: HashMap::new(),
-            near: OnceLock::new(),
-            wide: OnceLock::new(),
+            near: ByNumber::default(),
+            wide: ByNumber::default(),
             used: OnceLock::new(),
             open: Mutex::default(),
             damage: Mutex::default(),

@@ -58,9 +58,9 @@ impl Index {
     #[must_use]
     pub fn nearest_candidates(&self, kind: &str, axes: &Axes) -> Vec<ActionKey> {
         let wanted = near_hash(kind, axes);
-        let near = self.near.get_or_init(|| self.rows_by(|row| row.near));
+        let near = self.near.of(&self.rows.sorted, |row| row.near, wanted);
         let own = |ended: &Ended| ended.kind == kind && ended.axes == *axes;
-        self.newest(near.get(&wanted), &|row| row.near == wanted, &own)
+        self.newest(&near, &|row| row.near == wanted, &own)
     }
 
     /// The keys under which attempts of this kind ended for the same commit at points that are none of today's, the newest
@@ -71,11 +71,11 @@ impl Index {
         if wanted == 0 {
             return Vec::new();
         }
-        let wide = self.wide.get_or_init(|| self.rows_by(|row| row.wide));
+        let wide = self.wide.of(&self.rows.sorted, |row| row.wide, wanted);
         let own = |ended: &Ended| {
             wide_hash(&ended.kind, &ended.axes) == wanted && !is_today(near_hash(&ended.kind, &ended.axes))
         };
-        self.newest(wide.get(&wanted), &|row| row.wide == wanted && !is_today(row.near), &own)
+        self.newest(&wide, &|row| row.wide == wanted && !is_today(row.near), &own)
     }
 
     /// The keys that the newest runs used, the newest run first; read once, by whoever knows journals.
@@ -84,22 +84,14 @@ impl Index {
         self.used.get_or_init(read)
     }
 
-    fn rows_by(&self, number: fn(&Row) -> u64) -> HashMap<u64, Vec<u32>> {
-        let mut by: HashMap<u64, Vec<u32>> = HashMap::new();
-        for (i, row) in (0..).zip(&self.rows.sorted) {
-            by.entry(number(row)).or_default().push(i);
-        }
-        by
-    }
-
     /// The keys of some sorted rows, of those found since and of those added, as far as they are wanted: the newest first.
     fn newest(
         &self,
-        sorted: Option<&Vec<u32>>,
+        sorted: &[u32],
         row_wanted: &dyn Fn(&Row) -> bool,
         own_wanted: &dyn Fn(&Ended) -> bool,
     ) -> Vec<ActionKey> {
-        let sorted = sorted.into_iter().flatten().map(|&i| &self.rows.sorted[i as usize]);
+        let sorted = sorted.iter().map(|&i| &self.rows.sorted[i as usize]);
         let rows = sorted.chain(self.recent.values().flatten()).filter(|row| row_wanted(row));
         let mut found: Vec<_> = rows.map(|row| (row.at, row.key)).collect();
         let own = self.added.values().flatten().filter(|ended| own_wanted(ended));

@@ -5,6 +5,8 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
+use jiff::Timestamp;
+
 use crate::key::Change;
 use crate::manifest::Kind;
 use crate::plan::{Plan, point_name};
@@ -13,6 +15,7 @@ use crate::step::known;
 use crate::why::action::Action;
 use crate::why::change::{Blobs, Shown};
 use crate::why::explain::{Explanation, JobSaid, StepSaid};
+use crate::why::known;
 use crate::why::origin::{Traced, Tracer};
 
 /// What became of an action from one version to the other.
@@ -108,6 +111,9 @@ fn candidates_only_in(plan: &Plan, other: &Plan) -> Vec<String> {
     names(plan).into_iter().filter(|name| !still.contains(name)).collect()
 }
 
+/// Lines of a difference that are told at most; and the time from which ages are counted, if it is told what keys hold.
+type Terms = (usize, Option<Timestamp>);
+
 /// Explains jobs of the newer plan by what differs. `names` are those of the two versions, the older first.
 #[must_use]
 pub fn explain(
@@ -115,7 +121,7 @@ pub fn explain(
     names: [String; 2],
     jobs: &[usize],
     blobs: &Blobs<'_>,
-    lines: usize,
+    terms: Terms,
     tracer: Option<&RefCell<Tracer>>,
 ) -> Explanation {
     let all = compare(old, new);
@@ -124,7 +130,7 @@ pub fn explain(
     for job in jobs {
         let job = &new.jobs[*job];
         let steps = job.nodes.iter().map(|node| {
-            let said = said_of.entry(*node).or_insert_with(|| step((old, new), *node, &all, blobs, lines, tracer));
+            let said = said_of.entry(*node).or_insert_with(|| step((old, new), *node, &all, blobs, terms, tracer));
             said.clone()
         });
         jobs_said.push(JobSaid { job: job.id.clone(), axes: job.axes.clone(), steps: steps.collect() });
@@ -144,6 +150,8 @@ pub fn explain(
         jobs: jobs_said,
         roots: roots.len(),
         consequences: said_of.keys().filter(|node| all[**node].is_touched() && !all[**node].is_root()).count(),
+        estimate: None,
+        comes_to: String::new(),
     }
 }
 
@@ -152,7 +160,7 @@ fn step(
     node: usize,
     all: &[Differs],
     blobs: &Blobs<'_>,
-    lines: usize,
+    terms: Terms,
     tracer: Option<&RefCell<Tracer>>,
 ) -> StepSaid {
     let differs = &all[node];
@@ -161,7 +169,7 @@ fn step(
     said.follows = differs.follows.iter().map(|up| new.title(*up)).collect();
     let action = Action::of(new, node);
     let trace = |change: &Change| {
-        let shown = Shown::of(change, blobs, lines);
+        let shown = Shown::of(change, blobs, terms.0);
         match tracer {
             Some(tracer) => shown.traced(tracer.borrow_mut().change(&action, change, None)),
             None => shown,
@@ -172,6 +180,7 @@ fn step(
         said.changes.extend(differs.limits.iter().map(trace));
         said.because = Some("a limit is in no key: only what had met it would run again".to_owned());
     }
+    said.known = terms.1.map(|now| known::known(new, node, Some(&known(new, node)), now));
     if differs.old.is_none() && said.root {
         if let Some(Traced::To(origin)) = tracer.map(|tracer| tracer.borrow_mut().action(&action)) {
             said.origin = Some(origin);

@@ -306,6 +306,20 @@ impl Estimate {
     /// For people; empty if no agent would be paid for and nothing is known of the time.
     #[must_use]
     pub fn text(&self) -> String {
+        Self::wrapped(self.amounts().into_iter().chain(self.within_budget()))
+    }
+
+    /// The same without the budget.
+    #[must_use]
+    pub fn comes_to(&self) -> String {
+        Self::wrapped(self.amounts())
+    }
+
+    fn wrapped(lines: impl IntoIterator<Item = String>) -> String {
+        lines.into_iter().map(|line| format!("{}\n", wrap(&line, 80).join("\n    "))).collect()
+    }
+
+    fn amounts(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for (name, said) in &self.candidates {
             let jobs = if said.jobs == 1 { "1 job".to_owned() } else { format!("{} jobs", said.jobs) };
@@ -337,6 +351,11 @@ impl Estimate {
             };
             lines.push(format!("expected time: {}{}{guessed}", span(wall), between.unwrap_or_default()));
         }
+        lines
+    }
+
+    fn within_budget(&self) -> Vec<String> {
+        let mut lines = Vec::new();
         if let Some(budget) = &self.budget {
             let limit = |word: &str, amount: Option<Usd>| amount.map(|amount| format!("{word}{}", human_usd(amount)));
             let limits = [limit("", budget.limit_usd), limit("per run ", budget.per_run_usd)];
@@ -354,7 +373,7 @@ impl Estimate {
                 ));
             }
         }
-        lines.iter().map(|line| format!("{}\n", wrap(line, 80).join("\n    "))).collect()
+        lines
     }
 
     /// For programs: what `plan --json` says of it.
@@ -371,6 +390,8 @@ impl Estimate {
     }
 }
 
-fn span(seconds: f64) -> String {
+/// Seconds for people.
+#[must_use]
+pub fn span(seconds: f64) -> String {
     human_span(std::time::Duration::from_secs_f64(seconds.clamp(0.0, 1e10)))
 }

@@ -10,16 +10,23 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::attempt::Ended;
-use crate::key::{ActionKey, Change};
+use crate::event::Disagreement;
+use crate::key::{ActionKey, Change, KeyRecord};
+use crate::manifest::Kind;
 use crate::names::{AttemptId, Axes, JobId, RunId};
 use crate::plan::{Plan, point_name};
 use crate::run::journal::read_plan;
+use crate::run::recheck::{disagreements, is_pure};
 use crate::run::uncommitted::GitState;
 use crate::store::Index;
 use crate::why::action::Action;
 use crate::why::change::{Blobs, Shown};
 use crate::why::forecast::{Forecast, State};
+use crate::why::known::{Known, known};
 use crate::why::origin::{Origin, Since, Traced, Tracer};
+
+/// The largest key record that is read.
+const RECORD: u64 = 16 * 1024 * 1024;
 
 /// The answer to `why`.
 #[derive(Clone, Debug, Serialize)]
@@ -40,7 +47,39 @@ pub struct Explanation {
     pub roots: usize,
     /// How many actions are executed only for what is executed upstream of them.
     pub consequences: usize,
+    /// What executing them may come to, for programs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub estimate: Option<serde_json::Value>,
+    /// The same for people.
+    #[serde(skip)]
+    pub comes_to: String,
 }
+
+impl Explanation {
+    /// Only one step of each job.
+    pub fn only(&mut self, step: &str) {
+        for job in &mut self.jobs {
+            job.steps.retain(|said| said.step == step);
+        }
+        let mut seen = HashSet::new();
+        let steps = self.jobs.iter().flat_map(|job| &job.steps);
+        let steps: Vec<&StepSaid> = steps.filter(|said| seen.insert(said.point.clone())).collect();
+        let roots: HashSet<String> = steps
+            .iter()
+            .filter(|said| said.root)
+            .map(|said| {
+                // Who brought it is no cause of its own.
+                let changes: Vec<_> = said.changes.iter().map(|c| (&c.ingredient, &c.old, &c.new)).collect();
+                format!("{} {changes:?} {:?}", said.state, said.because)
+            })
+            .collect();
+        self.roots = roots.len();
+        self.consequences = steps.iter().filter(|said| !said.root && EXECUTES.contains(&said.state)).count();
+    }
+}
+
+/// The words of what is executed.
+pub const EXECUTES: [&str; 6] = ["changed", "follows", "new", "retry", "adopted", "recheck"];
 
 /// What is said of a job.
 #[derive(Clone, Debug, Serialize)]
@@ -84,6 +123,17 @@ pub struct StepSaid {
     /// What brought the action into the manifest, where it is new in one that was run before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
+    /// Its key has attempts that came out otherwise than the one that speaks for it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub disagreements: Vec<Disagreement>,
+    /// It was to follow, and was served after all: what it reads came out as an earlier attempt had it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub cut_off: bool,
+    /// What its key holds and what not, where that is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub known: Option<Known>,
+    /// The action's axes.
+    pub axes: Axes,
     /// The action's point, for people: jobs of a commit share some of their actions.
     #[serde(skip)]
     pub point: String,
@@ -105,6 +155,10 @@ impl StepSaid {
             follows: Vec::new(),
             attempts: Vec::new(),
             origin: None,
+            disagreements: Vec::new(),
+            cut_off: false,
+            known: None,
+            axes: axes.clone(),
             point: point_name(axes),
         }
     }
@@ -174,6 +228,8 @@ pub struct Sources<'a> {
     pub index: &'a Index,
     /// Lines of a difference that are told at most.
     pub lines: usize,
+    /// Whether it is told what keys hold and what not.
+    pub keys: bool,
     /// The time from which ages are counted.
     pub now: Timestamp,
     /// Who follows changes back in the project's history.
@@ -198,6 +254,12 @@ impl Sources<'_> {
             Since { at: ended.at, git: git.clone() }
         });
         shown.traced(tracer.borrow_mut().change(action, change, since.as_ref()))
+    }
+
+    /// The key record of an action of which something is recorded.
+    #[must_use]
+    pub fn record(&self, key: &ActionKey) -> Option<KeyRecord> {
+        KeyRecord::decode(&self.blobs.store.cas.get(&key.0, RECORD).ok()??).ok()
     }
 }
 
@@ -242,6 +304,8 @@ pub fn explain(plan: &Plan, jobs: &[usize], forecasts: &[Forecast], sources: &So
         jobs: jobs_said,
         roots: groups(&told).len(),
         consequences: told.iter().filter(|said| said.state.executes() && !said.is_root()).count(),
+        estimate: None,
+        comes_to: String::new(),
     }
 }
 
@@ -267,10 +331,39 @@ fn step(plan: &Plan, forecast: &Forecast, sources: &Sources<'_>) -> StepSaid {
     if said.because.is_none() {
         said.because = about_limits(&forecast.changes);
     }
+    if let Some(key) = forecast.key {
+        said.disagreements = disagree(&key, sources.index);
+    }
+    if sources.keys {
+        let stored = || forecast.key.and_then(|key| sources.record(&key));
+        let record = forecast.record.as_deref().cloned().or_else(stored);
+        said.known = Some(known(plan, node, record.as_ref(), sources.now));
+    }
     if forecast.state == State::New && said.because.is_none() && forecast.follows.is_empty() {
         said.because = Some("nothing like it was run before".into());
     }
     said
+}
+
+/// The attempts of a key that came out otherwise than the first that settled it.
+#[must_use]
+pub fn disagree(key: &ActionKey, index: &Index) -> Vec<Disagreement> {
+    let all = index.attempts(key).unwrap_or_default();
+    if all.len() < 2 {
+        return Vec::new();
+    }
+    let Some(first) = all.iter().find(|ended| ended.outcome.settles()) else { return Vec::new() };
+    let pure = Kind::ALL.iter().any(|kind| kind.word() == first.kind && is_pure(*kind));
+    let told = disagreements(all.iter().map(AsRef::as_ref)).into_iter().map(|(later, outputs)| Disagreement {
+        axes: later.axes.clone(),
+        step: later.step.clone(),
+        key: *key,
+        earlier: first.attempt.clone(),
+        later: later.attempt.clone(),
+        outputs,
+        expected: !pure,
+    });
+    told.collect()
 }
 
 fn attempts(plan: &Plan, forecast: &Forecast, sources: &Sources<'_>) -> Vec<AttemptSaid> {

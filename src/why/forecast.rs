@@ -10,10 +10,10 @@ use serde::Serialize;
 
 use crate::attempt::Ended;
 use crate::event::Reason;
-use crate::key::{ActionKey, Change};
+use crate::key::{ActionKey, Change, KeyRecord};
 use crate::plan::Plan;
 use crate::run::decide::{Again, Decision, decide_again, remakes, shut_gate};
-use crate::run::nearest::reason_for;
+use crate::run::nearest::{own_candidates, reason_for};
 use crate::step::End;
 use crate::store::{Index, Store};
 
@@ -89,6 +89,8 @@ pub struct Forecast {
     pub shares: Option<usize>,
     /// In words, where there is no change to show.
     pub because: Option<String>,
+    /// Its key record, where it would be executed: that of what is served is in the store.
+    pub record: Option<Box<KeyRecord>>,
 }
 
 impl Forecast {
@@ -112,14 +114,14 @@ pub fn forecast(plan: &Plan, store: &Store, index: &Index, wanted: &[bool]) -> V
 /// The same, where some actions are tried again though their attempts are used up.
 #[must_use]
 pub fn forecast_with(plan: &Plan, store: &Store, index: &Index, wanted: &[bool], retry: &[bool]) -> Vec<Forecast> {
-    let again: Vec<Again> = retry.iter().map(|retry| Again { retry: *retry, remake: false }).collect();
+    let again: Vec<Again> = retry.iter().map(|retry| Again { retry: *retry, ..Again::default() }).collect();
     let (said, lost) = see_all(plan, store, index, wanted, again);
     if !lost {
         return said;
     }
     // What is gone from the store is made again where it is read: which that is can only be said of the whole.
     let remakes = remakes(plan, store, index, wanted);
-    let again = retry.iter().zip(remakes).map(|(retry, remake)| Again { retry: *retry, remake });
+    let again = retry.iter().zip(remakes).map(|(retry, remake)| Again { retry: *retry, remake, ..Again::default() });
     see_all(plan, store, index, wanted, again.collect()).0
 }
 
@@ -173,6 +175,7 @@ impl Seer<'_> {
             served: None,
             shares: None,
             because: None,
+            record: None,
         };
         let again = self.again[node];
         match decide_again(self.plan, node, &self.ends, self.store, self.index, again) {
@@ -188,11 +191,11 @@ impl Seer<'_> {
                 said.served = Some(ended.clone());
                 self.ends[node] = End::Settled(ended);
             }
-            Decision::Reused { key, ended, changes } => {
+            Decision::Reused { key, ended, changes, rule } => {
                 said.state = State::Reused;
                 said.key = Some(key);
                 said.changes = changes;
-                said.because = Some("an earlier draw stands for it, as `reuse` says".to_owned());
+                said.because = Some(rule);
                 said.served = Some(ended.clone());
                 self.ends[node] = End::Settled(ended);
             }
@@ -223,7 +226,7 @@ impl Seer<'_> {
                     return said;
                 }
                 let reason = reason_for(self.plan, node, &partial, &waiting, self.store, self.index);
-                let known = !self.index.nearest_candidates(&partial.kind, &self.plan.nodes[node].axes).is_empty();
+                let known = !own_candidates(self.plan, node, self.index).is_empty();
                 let after_new = said.follows.iter().any(|up| self.new[*up]);
                 let new = reason.nearest.is_none() || !known && after_new;
                 if new {
@@ -246,6 +249,7 @@ impl Seer<'_> {
                     let owner = *self.owners.entry(record.key()).or_insert(node);
                     if owner == node {
                         explain(&mut said, reason);
+                        said.record = Some(Box::new(record));
                     } else {
                         said.state = State::Hit;
                         said.shares = Some(owner);

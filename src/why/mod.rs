@@ -2,12 +2,16 @@
 //! run by its journal.
 
 pub mod action;
+pub mod against;
 pub mod between;
+pub mod causes;
 pub mod change;
 pub mod estimate;
 pub mod explain;
 pub mod forecast;
 pub mod history;
+pub mod inside;
+pub mod known;
 pub mod origin;
 pub mod past;
 pub mod plan;

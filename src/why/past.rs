@@ -241,7 +241,15 @@ impl Past {
             listing: intake.bytes(source.value.to_string().into_bytes()),
             stat: String::new(),
         });
-        ToolFact { path: PathBuf::new(), identity, stat: String::new(), probes: Vec::new(), source, script: false }
+        ToolFact {
+            path: PathBuf::new(),
+            identity,
+            stat: String::new(),
+            probes: Vec::new(),
+            asked: None,
+            source,
+            script: false,
+        }
     }
 }
 

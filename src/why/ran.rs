@@ -12,7 +12,8 @@ use crate::key::{ActionKey, Change};
 use crate::names::{Axes, JobId, RunId};
 use crate::plan::point_name;
 use crate::run::journal::{PlanFile, read};
-use crate::why::explain::{AttemptSaid, Explanation, JobSaid, Sources, StepSaid, about_limits, age};
+use crate::why::explain::{AttemptSaid, Explanation, JobSaid, Sources, StepSaid, about_limits, age, disagree};
+use crate::why::known::{Known, held};
 
 /// What the journal tells of one action.
 #[derive(Default)]
@@ -26,8 +27,8 @@ struct Action {
 }
 
 enum End {
-    Settled { by: AttemptSaid, cached: bool, shared_with: Option<usize>, marks: Vec<String> },
-    Over { word: String, because: String },
+    Settled { by: AttemptSaid, cached: bool, shared_with: Option<usize>, because: Vec<String>, follows: Vec<usize> },
+    Over { word: String, because: String, follows: Vec<usize> },
 }
 
 /// What a run did, by action.
@@ -45,6 +46,13 @@ impl Ran {
             ran.see(told, now);
         }
         ran
+    }
+
+    /// The steps of a job and the keys that they had, in the order of the plan.
+    #[must_use]
+    pub fn keys(&self, axes: &Axes) -> Vec<(String, Option<ActionKey>)> {
+        let own = |action: &&Action| action.axes.0.iter().all(|(axis, value)| axes.get(axis) == Some(value));
+        self.actions.values().filter(own).map(|action| (action.step.clone(), action.key)).collect()
     }
 
     /// Whether the run came to its end.
@@ -83,17 +91,25 @@ impl Ran {
                 evidence,
                 wall_ms,
                 marks,
+                because,
+                follows,
             } => {
                 let action = self.action(node, axes, step);
                 action.key = Some(key);
                 let by = attempt(id, outcome, evidence, Some(wall_ms));
-                action.end = Some(End::Settled { by, cached, shared_with, marks });
+                action.end = Some(End::Settled {
+                    by,
+                    cached,
+                    shared_with,
+                    because: marks.into_iter().chain(because).collect(),
+                    follows,
+                });
             }
             Event::AttemptFailed { node, axes, step, attempt: id, outcome, evidence, .. } => {
                 self.action(node, axes, step).failed.push(attempt(id, outcome, Some(evidence), None));
             }
-            Event::ActionOver { node, axes, step, end, because, .. } => {
-                self.action(node, axes, step).end = Some(End::Over { word: end, because });
+            Event::ActionOver { node, axes, step, end, because, follows, .. } => {
+                self.action(node, axes, step).end = Some(End::Over { word: end, because, follows });
             }
             Event::RunFinished { .. } => self.finished = true,
             _ => {}
@@ -110,6 +126,16 @@ impl Ran {
         self.actions.get(&node).is_some_and(|action| action.why.is_some())
     }
 
+    /// Whether the run executed an action, or something upstream of what it left as it was.
+    fn stirred(&self, node: usize) -> bool {
+        self.executed(node)
+            || self.actions.get(&node).is_some_and(|action| match &action.end {
+                Some(End::Settled { follows, shared_with, .. }) => !follows.is_empty() || shared_with.is_some(),
+                Some(End::Over { follows, .. }) => !follows.is_empty(),
+                None => false,
+            })
+    }
+
     fn title(&self, node: usize) -> String {
         self.actions.get(&node).map_or_else(
             || format!("action {node}"),
@@ -117,9 +143,9 @@ impl Ran {
         )
     }
 
-    /// The changes of an executed action that are not the outputs of what this run executed upstream of it.
+    /// The changes of an executed action that do not come from what this run executed upstream of it.
     fn own_changes(&self, why: &Reason) -> usize {
-        let follows = |ingredient: &str| why.from.iter().any(|(role, up)| role == ingredient && self.executed(*up));
+        let follows = |ingredient: &str| why.from.iter().any(|(role, up)| role == ingredient && self.stirred(*up));
         why.changes.iter().filter(|change| !follows(&change.ingredient)).count()
     }
 
@@ -158,6 +184,8 @@ impl Ran {
             jobs: said,
             roots: roots.len(),
             consequences,
+            estimate: None,
+            comes_to: String::new(),
         }
     }
 
@@ -166,19 +194,36 @@ impl Ran {
         let mut said = StepSaid::new(&action.step, &action.axes, "blocked");
         said.key = action.key;
         match &action.end {
-            Some(End::Settled { by, cached, shared_with, marks }) => {
-                said.state = if *cached { "hit" } else { "new" };
+            Some(End::Settled { by, cached, shared_with, because, follows }) => {
+                said.state = match because.first().map(String::as_str) {
+                    Some("REUSED") => "reused",
+                    _ if *cached => "hit",
+                    _ => "new",
+                };
                 said.shared_with = shared_with.map(|with| self.title(with));
                 said.served_by = Some(if *cached { recorded(action.key, by, sources) } else { by.clone() });
-                said.because = (!marks.is_empty()).then(|| marks.join(", "));
+                said.because = (!because.is_empty()).then(|| because.join(", "));
+                if let [first, ..] = follows.as_slice() {
+                    said.cut_off = true;
+                    said.follows = follows.iter().map(|up| self.title(*up)).collect();
+                    let step = self.actions.get(first).map_or("what is upstream", |up| up.step.as_str());
+                    let more = if follows.len() > 1 { " and others" } else { "" };
+                    said.because =
+                        Some(format!("cut off: {step}{more} was executed, and what this reads came out as before"));
+                }
             }
-            Some(End::Over { word, because }) => {
+            Some(End::Over { word, because, .. }) => {
                 said.state = if word == "skipped" { "skipped" } else { "blocked" };
                 said.because = Some(because.clone());
             }
             None => said.because = Some("it was not settled".into()),
         }
         said.attempts.clone_from(&action.failed);
+        said.disagreements = action.key.map(|key| disagree(&key, sources.index)).unwrap_or_default();
+        if let Some(record) = action.key.filter(|_| sources.keys).and_then(|key| sources.record(&key)) {
+            // What else there was on that machine on that day nobody noted.
+            said.known = Some(Known { ingredients: held(&record), not_in_key: Vec::new(), probes: Vec::new() });
+        }
         if let Some(why) = &action.why {
             self.reason(&mut said, node, why, sources);
         }
@@ -193,6 +238,7 @@ impl Ran {
             "changed" => "changed",
             "retry" => "retry",
             "adopted" => "adopted",
+            "recheck" => "recheck",
             _ => "new",
         };
         said.root = match said.state {
@@ -215,6 +261,9 @@ impl Ran {
         let because = match why.state.as_str() {
             "retry" if !changed => {
                 why.changes.first().and_then(|change| change.old.as_ref()).map(|last| format!("after {last}"))
+            }
+            "recheck" => {
+                Some("executed again to see whether it comes out the same; the earlier attempt speaks".to_owned())
             }
             "adopted" => Some("the run that began it had died; what it left was taken over".to_owned()),
             "new" if said.root => Some("nothing like it was run before".to_owned()),

@@ -7,11 +7,16 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use crate::text::{harmless, wrap};
+use crate::event::Disagreement;
+use crate::text::{harmless, shorten, wrap};
 use crate::units::human_span;
 use crate::why::change::Shown;
-use crate::why::explain::{Explanation, StepSaid};
+use crate::why::explain::{EXECUTES, Explanation, StepSaid};
+use crate::why::known::Known;
 use crate::why::origin::Origin;
+
+/// How much of a value of a key is shown.
+const VALUE: usize = 50;
 
 /// An explanation as text in lines of `width` columns. With `all`, also the steps of jobs in which nothing happens, every difference
 /// wherever it is, and what changed on lines as long as they are.
@@ -20,8 +25,11 @@ pub fn why(said: &Explanation, all: bool, width: usize) -> String {
     let mut text = String::new();
     let sections = sections(said);
     let served = if said.between.is_some() { "same" } else { "hit" };
-    let quiet =
-        |section: &&Section<'_>| section.steps.iter().all(|step| step.state == served && step.because.is_none());
+    let quiet = |section: &&Section<'_>| {
+        section.steps.iter().all(|step| {
+            step.state == served && step.because.is_none() && step.known.is_none() && step.disagreements.is_empty()
+        })
+    };
     let all = all || sections.iter().all(|section| quiet(&section));
     let mut told: HashSet<String> = HashSet::new();
     let names = sections.iter().flat_map(|section| &section.steps).map(|step| step.step.len()).max().unwrap_or(0);
@@ -42,6 +50,7 @@ pub fn why(said: &Explanation, all: bool, width: usize) -> String {
     for line in summary(said, &sections).lines() {
         text.push_str(&format!("{}\n", wrap(line, width).join("\n")));
     }
+    text.push_str(&said.comes_to);
     text
 }
 
@@ -145,7 +154,15 @@ fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, width: usize, to
             line(6, &said);
         }
     }
-    if !step.root && !step.follows.is_empty() {
+    for said in &step.disagreements {
+        for said in wrap(&printable(&disagreement(said)), width - 6) {
+            line(6, &said);
+        }
+    }
+    if let Some(known) = &step.known {
+        of_known(known, width).iter().for_each(|said| line(6, said));
+    }
+    if !step.root && !step.cut_off && !step.follows.is_empty() {
         let verb = if ran { "followed" } else { "follows" };
         let ups: Vec<&str> = step.follows.iter().map(|up| up.rsplit(' ').next().unwrap_or(up)).collect();
         line(6, &format!("{verb} {}", ups.join(", ")));
@@ -156,9 +173,86 @@ fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, width: usize, to
     text
 }
 
+/// Two attempts that came out otherwise, in words.
+#[must_use]
+pub fn disagreement(said: &Disagreement) -> String {
+    let outputs = said.outputs.join(", ");
+    match said.expected {
+        true => format!("drawn again by {}, which came out otherwise in: {outputs}; the first draw speaks", said.later),
+        false => format!(
+            "NONDETERMINISTIC: {} came out otherwise under the same key, in: {outputs}; {} speaks",
+            said.later, said.earlier
+        ),
+    }
+}
+
+/// What a key holds, what not, and how old the answers of tools are.
+fn of_known(known: &Known, columns: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let width = known.ingredients.iter().map(|held| held.ingredient.chars().count()).max().unwrap_or(0);
+    if !known.ingredients.is_empty() {
+        lines.push("in its key:".to_owned());
+    }
+    for held in &known.ingredients {
+        let value = side(&held.value);
+        lines.push(format!("  {:width$}  {}", printable(&held.ingredient), shorten(&value, VALUE)));
+    }
+    if !known.not_in_key.is_empty() {
+        lines.push("not in its key:".to_owned());
+    }
+    for beside in &known.not_in_key {
+        let said = wrap(&printable(&format!("{}: {}", beside.what, beside.because)), columns - 10);
+        lines.extend(said.iter().enumerate().map(|(at, said)| format!("  {}{said}", if at > 0 { "  " } else { "" })));
+    }
+    for probe in &known.probes {
+        let asked = match probe.age_s {
+            Some(seconds) => format!("asked {}", ago(seconds.unsigned_abs())),
+            None => "asked at an unknown time".to_owned(),
+        };
+        let again = if probe.watches { "it or what it watches" } else { "its program" };
+        lines.push(format!("tool {}: {asked}, and again when {again} changes", probe.tool));
+    }
+    lines
+}
+
+/// An explanation in one line a step, each action once.
+#[must_use]
+pub fn short(said: &Explanation, width: usize) -> String {
+    let mut text = String::new();
+    for section in sections(said) {
+        for step in section.steps {
+            let first = step.changes.first().map(|change| printable(&change.ingredient));
+            let more = match step.changes.len() {
+                0 | 1 => String::new(),
+                count => format!(" and {} more", count - 1),
+            };
+            let why = match (&first, &step.because, step.follows.as_slice()) {
+                (Some(first), ..) if step.root || step.state == "reused" => format!("{first}{more}{}", brought(step)),
+                (_, Some(because), _) => format!("{}{}", printable(because), brought(step)),
+                (_, _, [up, ..]) => format!("after {}", up.rsplit(' ').next().unwrap_or(up)),
+                _ => step.shared_with.as_ref().map(|with| format!("as {with}")).unwrap_or_default(),
+            };
+            let head = format!("{} {}", section.point, step.step);
+            text.push_str(cut(format!("{}  {}  {why}", head.trim_start(), step.state).trim_end(), width).as_str());
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// What brought the first change of a step, or the step itself, in a word.
+fn brought(step: &StepSaid) -> String {
+    let origin = step.changes.first().and_then(|change| change.origin.as_ref()).or(step.origin.as_ref());
+    match origin.map(|origin| origin.commit.as_deref()) {
+        Some(Some(commit)) => format!(", by {}", commit.get(..8).unwrap_or(commit)),
+        Some(None) => ", uncommitted".to_owned(),
+        None => String::new(),
+    }
+}
+
 fn summary(said: &Explanation, sections: &[Section<'_>]) -> String {
     let steps: Vec<&&StepSaid> = sections.iter().flat_map(|section| &section.steps).collect();
-    let executed = |step: &&&&StepSaid| matches!(step.state, "changed" | "follows" | "new" | "retry" | "adopted");
+    let executed = |step: &&&&StepSaid| EXECUTES.contains(&step.state);
     let count = steps.iter().filter(executed).count();
     let (done, none) = match (&said.run, &said.between) {
         (Some(_), _) => ("were executed", "nothing was executed"),
@@ -169,7 +263,10 @@ fn summary(said: &Explanation, sections: &[Section<'_>]) -> String {
         return format!("\n{none}\n");
     }
     let plural = |count: usize, one: &str| if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") };
-    let then = if said.run.is_none() && said.between.is_none() && steps.iter().any(|step| step.state == "follows") {
+    let cut = steps.iter().filter(|step| step.cut_off).count();
+    let then = if cut > 0 {
+        &format!("\n{}: what they read came out as before", plural(cut, "step") + " cut off early")
+    } else if said.run.is_none() && said.between.is_none() && steps.iter().any(|step| step.state == "follows") {
         "\nwhat only follows is served after all if what it reads comes out the same"
     } else {
         ""
@@ -264,7 +361,8 @@ fn from(text: &str, skip: usize) -> String {
 }
 
 /// The text in at most so many columns.
-fn cut(text: &str, width: usize) -> String {
+#[must_use]
+pub fn cut(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
     }

@@ -117,6 +117,20 @@ pipeline sample {
         flow
     }
 
+    /// A copy of the project as it is, in a folder of its own, store and all.
+    pub fn twin(&self) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        copy(&self.dir.path().join("project"), &dir.path().join("project"));
+        Self { dir, commits: self.commits.clone(), env: self.env.clone() }
+    }
+
+    /// Writes a program.
+    pub fn program(&self, name: &str, text: &str) {
+        use std::os::unix::fs::PermissionsExt;
+        self.write(name, text);
+        std::fs::set_permissions(self.path(name), std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
     /// A path within the project; `{one}` is filled.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join("project").join(self.fill(name))
@@ -396,7 +410,7 @@ pub fn outcome_of(line: &Value) -> String {
 }
 
 /// `PATH` with the real interpreter first: what stands for it may be a shell script that takes longer than the tests.
-fn search_path() -> &'static str {
+pub fn search_path() -> &'static str {
     static PATH: std::sync::OnceLock<String> = std::sync::OnceLock::new();
     PATH.get_or_init(|| {
         let path = std::env::var("PATH").unwrap();

@@ -19,7 +19,11 @@ impl Dispatcher {
         let Finished { node, attempt, adopts, began, pipeline, reserved, mut done, wall, granted, lock } = finished;
         let plan = self.context.plan.clone();
         let Some(key) = self.states.key(node) else { return };
+        let recheck = self.options.again[node].recheck;
+        let earlier = self.earlier(node, &key);
+        // What a recheck makes is compared and goes nowhere.
         if let Ask::Command(ask) = &plan.nodes[node].ask
+            && !recheck
             && done.outcome.failure().is_none()
             && let Err(failure) = command::publish(&self.context, ask, &done.outputs)
         {
@@ -61,16 +65,23 @@ impl Dispatcher {
             purse.release(node);
         }
         self.ask_budget();
-        let settles = ended.outcome.settles();
+        let earlier_speaks = earlier.clone().filter(|_| recheck);
+        let settles = ended.outcome.settles() || earlier_speaks.is_some();
         let next = (!settles).then(|| self.next(node, &ended));
         let event = match &next {
-            None => settled_event(&plan, node, &ended, By::Executed, Vec::new()),
+            None => settled_event(&plan, node, &ended, (By::Executed, Vec::new()), Vec::new()),
             Some(next) => Self::unsettled_event(node, &ended, next),
         };
         let event = self.outbox.hold(Told { event, at: Timestamp::now() });
         self.write(Line::Ended((*ended).clone()), Token::Ended { event, lock });
         self.leave(node, &ended);
         self.observe_attempt(node, &ended, !matches!(next, None | Some(Next::Open(_))));
+        if let Some(earlier) = earlier_speaks {
+            return self.rechecked(node, earlier, &ended);
+        }
+        if let Some(earlier) = earlier {
+            self.compare(node, &earlier, &ended);
+        }
         match next {
             None => {
                 self.records.remove(&node);
@@ -227,10 +238,22 @@ impl Dispatcher {
         let exit = match (&self.broken, self.draining, open) {
             (Some(_), ..) => 3,
             (None, Some(_), _) => 130,
-            (None, None, 0) => 0,
+            (None, None, 0) if self.disagreements.is_empty() => 0,
             (None, None, _) => 3,
         };
         let (lanes, paused) = (self.shut_lanes(), self.pauses());
-        Event::RunFinished { run: self.run.clone(), jobs, actions, classes, open, lanes, paused, exit }
+        let (disagreements, rechecked) = (self.disagreements.clone(), self.rechecked);
+        Event::RunFinished {
+            run: self.run.clone(),
+            jobs,
+            actions,
+            classes,
+            open,
+            lanes,
+            paused,
+            disagreements,
+            rechecked,
+            exit,
+        }
     }
 }

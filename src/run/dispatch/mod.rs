@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::attempt::{Ended, Line, Reserved, Started};
-use crate::event::{Event, Reason, Told};
+use crate::event::{Disagreement, Event, Reason, Told};
 use crate::key::{ActionKey, KeyRecord, Value};
 use crate::manifest::Kind;
 use crate::names::{AttemptId, RunId, SlotKind};
@@ -39,6 +39,7 @@ mod parts;
 mod pause;
 mod pay;
 mod rank;
+mod recheck;
 mod traffic;
 
 use over::settled_event;
@@ -109,6 +110,12 @@ pub struct Dispatcher {
     owners: HashMap<ActionKey, usize>,
     sharing: HashMap<usize, Vec<usize>>,
     tried: HashMap<usize, u32>,
+    /// What came out otherwise than before and should not have.
+    disagreements: Vec<Disagreement>,
+    /// How many actions were executed again to see whether they come out the same.
+    rechecked: usize,
+    /// What this run did not execute although it executed something upstream, and that.
+    stirred: HashMap<usize, Vec<usize>>,
     leases: Leases,
     writer: Option<Writer<Token>>,
     written: mpsc::UnboundedReceiver<Written<Token>>,
@@ -167,6 +174,9 @@ impl Dispatcher {
             owners: HashMap::new(),
             sharing: HashMap::new(),
             tried: HashMap::new(),
+            disagreements: Vec::new(),
+            rechecked: 0,
+            stirred: HashMap::new(),
             leases,
             writer: Some(writer),
             written,
@@ -348,9 +358,9 @@ impl Dispatcher {
                 let marks = if over_limit { vec!["OVER_LIMIT".to_owned()] } else { Vec::new() };
                 self.served(node, ended, By::Cached, marks);
             }
-            Decision::Reused { key, ended, .. } => {
+            Decision::Reused { key, ended, rule, .. } => {
                 self.states.set_key(node, key);
-                self.served(node, ended, By::Reused, vec!["REUSED".to_owned()]);
+                self.reused(node, ended, rule);
             }
             Decision::Execute { record, reason, counted } => self.execute(node, record, reason, counted),
         }

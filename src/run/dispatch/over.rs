@@ -16,7 +16,21 @@ impl Dispatcher {
         {
             return self.over(node, End::open(format!("cannot publish: {}", failure.evidence.as_str())));
         }
-        let event = settled_event(self.plan(), node, &ended, by, marks);
+        let follows = if by == By::Cached { self.stirs(node) } else { Vec::new() };
+        let event = settled_event(self.plan(), node, &ended, (by, follows), marks);
+        self.serve(node, ended, by, event);
+    }
+
+    /// An earlier draw stands for an action, by a rule of the manifest.
+    pub(super) fn reused(&mut self, node: usize, ended: Arc<Ended>, rule: String) {
+        let mut event = settled_event(self.plan(), node, &ended, (By::Reused, Vec::new()), vec!["REUSED".to_owned()]);
+        if let Event::ActionSettled { because, .. } = &mut event {
+            *because = Some(rule);
+        }
+        self.serve(node, ended, By::Reused, event);
+    }
+
+    fn serve(&mut self, node: usize, ended: Arc<Ended>, by: By, event: Event) {
         self.states.set(node, State::Over { end: End::Settled(ended), by });
         self.fresh.push(node);
         match by {
@@ -24,6 +38,26 @@ impl Dispatcher {
             By::Shared(_) => self.tell_if_durable(event),
             _ => self.tell(event),
         }
+    }
+
+    /// The nearest actions upstream of one, not executed itself, that this run executed.
+    fn stirs(&mut self, node: usize) -> Vec<usize> {
+        let mut by: Vec<usize> = Vec::new();
+        for link in &self.plan().nodes[node].links {
+            match self.states.get(link.node) {
+                // The earlier attempt speaks on: nothing follows it.
+                _ if self.options.again[link.node].recheck => {}
+                State::Over { by: By::Executed, .. } => by.push(link.node),
+                State::Over { by: By::Shared(owner), .. } => by.push(*owner),
+                _ => by.extend(self.stirred.get(&link.node).into_iter().flatten()),
+            }
+        }
+        by.sort_unstable();
+        by.dedup();
+        if !by.is_empty() {
+            self.stirred.insert(node, by.clone());
+        }
+        by
     }
 
     pub(super) fn over(&mut self, node: usize, end: End) {
@@ -38,12 +72,14 @@ impl Dispatcher {
             End::Reopened(ended) => ("open", reopened(ended)),
             End::Pending | End::Settled(_) => ("open", "it did not end".to_owned()),
         };
+        let follows = self.stirs(node);
         let event = Event::ActionOver {
             node,
             axes: self.plan().nodes[node].axes.clone(),
             step: self.plan().step(node).name.value.to_string(),
             end: word.into(),
             because,
+            follows,
             held,
         };
         self.states.set(node, State::Over { end, by: By::Nobody });
@@ -89,7 +125,14 @@ impl Dispatcher {
     }
 }
 
-pub(super) fn settled_event(plan: &Plan, node: usize, ended: &Ended, by: By, marks: Vec<String>) -> Event {
+/// The event of an action that an attempt speaks for: who did it, and what it was to follow.
+pub(super) fn settled_event(
+    plan: &Plan,
+    node: usize,
+    ended: &Ended,
+    (by, follows): (By, Vec<usize>),
+    marks: Vec<String>,
+) -> Event {
     Event::ActionSettled {
         node,
         key: ended.key,
@@ -102,5 +145,7 @@ pub(super) fn settled_event(plan: &Plan, node: usize, ended: &Ended, by: By, mar
         evidence: ended.outcome.failure().map(|failure| failure.evidence.as_str().to_owned()),
         wall_ms: ended.wall_ms,
         marks,
+        because: None,
+        follows,
     }
 }

@@ -1,0 +1,157 @@
+//! What `flow why` of one commit costs in a large project: a store that knows 60,000 steps, beside `ninja -d explain` on the same
+//! shape.
+//!
+//!     cargo bench --bench why               10,000 commits of 6 steps
+//!     cargo bench --bench why -- 1000       another number of commits
+//!
+//! Prints milliseconds of wall clock and of processor, and the ratio to ninja. Nothing is asserted: compare ratios of one run
+//! only. Where there is no ninja that is said, and flow is measured alone.
+#![allow(clippy::unwrap_used, reason = "a benchmark ends by panicking")]
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The steps of one commit.
+const STEPS: usize = 6;
+/// How often it is asked; the fastest counts.
+const TIMES: usize = 9;
+
+fn main() {
+    let commits: usize = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(10_000);
+    let dir = tempfile::tempdir().unwrap();
+    let one = write(dir.path(), commits);
+    println!("{} steps, {commits} commits of {STEPS}; the fastest of {TIMES}", commits * STEPS);
+    let began = Instant::now();
+    flow(dir.path(), &["run", "m.kdl", "--quiet"]);
+    println!("first run, for the store to be warm: {:.1} s", began.elapsed().as_secs_f64());
+    let ask = || flow(dir.path(), &["why", &one, "m.kdl"]);
+    let served = fastest(|| time(ask));
+    // An input of every step that comes first, so that the one that is asked for is a miss.
+    std::fs::write(dir.path().join("in"), "another\n").unwrap();
+    let changed = fastest(|| time(ask));
+
+    let ninja = dir.path().join("ninja");
+    let explained = write_ninja(&ninja, commits).then(|| {
+        let target = format!("o{}_{}", commits / 2, STEPS - 1);
+        std::fs::write(ninja.join("in"), "another\n").unwrap();
+        fastest(|| time(|| assert!(run_ninja(&ninja, &["-n", "-d", "explain", &target]))))
+    });
+    row("flow why, all served", served, explained);
+    row("flow why, one ingredient changed", changed, explained);
+    match explained {
+        Some(explained) => row("ninja -n -d explain, one target", explained, Some(explained)),
+        None => println!("skipped: `ninja` is not in PATH, or did not build: there is nothing to compare with"),
+    }
+}
+
+/// Commits of a repository, each with a chain of steps that copy a file. Gives the commit in the middle.
+fn write(dir: &Path, commits: usize) -> String {
+    let repo = dir.join("repo");
+    std::fs::create_dir(&repo).unwrap();
+    git(&repo, &["init", "-q", "-b", "main"], None);
+    let mut stream = String::new();
+    for n in 0..=commits {
+        let (message, time) = (format!("commit {n}"), 1_600_000_000 + n);
+        let _ = writeln!(stream, "commit refs/heads/main\nmark :{}\ncommitter a <a@localhost> {time} +0000", n + 1);
+        let _ = writeln!(stream, "data {}\n{message}", message.len());
+        if n > 0 {
+            let _ = writeln!(stream, "from :{n}");
+        }
+        let _ = writeln!(stream, "M 100644 inline n\ndata {}\n{n}\n", n.to_string().len());
+    }
+    git(&repo, &["fast-import", "--quiet", "--force"], Some(&stream));
+    let listed = git(&repo, &["rev-list", "--reverse", "main"], None);
+    let ids: Vec<&str> = listed.lines().skip(1).collect();
+    std::fs::write(dir.join("commits.txt"), ids.iter().fold(String::new(), |text, id| text + id + "\n")).unwrap();
+    std::fs::write(dir.join("in"), "in\n").unwrap();
+    let mut steps = String::from(
+        "    step s0 uses=command { input a \"in\"; set ID \"{commit.id8}\"; run \"cp\" \"{in.a}\" \"{out.o}\"; output o \"o\" }\n",
+    );
+    for step in 1..STEPS {
+        let up = step - 1;
+        let _ = writeln!(
+            steps,
+            "    step s{step} uses=command {{ needs s{up}; set ID \"{{commit.id8}}\"; run \"cp\" \"{{in.s{up}}}\" \"{{out.o}}\"; output o \"o\" }}"
+        );
+    }
+    let manifest =
+        format!("flow 1\npipeline chains {{\n    repo r \"repo\" {{ commits file=\"commits.txt\" }}\n{steps}}}\n");
+    std::fs::write(dir.join("m.kdl"), manifest).unwrap();
+    ids[commits / 2].to_owned()
+}
+
+/// The same shape for ninja, built once. `false` if there is none.
+fn write_ninja(dir: &Path, chains: usize) -> bool {
+    std::fs::create_dir(dir).unwrap();
+    std::fs::write(dir.join("in"), "in\n").unwrap();
+    let mut text = String::from("rule cp\n  command = cp $in $out\n");
+    for n in 0..chains {
+        for step in 0..STEPS {
+            let from = if step == 0 { "in".to_owned() } else { format!("o{n}_{}", step - 1) };
+            let _ = writeln!(text, "build o{n}_{step}: cp {from}");
+        }
+    }
+    std::fs::write(dir.join("build.ninja"), text).unwrap();
+    run_ninja(dir, &["--version"]) && run_ninja(dir, &[])
+}
+
+fn run_ninja(dir: &Path, args: &[&str]) -> bool {
+    let mut command = Command::new("ninja");
+    command.args(args).current_dir(dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+fn git(dir: &Path, args: &[&str], input: Option<&str>) -> String {
+    let path = dir.with_extension("stream");
+    std::fs::write(&path, input.unwrap_or_default()).unwrap();
+    let mut command = Command::new("git");
+    command.args(args).current_dir(dir).env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
+    let output = command.stdin(std::fs::File::open(path).unwrap()).output().unwrap();
+    assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn flow(dir: &Path, args: &[&str]) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_flow"));
+    command.args(args).current_dir(dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    assert!(command.status().unwrap().success(), "flow {args:?}");
+}
+
+/// Wall clock, and processor time of all children that ended meanwhile.
+#[derive(Clone, Copy)]
+struct Cost {
+    wall: Duration,
+    cpu: Duration,
+}
+
+fn time(work: impl FnOnce()) -> Cost {
+    let (before, began) = (children(), Instant::now());
+    work();
+    Cost { wall: began.elapsed(), cpu: children() - before }
+}
+
+fn fastest(mut measure: impl FnMut() -> Cost) -> Cost {
+    (0..TIMES).map(|_| measure()).min_by_key(|cost| cost.wall).unwrap()
+}
+
+fn children() -> Duration {
+    // SAFETY: the call fills a struct of plain numbers, which is valid when zeroed.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage);
+        usage
+    };
+    let span = |time: libc::timeval| {
+        Duration::from_secs(time.tv_sec.unsigned_abs()) + Duration::from_micros(time.tv_usec.unsigned_abs())
+    };
+    span(usage.ru_utime) + span(usage.ru_stime)
+}
+
+fn row(what: &str, cost: Cost, ninja: Option<Cost>) {
+    let ms = |span: Duration| span.as_secs_f64() * 1000.0;
+    let ratio = ninja.map(|ninja| format!("{:>6.2}x ninja", cost.wall.as_secs_f64() / ninja.wall.as_secs_f64()));
+    let (wall, cpu) = (ms(cost.wall), ms(cost.cpu));
+    println!("{what:<38} {wall:>9.1} ms  {cpu:>9.1} ms of processor  {}", ratio.unwrap_or_default());
+}

@@ -1,0 +1,135 @@
+//! Why one job differs from another, or from what it was in a run: their key records compared step by step.
+//!
+//! Says what differs, and judges nothing: two candidates differ because they are meant to.
+
+use serde::Serialize;
+
+use crate::key::{ActionKey, KeyRecord};
+use crate::why::change::Shown;
+use crate::why::explain::Sources;
+use crate::why::text::{change_lines, cut, printable};
+
+/// One side of a comparison: a job's steps, each with its key as far as that is known.
+#[derive(Clone, Debug)]
+pub struct Side {
+    /// What it is called.
+    pub name: String,
+    /// The steps, upstream first.
+    pub steps: Vec<OfSide>,
+}
+
+/// A step of one side.
+#[derive(Clone, Debug)]
+pub struct OfSide {
+    /// Its name.
+    pub step: String,
+    /// Its key.
+    pub key: Option<ActionKey>,
+    /// Its key record, where it is not in the store.
+    pub record: Option<KeyRecord>,
+}
+
+/// Two jobs compared.
+#[derive(Clone, Debug, Serialize)]
+pub struct Compared {
+    /// The one.
+    pub job: String,
+    /// The other.
+    pub against: String,
+    /// The steps of both.
+    pub steps: Vec<StepCompared>,
+}
+
+/// A step of two jobs.
+#[derive(Clone, Debug, Serialize)]
+pub struct StepCompared {
+    /// Its name.
+    pub step: String,
+    /// `same`, `differs`, `unknown`, or that only one of them has it.
+    pub state: &'static str,
+    /// The key of the one.
+    pub key: Option<ActionKey>,
+    /// The key of the other.
+    pub other_key: Option<ActionKey>,
+    /// What differs: old is of the other, new of the one.
+    pub changes: Vec<Shown>,
+}
+
+/// Compares two jobs. A step whose key is not known yet, as it reads what is still to be made, is said to be unknown.
+#[must_use]
+pub fn compare(one: &Side, other: &Side, sources: &Sources<'_>) -> Compared {
+    let mut steps: Vec<StepCompared> = Vec::new();
+    for own in &one.steps {
+        let mut said = StepCompared {
+            step: own.step.clone(),
+            state: "only here",
+            key: own.key,
+            other_key: None,
+            changes: Vec::new(),
+        };
+        if let Some(theirs) = other.steps.iter().find(|theirs| theirs.step == own.step) {
+            said.other_key = theirs.key;
+            said.state = match (own.key, theirs.key) {
+                (Some(own), Some(theirs)) if own == theirs => "same",
+                (Some(_), Some(_)) => "differs",
+                _ => "unknown",
+            };
+            if said.state == "differs"
+                && let (Some(new), Some(old)) = (record(own, sources), record(theirs, sources))
+            {
+                let changes = new.changes_since(&old);
+                said.changes = changes.iter().map(|change| Shown::of(change, &sources.blobs, sources.lines)).collect();
+            }
+        }
+        steps.push(said);
+    }
+    for theirs in other.steps.iter().filter(|theirs| one.steps.iter().all(|own| own.step != theirs.step)) {
+        steps.push(StepCompared {
+            step: theirs.step.clone(),
+            state: "only there",
+            key: None,
+            other_key: theirs.key,
+            changes: Vec::new(),
+        });
+    }
+    Compared { job: one.name.clone(), against: other.name.clone(), steps }
+}
+
+fn record(step: &OfSide, sources: &Sources<'_>) -> Option<KeyRecord> {
+    step.record.clone().or_else(|| sources.record(&step.key?))
+}
+
+/// A comparison for people, in so many columns.
+#[must_use]
+pub fn text(all: &[Compared], columns: usize) -> String {
+    let mut text = String::new();
+    for said in all {
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        text.push_str(&format!("{}\n  against {}\n", printable(&said.job), printable(&said.against)));
+        let width = said.steps.iter().map(|step| step.step.len()).max().unwrap_or(0);
+        for step in &said.steps {
+            let key = step.key.or(step.other_key).map(|key| key.0.short()).unwrap_or_default();
+            text.push_str(format!("  {:width$}  {:9}  {key}", step.step, step.state).trim_end());
+            text.push('\n');
+            for change in &step.changes {
+                for line in change_lines(change, columns - 6) {
+                    text.push_str(&format!("      {line}\n"));
+                }
+                for line in change.diff.iter().flat_map(|diff| diff.lines()) {
+                    text.push_str(&format!("        {}\n", cut(&printable(line), columns - 8)));
+                }
+            }
+            if step.state == "differs" && step.changes.is_empty() {
+                text.push_str("      (a key record of one of them is no longer stored)\n");
+            }
+        }
+        let count = |state: &str| said.steps.iter().filter(|step| step.state == state).count();
+        text.push_str(&format!("{} of {} steps are the same\n", count("same"), said.steps.len()));
+        if count("unknown") > 0 {
+            text.push_str("what is unknown has no key yet: it reads what is still to be made\n");
+        }
+    }
+    text
+}

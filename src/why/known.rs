@@ -1,0 +1,154 @@
+//! The other direction: what the key of an action holds, which known influences it does not hold, and how old the answers of
+//! its tools are. So whoever is told that nothing runs again can judge whether that is right.
+//!
+//! Names secrets and variables, never their values.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value as Json;
+
+use crate::key::KeyRecord;
+use crate::manifest::Template;
+use crate::plan::{Ask, Plan};
+use crate::units::{human_size, human_span};
+use crate::why::change::json;
+use crate::why::explain::age;
+
+/// What determines an action, and what does not.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Known {
+    /// What its key is made of, in blame order.
+    pub ingredients: Vec<Held>,
+    /// What may matter and is in no key.
+    pub not_in_key: Vec<Beside>,
+    /// When its tools answered their probes.
+    pub probes: Vec<Probe>,
+}
+
+/// One ingredient.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Held {
+    /// The role.
+    pub ingredient: String,
+    /// Its value: a text, a list, or `sha256:…`.
+    pub value: Json,
+}
+
+/// A known influence that is in no key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Beside {
+    /// What.
+    pub what: String,
+    /// What that means.
+    pub because: &'static str,
+}
+
+/// An answer that is an ingredient, or a part of one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Probe {
+    /// The tool.
+    pub tool: String,
+    /// When it answered; unknown of answers that an older flow remembered.
+    pub asked: Option<Timestamp>,
+    /// How long that is ago, in seconds.
+    pub age_s: Option<i64>,
+    /// Whether folders are watched beside the program: else a change of what it loads is not seen.
+    pub watches: bool,
+}
+
+/// The ingredients of a record, without what is not in it.
+#[must_use]
+pub fn held(record: &KeyRecord) -> Vec<Held> {
+    let held = |ingredient: &crate::key::Ingredient| Held {
+        ingredient: ingredient.role.clone(),
+        value: json(&ingredient.value),
+    };
+    record.ingredients.iter().map(held).collect()
+}
+
+/// What is known of an action of a plan. Without its record, as long as its inputs are not known, nothing is said of its key.
+#[must_use]
+pub fn known(plan: &Plan, node: usize, record: Option<&KeyRecord>, now: Timestamp) -> Known {
+    Known {
+        ingredients: record.map(held).unwrap_or_default(),
+        not_in_key: beside(plan, node),
+        probes: probes(plan, node, now),
+    }
+}
+
+fn beside(plan: &Plan, node: usize) -> Vec<Beside> {
+    let (step, ask) = (plan.step(node), &plan.nodes[node].ask);
+    let mut found = Vec::new();
+    let mut say = |what: String, because| found.push(Beside { what, because });
+    if let Some(env) = ask.env() {
+        for secret in &env.secrets {
+            say(format!("secret {}", secret.name.value), "read anew at each attempt, never stored");
+        }
+        for name in env.unhashed.keys() {
+            say(format!("variable {name}"), "passed with `hash=#false`");
+        }
+    }
+    const LIMIT: &str = "raised, it runs again only what had met it";
+    if let Some(timeout) = &step.timeout {
+        say(format!("timeout {}", human_span(timeout.value)), LIMIT);
+    }
+    if let Some(limit) = &step.limit {
+        say(format!("limit {}", human_size(limit.value)), LIMIT);
+    }
+    if let Some(attempts) = &step.attempts {
+        say(format!("attempts {}", attempts.value), "how often it is tried before a person is asked");
+    }
+    match ask {
+        Ask::Agent(ask) => {
+            say("failure tables".into(), "they say how an attempt is read; read anew at once when they change");
+            if !ask.free {
+                say("prices".into(), "what was paid is worked out anew when they change");
+                say("what answers to the model's name".into(), "a provider may change it without a word");
+            }
+            say("time and load of the machine".into(), "an agent that is short of time may do less");
+        }
+        Ask::Test(ask) => {
+            if let Some(time) = ask.protocol.time_max_ms.filter(|_| !ask.counts_only()) {
+                say(format!("time max {}", human_span(std::time::Duration::from_millis(time))), LIMIT);
+            }
+            if !ask.counts_only() {
+                say(
+                    "time and load of the machine".into(),
+                    "both trees are measured in turn, so that it hits both alike",
+                );
+            }
+            if ask.device.is_some() {
+                say("driver, clocks and heat of the device".into(), "the key holds its model alone");
+            }
+        }
+        _ => {}
+    }
+    let argv: &[Template] = match ask {
+        Ask::Agent(ask) => &ask.argv,
+        Ask::Test(ask) => &ask.argv,
+        Ask::Command(ask) => &ask.argv,
+        _ => &[],
+    };
+    // A hole was filled by a tool or by flow itself.
+    if let Some(program) = argv.first().filter(|first| first.holes().next().is_none()) {
+        say(format!("the program {program}"), "no declared `tool`: another version of it is not seen");
+    }
+    found
+}
+
+fn probes(plan: &Plan, node: usize, now: Timestamp) -> Vec<Probe> {
+    let named: Vec<&String> = match &plan.nodes[node].ask {
+        Ask::Environment(tool) => tool.iter().collect(),
+        Ask::Agent(ask) => ask.tools.iter().collect(),
+        Ask::Test(ask) => ask.tools.iter().chain(&ask.tool).collect(),
+        Ask::Command(ask) => ask.tools.iter().collect(),
+        Ask::Checkout(_) | Ask::Patch(_) | Ask::Classify(_) => Vec::new(),
+    };
+    let declared = &plan.manifest.pipeline.tools;
+    let probe = |name: &String| {
+        let fact = plan.facts.tools.get(name)?.as_ref().ok()?;
+        let watches = declared.iter().any(|tool| tool.name.value == *name && !tool.watch.is_empty());
+        Some(Probe { tool: name.clone(), asked: fact.asked, age_s: fact.asked.map(|asked| age(asked, now)), watches })
+    };
+    named.into_iter().filter_map(probe).collect()
+}
