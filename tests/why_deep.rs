@@ -148,7 +148,9 @@ fn a_job_is_compared_with_its_sibling_and_with_a_run() {
         (&step(&ran, 0, "agent")["state"], &step(&ran, 0, "patch")["state"]),
         (&"differs".into(), &"same".into())
     );
-    flow.flow(&["why", "{one}", "m.kdl", "--against", "nobody"]).exits(2).says("there is no such job and no such run");
+    flow.flow(&["why", "{one}", "m.kdl", "--against", "nobody"])
+        .exits(2)
+        .says("it is no run, no job and no git revision");
     flow.flow(&["why", "pkg/{one}/tidy/1", "m.kdl", "--against", "pkg/{one}/tidy/1"]).exits(2).says("the job itself");
 }
 

@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use crate::cli::fault::Fault;
 use crate::cli::open::Opened;
 use crate::cli::select;
-use crate::cli::why::{named, some_of};
+use crate::cli::versions::Within;
+use crate::cli::wanted::{named, some_of};
 use crate::names::{Axes, JobId, RunId};
 use crate::plan::Plan;
 use crate::report::status::runs;
@@ -62,6 +63,12 @@ pub(super) fn ran(
         return of_run(root, text, sides, &axes, sources);
     }
     let all: Vec<(&JobId, &Axes)> = plan.jobs.iter().map(|(id, axes)| (id, axes)).collect();
+    if !all.iter().any(|(id, _)| is_job(id, text))
+        && Within::of(&plan.manifest).is_some_and(|within| within.project.revision(text).is_ok())
+    {
+        let hint = "leave --run out: a revision is compared with the manifest of today, or two of them with --between";
+        return Err(Fault::hint(2, format!("--against {text}: that is a git revision, and {run} is a run"), hint));
+    }
     let places: Vec<usize> = jobs.iter().filter_map(|(id, _)| all.iter().position(|(known, _)| *known == id)).collect();
     let mut compared = Vec::new();
     for place in &places {
@@ -80,8 +87,15 @@ fn some(compared: Vec<Compared>, text: &str) -> Result<Vec<Compared>, Fault> {
     Ok(compared)
 }
 
-fn is_run(root: &Path, text: &str) -> bool {
+/// Whether a run's id begins so.
+pub(super) fn is_run(root: &Path, text: &str) -> bool {
     runs(root).iter().any(|run| run.as_str().starts_with(text))
+}
+
+/// Whether a job is called so, or matches.
+pub(super) fn is_job(id: &JobId, text: &str) -> bool {
+    let globs = select::globs(&[text.to_owned()]).unwrap_or_default();
+    globs.iter().any(|glob| glob.is_match(id.as_str()))
 }
 
 fn of_run(
@@ -108,10 +122,12 @@ fn other(all: &[(&JobId, &Axes)], job: usize, asked: &[usize], text: &str) -> Re
         (0..all.len()).filter(|at| globs.iter().all(|glob| glob.is_match(all[*at].0.as_str()))).collect();
     let fault = |what: String| {
         let names = all.iter().map(|(id, _)| id.to_string());
-        Fault::hint(2, what, format!("there are {}; a run is named by the beginning of its name", some_of(names)))
+        let others =
+            "a run is named by the beginning of its id, a revision by a commit's id, a branch, a tag or HEAD~2";
+        Fault::hint(2, what, format!("the jobs are {}; {others}", some_of(names)))
     };
     if meant.is_empty() {
-        return Err(fault(format!("--against {text}: there is no such job and no such run")));
+        return Err(fault(format!("--against {text}: it is no run, no job and no git revision")));
     }
     if meant.contains(&job) && (meant.len() == 1 || asked.len() > 1) {
         return Ok(None);

@@ -18,6 +18,7 @@ mod devices;
 pub mod doctor;
 pub mod fault;
 pub mod hints;
+pub mod history;
 pub mod job;
 pub mod log;
 pub mod open;
@@ -29,6 +30,8 @@ pub mod run;
 pub mod select;
 pub mod show;
 pub mod status;
+pub mod versions;
+mod wanted;
 pub mod why;
 
 pub use fault::Fault;
@@ -46,6 +49,7 @@ Examples:
   flow show shop/9f47610d/hasty/1       one job: class, evidence, attempts
   flow log shop/9f47610d/hasty/1 agent  what a step printed
   flow why 9f47610d                     why its steps ran again, or did not
+  flow history pipelines/quickstart.kdl its versions, and what each re-runs
 
 A run may be stopped at any instant: the same command goes on where it was.
 
@@ -68,6 +72,8 @@ enum Verb {
     Plan(plan::PlanArgs),
     /// Say why each step of a commit would run or did run again
     Why(why::WhyArgs),
+    /// List the versions of a manifest in git, and what each would run again
+    History(history::HistoryArgs),
     /// Read a manifest and report every flaw in it
     Check(check::CheckArgs),
     /// Say what a run would miss on this machine, and how to mend it
@@ -139,6 +145,7 @@ pub fn main() -> ExitCode {
             Verb::Run(args) => run::run(args).await,
             Verb::Plan(args) => plan::plan(args).await,
             Verb::Why(args) => why::why(args).await,
+            Verb::History(args) => history::history(&args),
             Verb::Check(args) => check::check(&args),
             Verb::Doctor(args) => doctor::doctor(args).await,
             Verb::Reclassify(args) => reclassify::reclassify(args).await,

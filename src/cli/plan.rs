@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
 
@@ -11,6 +12,7 @@ use crate::cli::fault::Fault;
 use crate::cli::open::Opened;
 use crate::cli::output;
 use crate::cli::select::{self, Selection};
+use crate::cli::versions;
 use crate::report::jobs;
 use crate::text::wrap;
 use crate::why::causes::causes;
@@ -23,6 +25,8 @@ Examples:
   flow plan pipelines/quickstart.kdl          what would run, grouped by why
   flow plan m.kdl --explain                   what each cause would cost
   flow plan m.kdl --commit 9f47610d --all     every action of one commit
+  flow plan m.kdl --at HEAD~3                 as the manifest and its files were
+                                              in a commit; nothing is checked out
   flow plan m.kdl --json                      for programs")]
 pub struct PlanArgs {
     /// The manifest
@@ -31,6 +35,9 @@ pub struct PlanArgs {
     places: Places,
     #[command(flatten)]
     selection: Selection,
+    /// Plan the manifest and its files as they were in a commit: an id, a branch, a tag, HEAD~2
+    #[arg(long, value_name = "REV", value_parser = select::not_empty)]
+    at: Option<String>,
     /// As if `flow run` were told to try these jobs again though their attempts are used up: what it would cost
     #[arg(long, value_name = "JOB-GLOB", value_parser = select::not_empty)]
     retry: Vec<String>,
@@ -50,7 +57,11 @@ pub struct PlanArgs {
 /// # Errors
 /// If it has flaws or the store cannot be used. What the machine lacks is said, and no error.
 pub async fn plan(args: PlanArgs) -> Result<ExitCode, Fault> {
-    let opened = Opened::open(&args.manifest, &args.places, false).await?;
+    let manifest = Arc::new(versions::read(&args.manifest, args.at.as_deref())?);
+    if let Some(commit) = manifest.version.commit() {
+        output::say(&format!("note: as of {}; tools and variables are those of today", versions::called(commit)));
+    }
+    let opened = Opened::with(manifest, &args.manifest, &args.places, false).await?;
     let last_class = jobs::last_classes(opened.plan(), &opened.index);
     let selected = select::wanted(opened.plan(), &args.selection, &|job| last_class.get(&job).cloned())?;
     let wanted = selected.nodes;
@@ -66,6 +77,9 @@ pub async fn plan(args: PlanArgs) -> Result<ExitCode, Fault> {
     };
     if args.json {
         let mut document = why::plan::json(opened.plan(), &forecasts, &lacking, &estimate);
+        if let Some(commit) = opened.plan().manifest.version.commit() {
+            document["at"] = commit.id.as_str().into();
+        }
         document["asks"] = asks.into();
         if let Some(causes) = causes {
             document["causes"] = serde_json::json!(causes);

@@ -23,6 +23,7 @@ use crate::run::decide::Again;
 use crate::run::dispatch::{Dispatcher, Options, Parts};
 use crate::run::journal::{Journal, write_plan};
 use crate::run::leases::Leases;
+use crate::run::uncommitted::git_state;
 use crate::step::Context;
 
 /// Arguments of `flow reclassify`.
@@ -95,7 +96,8 @@ async fn say_anew(opened: Opened, args: &ReclassifyArgs, wanted: Vec<bool>) -> R
     let leases = Leases::open(&prepared.plan, &args.slots, &store.root).map_err(broken)?;
     let Begun { run, lock: _lock, records, mut index } = Begun::begin(&store, &prepared)?;
     index.own(&run);
-    write_plan(&store.root, &run, &prepared.plan, &path, hints::places(&path, &args.places), &wanted);
+    let git = git_state(&prepared.plan, &prepared.intake);
+    write_plan(&store.root, &run, &prepared.plan, &path, hints::places(&path, &args.places), &wanted, git);
     let is_wanted = |job: &Job| job.classify.or(job.nodes.last().copied()).is_some_and(|node| wanted[node]);
     let about = prepared.plan.jobs.iter().enumerate().filter(|(_, job)| is_wanted(job)).map(|(job, _)| job).collect();
     let context =

@@ -24,13 +24,14 @@ use crate::report::{composite, jobs, table};
 use crate::run::budget::Purse;
 use crate::run::decide::{Again, remakes};
 use crate::run::dispatch::{Dispatcher, Observer, Options, Order, Parts};
-use crate::run::journal::Journal;
+use crate::run::journal::{Journal, write_plan};
 use crate::run::leases::Leases;
 use crate::run::recheck;
 use crate::run::recover::{recover, whole_ledger};
+use crate::run::uncommitted::{GitState, git_state};
 use crate::step::Context;
 use crate::store::Index;
-use crate::text::{counted, harmless, shell};
+use crate::text::{counted, harmless, shell, wrap};
 use crate::units::{Percent, Span};
 
 /// Arguments of `flow run`.
@@ -174,7 +175,9 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
         output::say(&format!("note: {what} (--seed {})", shell([seed.to_owned()])));
         again.iter_mut().zip(drawn).for_each(|(again, drawn)| again.recheck = drawn && !again.remake && !again.retry);
     }
-    crate::run::journal::write_plan(&store.root, &run, &prepared.plan, &path, options.clone(), &wanted);
+    let git = git_state(&prepared.plan, &prepared.intake);
+    let uncommitted = git.as_ref().and_then(GitState::warning);
+    write_plan(&store.root, &run, &prepared.plan, &path, options.clone(), &wanted, git);
     let plan = Arc::new(prepared.plan);
     let context = Arc::new(Context { plan: plan.clone(), store: store.clone(), machine, sources: prepared.sources });
     let terms = Options {
@@ -237,6 +240,9 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
         output::data(Spent::of(&ledger, &plan.manifest.pipeline, Some(&run)).text(width))?;
         for warning in several_models_of(&results) {
             output::data(harmless(&format!("{warning}\n")))?;
+        }
+        if let Some(uncommitted) = uncommitted {
+            output::data(format!("{}\n", wrap(&uncommitted, width).join("\n")))?;
         }
         output::data(table::summary(&results, Some(&report.finished), width))?;
         closing::waits(&report.finished, width);

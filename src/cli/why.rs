@@ -1,35 +1,33 @@
 //! `flow why`: what each step of a commit's jobs would do and why, or what a run did with them. Executes nothing.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::cell::RefCell;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
-use globset::GlobMatcher;
 use jiff::Timestamp;
 
 use crate::cli::fault::Fault;
 use crate::cli::open::{self, Opened};
+use crate::cli::versions::{Within, called};
+use crate::cli::wanted::{Wanted, named, newest, others};
 use crate::cli::{Places, beside, output, select};
-use crate::names::{Axes, JobId, RunId};
+use crate::git::PastCommit;
+use crate::names::{Axes, JobId};
 use crate::plan::Job;
-use crate::report::status::runs;
-use crate::run::journal::{PlanFile, read_plan};
+use crate::run::journal::PlanFile;
+use crate::run::uncommitted::GitState;
 use crate::store::{Index, Store};
 use crate::why::against::{self, Compared};
+use crate::why::between;
 use crate::why::change::{Blobs, LINES};
 use crate::why::explain::{Explanation, Sources, explain};
-use crate::why::forecast::forecast;
+use crate::why::forecast::{Forecast, State, forecast};
+use crate::why::origin::Tracer;
+use crate::why::past::{Past, Terms};
 use crate::why::ran::Ran;
 use crate::why::text;
-
-/// Commits that are named where one is not found.
-const NAMED: usize = 12;
-/// Runs that are looked at for other manifests.
-const RUNS: usize = 8;
-/// Digits that a commit needs at least.
-const DIGITS: usize = 4;
 
 /// Arguments of `flow why`.
 #[derive(Debug, Args)]
@@ -43,6 +41,8 @@ Examples:
   flow why 9f47610d --key --step agent  what its key holds, and what not
   flow why 9f47610d --against '*/*/human/*'
                                         what makes it another than its sibling
+  flow why 9f47610d --against HEAD~3    what differs from an older version
+  flow why 9f47610d --between v1 v2     what differs between two versions
 
 Exit codes: 0 explained; 2 no such commit, run or manifest.")]
 pub struct WhyArgs {
@@ -55,15 +55,19 @@ pub struct WhyArgs {
     /// Explain what a run did [default: the newest that holds the commit]
     #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "")]
     run: Option<String>,
+    /// Compare with a run by the beginning of its id, else with another job or a glob of them, else with the manifest and its
+    /// files as they were in a git revision
+    #[arg(long, value_name = "RUN|JOB|REV", value_parser = select::not_empty)]
+    against: Option<String>,
+    /// Compare the manifest and its files in two git revisions, the older first
+    #[arg(long, num_args = 2, value_names = ["REV1", "REV2"], conflicts_with_all = ["run", "against", "key"], value_parser = select::not_empty)]
+    between: Option<Vec<String>>,
     /// Only jobs that match a glob
     #[arg(long, value_name = "GLOB", value_parser = select::not_empty)]
     job: Vec<String>,
     /// Only this step of each job
     #[arg(long, value_name = "STEP", value_parser = select::not_empty)]
     step: Option<String>,
-    /// Compare with another job, or with what a run did with the same jobs
-    #[arg(long, value_name = "JOB|RUN", value_parser = select::not_empty)]
-    against: Option<String>,
     /// What each key holds, what is known to matter and is in none, and how old the answers of tools are
     #[arg(long)]
     key: bool,
@@ -85,30 +89,50 @@ pub struct WhyArgs {
 pub async fn why(args: WhyArgs) -> Result<ExitCode, Fault> {
     let wanted = Wanted::new(&args.commit, &args.job)?;
     let lines = if args.all { usize::MAX } else { LINES };
-    let said = match &args.run {
-        Some(run) => after(&args, run, &wanted, lines)?,
-        None => before(&args, &wanted, lines).await?,
-    };
-    let mut said = match said {
-        Said::Explained(said) => *said,
-        Said::Compared(said) if args.json => {
-            output::json(&serde_json::json!({ "jobs": said }))?;
-            return Ok(ExitCode::SUCCESS);
+    let said = match (&args.run, args.between.as_deref()) {
+        (Some(run), _) => after(&args, run, &wanted, lines)?,
+        (None, Some([old, new])) => {
+            let which = which(&args, &wanted)?;
+            let within = Within::needed(&which.0)?;
+            let (old, new) = (within.revision(old)?, within.revision(new)?);
+            versions(&args, which, (old, Some(new)), &wanted, lines)?
         }
-        Said::Compared(said) => {
-            output::data(against::text(&said, output::width()))?;
-            return Ok(ExitCode::SUCCESS);
+        _ => {
+            let which = which(&args, &wanted)?;
+            match args.against.as_deref().and_then(|text| older(&which, text)) {
+                Some(old) => versions(&args, which, (old, None), &wanted, lines)?,
+                None => before(&args, which, &wanted, lines).await?,
+            }
         }
     };
-    if let Some(step) = &args.step {
-        only(&mut said, step)?;
-    }
-    if args.json {
-        output::json(&said)?;
-    } else if args.short {
-        output::data(text::short(&said, output::width()))?;
-    } else {
-        output::data(text::why(&said, args.all, output::width()))?;
+    match said {
+        Said::Explained(said) => {
+            let mut said = *said;
+            if let Some(step) = &args.step {
+                let steps = said.jobs.iter().flat_map(|job| &job.steps);
+                there_is(step, steps.map(|said| said.step.as_str()))?;
+                said.only(step);
+            }
+            if args.json {
+                output::json(&said)?;
+            } else if args.short {
+                output::data(text::short(&said, output::width()))?;
+            } else {
+                output::data(text::why(&said, args.all, output::width()))?;
+            }
+        }
+        Said::Compared(mut said) => {
+            if let Some(step) = &args.step {
+                let steps = said.iter().flat_map(|job| &job.steps);
+                there_is(step, steps.map(|said| said.step.as_str()))?;
+                said.iter_mut().for_each(|job| job.steps.retain(|said| said.step == *step));
+            }
+            if args.json {
+                output::json(&serde_json::json!({ "jobs": said }))?;
+            } else {
+                output::data(against::text(&said, output::width()))?;
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -119,37 +143,53 @@ enum Said {
     Compared(Vec<Compared>),
 }
 
-/// Only one step of what is said.
-fn only(said: &mut Explanation, step: &str) -> Result<(), Fault> {
-    let steps = said.jobs.iter().flat_map(|job| &job.steps).map(|said| said.step.as_str());
+/// That one of the steps has that name.
+fn there_is<'a>(step: &str, steps: impl Iterator<Item = &'a str>) -> Result<(), Fault> {
     let mut names: Vec<&str> = Vec::new();
     for name in steps {
         if !names.contains(&name) {
             names.push(name);
         }
     }
-    if !names.contains(&step) {
-        let hint = format!("the steps are: {}", names.join(", "));
-        return Err(Fault::hint(2, format!("there is no step `{step}`"), hint));
+    if names.contains(&step) {
+        return Ok(());
     }
-    said.only(step);
-    Ok(())
+    let hint = format!("the steps are: {}", names.join(", "));
+    Err(Fault::hint(2, format!("there is no step `{step}`"), hint))
+}
+
+/// A manifest, and where its store is.
+type Which = (PathBuf, Places);
+
+/// The manifest that is meant, and where its store is.
+fn which(args: &WhyArgs, wanted: &Wanted) -> Result<Which, Fault> {
+    if let Some(manifest) = &args.manifest {
+        return Ok((manifest.clone(), args.places.clone()));
+    }
+    let root = open::store_root_of(None, &args.places);
+    let (run, plan) = newest(&root, None, wanted)?;
+    output::say(&format!("note: by {}, the manifest of run {run}", plan.manifest.display()));
+    for other in others(&root, &run, &plan.manifest, wanted) {
+        output::say(&format!("note: {} holds it too", other.display()));
+    }
+    Ok((plan.manifest, Places { cache: Some(root), ..args.places.clone() }))
+}
+
+/// The commit that `--against` names, if that is neither a run nor a job. No tool is asked for it.
+fn older((manifest, places): &Which, text: &str) -> Option<PastCommit> {
+    if beside::is_run(&open::store_root(manifest, places), text) {
+        return None;
+    }
+    let within = Within::of(manifest)?;
+    let commit = within.project.revision(text).ok()?;
+    let terms = Terms { variables: open::machine().ok()?.variables, ..Terms::default() };
+    let today = Past::new(within.project.clone(), terms).work_tree(&within.manifest);
+    let jobs = today.plan.as_ref().map(|plan| plan.jobs.as_slice()).unwrap_or_default();
+    (!jobs.iter().any(|job| beside::is_job(&job.id, text))).then_some(commit)
 }
 
 /// What would happen if the manifest were run now.
-async fn before(args: &WhyArgs, wanted: &Wanted, lines: usize) -> Result<Said, Fault> {
-    let (manifest, places) = match &args.manifest {
-        Some(manifest) => (manifest.clone(), args.places.clone()),
-        None => {
-            let root = open::store_root_of(None, &args.places);
-            let (run, plan) = newest(&root, None, wanted)?;
-            output::say(&format!("note: by {}, the manifest of run {run}", plan.manifest.display()));
-            for other in others(&root, &run, &plan.manifest, wanted) {
-                output::say(&format!("note: {} holds it too", other.display()));
-            }
-            (plan.manifest, Places { cache: Some(root), ..args.places.clone() })
-        }
-    };
+async fn before(args: &WhyArgs, (manifest, places): Which, wanted: &Wanted, lines: usize) -> Result<Said, Fault> {
     let mut read = open::read(&manifest)?;
     // Another job of another commit has to be in the plan too.
     let narrow = args.against.is_none();
@@ -175,12 +215,20 @@ async fn before(args: &WhyArgs, wanted: &Wanted, lines: usize) -> Result<Said, F
     for node in jobs.iter().flat_map(|job| &plan.jobs[*job].nodes) {
         of_interest[*node] = true;
     }
-    let blobs = Blobs { store: &opened.store, intake: Some(&opened.prepared.intake) };
-    let sources = Sources { blobs, index: &opened.index, lines, keys: args.key, now: Timestamp::now() };
+    let blobs = Blobs { store: &opened.store, intakes: vec![&opened.prepared.intake] };
+    let (now, runs) = (Timestamp::now(), RefCell::default());
+    let mut sources = Sources { blobs, index: &opened.index, lines, keys: args.key, now, tracer: None, runs };
     if let Some(text) = &args.against {
         return Ok(Said::Compared(beside::planned(&opened, &jobs, text, &sources)?));
     }
     let forecasts = forecast(plan, &opened.store, &opened.index, &of_interest);
+    // Where nothing changed, the project's history has nothing to tell.
+    if forecasts.iter().any(Forecast::is_root) && forecasts.iter().any(|said| said.state != State::New) {
+        sources.tracer = Within::of(&manifest).map(|within| {
+            let past = Past::new(within.project, Terms::of(plan, commit));
+            RefCell::new(Tracer::of_work_tree(past, &within.manifest))
+        });
+    }
     let mut said = explain(plan, &jobs, &forecasts, &sources);
     if forecasts.iter().any(|said| said.state.executes()) {
         let estimate = opened.estimate(&forecasts)?;
@@ -189,6 +237,57 @@ async fn before(args: &WhyArgs, wanted: &Wanted, lines: usize) -> Result<Said, F
         said.estimate = Some(amounts);
         said.comes_to = estimate.comes_to();
     }
+    Ok(Said::Explained(Box::new(said)))
+}
+
+/// What differs between two versions; the newer one is that of the work tree if no revision is given.
+fn versions(
+    args: &WhyArgs,
+    (manifest, places): Which,
+    (old, new): (PastCommit, Option<PastCommit>),
+    wanted: &Wanted,
+    lines: usize,
+) -> Result<Said, Fault> {
+    let within = Within::needed(&manifest)?;
+    // The newer version says which commits there are.
+    let read = match &new {
+        Some(new) => within.read_at(new)?,
+        None => open::read(&manifest)?,
+    };
+    let known = read.pipeline.repos.iter().flat_map(|repo| &repo.commits).map(|commit| commit.id.value.clone());
+    let terms = Terms { variables: open::machine()?.variables, only: wanted.commit(known)?, ..Terms::default() };
+    let mut past = Past::new(within.project.clone(), terms.clone());
+    let (old_name, new_name) = match &new {
+        Some(new) => (within.name_at(&past, &old)?, within.name_at(&past, new)?),
+        None => (within.name_at(&past, &old)?, within.manifest.clone()),
+    };
+    let before = past.at(&old_name, &old);
+    let after = match &new {
+        Some(new) => past.at(&new_name, new),
+        None => past.work_tree(&new_name),
+    };
+    let unread = |which: &str, flaw: &String| {
+        let hint = "name versions that `flow history` lists without a flaw";
+        Fault::hint(2, format!("the manifest of {which} cannot be planned: {flaw}"), hint)
+    };
+    let name_of_new = new.as_ref().map_or_else(|| "the work tree".to_owned(), called);
+    let older = before.plan.as_ref().map_err(|flaw| unread(&called(&old), flaw))?;
+    let newer = after.plan.as_ref().map_err(|flaw| unread(&name_of_new, flaw))?;
+    let jobs: Vec<usize> = (0..newer.jobs.len()).filter(|job| wanted.holds(&newer.jobs[*job].id)).collect();
+    if jobs.is_empty() {
+        return Err(wanted.nothing(newer.jobs.iter().map(|job| job.id.to_string())));
+    }
+    let store: Store = open::store_to_read(&open::store_root(&manifest, &places))?;
+    let tracer = match new {
+        Some(new) => Tracer::of_commit(past, &new_name, new),
+        None => Tracer::of_work_tree(past, &new_name),
+    };
+    let blobs = Blobs { store: &store, intakes: vec![&after.intake, &before.intake] };
+    output::say(&format!("note: from {} to {name_of_new}", called(&old)));
+    let names = [called(&old), name_of_new];
+    let keys = args.key.then(Timestamp::now);
+    let tracer = RefCell::new(tracer);
+    let said = between::explain((older, newer), names, &jobs, &blobs, (lines, keys), Some(&tracer));
     Ok(Said::Explained(Box::new(said)))
 }
 
@@ -215,169 +314,29 @@ fn after(args: &WhyArgs, run: &str, wanted: &Wanted, lines: usize) -> Result<Sai
     open::say_damage(&index);
     let now = Timestamp::now();
     let ran = Ran::read(&root, &run, now);
+    if let Some(warning) = plan.git.as_ref().and_then(GitState::warning) {
+        output::say(&format!("note: {warning}"));
+    }
     if !ran.finished() {
         output::say("note: the run has not finished; this is how far it came");
     }
-    let sources = Sources { blobs: Blobs { store: &store, intake: None }, index: &index, lines, keys: args.key, now };
+    let blobs = Blobs { store: &store, intakes: Vec::new() };
+    let (tracer, runs) = (None, RefCell::default());
+    let mut sources = Sources { blobs, index: &index, lines, keys: args.key, now, tracer, runs };
     if let Some(text) = &args.against {
         return Ok(Said::Compared(beside::ran(&root, &ran, (&run, &plan), &jobs, text, &sources)?));
     }
+    sources.tracer = of_run(&plan, commit);
     Ok(Said::Explained(Box::new(ran.explain(&run, &plan, &jobs, &sources))))
 }
 
-/// Which jobs are asked for.
-struct Wanted {
-    text: String,
-    /// The text is the beginning of a commit's id.
-    digits: bool,
-    globs: Vec<GlobMatcher>,
-    /// What `--job` said.
-    only: Vec<String>,
-}
-
-impl Wanted {
-    fn new(text: &str, jobs: &[String]) -> Result<Self, Fault> {
-        let digits = text.bytes().all(|b| b.is_ascii_hexdigit()) && text.len() <= 40;
-        if digits && text.len() < DIGITS {
-            return Err(Fault::hint(
-                2,
-                format!("`{text}` is too short for a commit"),
-                format!("give at least {DIGITS} digits of its id, or a job: 'repo/commit/candidate/sample' with `*`"),
-            ));
-        }
-        let mut globs = select::globs(jobs)?;
-        if !digits {
-            globs.extend(select::globs(&[text.to_owned()])?);
-        }
-        let text = if digits { text.to_lowercase() } else { text.to_owned() };
-        Ok(Self { text, digits, globs, only: jobs.to_vec() })
-    }
-
-    fn holds(&self, job: &JobId) -> bool {
-        self.globs.iter().all(|glob| glob.is_match(job.as_str()))
-    }
-
-    /// Whether a job of a run's plan is meant.
-    fn is_for(&self, (id, axes): &(JobId, Axes)) -> bool {
-        match axes.get("commit") {
-            Some(commit) if self.digits => self.begins(commit),
-            _ => !self.digits && self.holds(id),
-        }
-    }
-
-    fn begins(&self, commit: &str) -> bool {
-        // A manifest may say fewer digits than are asked for.
-        commit.starts_with(&self.text) || commit.len() >= DIGITS && self.text.starts_with(commit)
-    }
-
-    /// The one commit that is meant; `None` where jobs are asked for.
-    fn commit(&self, known: impl Iterator<Item = String>) -> Result<Option<String>, Fault> {
-        if !self.digits {
-            return Ok(None);
-        }
-        let mut all: Vec<String> = known.collect();
-        all.sort_unstable();
-        all.dedup();
-        let meant: Vec<&String> = all.iter().filter(|commit| self.begins(commit)).collect();
-        match meant.as_slice() {
-            [commit] => Ok(Some((*commit).clone())),
-            [] => Err(Fault::hint(
-                2,
-                format!("there is no commit `{}`", self.text),
-                format!("there are {}", some_of(all.iter().map(|commit| short(commit)))),
-            )),
-            several => Err(Fault::hint(
-                2,
-                format!("`{}` is the beginning of {} commits", self.text, several.len()),
-                format!("give more digits of one: {}", some_of(several.iter().map(|commit| commit.as_str()))),
-            )),
-        }
-    }
-
-    fn nothing(&self, jobs: impl Iterator<Item = String>) -> Fault {
-        let what = match (self.digits, self.only.as_slice()) {
-            (false, []) => format!("no job is called `{}`", self.text),
-            (true, []) => format!("commit `{}` has no job", self.text),
-            (false, only) => format!("no job called `{}` matches --job {}", self.text, only.join(" --job ")),
-            (true, only) => format!("no job of commit `{}` matches --job {}", self.text, only.join(" --job ")),
-        };
-        Fault::hint(2, what, format!("there are {}", some_of(jobs)))
-    }
-}
-
-fn short(commit: &str) -> &str {
-    commit.get(..8).unwrap_or(commit)
-}
-
-pub(super) fn some_of<T: ToString>(names: impl Iterator<Item = T>) -> String {
-    let names: Vec<String> = names.map(|name| name.to_string()).collect();
-    match names.len() {
-        0 => "none".to_owned(),
-        all if all <= NAMED => names.join(", "),
-        all => format!("{} and {} more", names[..NAMED].join(", "), all - NAMED),
-    }
-}
-
-fn real(path: &Path) -> PathBuf {
-    path.canonicalize().unwrap_or_else(|_| path.to_owned())
-}
-
-/// The newest run that holds what is asked for, of a manifest or of any.
-fn newest(root: &Path, manifest: Option<&Path>, wanted: &Wanted) -> Result<(RunId, PlanFile), Fault> {
-    let (mut commits, mut others) = (Vec::new(), BTreeSet::new());
-    for run in runs(root) {
-        let Some(plan) = read_plan(root, &run) else { continue };
-        if manifest.is_some_and(|manifest| real(&plan.manifest) != real(manifest)) {
-            continue;
-        }
-        if plan.jobs.iter().any(|job| wanted.is_for(job)) {
-            return Ok((run, plan));
-        }
-        commits.extend(plan.jobs.iter().filter_map(|(_, axes)| axes.get("commit").map(|id| short(id).to_owned())));
-        others.extend(plan.jobs.iter().filter(|(_, axes)| axes.get("commit").is_none()).map(|(id, _)| id.to_string()));
-    }
-    commits.sort_unstable();
-    commits.dedup();
-    commits.extend(others);
-    let hint = if commits.is_empty() {
-        format!("no run is recorded under {}; name the manifest: flow why {} MANIFEST", root.display(), wanted.text)
-    } else {
-        format!("the recorded runs hold {}", some_of(commits.iter()))
-    };
-    Err(Fault::hint(2, format!("no run holds `{}`", wanted.text), hint))
-}
-
-/// Other manifests whose newest runs, as far as they are looked at, hold what is asked for.
-fn others(root: &Path, newest: &RunId, manifest: &Path, wanted: &Wanted) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = Vec::new();
-    let mut seen = vec![real(manifest)];
-    for run in runs(root).into_iter().filter(|run| run != newest).take(RUNS) {
-        let Some(plan) = read_plan(root, &run) else { continue };
-        let path = real(&plan.manifest);
-        if seen.contains(&path) {
-            continue;
-        }
-        if plan.jobs.iter().any(|job| wanted.is_for(job)) {
-            found.push(plan.manifest);
-        }
-        seen.push(path);
-    }
-    found
-}
-
-/// The run by that name, or by a beginning that only one has.
-pub(super) fn named(root: &Path, name: &str) -> Result<(RunId, PlanFile), Fault> {
-    let all = runs(root);
-    let meant: Vec<&RunId> = all.iter().filter(|run| run.as_str().starts_with(name)).collect();
-    let fault = |what: String, runs: &mut dyn Iterator<Item = &RunId>| {
-        Fault::hint(2, what, format!("there are {}", some_of(runs)))
-    };
-    match meant.as_slice() {
-        [] => Err(fault(format!("there is no run `{name}`"), &mut all.iter())),
-        [run] => match read_plan(root, run) {
-            Some(plan) => Ok(((*run).clone(), plan)),
-            None => Err(Fault::new(2, format!("what is kept of run {run} cannot be read"))),
-        },
-        several => Err(fault(format!("several runs begin with `{name}`"), &mut several.iter().copied())),
-    }
+/// Who follows the changes of a run back, from the commit that its manifest had.
+fn of_run(plan: &PlanFile, only: Option<String>) -> Option<RefCell<Tracer>> {
+    let git = plan.git.as_ref()?;
+    let within = Within::of(&plan.manifest)?;
+    let commit = within.project.revision(git.commit.as_ref()?.as_str()).ok()?;
+    let terms = Terms { variables: open::machine().ok()?.variables, only, ..Terms::default() };
+    let past = Past::new(within.project.clone(), terms);
+    let path = within.name_at(&past, &commit).ok()?;
+    Some(RefCell::new(Tracer::of_commit(past, &path, commit)))
 }

@@ -21,7 +21,7 @@ pub(super) fn examine(ask: &Ask, manifest: &Arc<Manifest>, facts: Facts) -> Foun
         let what = format!("its {actions} actions are too many to look at each");
         return Found::line(Finding::bad(Level::Unknown, "plan", "", what, "`flow plan` tells, and takes its time"));
     }
-    let mut intake = Intake::default();
+    let mut intake = Intake::of(manifest.version.clone());
     let Facts { tools, devices, commits, said } = facts;
     let variables = ask.question.machine.variables.clone();
     let facts = plan::Facts { variables, tools, devices, commits, ..plan::Facts::default() };

@@ -27,6 +27,14 @@ pub enum GitError {
         /// The text.
         id: String,
     },
+    /// The text names no commit of the repository.
+    #[error("`{text}` names no commit of {repository}")]
+    NoRevision {
+        /// The text.
+        text: String,
+        /// Where.
+        repository: PathBuf,
+    },
     /// The object is not in the repository.
     #[error("{id} is not in {repository}")]
     Missing {

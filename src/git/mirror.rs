@@ -189,6 +189,13 @@ fn open_odb(objects: &Path) -> Result<Odb<'static>, GitError> {
 
 /// The `objects` directory of a bare repository, a clone or a linked work tree.
 fn objects_dir(path: &Path) -> Result<PathBuf, GitError> {
+    let (_, common) = git_dirs(path)?;
+    let objects = common.join("objects");
+    objects.canonicalize().map_err(GitError::io(&objects))
+}
+
+/// The folder that holds a work tree's own `HEAD`, and the one that holds the objects and the references of all its work trees.
+pub(super) fn git_dirs(path: &Path) -> Result<(PathBuf, PathBuf), GitError> {
     let refuse = |why: &str| GitError::NotARepository { path: path.to_owned(), why: why.to_owned() };
     let pointer = |file: &Path| -> Option<PathBuf> {
         let mut text = String::new();
@@ -205,11 +212,10 @@ fn objects_dir(path: &Path) -> Result<PathBuf, GitError> {
         path.to_owned()
     };
     let common = pointer(&git_dir.join("commondir")).map_or_else(|| git_dir.clone(), |to| git_dir.join(to));
-    let objects = common.join("objects");
-    if !common.join("HEAD").exists() || !objects.is_dir() {
+    if !common.join("HEAD").exists() || !common.join("objects").is_dir() {
         return Err(refuse("it holds no `HEAD` and no `objects`"));
     }
-    objects.canonicalize().map_err(GitError::io(&objects))
+    Ok((git_dir, common))
 }
 
 /// The directory name of a mirror: it follows from the URL, or from the stream's bytes.

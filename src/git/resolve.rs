@@ -32,11 +32,18 @@ pub struct Resolved {
 }
 
 /// What is read of a commit.
-struct Commit {
-    id: Oid,
-    tree: Oid,
-    parents: Vec<Oid>,
-    subject: String,
+#[derive(Clone, Debug)]
+pub(super) struct Commit {
+    pub(super) id: Oid,
+    pub(super) tree: Oid,
+    pub(super) parents: Vec<Oid>,
+    pub(super) subject: String,
+    /// The name of its author, at most 100 characters.
+    pub(super) author: String,
+    /// When its author made it, in seconds since 1970.
+    pub(super) authored: i64,
+    /// When it was committed, in seconds since 1970.
+    pub(super) committed: i64,
 }
 
 impl Mirror {
@@ -80,6 +87,11 @@ impl Mirror {
         if !fits {
             return Err(GitError::NotAnId { id: digits.chars().take(80).collect() });
         }
+        self.find_commit(digits)
+    }
+
+    /// The same for as few as 4 hex digits.
+    pub(super) fn find_commit(&self, digits: &str) -> Result<Oid, GitError> {
         let digits = digits.to_ascii_lowercase();
         let missing = || GitError::Missing { id: digits.clone(), repository: self.path().to_owned() };
         let short = Oid::from_str(&digits).map_err(|_| missing())?;
@@ -114,7 +126,7 @@ impl Mirror {
     }
 
     /// The commit behind an id: itself, or what an annotated tag points to.
-    fn peel(&self, mut id: Oid) -> Result<Oid, GitError> {
+    pub(super) fn peel(&self, mut id: Oid) -> Result<Oid, GitError> {
         for _ in 0..5 {
             let (_, kind) = self.header(id)?;
             if kind != ObjectType::Tag {
@@ -126,7 +138,7 @@ impl Mirror {
         Ok(id)
     }
 
-    fn commit(&self, id: Oid) -> Result<Commit, GitError> {
+    pub(super) fn commit(&self, id: Oid) -> Result<Commit, GitError> {
         let raw = self.raw(id, ObjectType::Commit, "commit")?;
         let tree = field(&raw, b"tree ").ok_or_else(|| damaged(id))?;
         let (head, message) = match raw.windows(2).position(|w| w == b"\n\n") {
@@ -134,17 +146,33 @@ impl Mirror {
             None => (&raw[..], &b""[..]),
         };
         let mut parents = Vec::new();
-        for line in head.split(|b| *b == b'\n').skip(1) {
-            match field(line, b"parent ") {
-                Some(parent) => parents.push(parent),
-                None => break,
-            }
+        let mut lines = head.split(|b| *b == b'\n').skip(1).peekable();
+        while let Some(parent) = lines.peek().and_then(|line| field(line, b"parent ")) {
+            parents.push(parent);
+            lines.next();
         }
+        let (author, authored) =
+            lines.next().and_then(|line| line.strip_prefix(b"author ")).map(person).unwrap_or_default();
+        let (_, committed) =
+            lines.next().and_then(|line| line.strip_prefix(b"committer ")).map(person).unwrap_or_default();
         let first = message.split(|b| *b == b'\n').find(|l| !l.trim_ascii().is_empty()).unwrap_or_default();
-        let first = String::from_utf8_lossy(&first[..first.len().min(1000)]);
-        let subject = first.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
-        Ok(Commit { id, tree, parents, subject })
+        let subject = one_line(first, 200);
+        Ok(Commit { id, tree, parents, subject, author, authored, committed })
     }
+}
+
+/// What a stranger wrote on one line, without control characters, in at most so many others.
+fn one_line(bytes: &[u8], most: usize) -> String {
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(1000)]);
+    text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(most).collect()
+}
+
+/// The name and the time of `Name <mail> seconds zone`.
+fn person(line: &[u8]) -> (String, i64) {
+    let open = line.iter().position(|b| *b == b'<').unwrap_or(line.len());
+    let close = line.iter().rposition(|b| *b == b'>').map_or(line.len(), |at| at + 1);
+    let time = std::str::from_utf8(&line[close..]).ok().and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+    (one_line(&line[..open], 100), time.unwrap_or(0))
 }
 
 /// The id after `name` at the beginning of a commit, a tag, or one of their lines.

@@ -121,9 +121,9 @@ fn tests(node: Node<'_>, report: &Report) -> Option<Tests> {
     // What a variable stands for is the plan's business: `check` needs none.
     if let Ok(name) = dir.value.fill(|_| Err::<String, ()>(()))
         && let path = node.scope.path(&name)
-        && !path.is_dir()
+        && !report.version.is_dir(&path)
     {
-        let problem = if path.exists() { "it is not a folder" } else { "there is no such folder" };
+        let problem = if report.version.exists(&path) { "it is not a folder" } else { "there is no such folder" };
         missing(report, dir.place, &name, &path, problem);
     }
     Some(Tests {
@@ -248,8 +248,8 @@ pub(super) fn exists(path: &Spanned<Template>, node: Node<'_>, report: &Report) 
     }
     let Ok(text) = path.value.fill(|_| Err::<String, ()>(())) else { return };
     let full = node.scope.path(&text);
-    if !full.is_file() {
-        let problem = if full.exists() { "it is not a regular file" } else { "there is no such file" };
+    if !report.version.is_file(&full) {
+        let problem = if report.version.exists(&full) { "it is not a regular file" } else { "there is no such file" };
         missing(report, path.place, &text, &full, problem);
     }
 }
@@ -396,7 +396,7 @@ fn axis(node: Node<'_>, report: &Report) -> Option<Axis> {
         ),
         (Some(file), true) => {
             let path = file.path()?;
-            match read_file(&path.value, AXIS_BYTES) {
+            match read_file(report, &path.value, AXIS_BYTES) {
                 Err(problem) => missing(report, path.place, file.str()?, &path.value, &problem),
                 Ok(text) => {
                     let shown = report.shown(path.place.file, file.str()?);

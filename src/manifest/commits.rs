@@ -79,7 +79,7 @@ fn from_file(source: Value<'_>, table: bool, report: &Report) -> Option<Vec<Comm
     let written = source.str()?;
     let path = source.path()?;
     let limit = if table { TABLE_BYTES } else { LINES_BYTES };
-    let text = match read_file(&path.value, limit) {
+    let text = match read_file(report, &path.value, limit) {
         Ok(text) => text,
         Err(problem) => {
             missing(report, path.place, written, &path.value, &problem);

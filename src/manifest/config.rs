@@ -34,7 +34,7 @@ pub(super) fn read(node: Node<'_>, report: &Report) -> Option<Config> {
     let source = node.arg(0)?;
     let written = source.str().filter(|text| !text.is_empty())?;
     let file = source.path()?;
-    let bytes = match read_bytes(&file.value, CONFIG_BYTES) {
+    let bytes = match read_bytes(report, &file.value, CONFIG_BYTES) {
         Ok(bytes) => bytes,
         Err(problem) => {
             missing(report, file.place, written, &file.value, &problem);

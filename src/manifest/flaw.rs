@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode, SourceSpan};
 
-use super::{Place, SourceFile, Spanned};
+use super::{Place, SourceFile, Spanned, Version};
 
 /// More flaws than this are counted, not shown: nobody reads a thousand, and a bad table has one a row.
 const SHOWN: usize = 100;
@@ -177,6 +177,8 @@ impl Draft {
 /// Collects flaws, notices and the files that were read.
 #[derive(Debug, Default)]
 pub(super) struct Report {
+    /// Where files are read.
+    pub(super) version: Version,
     drafts: RefCell<Vec<Draft>>,
     unseen: Cell<usize>,
     files: RefCell<Vec<SourceFile>>,
@@ -185,6 +187,11 @@ pub(super) struct Report {
 }
 
 impl Report {
+    /// An empty one of a version of the project's files.
+    pub(super) fn of(version: Version) -> Self {
+        Self { version, ..Self::default() }
+    }
+
     /// Takes a flaw.
     pub(super) fn add(&self, draft: Draft) {
         let mut drafts = self.drafts.borrow_mut();

@@ -295,7 +295,7 @@ impl Checker<'_> {
             return;
         }
         // A missing file has been reported where the path was read.
-        let Ok(text) = read_file(full, PROMPT_BYTES) else { return };
+        let Ok(text) = read_file(self.report, full, PROMPT_BYTES) else { return };
         let file = self.report.add_file(
             full.to_owned(),
             self.report.shown(path.place.file, &path.value.to_string()),

@@ -42,6 +42,7 @@ mod steps;
 mod syntax;
 pub mod template;
 mod types;
+mod version;
 mod yaml;
 
 pub use body::{
@@ -55,9 +56,10 @@ pub use goals::{Goal, GoalLevel, GoalRate, goals_line};
 pub use money::{Budget, Expect};
 pub(crate) use node::clean;
 pub use providers::fill_variables;
-pub use read::{read, read_text};
+pub use read::{read, read_text, read_version};
 pub use reference::reference;
 pub use template::Template;
+pub use version::Version;
 
 /// A stretch of one of the manifest's files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -99,6 +101,8 @@ pub struct Manifest {
     pub pipeline: Pipeline,
     /// Things worth saying that are no flaws: `protect` was replaced.
     pub notices: Vec<Spanned<String>>,
+    /// Where its files were read, and the files that it names are.
+    pub version: Version,
 }
 
 /// The pipeline: what is evaluated, and the steps that do it.

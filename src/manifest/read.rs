@@ -11,7 +11,7 @@ use kdl::KdlDocument;
 use super::flaw::{Draft, Flaws, Report, nearest};
 use super::grammar::In;
 use super::node::{Node, Scope, clean};
-use super::{Manifest, Pipeline, Place, build, check, shape, steps, syntax};
+use super::{Manifest, Pipeline, Place, Version, build, check, shape, steps, syntax};
 
 /// The largest manifest file, in bytes.
 const MANIFEST_BYTES: u64 = 1 << 20;
@@ -30,11 +30,19 @@ struct Loaded {
 /// # Errors
 /// Every flaw of it and of the files that it names.
 pub fn read(path: &Path) -> Result<Manifest, Flaws> {
-    let report = Report::default();
-    let name = path.to_string_lossy().into_owned();
+    read_version(path, path, Version::default())
+}
+
+/// Reads a manifest and all that it names in a version of its project; `shown` is its path for messages.
+///
+/// # Errors
+/// Every flaw of it and of the files that it names.
+pub fn read_version(path: &Path, shown: &Path, version: Version) -> Result<Manifest, Flaws> {
+    let name = shown.to_string_lossy().into_owned();
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let real = absolute.canonicalize().unwrap_or(absolute);
-    match read_file(&real, MANIFEST_BYTES) {
+    let real = version.real(&absolute);
+    let report = Report::of(version);
+    match read_file(&report, &real, MANIFEST_BYTES) {
         Ok(text) => read_root(real, name, &text, report),
         Err(problem) => {
             report.add_file(real, name.clone(), Arc::from(""));
@@ -72,9 +80,10 @@ fn finish(report: Report, pipeline: Option<Pipeline>) -> Result<Manifest, Flaws>
         let place = Place { file: 0, offset: 0, len: 0 };
         report.add(Draft::new("unread", place, "flow could not read this and does not know why: please report it"));
     }
+    let version = report.version.clone();
     let (files, notices) = report.finish()?;
     match pipeline {
-        Some(pipeline) => Ok(Manifest { files, pipeline, notices }),
+        Some(pipeline) => Ok(Manifest { files, pipeline, notices, version }),
         // Unreachable by the lines above, and said without a panic.
         None => Err(Flaws::default()),
     }
@@ -175,8 +184,7 @@ impl Loader<'_> {
     }
 
     fn import(&mut self, text: &str, place: Place, dir: &Path) {
-        let path = clean(&dir.join(text));
-        let real = path.canonicalize().unwrap_or(path);
+        let real = self.report.version.real(&clean(&dir.join(text)));
         let name = self.report.shown(place.file, text);
         if let Some(at) = self.stack.iter().position(|(open, _)| *open == real) {
             let mut names: Vec<&str> = self.stack.iter().skip(at).map(|(_, name)| name.as_str()).collect();
@@ -195,7 +203,7 @@ impl Loader<'_> {
             self.report.add(Draft::new("too-many-imports", place, format!("more than {IMPORTS} files are imported")));
             return;
         }
-        match read_file(&real, MANIFEST_BYTES) {
+        match read_file(self.report, &real, MANIFEST_BYTES) {
             Ok(content) => self.load(real, name, &content),
             Err(problem) => missing(self.report, place, text, &real, &problem),
         }
@@ -221,11 +229,7 @@ impl Loader<'_> {
 /// Reports a file that cannot be read, with the nearest name of its folder.
 pub(super) fn missing(report: &Report, place: Place, written: &str, path: &Path, problem: &str) {
     let wanted = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let mut names: Vec<String> = Vec::new();
-    if let Some(entries) = path.parent().and_then(|dir| dir.read_dir().ok()) {
-        names.extend(entries.flatten().take(1000).map(|entry| entry.file_name().to_string_lossy().into_owned()));
-    }
-    names.sort();
+    let names = path.parent().map(|dir| report.version.names(dir)).unwrap_or_default();
     let help = match nearest(&wanted, names.iter().map(String::as_str)) {
         Some(near) => format!("did you mean `{near}`? It lies in the same folder"),
         None => "relative paths are relative to the file that says them".to_owned(),
@@ -235,28 +239,16 @@ pub(super) fn missing(report: &Report, place: Place, written: &str, path: &Path,
 }
 
 /// Reads a regular file of at most so many bytes as text.
-pub(super) fn read_file(path: &Path, limit: u64) -> Result<String, String> {
-    String::from_utf8(read_bytes(path, limit)?).map_err(|_| "it is not text (UTF-8)".to_owned())
+pub(super) fn read_file(report: &Report, path: &Path, limit: u64) -> Result<String, String> {
+    String::from_utf8(read_bytes(report, path, limit)?).map_err(|_| "it is not text (UTF-8)".to_owned())
 }
 
 /// Reads a regular file of at most so many bytes.
-pub(super) fn read_bytes(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
-    use std::io::Read as _;
-    let said = |error: &std::io::Error| match error.kind() {
+pub(super) fn read_bytes(report: &Report, path: &Path, limit: u64) -> Result<Vec<u8>, String> {
+    report.version.read(path, limit).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
         std::io::ErrorKind::PermissionDenied => "flow may not read it".to_owned(),
+        std::io::ErrorKind::IsADirectory => "it is a folder".to_owned(),
         _ => error.to_string(),
-    };
-    let meta = path.metadata().map_err(|error| said(&error))?;
-    // Opening a pipe or a device could block for ever.
-    if !meta.is_file() {
-        return Err(if meta.is_dir() { "it is a folder".into() } else { "it is not a regular file".into() });
-    }
-    let file = std::fs::File::open(path).map_err(|error| said(&error))?;
-    let mut bytes = Vec::new();
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(|error| said(&error))?;
-    if bytes.len() as u64 > limit {
-        return Err(format!("it is larger than {} MiB", limit >> 20));
-    }
-    Ok(bytes)
+    })
 }

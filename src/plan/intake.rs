@@ -2,11 +2,11 @@
 //! the next one.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::digest::Digest;
-use crate::hostile::open_regular;
+use crate::manifest::Version;
 
 /// Files larger than this are refused: the manifest's files are scripts, prompts and patches.
 const LARGEST: u64 = 256 * 1024 * 1024;
@@ -14,11 +14,29 @@ const LARGEST: u64 = 256 * 1024 * 1024;
 /// Everything that was read, by path and by digest.
 #[derive(Debug, Default)]
 pub struct Intake {
+    version: Version,
     paths: BTreeMap<PathBuf, Option<Digest>>,
     blobs: BTreeMap<Digest, Vec<u8>>,
 }
 
 impl Intake {
+    /// Nothing yet, to be taken from a version of the project's files.
+    #[must_use]
+    pub fn of(version: Version) -> Self {
+        Self { version, ..Self::default() }
+    }
+
+    /// Whether the version has a folder at a path.
+    #[must_use]
+    pub fn is_dir(&self, path: &Path) -> bool {
+        self.version.is_dir(path)
+    }
+
+    /// The files that were taken, by the path that was asked for.
+    pub fn files(&self) -> impl Iterator<Item = (&Path, &[u8])> {
+        self.paths.iter().filter_map(|(path, digest)| Some((path.as_path(), self.get(digest.as_ref()?)?)))
+    }
+
     /// Takes the file at `path`; `None` if there is none.
     ///
     /// # Errors
@@ -27,7 +45,7 @@ impl Intake {
         if let Some(known) = self.paths.get(path) {
             return Ok(*known);
         }
-        let digest = match read(path) {
+        let digest = match self.version.read(path, LARGEST) {
             Ok(bytes) => Some(self.bytes(bytes)),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => None,
             Err(error) => return Err(error),
@@ -53,14 +71,4 @@ impl Intake {
     pub fn blobs(&self) -> impl Iterator<Item = (&Digest, &[u8])> {
         self.blobs.iter().map(|(digest, bytes)| (digest, bytes.as_slice()))
     }
-}
-
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let file = open_regular(path)?;
-    let mut bytes = Vec::new();
-    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 256 MiB"));
-    }
-    Ok(bytes)
 }

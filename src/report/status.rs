@@ -14,6 +14,7 @@ use crate::names::{AttemptId, Axes, RunId};
 use crate::outcome::Cause;
 use crate::plan::point_name;
 use crate::run::journal::{self, PlanFile};
+use crate::run::uncommitted::GitState;
 use crate::store::{RunLock, begun};
 use crate::text::{Table, counted, shell, short_digests, shorten, wrap};
 use crate::units::human_span;
@@ -30,6 +31,9 @@ pub struct Status {
     pub pipeline: String,
     /// The manifest.
     pub manifest: PathBuf,
+    /// How the manifest stood in git; absent if it lies in no repository.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub git: Option<GitState>,
     /// What followed `flow run MANIFEST`.
     #[serde(skip)]
     pub options: Vec<String>,
@@ -187,6 +191,7 @@ pub fn status(root: &Path, run: &RunId) -> Status {
         run: run.clone(),
         pipeline: plan.as_ref().map(|plan| plan.pipeline.clone()).unwrap_or_default(),
         manifest: plan.as_ref().map(|plan| plan.manifest.clone()).unwrap_or_default(),
+        git: plan.as_ref().and_then(|plan| plan.git.clone()),
         options: plan.as_ref().map(|plan| plan.options.clone()).unwrap_or_default(),
         state: if alive { "running" } else { "died" },
         alive,
@@ -333,6 +338,13 @@ impl Status {
         text.push_str(&format!("{}\n", wrap(&head, width - 4).join("\n    ")));
         if !self.manifest.as_os_str().is_empty() {
             text.push_str(&format!("  manifest  {}\n", self.manifest.display()));
+        }
+        if let Some(git) = &self.git {
+            let commit = git.commit.as_ref().map_or("no commit yet", |id| id.as_str().get(..8).unwrap_or_default());
+            text.push_str(&format!("  commit    {commit}\n"));
+            if let Some(warning) = git.warning() {
+                text.push_str(&format!("  {}\n", wrap(&warning, width.saturating_sub(2)).join("\n  ")));
+            }
         }
         if let Some(began) = self.began {
             let last = self.last.unwrap_or(began);

@@ -207,6 +207,12 @@ pub fn decide_again(plan: &Plan, node: usize, ends: &dyn Ends, store: &Store, in
     Decision::Execute { record, reason, counted }
 }
 
+/// The limits of an action, by name, as they are shown.
+#[must_use]
+pub fn limits_shown(plan: &Plan, node: usize) -> BTreeMap<String, Value> {
+    limits(plan, node).into_iter().map(|(name, limit)| (format!("limit {name}"), shown_limit(&name, limit))).collect()
+}
+
 /// The limits that are in force today, by name, in milliseconds or bytes.
 fn limits(plan: &Plan, node: usize) -> BTreeMap<String, u64> {
     let step = plan.step(node);
@@ -252,14 +258,16 @@ fn serves(ended: &Ended, today: &BTreeMap<String, u64>) -> Serves {
 }
 
 fn limit_change(name: &str, old: u64, new: Option<u64>) -> Change {
-    let say = |value: u64| {
-        if name == "timeout" {
-            Value::text(human_span(std::time::Duration::from_millis(value)))
-        } else {
-            Value::text(format!("{value} bytes"))
-        }
-    };
+    let say = |value| shown_limit(name, value);
     Change { ingredient: format!("limit {name}"), old: Some(say(old)), new: new.map(say) }
+}
+
+fn shown_limit(name: &str, value: u64) -> Value {
+    if name == "timeout" {
+        Value::text(human_span(std::time::Duration::from_millis(value)))
+    } else {
+        Value::text(format!("{value} bytes"))
+    }
 }
 
 /// The gate of an action that ended badly, if one did.

@@ -10,6 +10,7 @@ use crate::event::{Event, Held, Told};
 use crate::hostile::open_regular;
 use crate::key::ActionKey;
 use crate::names::{Axes, RunId};
+use crate::run::uncommitted::GitState;
 
 /// The longest line that is read back.
 const LONGEST: usize = 16 * 1024 * 1024;
@@ -102,6 +103,9 @@ pub struct PlanFile {
     pub options: Vec<String>,
     /// How many actions of each step are wanted, in the order of the steps.
     pub steps: Vec<(String, usize)>,
+    /// How the manifest stood in its project's repository; absent if it lies in none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git: Option<GitState>,
     /// The jobs, with the full ids of their commits.
     pub jobs: Vec<(crate::names::JobId, crate::names::Axes)>,
 }
@@ -114,6 +118,7 @@ pub fn write_plan(
     manifest: &Path,
     options: Vec<String>,
     wanted: &[bool],
+    git: Option<GitState>,
 ) {
     let steps = plan.manifest.pipeline.steps.iter().enumerate().map(|(index, step)| {
         let count = (0..plan.nodes.len()).filter(|node| wanted[*node] && plan.nodes[*node].step == index).count();
@@ -125,6 +130,7 @@ pub fn write_plan(
         from_store: relative(&manifest, root),
         manifest,
         options,
+        git,
         steps: steps.collect(),
         jobs: plan.jobs.iter().map(|job| (job.id.clone(), job.axes.clone())).collect(),
     };

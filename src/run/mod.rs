@@ -20,4 +20,5 @@ pub mod recheck;
 pub mod recover;
 pub mod reuse;
 pub mod state;
+pub mod uncommitted;
 pub mod writer;

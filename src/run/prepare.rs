@@ -67,7 +67,7 @@ pub async fn prepare(
         ..Facts::default()
     };
     let mut memory = Memory::load(store);
-    let mut intake = Intake::default();
+    let mut intake = Intake::of(manifest.version.clone());
     for tool in &pipeline.tools {
         let fact = probe(tool, machine, &mut memory, &mut intake).await;
         facts.tools.insert(tool.name.value.clone(), fact);

@@ -225,28 +225,42 @@ pub fn inputs_of(plan: &Plan, node: usize) -> Vec<(String, usize)> {
     }
 }
 
+/// The ingredients of an action's key that are known before anything ran, whatever the machine lacks.
+#[must_use]
+pub fn known(plan: &Plan, node: usize) -> KeyRecord {
+    match drafted(plan, node, &SomeEnds::default()) {
+        Ok(draft) => draft.record,
+        Err(record) => record,
+    }
+}
+
 /// The key record of an action, given how the actions before it ended.
 #[must_use]
 pub fn draft(plan: &Plan, node: usize, ends: &dyn Ends) -> Keyed {
     if !plan.nodes[node].missing.is_empty() {
         return Keyed::Lacking;
     }
+    match drafted(plan, node, ends) {
+        Err(record) => Keyed::Ready(record),
+        Ok(Draft { never: Some(end @ End::Blocked { .. } | end @ End::Skipped(_)), .. }) => Keyed::Never(end),
+        Ok(Draft { record, waiting, .. }) if !waiting.is_empty() => Keyed::Waiting { partial: record, waiting },
+        Ok(Draft { never: Some(end), .. }) => Keyed::Never(end),
+        Ok(Draft { record, .. }) => Keyed::Ready(record),
+    }
+}
+
+/// As far as it goes; a record that waits for nothing is an error here, for it is no draft.
+fn drafted<'a>(plan: &'a Plan, node: usize, ends: &'a dyn Ends) -> Result<Draft<'a>, KeyRecord> {
     let kind = plan.kind(node).word();
     let new =
         |format| Draft { plan, node, ends, record: KeyRecord::new(kind, format), waiting: Vec::new(), never: None };
-    let draft = match &plan.nodes[node].ask {
-        Ask::Checkout(ask) => return Keyed::Ready(checkout::record(ask)),
+    Ok(match &plan.nodes[node].ask {
+        Ask::Checkout(ask) => return Err(checkout::record(ask)),
         Ask::Environment(tool) => environment::draft(new(environment::FORMAT), tool.as_deref()),
         Ask::Agent(ask) => agent::draft(new(agent::FORMAT), ask),
         Ask::Patch(ask) => patch::draft(new(patch::FORMAT), ask),
         Ask::Test(ask) => test::draft(new(test::FORMAT), ask),
         Ask::Classify(ask) => classify::draft(new(classify::FORMAT), *ask),
         Ask::Command(ask) => command::draft(new(command::FORMAT), ask),
-    };
-    match draft {
-        Draft { never: Some(end @ End::Blocked { .. } | end @ End::Skipped(_)), .. } => Keyed::Never(end),
-        Draft { record, waiting, .. } if !waiting.is_empty() => Keyed::Waiting { partial: record, waiting },
-        Draft { never: Some(end), .. } => Keyed::Never(end),
-        Draft { record, .. } => Keyed::Ready(record),
-    }
+    })
 }

@@ -11,6 +11,7 @@ use crate::key::{Change, Value};
 use crate::plan::Intake;
 use crate::store::Store;
 use crate::why::inside::{self, Look};
+use crate::why::origin::{Origin, Traced};
 
 /// The largest blob that is compared.
 const LARGEST: u64 = 4 * 1024 * 1024;
@@ -21,13 +22,13 @@ pub const LINES: usize = 40;
 pub struct Blobs<'a> {
     /// What is stored.
     pub store: &'a Store,
-    /// What was taken for a plan and may not be stored yet.
-    pub intake: Option<&'a Intake>,
+    /// What was taken for plans and may not be stored.
+    pub intakes: Vec<&'a Intake>,
 }
 
 impl Blobs<'_> {
     fn get(&self, digest: &Digest) -> Option<Vec<u8>> {
-        if let Some(bytes) = self.intake.and_then(|intake| intake.get(digest)) {
+        if let Some(bytes) = self.intakes.iter().find_map(|intake| intake.get(digest)) {
             return Some(bytes.to_vec());
         }
         self.store.cas.get(digest, LARGEST).ok()?
@@ -46,6 +47,12 @@ pub struct Shown {
     /// What differs, in lines that begin with `-` and `+`, or `path: old -> new`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub diff: Option<String>,
+    /// What brought it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+    /// Why no commit is named for it, where one was looked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unexplained: Option<String>,
 }
 
 impl Shown {
@@ -53,7 +60,14 @@ impl Shown {
     #[must_use]
     pub fn plain(change: &Change) -> Self {
         let side = |value: &Option<Value>| value.as_ref().map_or(Json::Null, json);
-        Self { ingredient: change.ingredient.clone(), old: side(&change.old), new: side(&change.new), diff: None }
+        Self {
+            ingredient: change.ingredient.clone(),
+            old: side(&change.old),
+            new: side(&change.new),
+            diff: None,
+            origin: None,
+            unexplained: None,
+        }
     }
 
     /// With what differs, in at most so many lines.
@@ -61,6 +75,17 @@ impl Shown {
     pub fn of(change: &Change, blobs: &Blobs<'_>, lines: usize) -> Self {
         let diff = difference(change, blobs).filter(|diff| !diff.is_empty()).map(|diff| bounded(&diff, lines));
         Self { diff, ..Self::plain(change) }
+    }
+
+    /// With what brought it.
+    #[must_use]
+    pub fn traced(mut self, traced: Traced) -> Self {
+        match traced {
+            Traced::To(origin) => self.origin = Some(origin),
+            Traced::No(why) => self.unexplained = Some(why),
+            Traced::Upstream => {}
+        }
+        self
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! The forecast says what; here it is put into words and told per job. Prints nothing.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
@@ -14,11 +15,15 @@ use crate::key::{ActionKey, Change, KeyRecord};
 use crate::manifest::Kind;
 use crate::names::{AttemptId, Axes, JobId, RunId};
 use crate::plan::{Plan, point_name};
+use crate::run::journal::read_plan;
 use crate::run::recheck::{disagreements, is_pure};
+use crate::run::uncommitted::GitState;
 use crate::store::Index;
+use crate::why::action::Action;
 use crate::why::change::{Blobs, Shown};
 use crate::why::forecast::{Forecast, State};
 use crate::why::known::{Known, known};
+use crate::why::origin::{Origin, Since, Traced, Tracer};
 
 /// The largest key record that is read.
 const RECORD: u64 = 16 * 1024 * 1024;
@@ -33,6 +38,9 @@ pub struct Explanation {
     /// The run that is explained; absent where it is what would happen now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run: Option<RunId>,
+    /// The two versions that are compared, the older first; absent where it is about a store.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub between: Option<[String; 2]>,
     /// The jobs.
     pub jobs: Vec<JobSaid>,
     /// How many different causes there are.
@@ -59,7 +67,11 @@ impl Explanation {
         let roots: HashSet<String> = steps
             .iter()
             .filter(|said| said.root)
-            .map(|said| format!("{} {:?} {:?}", said.state, said.changes, said.because))
+            .map(|said| {
+                // Who brought it is no cause of its own.
+                let changes: Vec<_> = said.changes.iter().map(|c| (&c.ingredient, &c.old, &c.new)).collect();
+                format!("{} {changes:?} {:?}", said.state, said.because)
+            })
             .collect();
         self.roots = roots.len();
         self.consequences = steps.iter().filter(|said| !said.root && EXECUTES.contains(&said.state)).count();
@@ -108,6 +120,9 @@ pub struct StepSaid {
     /// The attempts before, or those of the run: where none of them settled it, each with its cause.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<AttemptSaid>,
+    /// What brought the action into the manifest, where it is new in one that was run before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
     /// Its key has attempts that came out otherwise than the one that speaks for it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub disagreements: Vec<Disagreement>,
@@ -139,6 +154,7 @@ impl StepSaid {
             shared_with: None,
             follows: Vec::new(),
             attempts: Vec::new(),
+            origin: None,
             disagreements: Vec::new(),
             cut_off: false,
             known: None,
@@ -216,9 +232,30 @@ pub struct Sources<'a> {
     pub keys: bool,
     /// The time from which ages are counted.
     pub now: Timestamp,
+    /// Who follows changes back in the project's history.
+    pub tracer: Option<RefCell<Tracer>>,
+    /// How the files of runs stood in git, as far as they were read.
+    pub runs: RefCell<HashMap<RunId, Option<GitState>>>,
 }
 
 impl Sources<'_> {
+    /// A change as it is shown, with what brought it. `nearest` is the record that was compared with.
+    #[must_use]
+    pub fn shown(&self, change: &Change, action: Option<&Action>, nearest: Option<ActionKey>) -> Shown {
+        let shown = Shown::of(change, &self.blobs, self.lines);
+        let (Some(tracer), Some(action)) = (&self.tracer, action) else { return shown };
+        let attempts = nearest.and_then(|key| self.index.attempts(&key).ok()).unwrap_or_default();
+        let last = attempts.iter().max_by_key(|ended| ended.at);
+        let since = last.map(|ended| {
+            let root = &self.blobs.store.root;
+            let mut runs = self.runs.borrow_mut();
+            let git =
+                runs.entry(ended.run.clone()).or_insert_with(|| read_plan(root, &ended.run).and_then(|plan| plan.git));
+            Since { at: ended.at, git: git.clone() }
+        });
+        shown.traced(tracer.borrow_mut().change(action, change, since.as_ref()))
+    }
+
     /// The key record of an action of which something is recorded.
     #[must_use]
     pub fn record(&self, key: &ActionKey) -> Option<KeyRecord> {
@@ -245,10 +282,25 @@ pub fn explain(plan: &Plan, jobs: &[usize], forecasts: &[Forecast], sources: &So
         jobs_said.push(JobSaid { job: job.id.clone(), axes: job.axes.clone(), steps });
     }
     let told: Vec<&Forecast> = forecasts.iter().filter(|said| told.contains(&said.node)).collect();
+    // Of what was never run at all every step is new, and no commit is to blame.
+    if let Some(tracer) = sources.tracer.as_ref().filter(|_| told.iter().any(|said| said.state != State::New)) {
+        for forecast in told.iter().filter(|said| said.state == State::New && said.is_root()) {
+            let traced = tracer.borrow_mut().action(&Action::of(plan, forecast.node));
+            let place = (plan.step(forecast.node).name.value.as_str(), point_name(&plan.nodes[forecast.node].axes));
+            for step in jobs_said.iter_mut().flat_map(|job| &mut job.steps) {
+                if let Traced::To(origin) = &traced
+                    && (step.step.as_str(), step.point.as_str()) == (place.0, place.1.as_str())
+                {
+                    step.origin = Some(origin.clone());
+                }
+            }
+        }
+    }
     Explanation {
         pipeline: plan.manifest.pipeline.name.value.clone(),
         manifest: plan.manifest.files.first().map_or_else(String::new, |file| file.name.clone()),
         run: None,
+        between: None,
         jobs: jobs_said,
         roots: groups(&told).len(),
         consequences: told.iter().filter(|said| said.state.executes() && !said.is_root()).count(),
@@ -271,8 +323,9 @@ fn step(plan: &Plan, forecast: &Forecast, sources: &Sources<'_>) -> StepSaid {
             said.attempts = attempts(plan, forecast, sources);
         }
         _ => {
-            said.changes =
-                forecast.changes.iter().map(|change| Shown::of(change, &sources.blobs, sources.lines)).collect()
+            let action = forecast.is_root().then(|| Action::of(plan, node));
+            let shown = |change| sources.shown(change, action.as_ref(), forecast.nearest);
+            said.changes = forecast.changes.iter().map(shown).collect();
         }
     }
     if said.because.is_none() {

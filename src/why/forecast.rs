@@ -79,6 +79,8 @@ pub struct Forecast {
     pub key: Option<ActionKey>,
     /// What changed, the first to blame.
     pub changes: Vec<Change>,
+    /// The stored record that it was compared with.
+    pub nearest: Option<ActionKey>,
     /// The actions upstream whose execution it follows.
     pub follows: Vec<usize>,
     /// The attempt that serves it.
@@ -168,6 +170,7 @@ impl Seer<'_> {
             state: State::New,
             key: None,
             changes: Vec::new(),
+            nearest: None,
             follows: Vec::new(),
             served: None,
             shares: None,
@@ -297,6 +300,7 @@ fn explain(said: &mut Forecast, reason: Reason) {
         "retry" => State::Retry,
         _ => State::New,
     };
+    said.nearest = reason.nearest;
     said.changes = reason.changes;
     if said.state == State::Retry {
         // Of a retry there is one entry that names the attempt before, unless what that one had left is gone.

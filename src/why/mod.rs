@@ -1,14 +1,21 @@
 //! Why an action would run or did run: forecasts for a plan, explanations of them by comparing key records, and the same of a
 //! run by its journal.
 
+pub mod action;
 pub mod against;
+pub mod between;
 pub mod causes;
 pub mod change;
 pub mod estimate;
 pub mod explain;
 pub mod forecast;
+pub mod history;
 pub mod inside;
 pub mod known;
+pub mod origin;
+pub mod past;
 pub mod plan;
 pub mod ran;
+pub mod spot;
 pub mod text;
+pub mod whence;

@@ -8,11 +8,10 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use crate::event::{Event, Reason, Told};
-use crate::key::ActionKey;
+use crate::key::{ActionKey, Change};
 use crate::names::{Axes, JobId, RunId};
 use crate::plan::point_name;
 use crate::run::journal::{PlanFile, read};
-use crate::why::change::Shown;
 use crate::why::explain::{AttemptSaid, Explanation, JobSaid, Sources, StepSaid, about_limits, age, disagree};
 use crate::why::known::{Known, held};
 
@@ -181,6 +180,7 @@ impl Ran {
             pipeline: plan.pipeline.clone(),
             manifest: plan.manifest.display().to_string(),
             run: Some(run.clone()),
+            between: None,
             jobs: said,
             roots: roots.len(),
             consequences,
@@ -247,7 +247,12 @@ impl Ran {
             _ => true,
         };
         if changed {
-            said.changes = why.changes.iter().map(|change| Shown::of(change, &sources.blobs, sources.lines)).collect();
+            let tracer = sources.tracer.as_ref().filter(|_| said.root);
+            let action = &self.actions[&node];
+            let action = tracer.and_then(|tracer| tracer.borrow().action_of(&action.step, &action.axes));
+            let own = |change: &&Change| !why.from.iter().any(|(role, _)| *role == change.ingredient);
+            let shown = |change| sources.shown(change, action.as_ref().filter(|_| own(&change)), why.nearest);
+            said.changes = why.changes.iter().map(shown).collect();
         }
         let mut follows: Vec<usize> =
             why.from.iter().map(|(_, up)| *up).filter(|up| *up != node && self.executed(*up)).collect();

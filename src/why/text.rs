@@ -11,8 +11,9 @@ use crate::event::Disagreement;
 use crate::text::{harmless, shorten, wrap};
 use crate::units::human_span;
 use crate::why::change::Shown;
-use crate::why::explain::{AttemptSaid, EXECUTES, Explanation, StepSaid};
+use crate::why::explain::{EXECUTES, Explanation, StepSaid};
 use crate::why::known::Known;
+use crate::why::origin::Origin;
 
 /// How much of a value of a key is shown.
 const VALUE: usize = 50;
@@ -23,9 +24,10 @@ const VALUE: usize = 50;
 pub fn why(said: &Explanation, all: bool, width: usize) -> String {
     let mut text = String::new();
     let sections = sections(said);
+    let served = if said.between.is_some() { "same" } else { "hit" };
     let quiet = |section: &&Section<'_>| {
         section.steps.iter().all(|step| {
-            step.state == "hit" && step.because.is_none() && step.known.is_none() && step.disagreements.is_empty()
+            step.state == served && step.because.is_none() && step.known.is_none() && step.disagreements.is_empty()
         })
     };
     let all = all || sections.iter().all(|section| quiet(&section));
@@ -36,7 +38,7 @@ pub fn why(said: &Explanation, all: bool, width: usize) -> String {
             text.push('\n');
         }
         if !all && quiet(&section) {
-            let quiet = format!("{}: {} steps, all hit", section.heading(), section.steps.len());
+            let quiet = format!("{}: {} steps, all {served}", section.heading(), section.steps.len());
             text.push_str(&format!("{}\n", wrap(&quiet, width - 4).join("\n    ")));
             continue;
         }
@@ -96,7 +98,9 @@ fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, width: usize, to
     let mut head = format!("  {:names$}  {:9}  {key}", step.step, step.state);
     let tail = match (&step.served_by, &step.shared_with) {
         (_, Some(with)) => format!("as {}", printable(with)),
-        (Some(by), None) if matches!(step.state, "hit" | "reused") => format!("{}, {}", by.attempt, ago(by)),
+        (Some(by), None) if matches!(step.state, "hit" | "reused") => {
+            format!("{}, {}", by.attempt, ago(by.age().as_secs()))
+        }
         (Some(by), None) => {
             let took = by.wall_ms.map(|ms| format!(" in {}", human_span(Duration::from_millis(ms))));
             format!("{}{}", by.outcome, took.unwrap_or_default())
@@ -126,6 +130,10 @@ fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, width: usize, to
             last.push_str(if last.ends_with(':') { " as above" } else { "  (as above)" });
         }
         said.iter().for_each(|said| line(6, said));
+        let origin = origin_lines(change.origin.as_ref(), change.unexplained.as_deref(), width);
+        if !origin.is_empty() && (all || told.insert(format!("{} {origin:?}", change.ingredient))) {
+            origin.iter().for_each(|said| line(8, said));
+        }
         // What a step read from another that was executed is told there.
         let fresh = fresh && (all || step.root);
         for difference in change.diff.iter().filter(|_| fresh).flat_map(|diff| diff.lines()) {
@@ -133,10 +141,13 @@ fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, width: usize, to
         }
     }
     for attempt in &step.attempts {
-        line(6, &format!("attempt {}, {}: {}", attempt.attempt, ago(attempt), attempt.outcome));
+        line(6, &format!("attempt {}, {}: {}", attempt.attempt, ago(attempt.age().as_secs()), attempt.outcome));
         if let Some(evidence) = &attempt.evidence {
             line(8, evidence);
         }
+    }
+    for said in origin_lines(step.origin.as_ref(), None, width) {
+        line(6, &said);
     }
     if let Some(because) = &step.because {
         for said in wrap(&printable(because), width - 6) {
@@ -195,7 +206,7 @@ fn of_known(known: &Known, columns: usize) -> Vec<String> {
     }
     for probe in &known.probes {
         let asked = match probe.age_s {
-            Some(seconds) => format!("asked {}", ago_s(seconds.unsigned_abs())),
+            Some(seconds) => format!("asked {}", ago(seconds.unsigned_abs())),
             None => "asked at an unknown time".to_owned(),
         };
         let again = if probe.watches { "it or what it watches" } else { "its program" };
@@ -216,8 +227,8 @@ pub fn short(said: &Explanation, width: usize) -> String {
                 count => format!(" and {} more", count - 1),
             };
             let why = match (&first, &step.because, step.follows.as_slice()) {
-                (Some(first), ..) if step.root || step.state == "reused" => format!("{first}{more}"),
-                (_, Some(because), _) => printable(because),
+                (Some(first), ..) if step.root || step.state == "reused" => format!("{first}{more}{}", brought(step)),
+                (_, Some(because), _) => format!("{}{}", printable(because), brought(step)),
                 (_, _, [up, ..]) => format!("after {}", up.rsplit(' ').next().unwrap_or(up)),
                 _ => step.shared_with.as_ref().map(|with| format!("as {with}")).unwrap_or_default(),
             };
@@ -229,13 +240,24 @@ pub fn short(said: &Explanation, width: usize) -> String {
     text
 }
 
+/// What brought the first change of a step, or the step itself, in a word.
+fn brought(step: &StepSaid) -> String {
+    let origin = step.changes.first().and_then(|change| change.origin.as_ref()).or(step.origin.as_ref());
+    match origin.map(|origin| origin.commit.as_deref()) {
+        Some(Some(commit)) => format!(", by {}", commit.get(..8).unwrap_or(commit)),
+        Some(None) => ", uncommitted".to_owned(),
+        None => String::new(),
+    }
+}
+
 fn summary(said: &Explanation, sections: &[Section<'_>]) -> String {
     let steps: Vec<&&StepSaid> = sections.iter().flat_map(|section| &section.steps).collect();
     let executed = |step: &&&&StepSaid| EXECUTES.contains(&step.state);
     let count = steps.iter().filter(executed).count();
-    let (done, none) = match said.run {
-        Some(_) => ("were executed", "nothing was executed"),
-        None => ("would be executed", "nothing would be executed"),
+    let (done, none) = match (&said.run, &said.between) {
+        (Some(_), _) => ("were executed", "nothing was executed"),
+        (None, Some(_)) => ("differ", "no step differs"),
+        (None, None) => ("would be executed", "nothing would be executed"),
     };
     if count == 0 {
         return format!("\n{none}\n");
@@ -244,7 +266,7 @@ fn summary(said: &Explanation, sections: &[Section<'_>]) -> String {
     let cut = steps.iter().filter(|step| step.cut_off).count();
     let then = if cut > 0 {
         &format!("\n{}: what they read came out as before", plural(cut, "step") + " cut off early")
-    } else if said.run.is_none() && steps.iter().any(|step| step.state == "follows") {
+    } else if said.run.is_none() && said.between.is_none() && steps.iter().any(|step| step.state == "follows") {
         "\nwhat only follows is served after all if what it reads comes out the same"
     } else {
         ""
@@ -257,13 +279,34 @@ fn summary(said: &Explanation, sections: &[Section<'_>]) -> String {
     )
 }
 
-/// `3.0 m` would be odd here: the largest unit alone.
-fn ago(attempt: &AttemptSaid) -> String {
-    ago_s(attempt.age().as_secs())
+/// Who brought a change, when and where, in lines.
+fn origin_lines(origin: Option<&Origin>, unexplained: Option<&str>, width: usize) -> Vec<String> {
+    let Some(origin) = origin else {
+        return unexplained.map(|why| wrap(&printable(why), width - 8)).unwrap_or_default();
+    };
+    let place = origin_place(origin);
+    let Some(commit) = &origin.commit else {
+        let edited = origin.age_s.map(|age| format!(", edited {}", ago(age.unsigned_abs()))).unwrap_or_default();
+        return vec![format!("uncommitted{edited}: {place}")];
+    };
+    let date = origin.date.map(|date| format!(", {}", date.strftime("%Y-%m-%d"))).unwrap_or_default();
+    let by = origin.author.as_deref().unwrap_or_default();
+    let subject = origin.subject.as_deref().unwrap_or_default();
+    vec![format!("by {}{date}, {by}: {subject}", commit.get(..8).unwrap_or(commit)), format!("   {place}")]
 }
 
-/// So many seconds ago.
-fn ago_s(seconds: u64) -> String {
+/// The file and the line of an origin.
+#[must_use]
+pub fn origin_place(origin: &Origin) -> String {
+    match (&origin.path, origin.line) {
+        (Some(path), Some(line)) => format!("{path}:{line}"),
+        (Some(path), None) => path.clone(),
+        (None, _) => "somewhere in the manifest's files".to_owned(),
+    }
+}
+
+/// `3.0 m` would be odd here: the largest unit alone.
+fn ago(seconds: u64) -> String {
     let (count, unit) = match seconds {
         0..60 => (seconds, "s"),
         60..3600 => (seconds / 60, "min"),
@@ -339,7 +382,14 @@ mod tests {
     use super::*;
 
     fn shown(old: &str, new: &str) -> Shown {
-        Shown { ingredient: "device".into(), old: old.into(), new: new.into(), diff: None }
+        Shown {
+            ingredient: "device".into(),
+            old: old.into(),
+            new: new.into(),
+            diff: None,
+            origin: None,
+            unexplained: None,
+        }
     }
 
     #[test]

@@ -322,7 +322,7 @@ impl Expander<'_> {
         let scope = Scope { manifest: self.manifest, facts: self.facts, point };
         let dir = clean(&tests.base.join(keep(scope.text(&tests.dir), missing)?));
         let found = self.file(&tests.name, &dir, point, missing)?;
-        if found.1.is_none() && !dir.is_dir() {
+        if found.1.is_none() && !self.intake.is_dir(&dir) {
             missing.push(Missing {
                 what: format!("the folder of test scripts {} is not there", dir.display()),
                 hint: "put the scripts there, or correct `tests dir=`".into(),

@@ -1,0 +1,176 @@
+//! Which jobs `flow why` is asked about, and which of the recorded runs hold them.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use globset::GlobMatcher;
+
+use crate::cli::fault::Fault;
+use crate::cli::select;
+use crate::names::{Axes, JobId, RunId};
+use crate::report::status::runs;
+use crate::run::journal::{PlanFile, read_plan};
+
+/// Commits that are named where one is not found.
+const NAMED: usize = 12;
+/// Runs that are looked at for other manifests.
+const RUNS: usize = 8;
+/// Digits that a commit needs at least.
+const DIGITS: usize = 4;
+
+/// Which jobs are asked for.
+pub(super) struct Wanted {
+    text: String,
+    /// The text is the beginning of a commit's id.
+    digits: bool,
+    globs: Vec<GlobMatcher>,
+    /// What `--job` said.
+    only: Vec<String>,
+}
+
+impl Wanted {
+    pub(super) fn new(text: &str, jobs: &[String]) -> Result<Self, Fault> {
+        let digits = text.bytes().all(|b| b.is_ascii_hexdigit()) && text.len() <= 40;
+        if digits && text.len() < DIGITS {
+            return Err(Fault::hint(
+                2,
+                format!("`{text}` is too short for a commit"),
+                format!("give at least {DIGITS} digits of its id, or a job: 'repo/commit/candidate/sample' with `*`"),
+            ));
+        }
+        let mut globs = select::globs(jobs)?;
+        if !digits {
+            globs.extend(select::globs(&[text.to_owned()])?);
+        }
+        let text = if digits { text.to_lowercase() } else { text.to_owned() };
+        Ok(Self { text, digits, globs, only: jobs.to_vec() })
+    }
+
+    pub(super) fn holds(&self, job: &JobId) -> bool {
+        self.globs.iter().all(|glob| glob.is_match(job.as_str()))
+    }
+
+    /// Whether a job of a run's plan is meant.
+    fn is_for(&self, (id, axes): &(JobId, Axes)) -> bool {
+        match axes.get("commit") {
+            Some(commit) if self.digits => self.begins(commit),
+            _ => !self.digits && self.holds(id),
+        }
+    }
+
+    fn begins(&self, commit: &str) -> bool {
+        // A manifest may say fewer digits than are asked for.
+        commit.starts_with(&self.text) || commit.len() >= DIGITS && self.text.starts_with(commit)
+    }
+
+    /// The one commit that is meant; `None` where jobs are asked for.
+    pub(super) fn commit(&self, known: impl Iterator<Item = String>) -> Result<Option<String>, Fault> {
+        if !self.digits {
+            return Ok(None);
+        }
+        let mut all: Vec<String> = known.collect();
+        all.sort_unstable();
+        all.dedup();
+        let meant: Vec<&String> = all.iter().filter(|commit| self.begins(commit)).collect();
+        match meant.as_slice() {
+            [commit] => Ok(Some((*commit).clone())),
+            [] => Err(Fault::hint(
+                2,
+                format!("there is no commit `{}`", self.text),
+                format!("there are {}", some_of(all.iter().map(|commit| short(commit)))),
+            )),
+            several => Err(Fault::hint(
+                2,
+                format!("`{}` is the beginning of {} commits", self.text, several.len()),
+                format!("give more digits of one: {}", some_of(several.iter().map(|commit| commit.as_str()))),
+            )),
+        }
+    }
+
+    pub(super) fn nothing(&self, jobs: impl Iterator<Item = String>) -> Fault {
+        let what = match (self.digits, self.only.as_slice()) {
+            (false, []) => format!("no job is called `{}`", self.text),
+            (true, []) => format!("commit `{}` has no job", self.text),
+            (false, only) => format!("no job called `{}` matches --job {}", self.text, only.join(" --job ")),
+            (true, only) => format!("no job of commit `{}` matches --job {}", self.text, only.join(" --job ")),
+        };
+        Fault::hint(2, what, format!("there are {}", some_of(jobs)))
+    }
+}
+
+fn short(commit: &str) -> &str {
+    commit.get(..8).unwrap_or(commit)
+}
+
+pub(super) fn some_of<T: ToString>(names: impl Iterator<Item = T>) -> String {
+    let names: Vec<String> = names.map(|name| name.to_string()).collect();
+    match names.len() {
+        0 => "none".to_owned(),
+        all if all <= NAMED => names.join(", "),
+        all => format!("{} and {} more", names[..NAMED].join(", "), all - NAMED),
+    }
+}
+
+fn real(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
+/// The newest run that holds what is asked for, of a manifest or of any.
+pub(super) fn newest(root: &Path, manifest: Option<&Path>, wanted: &Wanted) -> Result<(RunId, PlanFile), Fault> {
+    let (mut commits, mut others) = (Vec::new(), BTreeSet::new());
+    for run in runs(root) {
+        let Some(plan) = read_plan(root, &run) else { continue };
+        if manifest.is_some_and(|manifest| real(&plan.manifest) != real(manifest)) {
+            continue;
+        }
+        if plan.jobs.iter().any(|job| wanted.is_for(job)) {
+            return Ok((run, plan));
+        }
+        commits.extend(plan.jobs.iter().filter_map(|(_, axes)| axes.get("commit").map(|id| short(id).to_owned())));
+        others.extend(plan.jobs.iter().filter(|(_, axes)| axes.get("commit").is_none()).map(|(id, _)| id.to_string()));
+    }
+    commits.sort_unstable();
+    commits.dedup();
+    commits.extend(others);
+    let hint = if commits.is_empty() {
+        format!("no run is recorded under {}; name the manifest: flow why {} MANIFEST", root.display(), wanted.text)
+    } else {
+        format!("the recorded runs hold {}", some_of(commits.iter()))
+    };
+    Err(Fault::hint(2, format!("no run holds `{}`", wanted.text), hint))
+}
+
+/// Other manifests whose newest runs, as far as they are looked at, hold what is asked for.
+pub(super) fn others(root: &Path, newest: &RunId, manifest: &Path, wanted: &Wanted) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = Vec::new();
+    let mut seen = vec![real(manifest)];
+    for run in runs(root).into_iter().filter(|run| run != newest).take(RUNS) {
+        let Some(plan) = read_plan(root, &run) else { continue };
+        let path = real(&plan.manifest);
+        if seen.contains(&path) {
+            continue;
+        }
+        if plan.jobs.iter().any(|job| wanted.is_for(job)) {
+            found.push(plan.manifest);
+        }
+        seen.push(path);
+    }
+    found
+}
+
+/// The run by that name, or by a beginning that only one has.
+pub(super) fn named(root: &Path, name: &str) -> Result<(RunId, PlanFile), Fault> {
+    let all = runs(root);
+    let meant: Vec<&RunId> = all.iter().filter(|run| run.as_str().starts_with(name)).collect();
+    let fault = |what: String, runs: &mut dyn Iterator<Item = &RunId>| {
+        Fault::hint(2, what, format!("there are {}", some_of(runs)))
+    };
+    match meant.as_slice() {
+        [] => Err(fault(format!("there is no run `{name}`"), &mut all.iter())),
+        [run] => match read_plan(root, run) {
+            Some(plan) => Ok(((*run).clone(), plan)),
+            None => Err(Fault::new(2, format!("what is kept of run {run} cannot be read"))),
+        },
+        several => Err(fault(format!("several runs begin with `{name}`"), &mut several.iter().copied())),
+    }
+}

@@ -1,0 +1,453 @@
+//! A project's own repository: its commits, what its references name, and the files of its commits.
+//!
+//! Reads `HEAD`, references and objects, and nothing else: no config, no index, no hooks, no filters. Writes nothing. Says what a
+//! commit holds; what the difference of two of them means is for others to tell.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use git2::Oid;
+use jiff::Timestamp;
+
+use super::error::GitError;
+use super::mirror::{Mirror, git_dirs};
+use super::objects::{GITLINK, LINK, Line, private, public};
+use super::resolve::Commit;
+use crate::digest::Digest;
+use crate::hostile::read_regular;
+use crate::names::ObjectId;
+use crate::text::harmless;
+
+/// The largest file of references that is read, in bytes.
+const REFERENCES: u64 = 64 << 20;
+/// Links that are followed on the way to one file.
+const LINKS: usize = 40;
+/// References that name each other.
+const SYMBOLIC: usize = 5;
+/// Trees that are remembered.
+const TREES: usize = 20_000;
+/// Files that may have been the old name of one.
+const RENAMES: usize = 200;
+/// The largest file that is compared to find its old name, in bytes.
+const COMPARED: u64 = 1 << 20;
+/// The largest pointer that git-lfs writes in place of a file, in bytes.
+const POINTER: u64 = 1024;
+/// How much of a renamed file must be the same.
+const SIMILAR: f32 = 0.5;
+
+/// A project's repository.
+#[derive(Debug)]
+pub struct Project {
+    root: PathBuf,
+    git_dir: PathBuf,
+    common: PathBuf,
+    mirror: Mirror,
+    shallow: HashSet<Oid>,
+    trees: Mutex<HashMap<Oid, Listing>>,
+}
+
+/// The lines of a tree.
+type Listing = Arc<Vec<(Vec<u8>, Line)>>;
+
+/// A commit of a project.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PastCommit {
+    /// Its id.
+    pub id: ObjectId,
+    /// Its tree.
+    pub tree: ObjectId,
+    /// Its parents that are here.
+    pub parents: Vec<ObjectId>,
+    /// Whether some parent is not here: the clone is shallow, or was damaged.
+    pub cut: bool,
+    /// The name of its author, harmless on a terminal.
+    pub author: String,
+    /// When its author made it.
+    pub date: Timestamp,
+    /// When it was committed.
+    pub committed: Timestamp,
+    /// The first line of its message, harmless on a terminal.
+    pub subject: String,
+}
+
+/// What a commit has at a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// Nothing.
+    Nothing,
+    /// A regular file.
+    File(ObjectId),
+    /// A folder.
+    Folder,
+    /// What cannot be read, and why.
+    Odd(&'static str),
+}
+
+impl Project {
+    /// The project that a folder lies in: the nearest at or above it that holds `.git`. `None` if there is no such folder, or what
+    /// is called `.git` there is no repository.
+    #[must_use]
+    pub fn of(folder: &Path) -> Option<Self> {
+        let root = folder.ancestors().find(|folder| folder.join(".git").exists())?;
+        let root = root.canonicalize().ok()?;
+        let (git_dir, common) = git_dirs(&root).ok()?;
+        let mirror = Mirror::at(&root).ok()?;
+        let shallow = read_regular(&common.join("shallow"), REFERENCES).ok().flatten().unwrap_or_default();
+        let shallow =
+            String::from_utf8_lossy(&shallow).lines().filter_map(|id| Oid::from_str(id.trim()).ok()).collect();
+        Some(Self { root, git_dir, common, mirror, shallow, trees: Mutex::default() })
+    }
+
+    /// Its folder, without links.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The commit that is checked out; `None` before the first one.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn head(&self) -> Result<Option<PastCommit>, GitError> {
+        self.reference("HEAD", SYMBOLIC)?.map(|id| self.past(id)).transpose()
+    }
+
+    /// The commit that a text names: `HEAD`, a branch, a tag, at least 4 digits of an id, each with `~2` and `^2` behind it.
+    ///
+    /// # Errors
+    /// If it names none, or several.
+    pub fn revision(&self, text: &str) -> Result<PastCommit, GitError> {
+        let unknown = || GitError::NoRevision { text: text.chars().take(80).collect(), repository: self.root.clone() };
+        let end = text.find(['~', '^']).unwrap_or(text.len());
+        let (name, mut steps) = text.split_at(end);
+        let mut commit = self.past(self.named(name)?.ok_or_else(unknown)?)?;
+        while let Some(kind) = steps.chars().next() {
+            let rest = &steps[1..];
+            let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+            let number: usize = if digits == 0 { 1 } else { rest[..digits].parse().map_err(|_| unknown())? };
+            steps = &rest[digits..];
+            let (times, which) = match kind {
+                '~' => (number, 0),
+                '^' if number > 0 => (1, number - 1),
+                '^' => (0, 0),
+                _ => return Err(unknown()),
+            };
+            for _ in 0..times {
+                let parent = commit.parents.get(which).ok_or_else(unknown)?;
+                commit = self.commit(parent)?;
+            }
+        }
+        Ok(commit)
+    }
+
+    fn named(&self, name: &str) -> Result<Option<Oid>, GitError> {
+        if matches!(name, "" | "@" | "HEAD") {
+            return self.reference("HEAD", SYMBOLIC);
+        }
+        for folder in ["", "refs/", "refs/tags/", "refs/heads/", "refs/remotes/"] {
+            let full = format!("{folder}{name}");
+            if full.starts_with("refs/")
+                && let Some(id) = self.reference(&full, SYMBOLIC)?
+            {
+                return Ok(Some(id));
+            }
+        }
+        let digits = (4..=40).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_hexdigit());
+        if digits { self.mirror.find_commit(name).map(Some) } else { Ok(None) }
+    }
+
+    /// What a reference names; `None` if there is none of that name.
+    fn reference(&self, name: &str, depth: usize) -> Result<Option<Oid>, GitError> {
+        let plain = |part: Component<'_>| matches!(part, Component::Normal(_));
+        if depth == 0 || !Path::new(name).components().all(plain) {
+            return Ok(None);
+        }
+        for folder in [&self.git_dir, &self.common] {
+            // What is no file is a folder of other references.
+            let Ok(Some(bytes)) = read_regular(&folder.join(name), 4096) else { continue };
+            let text = String::from_utf8_lossy(&bytes);
+            let text = text.trim();
+            let Some(target) = text.strip_prefix("ref:") else {
+                // An id of another kind of repository must not pass for none.
+                let id = Oid::from_str(text).ok().filter(|_| text.len() == 40);
+                let id = id.ok_or_else(|| self.unknown("the ids of its commits are not sha1"))?;
+                return self.mirror.peel(id).map(Some);
+            };
+            return self.reference(target.trim(), depth - 1);
+        }
+        if self.common.join("reftable").is_dir() {
+            return Err(self.unknown("its references are kept in a reftable, which flow does not read"));
+        }
+        let packed = self.common.join("packed-refs");
+        let bytes = read_regular(&packed, REFERENCES).map_err(GitError::io(&packed))?.unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        let id = text.lines().find_map(|line| {
+            let (id, named) = line.split_once(' ')?;
+            (named.trim() == name).then(|| Oid::from_str(id).ok())?
+        });
+        id.map(|id| self.mirror.peel(id)).transpose()
+    }
+
+    fn unknown(&self, why: &str) -> GitError {
+        GitError::NotARepository { path: self.root.clone(), why: why.to_owned() }
+    }
+
+    /// A commit by its id.
+    ///
+    /// # Errors
+    /// If it is not there or cannot be read.
+    pub fn commit(&self, id: &ObjectId) -> Result<PastCommit, GitError> {
+        self.past(private(id)?)
+    }
+
+    fn past(&self, id: Oid) -> Result<PastCommit, GitError> {
+        let Commit { id, tree, mut parents, subject, author, authored, committed } = self.mirror.commit(id)?;
+        let all = parents.len();
+        if self.shallow.contains(&id) {
+            parents.clear();
+        }
+        parents.retain(|parent| self.mirror.odb.exists(*parent));
+        let time = |seconds| Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH);
+        Ok(PastCommit {
+            id: public(id),
+            tree: public(tree),
+            cut: parents.len() < all,
+            parents: parents.into_iter().map(public).collect(),
+            author: harmless(&author),
+            date: time(authored),
+            committed: time(committed),
+            subject: harmless(&subject),
+        })
+    }
+
+    fn tree(&self, id: Oid) -> Result<Listing, GitError> {
+        let known = |trees: &HashMap<Oid, Listing>| trees.get(&id).cloned();
+        if let Some(listing) = known(&self.trees.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(listing);
+        }
+        let listing: Listing = Arc::new(self.mirror.tree(id)?);
+        let mut trees = self.trees.lock().unwrap_or_else(PoisonError::into_inner);
+        if trees.len() >= TREES {
+            trees.clear();
+        }
+        trees.insert(id, listing.clone());
+        Ok(listing)
+    }
+
+    fn line(&self, tree: Oid, name: &[u8]) -> Result<Option<Line>, GitError> {
+        Ok(self.tree(tree)?.iter().find(|(known, _)| known == name).map(|(_, line)| line.clone()))
+    }
+
+    /// What a commit's tree has at a path, which is relative to the project; links are followed as long as they stay in the
+    /// project. `visit` hears of every path on the way that decides it: the path itself, and what links lead to.
+    ///
+    /// # Errors
+    /// If an object cannot be read.
+    pub fn at(&self, tree: &ObjectId, path: &Path, visit: &mut dyn FnMut(&Path)) -> Result<Held, GitError> {
+        let root = private(tree)?;
+        let mut path = path.to_owned();
+        for _ in 0..LINKS {
+            visit(&path);
+            match self.step(root, &path)? {
+                Ok(held) => return Ok(held),
+                Err(Some(next)) => path = next,
+                Err(None) => return Ok(Held::Odd("a link there leads out of the project")),
+            }
+        }
+        Ok(Held::Odd("links there lead in a circle"))
+    }
+
+    /// What is at a path, or where the first link on the way leads to: `None` is out of the project.
+    fn step(&self, root: Oid, path: &Path) -> Result<Result<Held, Option<PathBuf>>, GitError> {
+        let mut at = root;
+        let mut above = PathBuf::new();
+        let mut parts = path.components().peekable();
+        while let Some(part) = parts.next() {
+            let Component::Normal(name) = part else { continue };
+            let Some(line) = self.line(at, name.as_bytes())? else { return Ok(Ok(Held::Nothing)) };
+            if line.mode == LINK {
+                let target = self.mirror.blob(line.id)?;
+                let target = Path::new(OsStr::from_bytes(&target));
+                return Ok(Err(self.leads(&above, target).map(|to| to.join(parts.collect::<PathBuf>()))));
+            }
+            if line.mode == GITLINK {
+                return Ok(Ok(Held::Odd("it lies in a submodule")));
+            }
+            if !line.is_tree() {
+                let last = parts.peek().is_none();
+                return Ok(Ok(if last { Held::File(public(line.id)) } else { Held::Nothing }));
+            }
+            at = line.id;
+            above.push(name);
+        }
+        Ok(Ok(Held::Folder))
+    }
+
+    /// Where a link in a folder leads to, relative to the project; `None` if that is out of it.
+    fn leads(&self, folder: &Path, target: &Path) -> Option<PathBuf> {
+        let mut to = if target.is_absolute() { PathBuf::new() } else { folder.to_owned() };
+        let target = if target.is_absolute() { target.strip_prefix(&self.root).ok()? } else { target };
+        for part in target.components() {
+            match part {
+                Component::Normal(name) => to.push(name),
+                Component::ParentDir if !to.pop() => return None,
+                _ => {}
+            }
+        }
+        Some(to)
+    }
+
+    /// The content of a file. Of one that git-lfs keeps, that which it stands for, if it is here.
+    ///
+    /// # Errors
+    /// If it is not there, or longer than `most` bytes.
+    pub fn content(&self, file: &ObjectId, most: u64) -> Result<Vec<u8>, GitError> {
+        let id = private(file)?;
+        let size = self.mirror.blob_size(id)?;
+        let too_much = |found| GitError::TooMuch { what: format!("bytes of {file}"), limit: most, found };
+        if size > most {
+            return Err(too_much(size));
+        }
+        let bytes = self.mirror.blob(id)?;
+        let Some(kept) = kept_by_lfs(&bytes) else { return Ok(bytes) };
+        let (a, b) = (&kept[..2], &kept[2..4]);
+        let path = self.common.join("lfs/objects").join(a).join(b).join(&kept);
+        let missing =
+            || GitError::Missing { id: format!("what git-lfs keeps as {kept}"), repository: self.root.clone() };
+        let kept_bytes = read_regular(&path, most).map_err(GitError::io(&path))?.ok_or_else(missing)?;
+        if Digest::of(&kept_bytes).hex() == kept { Ok(kept_bytes) } else { Err(missing()) }
+    }
+
+    /// Whether a file of a commit has this content, also where git-lfs keeps it.
+    #[must_use]
+    pub fn has_content(&self, file: &ObjectId, bytes: &[u8]) -> bool {
+        if id_of_file(bytes).is_some_and(|id| id == *file) {
+            return true;
+        }
+        let pointer = private(file).ok().filter(|id| matches!(self.mirror.blob_size(*id), Ok(..POINTER)));
+        let pointer = pointer.and_then(|id| self.mirror.blob(id).ok());
+        pointer.and_then(|pointer| kept_by_lfs(&pointer)).is_some_and(|kept| kept == Digest::of(bytes).hex())
+    }
+
+    /// The names in a folder of a tree; nothing if there is no such folder.
+    #[must_use]
+    pub fn names(&self, tree: &ObjectId, folder: &Path) -> Vec<String> {
+        let mut at = private(tree).ok();
+        for part in folder.components() {
+            let line = at.and_then(|at| self.line(at, part.as_os_str().as_bytes()).ok().flatten());
+            at = line.filter(Line::is_tree).map(|line| line.id);
+        }
+        let listing = at.and_then(|at| self.tree(at).ok());
+        listing.iter().flat_map(|all| all.iter()).map(|(name, _)| String::from_utf8_lossy(name).into_owned()).collect()
+    }
+
+    /// Which of some paths two trees have different things at. Only what differs is looked into.
+    ///
+    /// # Errors
+    /// If an object cannot be read.
+    pub fn changed(&self, old: &ObjectId, new: &ObjectId, paths: &BTreeSet<PathBuf>) -> Result<Vec<PathBuf>, GitError> {
+        let (old, new) = (private(old)?, private(new)?);
+        let mut changed = Vec::new();
+        if old == new {
+            return Ok(changed);
+        }
+        // Most commits touch no folder that a manifest names anything in.
+        let (before, after) = (self.tree(old)?, self.tree(new)?);
+        let apart = |a: &Listing, b: &Listing| -> Vec<Vec<u8>> {
+            let known: HashMap<&[u8], &Line> = b.iter().map(|(name, line)| (name.as_slice(), line)).collect();
+            let other = a.iter().filter(|(name, line)| known.get(name.as_slice()) != Some(&line));
+            other.map(|(name, _)| name.clone()).collect()
+        };
+        let touched: HashSet<Vec<u8>> = apart(&before, &after).into_iter().chain(apart(&after, &before)).collect();
+        let first = |path: &Path| path.components().next().map(|part| part.as_os_str().as_bytes().to_vec());
+        for path in paths.iter().filter(|path| first(path).is_none_or(|first| touched.contains(&first))) {
+            if self.differs(old, new, path)? {
+                changed.push(path.clone());
+            }
+        }
+        Ok(changed)
+    }
+
+    fn differs(&self, mut old: Oid, mut new: Oid, path: &Path) -> Result<bool, GitError> {
+        for part in path.components() {
+            if old == new {
+                return Ok(false);
+            }
+            let name = part.as_os_str().as_bytes();
+            match (self.line(old, name)?, self.line(new, name)?) {
+                (None, None) => return Ok(false),
+                (Some(a), Some(b)) if a.mode == b.mode && a.id == b.id => return Ok(false),
+                (Some(a), Some(b)) if a.is_tree() && b.is_tree() => (old, new) = (a.id, b.id),
+                _ => return Ok(true),
+            }
+        }
+        // A folder itself is asked for only to know whether it is there.
+        Ok(false)
+    }
+
+    /// The name that a file of `new`, which `old` does not have, had in `old`: that of a file which is gone in `new` and has the
+    /// same content, or else the most similar one of the same ending.
+    ///
+    /// # Errors
+    /// If an object cannot be read.
+    pub fn old_name(&self, old: &ObjectId, new: &ObjectId, path: &Path) -> Result<Option<PathBuf>, GitError> {
+        let Held::File(file) = self.at(new, path, &mut |_| {})? else { return Ok(None) };
+        let mut gone = Vec::new();
+        self.gone(private(old)?, Some(private(new)?), Path::new(""), &mut gone)?;
+        let wanted = private(&file)?;
+        if let Some((same, _)) = gone.iter().find(|(_, id)| *id == wanted) {
+            return Ok(Some(same.clone()));
+        }
+        gone.retain(|(name, _)| name.extension() == path.extension());
+        gone.truncate(RENAMES);
+        let text = String::from_utf8_lossy(&self.content(&file, COMPARED)?).into_owned();
+        let mut best: Option<(f32, PathBuf)> = None;
+        for (name, id) in gone {
+            let Ok(bytes) = self.content(&public(id), COMPARED) else { continue };
+            let other = String::from_utf8_lossy(&bytes).into_owned();
+            let ratio = similar::TextDiff::from_lines(other.as_str(), text.as_str()).ratio();
+            if ratio >= SIMILAR && best.as_ref().is_none_or(|(most, _)| ratio > *most) {
+                best = Some((ratio, name));
+            }
+        }
+        Ok(best.map(|(_, name)| name))
+    }
+
+    /// The files of a tree that another one has not, or only as something else.
+    fn gone(&self, old: Oid, new: Option<Oid>, at: &Path, out: &mut Vec<(PathBuf, Oid)>) -> Result<(), GitError> {
+        if Some(old) == new || out.len() >= 50 * RENAMES || at.components().count() > LINKS {
+            return Ok(());
+        }
+        let there = new.map(|new| self.tree(new)).transpose()?;
+        for (name, line) in self.tree(old)?.iter() {
+            let other = there.as_ref().and_then(|there| there.iter().find(|(known, _)| known == name));
+            let path = at.join(OsStr::from_bytes(name));
+            if line.is_tree() {
+                let other = other.filter(|(_, other)| other.is_tree()).map(|(_, other)| other.id);
+                self.gone(line.id, other, &path, out)?;
+            } else if line.is_file() && other.is_none() {
+                out.push((path, line.id));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The sha256 of what a pointer of git-lfs stands for; `None` if these bytes are no such pointer.
+fn kept_by_lfs(bytes: &[u8]) -> Option<String> {
+    if bytes.len() as u64 >= POINTER || !bytes.starts_with(b"version https://git-lfs.github.com/spec/v1\n") {
+        return None;
+    }
+    let text = std::str::from_utf8(bytes).ok()?;
+    let digits = text.lines().find_map(|line| line.strip_prefix("oid sha256:"))?;
+    (digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit())).then(|| digits.to_ascii_lowercase())
+}
+
+/// The id that git would give a file of this content.
+#[must_use]
+fn id_of_file(bytes: &[u8]) -> Option<ObjectId> {
+    super::objects::blob_id(bytes).ok().map(public)
+}

@@ -1,0 +1,121 @@
+//! An action of any version: found again in another plan, with the value of an ingredient there, and where the manifest says that it is.
+
+use crate::key::Value;
+use crate::manifest::{Kind, Place};
+use crate::names::Axes;
+use crate::plan::Plan;
+use crate::run::decide::limits_shown;
+use crate::step::known;
+use crate::why::past::same_commit;
+
+/// An action, whatever its number in a plan.
+#[derive(Clone, Debug)]
+pub struct Action {
+    /// The name of its step.
+    pub step: String,
+    /// The kind of its step.
+    pub kind: Kind,
+    /// Its point.
+    pub axes: Axes,
+}
+
+impl Action {
+    /// An action of a plan.
+    #[must_use]
+    pub fn of(plan: &Plan, node: usize) -> Self {
+        Self {
+            step: plan.step(node).name.value.to_string(),
+            kind: plan.kind(node),
+            axes: plan.nodes[node].axes.clone(),
+        }
+    }
+
+    /// Its number in a plan: of several steps of its kind at its point, that of its name.
+    #[must_use]
+    pub fn within(&self, plan: &Plan) -> Option<usize> {
+        let mut only = None;
+        let mut several = false;
+        for node in 0..plan.nodes.len() {
+            if plan.kind(node) == self.kind && same_axes(&plan.nodes[node].axes, &self.axes) {
+                if plan.step(node).name.value.as_str() == self.step {
+                    return Some(node);
+                }
+                several |= only.replace(node).is_some();
+            }
+        }
+        only.filter(|_| !several)
+    }
+
+    /// The same action of candidates that `plan` has and `later` has no longer: the candidate may have been renamed.
+    #[must_use]
+    pub fn renamed(&self, plan: &Plan, later: &Plan) -> Vec<Self> {
+        if self.axes.get("candidate").is_none() {
+            return Vec::new();
+        }
+        let names = |plan: &Plan| -> Vec<String> {
+            plan.manifest.pipeline.candidates.iter().map(|candidate| candidate.name.value.to_string()).collect()
+        };
+        let still = names(later);
+        let gone = names(plan).into_iter().filter(|name| !still.contains(name));
+        gone.map(|name| {
+            let mut axes = self.axes.clone();
+            axes.0.insert("candidate".to_owned(), name);
+            Self { axes, ..self.clone() }
+        })
+        .collect()
+    }
+}
+
+fn same_axes(a: &Axes, b: &Axes) -> bool {
+    a.0.len() == b.0.len()
+        && a.0.iter().all(|(axis, value)| match b.get(axis) {
+            Some(other) if axis == "commit" => same_commit(value, other),
+            Some(other) => value == other,
+            None => false,
+        })
+}
+
+/// The value of an ingredient or of a limit.
+#[must_use]
+pub fn value(plan: &Plan, node: usize, role: &str) -> Option<Value> {
+    if role.starts_with("limit ") {
+        return limits_shown(plan, node).remove(role);
+    }
+    if role == "format" {
+        return None;
+    }
+    known(plan, node).get(role).cloned()
+}
+
+/// What says that an action is: its candidate, its commit's row, its step; those first that the older plan has not.
+#[must_use]
+pub fn places_of(plan: &Plan, node: usize, old: Option<&Plan>) -> Vec<Place> {
+    let pipeline = &plan.manifest.pipeline;
+    let point = &plan.nodes[node].point;
+    let mut fresh = Vec::new();
+    let mut rest = Vec::new();
+    let mut put = |place: Place, is_new: bool| if is_new { fresh.push(place) } else { rest.push(place) };
+    let old = old.map(|old| &old.manifest.pipeline);
+    if let Some(candidate) = point.candidate.map(|at| &pipeline.candidates[at]) {
+        let known =
+            |name: &str| old.is_some_and(|old| old.candidates.iter().any(|other| other.name.value.as_str() == name));
+        put(candidate.name.place, !known(candidate.name.value.as_str()));
+    }
+    if let Some((repo, at)) = point.commit {
+        let commit = &pipeline.repos[repo].commits[at];
+        let known = |id: &str| {
+            old.is_some_and(|old| {
+                old.repos.iter().flat_map(|repo| &repo.commits).any(|other| same_commit(&other.id.value, id))
+            })
+        };
+        put(commit.id.place, !known(&commit.id.value));
+    }
+    for (axis, _) in &point.own {
+        put(pipeline.axes[*axis].name.place, false);
+    }
+    let step = &pipeline.steps[plan.nodes[node].step];
+    let known = old.is_some_and(|old| old.steps.iter().any(|other| other.name.value == step.name.value));
+    put(step.name.place, !known);
+    fresh.extend(rest);
+    fresh
+}

@@ -1,0 +1,408 @@
+//! Which commit brought a change: the last one from which on an action's ingredient is what it is now, and where in the files.
+//!
+//! Follows the history backwards from the work tree, or from a commit, as long as some parent's manifest gives the ingredient the
+//! same value. What no version of the files explains, because a tool answered otherwise or a variable had another value, is said
+//! to be so and no commit is named.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::git::{GitError, PastCommit};
+use crate::key::{Change, Value};
+use crate::names::{Axes, ObjectId};
+use crate::plan::Plan;
+use crate::run::uncommitted::GitState;
+use crate::why::action::{Action, places_of, value};
+use crate::why::past::{Past, Snapshot};
+use crate::why::spot::{Spot, spot, spot_of_places};
+use crate::why::whence::{Whence, whence};
+
+/// Commits that are looked at for one change.
+const COMMITS: usize = 10_000;
+
+/// Who brought a change, when and where.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Origin {
+    /// The commit's id; null while it is not committed.
+    pub commit: Option<String>,
+    /// Its author.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub author: Option<String>,
+    /// When it was made; of what is not committed, when the file was last written.
+    pub date: Option<Timestamp>,
+    /// The first line of its message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// The file, relative to the project.
+    pub path: Option<String>,
+    /// The line in it, from 1.
+    pub line: Option<usize>,
+    /// How long ago a file that is not committed was last written, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age_s: Option<i64>,
+}
+
+/// What is known of where a change comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Traced {
+    /// This brought it.
+    To(Origin),
+    /// No commit is named, and why.
+    No(String),
+    /// It is an output of an action upstream.
+    Upstream,
+}
+
+/// What a version says of an ingredient.
+#[derive(Clone, Debug, PartialEq)]
+enum Said {
+    /// The version cannot be planned.
+    Unread,
+    /// There is no such action.
+    NoAction,
+    /// The value, `None` where it has no such ingredient.
+    Is(Option<Value>),
+}
+
+/// When the record was made that a change is counted from.
+#[derive(Clone, Debug)]
+pub struct Since {
+    /// The time.
+    pub at: Timestamp,
+    /// How its run's files stood in git, if that was kept.
+    pub git: Option<GitState>,
+}
+
+/// Follows changes back.
+pub struct Tracer {
+    past: Past,
+    /// The newest version: of the work tree, or of the commit that is asked about.
+    top: Arc<Snapshot>,
+    /// The commit from which on is looked; `None` where nothing is committed.
+    head: Option<(PastCommit, Arc<Snapshot>)>,
+    /// Why no commit can be named, whatever is asked.
+    hopeless: Option<String>,
+    /// For commits that were come by, how far back their version reaches, and over how many commits.
+    stretches: HashMap<ObjectId, (PastCommit, usize)>,
+}
+
+impl Tracer {
+    /// From the work tree on.
+    #[must_use]
+    pub fn of_work_tree(mut past: Past, manifest: &Path) -> Self {
+        let top = past.work_tree(manifest);
+        let head = past.project().head();
+        let (mut found, mut hopeless) = (None, None);
+        match head {
+            Ok(Some(commit)) => {
+                let snapshot = past.at(manifest, &commit);
+                if snapshot.plan.is_err() && !is_there(&past, manifest, &commit) {
+                    let shown = manifest.strip_prefix(past.project().root()).unwrap_or(manifest);
+                    hopeless = Some(format!("{} was never committed", shown.display()));
+                }
+                found = Some((commit, snapshot));
+            }
+            Ok(None) => hopeless = Some("the project has no commit yet".to_owned()),
+            Err(error) => hopeless = Some(format!("the history cannot be read: {error}")),
+        }
+        Self { past, top, head: found, hopeless, stretches: HashMap::new() }
+    }
+
+    /// From a commit on, in which the manifest lies at this path.
+    #[must_use]
+    pub fn of_commit(mut past: Past, manifest: &Path, commit: PastCommit) -> Self {
+        let top = past.at(manifest, &commit);
+        Self { past, top: top.clone(), head: Some((commit, top)), hopeless: None, stretches: HashMap::new() }
+    }
+
+    /// The action of a step by its name, at a point; `None` if the newest version has no such step.
+    #[must_use]
+    pub fn action_of(&self, step: &str, axes: &Axes) -> Option<Action> {
+        let plan = self.top.plan.as_ref().ok()?;
+        let kind = plan.manifest.pipeline.steps.iter().find(|known| known.name.value.as_str() == step)?.kind();
+        Some(Action { step: step.to_owned(), kind, axes: axes.clone() })
+    }
+
+    /// What brought a change of an action. `since` is when the record before it was made: what this machine decides cannot have
+    /// been changed by an older commit.
+    pub fn change(&mut self, action: &Action, change: &Change, since: Option<&Since>) -> Traced {
+        let Some((whence, now)) = self.now(action, &change.ingredient) else { return Traced::Upstream };
+        if let Some(why) = &self.hopeless {
+            return Traced::No(match &whence.machine {
+                Some(machine) => format!("not in git: {machine}, or {why}"),
+                None => format!("not in git: {why}"),
+            });
+        }
+        if let (Said::Is(now), None) = (&now, &whence.machine)
+            && *now != change.new
+            && self.top.commit.is_some()
+        {
+            return Traced::No("not in git: it was edited and never committed so".to_owned());
+        }
+        match self.follow(action, &change.ingredient, &now) {
+            Err(error) => Traced::No(format!("not known: the history cannot be read: {error}")),
+            Ok(Followed::Uncommitted) => self.uncommitted(action, &change.ingredient),
+            Ok(Followed::Never(why)) => match whence.machine {
+                Some(machine) => Traced::No(format!("not in git: {machine}")),
+                None => Traced::No(why),
+            },
+            Ok(Followed::To(brought)) => {
+                let Brought { commit, snapshot, before, action: then, first } = *brought;
+                let old = |tracer: &mut Self| {
+                    let since = since?;
+                    let then = tracer.said_then(since, action, &change.ingredient);
+                    Some(then.map_or(commit.committed.as_second() < since.at.as_second(), |then| then == now))
+                };
+                match whence.machine {
+                    Some(machine) if first || old(self) == Some(true) => Traced::No(format!("not in git: {machine}")),
+                    _ => {
+                        let spot = snapshot.plan.as_ref().ok().and_then(|plan| {
+                            let old = before.as_ref().and_then(|(snapshot, action)| {
+                                let old = snapshot.plan.as_ref().ok()?;
+                                Some((old, action.within(old)))
+                            });
+                            spot((plan, then.within(plan)), old, &change.ingredient)
+                        });
+                        Traced::To(self.origin(Some(&commit), spot))
+                    }
+                }
+            }
+        }
+    }
+
+    /// What the manifest said of an ingredient when a run began; `None` if that run's files were in no commit, or it is not known.
+    fn said_then(&mut self, since: &Since, action: &Action, role: &str) -> Option<Said> {
+        let git = since.git.as_ref().filter(|git| git.dirty.is_empty())?;
+        let commit = self.past.project().commit(git.commit.as_ref()?).ok()?;
+        let (head, _) = self.head.as_ref()?;
+        let path = self.past.name_at(&self.top.manifest, head, &commit).ok()?;
+        let snapshot = self.past.at(&path, &commit);
+        let plan = snapshot.plan.as_ref().ok()?;
+        Some(Said::Is(value(plan, action.within(plan)?, role)))
+    }
+
+    /// What brought an action into the manifest.
+    pub fn action(&mut self, action: &Action) -> Traced {
+        if let Some(why) = &self.hopeless {
+            return Traced::No(format!("not in git: {why}"));
+        }
+        let there = |snapshot: &Snapshot| match &snapshot.plan {
+            Ok(plan) => action.within(plan).map(|_| ()).map_or(Said::NoAction, |()| Said::Is(None)),
+            Err(_) => Said::Unread,
+        };
+        let places = |plan: &Plan, old: Option<&Plan>| {
+            let node = action.within(plan)?;
+            spot_of_places(&plan.manifest, old.map(|old| old.manifest.as_ref()), &places_of(plan, node, old))
+        };
+        match self.walk(action, &mut |snapshot, _, _| (there(snapshot), action.clone()), &Said::Is(None)) {
+            Err(error) => Traced::No(format!("not known: the history cannot be read: {error}")),
+            Ok(Followed::Never(why)) => Traced::No(why),
+            Ok(Followed::Uncommitted) => {
+                let old = self.head.as_ref().and_then(|(_, snapshot)| snapshot.plan.as_ref().ok());
+                let spot = self.top.plan.as_ref().ok().and_then(|plan| places(plan, old));
+                Traced::To(self.origin(None, spot))
+            }
+            Ok(Followed::To(brought)) => {
+                let Brought { commit, snapshot, before, .. } = *brought;
+                let old = before.as_ref().and_then(|(snapshot, _)| snapshot.plan.as_ref().ok());
+                let spot = snapshot.plan.as_ref().ok().and_then(|plan| places(plan, old));
+                Traced::To(self.origin(Some(&commit), spot))
+            }
+        }
+    }
+
+    /// What the top version says of an ingredient, and where it has it from.
+    fn now(&self, action: &Action, role: &str) -> Option<(Whence, Said)> {
+        let Ok(plan) = &self.top.plan else { return Some((Whence::default(), Said::Unread)) };
+        let Some(node) = action.within(plan) else { return Some((Whence::default(), Said::NoAction)) };
+        Some((whence(plan, node, role)?, Said::Is(value(plan, node, role))))
+    }
+
+    fn follow(&mut self, action: &Action, role: &str, now: &Said) -> Result<Followed, GitError> {
+        let mut ask = |snapshot: &Snapshot, later: &Snapshot, action: &Action| {
+            let Ok(plan) = &snapshot.plan else { return (Said::Unread, action.clone()) };
+            if let Some(node) = action.within(plan) {
+                return (Said::Is(value(plan, node, role)), action.clone());
+            }
+            let Ok(later) = &later.plan else { return (Said::NoAction, action.clone()) };
+            for renamed in action.renamed(plan, later) {
+                if let Some(node) = renamed.within(plan) {
+                    let said = Said::Is(value(plan, node, role));
+                    if said == *now {
+                        return (said, renamed);
+                    }
+                }
+            }
+            (Said::NoAction, action.clone())
+        };
+        self.walk(action, &mut ask, now)
+    }
+
+    /// From the newest commit back, as long as a parent says the same.
+    fn walk(
+        &mut self,
+        action: &Action,
+        ask: &mut dyn FnMut(&Snapshot, &Snapshot, &Action) -> (Said, Action),
+        now: &Said,
+    ) -> Result<Followed, GitError> {
+        let Some((mut commit, mut snapshot)) = self.head.clone() else { return Ok(Followed::Uncommitted) };
+        let (said, mut action) = ask(&snapshot, &self.top, action);
+        if said != *now {
+            return Ok(Followed::Uncommitted);
+        }
+        let mut looked = 0;
+        while looked < COMMITS && !self.past.is_spent() {
+            let (last, passed) = self.stretch(&commit, &snapshot)?;
+            commit = last;
+            looked += passed + 1;
+            if looked >= COMMITS {
+                break;
+            }
+            let mut before = None;
+            let mut next = None;
+            let mut cut = commit.cut;
+            for (parent, older) in self.readable_parents(&commit, &snapshot, &mut cut)? {
+                let (said, then) = ask(&older, &snapshot, &action);
+                if said == *now {
+                    next = Some((parent, older, then));
+                    break;
+                }
+                before.get_or_insert((older, then));
+            }
+            match next {
+                Some(next) => (commit, snapshot, action) = next,
+                None if before.is_none() && cut => {
+                    let id = commit.id.as_str().get(..8).unwrap_or_default().to_owned();
+                    let why = format!("not known: the history here begins with {id}, which has it already");
+                    return Ok(Followed::Never(why));
+                }
+                None => {
+                    let first = before.as_ref().is_none_or(|(older, action): &(Arc<Snapshot>, Action)| {
+                        older.plan.as_ref().map_or(true, |plan| action.within(plan).is_none())
+                    });
+                    return Ok(Followed::To(Box::new(Brought { commit, snapshot, before, action, first })));
+                }
+            }
+        }
+        let id = commit.id.as_str().get(..8).unwrap_or_default();
+        Ok(Followed::Never(format!("not known: it is older than {id}, beyond which nothing was looked at")))
+    }
+
+    /// The oldest commit that is reached through parents of the very same version, and how many were passed on the way.
+    fn stretch(&mut self, from: &PastCommit, snapshot: &Arc<Snapshot>) -> Result<(PastCommit, usize), GitError> {
+        if let Some((last, passed)) = self.stretches.get(&from.id) {
+            return Ok((last.clone(), *passed));
+        }
+        let (mut last, mut passed) = (from.clone(), 0);
+        'back: while passed < COMMITS {
+            for parent in &last.parents {
+                let parent = self.past.project().commit(parent)?;
+                if Arc::ptr_eq(&self.past.before((&last, snapshot), &parent)?, snapshot) {
+                    last = parent;
+                    passed += 1;
+                    continue 'back;
+                }
+            }
+            break;
+        }
+        self.stretches.insert(from.id.clone(), (last.clone(), passed));
+        Ok((last, passed))
+    }
+
+    /// The parents of a commit; of one whose manifest has flaws, its own parents.
+    fn readable_parents(
+        &mut self,
+        commit: &PastCommit,
+        snapshot: &Arc<Snapshot>,
+        cut: &mut bool,
+    ) -> Result<Vec<(PastCommit, Arc<Snapshot>)>, GitError> {
+        let mut found = Vec::new();
+        let mut next: Vec<_> = commit.parents.iter().map(|id| (id.clone(), commit.clone(), snapshot.clone())).collect();
+        next.reverse();
+        let mut seen = HashSet::new();
+        while let Some((id, child, of_child)) = next.pop() {
+            if !seen.insert(id.clone()) {
+                continue;
+            }
+            let parent = self.past.project().commit(&id)?;
+            let older = self.past.before((&child, &of_child), &parent)?;
+            if older.plan.is_ok() || seen.len() > COMMITS || self.past.is_spent() {
+                found.push((parent, older));
+                continue;
+            }
+            *cut |= parent.cut;
+            if !is_there(&self.past, &older.manifest, &parent) {
+                // Before the manifest there is nothing to look for.
+                continue;
+            }
+            for id in parent.parents.iter().rev() {
+                next.push((id.clone(), parent.clone(), older.clone()));
+            }
+        }
+        Ok(found)
+    }
+
+    fn uncommitted(&self, action: &Action, role: &str) -> Traced {
+        if self.top.commit.is_some() {
+            return Traced::No("not in git: it was edited and never committed so".to_owned());
+        }
+        let spot = self.top.plan.as_ref().ok().and_then(|plan| {
+            let old = self.head.as_ref().and_then(|(_, snapshot)| snapshot.plan.as_ref().ok());
+            spot((plan, action.within(plan)), old.map(|old| (old, action.within(old))), role)
+        });
+        Traced::To(self.origin(None, spot))
+    }
+
+    fn origin(&self, commit: Option<&PastCommit>, spot: Option<Spot>) -> Origin {
+        let root = self.past.project().root();
+        let edited = || {
+            let modified = std::fs::metadata(&spot.as_ref()?.path).ok()?.modified().ok()?;
+            Timestamp::try_from(modified).ok()
+        };
+        let age = || Some((Timestamp::now().as_second() - edited()?.as_second()).max(0));
+        Origin {
+            age_s: if commit.is_none() { age() } else { None },
+            date: commit.map_or_else(edited, |commit| Some(commit.date)),
+            commit: commit.map(|commit| commit.id.to_string()),
+            author: commit.map(|commit| commit.author.clone()),
+            subject: commit.map(|commit| commit.subject.clone()),
+            path: spot.as_ref().map(|spot| {
+                crate::text::harmless(&spot.path.strip_prefix(root).unwrap_or(&spot.path).to_string_lossy())
+            }),
+            line: spot.as_ref().map(|spot| spot.line),
+        }
+    }
+}
+
+enum Followed {
+    /// The newest commit says something else.
+    Uncommitted,
+    /// No commit can be named, and why.
+    Never(String),
+    /// This commit says it first.
+    To(Box<Brought>),
+}
+
+/// The commit that says something first.
+struct Brought {
+    commit: PastCommit,
+    snapshot: Arc<Snapshot>,
+    /// What its first parent that can be planned says otherwise, and the action there.
+    before: Option<(Arc<Snapshot>, Action)>,
+    /// The action as it was called then.
+    action: Action,
+    /// Whether the action itself is as old.
+    first: bool,
+}
+
+/// Whether a commit has a manifest at a path.
+fn is_there(past: &Past, manifest: &Path, commit: &PastCommit) -> bool {
+    let root = past.project().root();
+    let within = manifest.strip_prefix(root).unwrap_or(manifest);
+    let held = past.project().at(&commit.tree, within, &mut |_| {});
+    !matches!(held, Ok(crate::git::Held::Nothing))
+}
