@@ -189,8 +189,10 @@ fn every_manifest_of_the_manual_can_be_checked_without_an_agent_or_a_key() {
         text.split(&begin).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
     };
     flow.write("trae.yaml", &blocks("yaml")[0]);
-    let manifests = blocks("kdl");
-    assert_eq!(manifests.len(), 7, "one for each agent, and one to try an agent without a key");
+    let mut manifests = blocks("kdl");
+    // Others show a part of one.
+    manifests.retain(|text| text.starts_with("flow 1"));
+    assert_eq!(manifests.len(), 6, "one for each agent");
     for manifest in manifests {
         flow.write("m.kdl", &manifest);
         let ran = flow.flow(&["check", "m.kdl"]);
