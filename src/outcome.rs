@@ -240,20 +240,32 @@ impl fmt::Display for Cause {
 #[serde(transparent)]
 pub struct Evidence(String);
 
+/// How a provider says how long to wait, in small letters: a length of time follows.
+pub const WAIT_WORDS: [&str; 7] =
+    ["retry after", "retry-after", "retry_after", "retrydelay", "try again in", "try again after", "retry in"];
+/// The longest evidence, in bytes, and how much of it the words are that ask for a wait, where they stand further behind.
+const LONGEST: usize = 500;
+const ASKING: usize = 80;
+
 impl Evidence {
-    /// The text on one line; `(no output)` for nothing.
+    /// The text on one line; `(no output)` for nothing. Of a text too long to be kept, the words that ask for a wait are kept too:
+    /// the wait is read from them.
     #[must_use]
     pub fn new(text: &str) -> Self {
-        let mut line = String::new();
-        for word in text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|w| !w.is_empty()) {
-            if line.len() + word.len() > 500 {
-                line.push('…');
-                break;
-            }
-            if !line.is_empty() {
-                line.push(' ');
-            }
-            line.push_str(word);
+        let words = || text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
+        let (mut line, whole) = first_words(words(), LONGEST);
+        if !whole {
+            let all = words().collect::<Vec<_>>().join(" ");
+            let small = all.to_ascii_lowercase();
+            let last = WAIT_WORDS.iter().filter_map(|lead| small.rfind(lead)).max();
+            line = match last.filter(|at| at + ASKING > LONGEST) {
+                Some(at) => {
+                    let asks = first_words(all[at..].split(' '), ASKING).0;
+                    format!("{}… {asks}", first_words(words(), LONGEST - ASKING).0)
+                }
+                None => line,
+            };
+            line.push('…');
         }
         if line.is_empty() {
             line.push_str("(no output)");
@@ -266,6 +278,21 @@ impl Evidence {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// As many words as fit, and whether these are all.
+fn first_words<'a>(words: impl Iterator<Item = &'a str>, most: usize) -> (String, bool) {
+    let mut line = String::new();
+    for word in words {
+        if line.len() + word.len() > most {
+            return (line, false);
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    (line, true)
 }
 
 /// A failure: always with a cause and evidence.
@@ -358,6 +385,11 @@ mod tests {
         assert_eq!(Evidence::new("a\n b\x07c").as_str(), "a b c");
         assert!(Evidence::new(&"word ".repeat(1000)).as_str().len() < 510);
         assert!(Evidence::new(&"x".repeat(5000)).as_str().chars().count() < 510);
+        let long =
+            format!("429 Too Many Requests: {} \"retryDelay\": \"45s\" {}", "limits ".repeat(90), "x ".repeat(300));
+        let kept = Evidence::new(&long);
+        assert!(kept.as_str().starts_with("429 Too") && kept.as_str().contains("retryDelay\": \"45s\""), "{kept:?}");
+        assert!(kept.as_str().len() < 510, "{kept:?}");
     }
 
     #[test]

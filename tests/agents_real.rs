@@ -190,7 +190,7 @@ fn every_manifest_of_the_manual_can_be_checked_without_an_agent_or_a_key() {
     };
     flow.write("trae.yaml", &blocks("yaml")[0]);
     let manifests = blocks("kdl");
-    assert_eq!(manifests.len(), 6, "one for each agent");
+    assert_eq!(manifests.len(), 7, "one for each agent, and one to try an agent without a key");
     for manifest in manifests {
         flow.write("m.kdl", &manifest);
         let ran = flow.flow(&["check", "m.kdl"]);

@@ -271,6 +271,13 @@ fn that_waits() -> (Flow, PathBuf, PathBuf) {
     (flow, at_work, go)
 }
 
+/// How often the agent that waits was interrupted. Others may have been at work beside it.
+fn interrupted(flow: &Flow) -> usize {
+    let ends = flow.ends("agent", "INTERRUPTED");
+    let waits = |line: &&Value| line["axes"]["candidate"] == "tidy" && line["axes"]["commit"] == flow.id("one");
+    ends.iter().filter(waits).count()
+}
+
 fn signal(child: &Child, signal: i32) {
     kill(i32::try_from(child.id()).unwrap(), signal);
 }
@@ -310,7 +317,7 @@ fn what_does_not_end_in_the_time_of_a_drain_is_stopped_and_counts_for_nothing() 
     signal(&child, libc::SIGINT);
     flow.ran(child.wait_with_output().unwrap()).exits(130);
     until("no process is left", || marked(&flow.cache()).is_empty());
-    assert_eq!(flow.ends("agent", "INTERRUPTED").len(), 1);
+    assert_eq!(interrupted(&flow), 1);
     std::fs::write(&go, "").unwrap();
     flow.run().settles();
     flow.settled_each_action_once();
@@ -365,6 +372,38 @@ fn an_agent_that_ended_while_flow_was_dying_is_adopted_and_not_paid_twice() {
 }
 
 #[test]
+fn what_a_finished_agent_left_is_searched_for_the_secret_that_it_had_and_not_only_for_todays() {
+    let (flow, at_work, go) = that_waits();
+    flow.edit("scripts/tidy/{one}.json", |text| {
+        text.replace("sh\",\"-c\",\"", "sh\",\"-c\",\"echo $TOKEN > pkg/notes.py; ")
+    });
+    flow.write("login", "a-long-secret-1");
+    flow.edit("m.kdl", |text| {
+        let text = text.replace("\npipeline", "\nprovider acme { secret TOKEN file=\"login\" }\npipeline");
+        let own = "candidate tidy agent=scripted {\n        model \"m\" provider=acme; canary 0";
+        text.replace("candidate tidy agent=scripted {", own)
+    });
+    let mut child = start(&flow, &[]);
+    until("the agent is at work", || at_work.exists());
+    signal(&child, libc::SIGSTOP);
+    std::fs::write(&go, "").unwrap();
+    let places = flow.cache().join("tmp/places");
+    until("the agent's end is written", || {
+        let mut places = std::fs::read_dir(&places).unwrap();
+        places.any(|place| place.unwrap().path().join("agent.end.json").exists())
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // It is renewed before anybody reads what the agent left.
+    flow.write("login", "a-long-secret-2");
+    flow.run().settles();
+    let held = flow.ends("agent", "HOLDS_SECRET");
+    assert!(held.iter().any(|line| line["adopts"].is_string()), "{:#?}", flow.lines());
+    let attempt = held[0]["attempt"].as_str().unwrap();
+    assert!(!Path::new("/dev/shm").join(format!("flow-{attempt}.secrets")).exists());
+}
+
+#[test]
 fn a_supervisor_that_was_stopped_is_let_go_on_and_one_of_a_dead_run_keeps_nobody_waiting() {
     let (flow, at_work, go) = that_waits();
     let child = start(
@@ -387,7 +426,7 @@ fn a_supervisor_that_was_stopped_is_let_go_on_and_one_of_a_dead_run_keeps_nobody
     std::fs::write(&go, "").unwrap();
     flow.run().settles();
     assert!(supervisors_then.iter().all(|pid| !supervisors(&flow.cache()).contains(pid)), "none of them lives");
-    assert_eq!(flow.ends("agent", "INTERRUPTED").len(), 1, "{:#?}", flow.lines());
+    assert_eq!(interrupted(&flow), 1, "{:#?}", flow.lines());
 }
 
 #[test]

@@ -505,10 +505,147 @@ fn an_attempt_for_which_no_agent_began_used_nothing_and_says_so() {
     let flow = paid();
     flow.replace("m.kdl", "        samples 6\n", "        secret KEY { command \"sh\" \"-c\" \"exit 5\" }\n");
     flow.replace("steps.kdl", "attempts 3", "attempts 1");
-    flow.run().exits(3);
+    flow.run_with(&["--only", "pkg/{one}/tidy/1"]).exits(3);
     let spent = flow.flow(&["status", "--json"]).json()["spent"]["all"].clone();
-    assert_eq!((&spent["attempts"], &spent["tokens"]["unknown_attempts"]), (&2.into(), &0.into()), "{spent:#}");
+    assert_eq!((&spent["attempts"], &spent["tokens"]["unknown_attempts"]), (&1.into(), &0.into()), "{spent:#}");
     assert_eq!((&spent["cost_usd"]["known"], &spent["cost_usd"]["unknown_attempts"]), (&0.0.into(), &0.into()));
     let listed = flow.flow(&["log", "pkg/{one}/tidy/1", "agent", "m.kdl", "--list"]);
     listed.settles().says("no agent began").says("0 tokens in, 0 out; cost $0.00");
+}
+
+/// What is spent over all, by `flow status`.
+fn spent(flow: &Flow) -> Value {
+    flow.flow(&["status", "--json"]).json()["spent"].clone()
+}
+
+/// The places of attempts.
+fn places(flow: &Flow) -> usize {
+    std::fs::read_dir(flow.cache().join("tmp/places")).map_or(0, Iterator::count)
+}
+
+/// How many agents began.
+fn begun(flow: &Flow) -> usize {
+    flow.lines().iter().filter(|line| line["line"] == "started" && line["step"] == "agent").count()
+}
+
+/// A paid sample whose one wanted agent has finished, but whose run died before it saw that.
+fn died_after_its_agent(budget: &str) -> Flow {
+    let flow = paid();
+    let (at_work, go) = (flow.beside("at-work"), flow.beside("go"));
+    let shell = format!("echo > {}; while [ ! -e {} ]; do sleep 0.01; done", at_work.display(), go.display());
+    let script = serde_json::json!({"argv": ["sh", "-c", shell], "usage": {"input": 100_000, "output": 10_000}});
+    usage(&flow, "one", &script.to_string());
+    flow.add(budget);
+    let only = ["run", "m.kdl", "--json", "--only", "pkg/{one}/tidy/1"];
+    let mut run =
+        flow.command(&only).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    support::until("the agent is at work", || at_work.exists());
+    let pid = run.id().cast_signed();
+    support::processes::kill(pid, 19);
+    std::fs::write(&go, "").unwrap();
+    let ended = |place: std::io::Result<std::fs::DirEntry>| place.unwrap().path().join("agent.end.json").exists();
+    let all = flow.cache().join("tmp/places");
+    support::until("its end is written", || std::fs::read_dir(&all).unwrap().any(ended));
+    support::processes::kill(pid, 9);
+    run.wait().unwrap();
+    flow
+}
+
+#[test]
+fn a_repository_that_is_away_when_an_agent_ends_costs_neither_its_figures_nor_its_work() {
+    let flow = paid();
+    let (repo, away) = (flow.path("repo"), flow.path("repo.away"));
+    let shell = format!("mv {} {}", repo.display(), away.display());
+    let script = serde_json::json!({"argv": ["sh", "-c", shell], "usage": {"input": 100_000, "output": 10_000}});
+    usage(&flow, "one", &script.to_string());
+    flow.add("budget (usd)5.00");
+    let only = ["--only", "pkg/{one}/tidy/1"];
+    flow.run_with(&only).exits(3).says("its agent has finished, but ").says("pays for no other");
+    flow.flow(&["show", "pkg/{one}/tidy/1", "m.kdl"])
+        .settles()
+        .says("CHECKOUT_FAILED")
+        .says("make the repository readable");
+    // Neither then nor by a run that adopts it in vain.
+    for _ in 0..2 {
+        let told = spent(&flow);
+        assert_eq!((&told["all"]["cost_usd"]["known"], &told["all"]["attempts"]), (&1.0.into(), &1.into()), "{told}");
+        assert_eq!((&told["all"]["tokens"]["input"], &told["budget"]["spent_usd"]), (&100_000.into(), &1.0.into()));
+        assert_eq!((begun(&flow), agents(&flow), places(&flow)), (1, 0, 1));
+        flow.run_with(&only).exits(3).says("its agent has finished, but ");
+    }
+    std::fs::rename(&away, &repo).unwrap();
+    let ran = flow.run_with(&only);
+    ran.settles();
+    assert_eq!(ran.class("{one}/tidy/1"), "SUCCESS_IMPROVEMENT");
+    assert_eq!((begun(&flow), agents(&flow), places(&flow)), (1, 1, 0), "read, and not paid for again");
+    let told = spent(&flow);
+    assert_eq!((&told["all"]["cost_usd"]["known"], &told["all"]["attempts"]), (&1.0.into(), &1.into()));
+}
+
+#[test]
+fn what_a_run_could_not_read_is_spent_for_its_own_budget_too() {
+    let flow = paid();
+    let shell = format!("mv {} {}", flow.path("repo").display(), flow.path("repo.away").display());
+    let script = serde_json::json!({"argv": ["sh", "-c", shell], "usage": {"input": 100_000, "output": 10_000}});
+    usage(&flow, "one", &script.to_string());
+    flow.add("budget (usd)1.50");
+    let ran = flow.run_with(&["--only", "pkg/{one}/tidy/*"]);
+    ran.exits(3).says("spent $1.00; an attempt of tidy may cost $1.00");
+    assert_eq!(begun(&flow), 1);
+}
+
+#[test]
+fn an_agent_of_a_dead_run_is_on_the_ledger_before_anybody_reads_it_and_when_nobody_asks_for_it_any_more() {
+    let flow = died_after_its_agent("budget (usd)5.00");
+    assert_eq!(spent(&flow)["all"]["cost_usd"]["known"], 1.0, "nobody has adopted it");
+    // A run that is about others leaves it to one that is about it.
+    flow.run_with(&["--only", "pkg/{two}/tidy/1"]).settles();
+    assert_eq!((agents(&flow), places(&flow)), (1, 1));
+    assert_eq!(spent(&flow)["all"]["cost_usd"]["known"], 2.0);
+    usage(&flow, "one", r#"{"usage": {"input": 100000, "output": 10000}}"#);
+    let ran = flow.run_with(&["--only", "pkg/{one}/tidy/1"]);
+    ran.settles().says("what it was given has changed since");
+    assert_eq!((agents(&flow), places(&flow)), (3, 0));
+    let orphan = flow.ends("agent", "INTERRUPTED");
+    assert_eq!(orphan.len(), 1);
+    assert_eq!(orphan[0]["usage"], serde_json::json!({"input": 100_000, "output": 10_000}));
+    let told = spent(&flow);
+    assert_eq!(
+        (&told["all"]["cost_usd"]["known"], &told["all"]["cost_usd"]["unknown_attempts"]),
+        (&3.0.into(), &0.into())
+    );
+    assert_eq!(told["budget"]["spent_usd"], 3.0);
+}
+
+#[test]
+fn nobody_waits_for_a_run_that_died() {
+    let flow = died_after_its_agent("budget (usd)1.50");
+    flow.run_with(&["--only", "pkg/{two}/tidy/1"]).exits(3).says("spent $1.00; an attempt of tidy may cost $1.00");
+    assert_eq!(begun(&flow), 1);
+    // What is paid for is read all the same.
+    flow.run_with(&["--only", "pkg/{one}/tidy/1"]).settles();
+    assert_eq!((begun(&flow), agents(&flow)), (1, 1));
+}
+
+#[test]
+fn three_cheap_attempts_do_not_outweigh_what_the_manifest_expects() {
+    let flow = paid();
+    usage(&flow, "one", r#"{"usage": {"input": 2000, "output": 0}}"#);
+    flow.replace("m.kdl", "expect cost=(usd)1.00", "expect cost=(usd)5.00");
+    flow.add("budget (usd)10.00");
+    flow.run_with(&["--only", "pkg/{one}/tidy/*"]).exits(0);
+    assert_eq!(agents(&flow), 6, "a cent each");
+    usage(&flow, "two", r#"{"usage": {"input": 1000000, "output": 0}}"#);
+    flow.run_with(&["--only", "pkg/{two}/tidy/*"]).exits(3).says("an attempt of tidy may cost $5.00");
+    let told = spent(&flow);
+    assert!(told["budget"]["spent_usd"].as_f64().unwrap() <= 10.0, "{told}");
+    assert_eq!(agents(&flow), 7, "one of five dollars, and another one might be too much");
+}
+
+#[test]
+fn a_paid_candidate_that_is_expected_to_cost_nothing_is_refused() {
+    let flow = paid();
+    flow.replace("m.kdl", "expect cost=(usd)1.00", "expect cost=(usd)0");
+    flow.add("budget (usd)5.00");
+    flow.flow(&["check", "m.kdl"]).exits(2).says("would bound nothing");
 }

@@ -163,7 +163,7 @@ fn what_holds_a_gpu_that_is_not_there_does_not_begin_and_what_is_stored_is_serve
     let mut path = flow.path("bin").display().to_string();
     let _ = write!(path, ":{}", std::env::var("PATH").unwrap());
     flow.env("PATH", &path);
-    flow.run().exits(2).says("there is no GPU 7 on this machine").says("correct `slots`");
+    flow.run().exits(2).says("there is no GPU 7 on this machine").says("with the devices that `slots` declares");
     flow.flow(&["plan", "m.kdl"]).settles().says("there is no GPU 7 on this machine");
     assert!(log(&flow).is_empty());
     flow.write("bin/nvidia-smi", "#!/bin/sh\necho 7, GPU-a, H100\n");
@@ -178,7 +178,7 @@ fn a_test_that_counts_does_not_begin_without_the_gpu_that_it_holds() {
     flow.add("slots { gpu \"7\" }\nstep patched { holds gpu=1 }");
     flow.run().exits(2).says("no GPU");
     assert!(flow.lines().is_empty());
-    flow.run_with(&["--until", "patch"]).settles();
+    flow.run_with(&["--until", "build"]).settles();
 }
 
 #[test]

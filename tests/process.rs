@@ -81,6 +81,7 @@ impl Place {
             extra: vec![],
             cores: vec![],
             private: None,
+            aside: None,
         }
     }
 

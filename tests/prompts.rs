@@ -92,7 +92,8 @@ fn a_column_that_the_step_does_not_show_never_reaches_a_prompt() {
 #[test]
 fn what_an_agent_was_given_is_kept_with_its_attempt_and_holds_no_secret() {
     let mut flow = prompted("{commit.task}\n");
-    flow.write("config.yaml", "model: {name: m, api_key: \"{secret.MODEL_KEY}\"}\nlimits: {steps: 7}\n");
+    flow.write("config.yaml", "model: {name: m, api_key: \"{secret.MODEL_KEY}\"}\nlimits:\n  steps: 7\n");
+    flow.edit("act.py", |text| format!("print('at work')\n{text}"));
     flow.replace("agents.kdl", "\"{prompt}\"; version", "\"{prompt}\" \"{config}\"; version");
     flow.replace(
         "m.kdl",
@@ -109,7 +110,10 @@ fn what_an_agent_was_given_is_kept_with_its_attempt_and_holds_no_secret() {
         .says("\"LEVEL\": \"high\"")
         .says("m-1");
     assert!(!said.stdout.contains("sentinel-5c1f0e"));
-    flow.flow(&["show", "{one}"]).settles().says("setup").says("config config.yaml:").says("limits: {steps: 7}");
+    flow.flow(&["show", "{one}"]).settles().says("setup").says("config config.yaml:").says("\n      steps: 7\n");
+    // Each stream begins on a line of its own.
+    let all = flow.flow(&["log", "{one}", "agent"]);
+    assert!(all.settles().stdout.contains(&format!("{}\nat work\n", said.stdout.trim_end())), "{}", all.stdout);
     // A rotated key draws nothing again.
     flow.env("MODEL_KEY", "sentinel-77aa31");
     flow.run().settles().executes_nothing();

@@ -535,3 +535,66 @@ fn a_reading_that_cannot_mean_anything_is_a_flaw_that_says_what_to_do() {
         assert!(said.contains(code), "{nodes}: {said}");
     }
 }
+
+#[test]
+fn figures_that_cannot_be_or_cannot_be_read_make_tokens_a_floor_and_never_a_total() {
+    let good = r#"{"id": "a", "u": {"in": 100, "out": 10}}"#;
+    let usage = |line: &str| by(&[("rollout", &format!("{good}\n{line}\n"))], Exit::Code(0)).usage;
+    for line in [
+        r#"{"id": "b", "u": {"in": 2e12, "out": -5}}"#,
+        r#"{"id": "b", "u": {"in": "5000", "out": "700"}}"#,
+        r#"{"id": "b", "u": {"in": 1.5, "out": 2.5}}"#,
+        r#"{"id": "b", "u": {"in": NaN, "out": 5}}"#,
+        r#"{"id": "b", "u": {"in": 1e400, "out": 5}}"#,
+        r#"a tool that ends no line{"id": "b", "u": {"in": 9, "out": 5}}"#,
+    ] {
+        let usage = usage(line);
+        assert_eq!((usage.input, usage.output), (Some(100), Some(10)), "{line}");
+        assert!(usage.unknown_because.is_some(), "{line}");
+    }
+    for line in ["int main() {", r#"it said {"id": "b"}"#, r#"{"id": "b"}"#] {
+        assert_eq!(usage(line).unknown_because, None, "{line}");
+    }
+    for id in ["null", "\"\"", "\" \""] {
+        let line = format!("{{\"id\": {id}, \"u\": {{\"in\": 1000, \"out\": 10}}}}\n");
+        let usage = by(&[("rollout", &line.repeat(5))], Exit::Code(0)).usage;
+        assert_eq!((usage.input, usage.calls), (Some(5000), Some(5)), "{id}");
+    }
+    // A later total that cannot be is not passed over for the one before it.
+    let last =
+        |line: &str| by(&[("stdout", &format!("flow-usage {{\"input\": 7, \"output\": 2}}\n{line}\n"))], Exit::Code(0));
+    let usage = last("flow-usage {\"input\": -1, \"output\": -1}").usage;
+    assert!(usage.unknown_because.unwrap().contains("cannot be a number of tokens"));
+    let usage = last("words without an end: flow-usage {\"input\": 900, \"output\": 90}").usage;
+    assert!(usage.unknown_because.unwrap().contains("could not be read"));
+    let text = by(&[("stdout", "100 in, 10 out\n99999999999999 in, 99999999999999 out\n")], Exit::Code(0)).usage;
+    assert_eq!((text.input, text.output), (Some(100), Some(10)));
+    assert!(text.unknown_because.is_some());
+}
+
+#[test]
+fn what_a_model_or_a_tool_says_closes_no_lane_and_blocks_no_candidate() {
+    let adapters = adapters();
+    let read = |adapter: &str, code: i32, files: &[(&str, &str)]| {
+        let files = files.iter().map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec())).collect();
+        read_files(&adapters[adapter], Exit::Code(code), &files).outcome.failure().unwrap().cause
+    };
+    let told = "Added pkg/work.py to the chat.\n\nI will make the client raise AuthenticationError, as users asked.\n";
+    let prose = format!(
+        "{told}\nlitellm.AuthenticationError: that is what it is called\n\nTokens: 12k sent, 1.1k received.\n\nThe LLM did not conform to the edit format.\nOnly 3 reflections allowed, stopping.\n"
+    );
+    assert_eq!(read("aider", 0, &[("stdout", &prose)]), Cause::Unknown);
+    let refused = format!(
+        "{prose}litellm.RateLimitError: RateLimitError: OpenAIException - Rate limit reached\nThe API provider has rate limited you. Try again later or check your quotas.\n"
+    );
+    assert_eq!(read("aider", 0, &[("stdout", &refused)]), Cause::RateLimited, "litellm's own line");
+    let rollout = "{\"payload\":{\"type\":\"token_count\",\"info\":{\"total_token_usage\":{\"input_tokens\":100000,\"output_tokens\":10000}}}}\n";
+    let events = "{\"type\":\"thread.started\"}\n";
+    for said in
+        ["exec failed: ModuleNotFoundError: No module named 'torch'", "error: unexpected argument", "Broken pipe"]
+    {
+        let files = [("stdout", events), ("stderr", said), ("rollout", rollout)];
+        assert_eq!(read("codex", 101, &files), Cause::Unknown, "{said}");
+        assert_ne!(read("codex", 101, &files[..2]), Cause::Unknown, "before the model answered: {said}");
+    }
+}

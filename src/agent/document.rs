@@ -15,6 +15,8 @@ use super::pointer::Pointer;
 
 /// The most values that are kept of one file.
 const VALUES: u32 = 1_000_000;
+/// How often on one line a document is looked for that does not begin it.
+const WITHIN: usize = 4;
 /// Of a longer text only the end is read, in bytes.
 pub(super) const TEXT: usize = 1 << 20;
 
@@ -64,12 +66,23 @@ impl Shape {
     }
 }
 
+/// The JSON documents that the lines of a file are.
+#[derive(Default)]
+pub(super) struct Lines {
+    /// In order.
+    pub(super) documents: Vec<Value>,
+    /// Those that end a line on which something else stands before them. They are not read: anybody may quote a document.
+    pub(super) quoted: Vec<Value>,
+    /// Whether a line that begins as a document is none, or there were too many values to keep all documents.
+    pub(super) broken: bool,
+}
+
 /// A file's content.
 pub(super) struct File {
     bytes: Vec<u8>,
     shape: Shape,
     json: RefCell<Option<Option<Rc<Value>>>>,
-    lines: RefCell<BTreeMap<String, Rc<Vec<Value>>>>,
+    lines: RefCell<BTreeMap<String, Rc<Lines>>>,
 }
 
 impl File {
@@ -79,18 +92,33 @@ impl File {
         self.json.borrow_mut().get_or_insert_with(parsed).clone()
     }
 
-    /// The JSON documents that its lines are which begin with a prefix.
-    pub(super) fn lines(&self, prefix: &str) -> Rc<Vec<Value>> {
+    /// The JSON documents that its lines are which begin with a prefix. Where they hold more values than are kept, the last ones
+    /// are kept: they tell how it ended.
+    pub(super) fn lines(&self, prefix: &str) -> Rc<Lines> {
         if let Some(known) = self.lines.borrow().get(prefix) {
             return known.clone();
         }
         let left = Cell::new(VALUES);
-        let lines = self.bytes.split(|byte| *byte == b'\n').filter_map(|line| {
-            let line = line.trim_ascii_start();
-            let json = line.strip_prefix(prefix.as_bytes())?.trim_ascii();
-            if json.first() == Some(&b'{') { parse(json, &self.shape, &left) } else { None }
-        });
-        let lines = Rc::new(lines.collect::<Vec<_>>());
+        let mut lines = Lines::default();
+        for line in self.bytes.rsplit(|byte| *byte == b'\n') {
+            let line = line.trim_ascii();
+            let json =
+                line.strip_prefix(prefix.as_bytes()).map(<[u8]>::trim_ascii).filter(|json| json.first() == Some(&b'{'));
+            match json {
+                Some(json) => match parse(json, &self.shape, &left) {
+                    Some(document) => lines.documents.push(document),
+                    None => lines.broken |= begins_as_document(json),
+                },
+                None => lines.quoted.extend(within(line, prefix, &self.shape, &left)),
+            }
+            if left.get() == 0 {
+                lines.broken = true;
+                break;
+            }
+        }
+        lines.documents.reverse();
+        lines.quoted.reverse();
+        let lines = Rc::new(lines);
         self.lines.borrow_mut().insert(prefix.to_owned(), lines.clone());
         lines
     }
@@ -131,6 +159,24 @@ impl<'a> Files<'a> {
         self.read.borrow_mut().insert(name.to_owned(), file.clone());
         file
     }
+}
+
+/// Whether a text that is no document was meant as one: a brace that opens code, or a table of another language, was not.
+fn begins_as_document(text: &[u8]) -> bool {
+    text.strip_prefix(b"{").is_some_and(|rest| rest.trim_ascii_start().first() == Some(&b'"'))
+}
+
+/// The document with which a line ends that begins with something else.
+fn within(line: &[u8], prefix: &str, shape: &Shape, left: &Cell<u32>) -> Option<Value> {
+    if line.last() != Some(&b'}') {
+        return None;
+    }
+    let begin = if prefix.is_empty() { "{\"" } else { prefix };
+    let starts = line.windows(begin.len()).enumerate().filter(|(_, window)| *window == begin.as_bytes());
+    starts.take(WITHIN).find_map(|(at, _)| {
+        let json = line.get(at..)?.strip_prefix(prefix.as_bytes())?.trim_ascii_start();
+        begins_as_document(json).then(|| parse(json, shape, left))?
+    })
 }
 
 /// Parses what is wanted of a document. Bytes that are no UTF-8 are replaced.
@@ -280,5 +326,31 @@ mod tests {
         let wide = format!("[{}0]", "0,".repeat(2000));
         assert_eq!(kept(&["/*"], &wide), None, "more values than are kept");
         assert_eq!(kept(&["/a/b"], &format!("{{\"a\": {wide}}}")), None);
+    }
+
+    fn lines(text: &str) -> Rc<Lines> {
+        let mut shape = Shape::default();
+        shape.want(&[&Pointer::parse("/a").unwrap()]);
+        let file = File { bytes: text.into(), shape, json: RefCell::default(), lines: RefCell::default() };
+        file.lines("")
+    }
+
+    #[test]
+    fn a_line_that_was_meant_as_a_document_and_is_none_is_told() {
+        for text in ["{\"a\": NaN}", "{\"a\": 1e400}", "{ \"a\": 1", "{\"a\": 1}\r{}"] {
+            let lines = lines(&format!("{{\"a\": 1}}\n{text}\nno json\n"));
+            assert!(lines.broken && lines.documents.len() == 1, "{text}");
+        }
+        for text in ["int main() {", "{", "{'a': 1}", "{\"a\": 2}"] {
+            assert!(!lines(text).broken, "{text}");
+        }
+        assert_eq!(lines("the tool said{\"a\": 1}\n").quoted, [json!({"a": 1})]);
+    }
+
+    #[test]
+    fn of_too_many_documents_the_last_are_kept_and_that_is_told() {
+        let flood = lines(&format!("{{\"a\": 1}}\n{}{{\"a\": 2}}\n", "{}\n".repeat(VALUES as usize)));
+        assert!(flood.broken);
+        assert_eq!(flood.documents.last(), Some(&json!({"a": 2})));
     }
 }

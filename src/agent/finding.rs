@@ -27,25 +27,46 @@ impl Finder {
         let may = |document: &&Value| self.conditions.iter().all(|condition| condition.holds(document));
         match &self.format {
             Format::Json => file.json().iter().map(AsRef::as_ref).filter(may).map(look).collect(),
-            Format::Jsonl { prefix } => file.lines(prefix).iter().filter(may).map(look).collect(),
+            Format::Jsonl { prefix } => file.lines(prefix).documents.iter().filter(may).map(look).collect(),
             Format::Text { .. } => Vec::new(),
         }
+    }
+
+    /// Whether lines of its file were meant as documents and could not be read, or hold one behind something else of which `tells`
+    /// says that it would have counted.
+    pub(super) fn lost(&self, files: &Files<'_>, tells: impl Fn(&Value) -> bool) -> bool {
+        let (Format::Jsonl { prefix }, Some(file)) = (&self.format, files.file(&self.file)) else { return false };
+        let lines = file.lines(prefix);
+        let may = |document: &&Value| self.conditions.iter().all(|condition| condition.holds(document));
+        lines.broken || lines.quoted.iter().filter(may).any(tells)
+    }
+
+    /// Whether what it finds may hold words that are nobody's report: the end of a text, or a part of one over several lines.
+    pub(super) fn finds_prose(&self, files: &Files<'_>) -> bool {
+        match &self.format {
+            Format::Text { pattern: None } => true,
+            Format::Text { pattern: Some(_) } => {
+                self.matched(files).is_some_and(|found| found.trim().contains(['\n', '\r']))
+            }
+            Format::Json | Format::Jsonl { .. } => false,
+        }
+    }
+
+    /// What the pattern of a text finds last, as it stands there; without a pattern, the end of the text.
+    fn matched(&self, files: &Files<'_>) -> Option<String> {
+        let Format::Text { pattern } = &self.format else { return None };
+        let text = files.file(&self.file)?.text();
+        let Some(pattern) = pattern else { return Some(tail(&text).to_owned()) };
+        let groups = pattern.regex().captures_iter(&text).take(MATCHES).last()?;
+        let group = groups.iter().skip(1).flatten().next().or_else(|| groups.get(0))?;
+        Some(group.as_str().to_owned())
     }
 
     /// The last text that is found, its white space collapsed: of the last document in which there is one, what each pointer
     /// found last. With no pointer, a document that may be looked into is found itself, as an empty text.
     pub(super) fn text(&self, files: &Files<'_>) -> Option<String> {
         if let Format::Text { pattern } = &self.format {
-            let text = files.file(&self.file)?.text();
-            let found = match pattern {
-                None => tail(&text).to_owned(),
-                Some(pattern) => {
-                    let groups = pattern.regex().captures_iter(&text).take(MATCHES).last()?;
-                    let group = groups.iter().skip(1).flatten().next().or_else(|| groups.get(0))?;
-                    group.as_str().to_owned()
-                }
-            };
-            let found = collapse(&found);
+            let found = collapse(&self.matched(files)?);
             return if pattern.is_none() && found.is_empty() { None } else { Some(found) };
         }
         let said = |document: &Value| {

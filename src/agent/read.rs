@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::document::{Files, Shape};
 use super::signature;
-use super::table::{Finder, Format, ReadingTable};
+use super::table::{Finder, ReadingTable};
 use super::usage::{began, usage};
 use crate::attempt::{ProcessEnd, Usage};
 use crate::outcome::{Cause, Failure, Outcome, Owner};
@@ -139,11 +139,13 @@ impl ReadingTable {
         if let Some(cause) = reader.cause {
             return Failure::new(cause, end_of(&text));
         }
-        // The end of a whole log holds what tools printed. Once the model has answered, such words are not believed to be the
-        // provider's: they would close a lane and draw a paid attempt again.
-        let whole_log = matches!(reader.finder.format, Format::Text { pattern: None });
-        let believed = |cause: Cause| !(whole_log && cause.owner() == Owner::Provider && began(self, files));
-        match self.cause_of(&text).filter(|(cause, _)| believed(*cause)) {
+        // The end of a whole log holds what tools printed and what the model said, and so may a match over several lines. Once the
+        // model has answered, such words are believed only of the agent itself: else they would close a lane, block a candidate,
+        // and draw a paid attempt again.
+        let prose = reader.finder.finds_prose(files) && began(self, files);
+        let believed =
+            |cause: Cause| !prose || !matches!(cause.owner(), Owner::Provider | Owner::Environment | Owner::Harness);
+        match self.cause_among(&text, believed) {
             Some((cause, shown)) => Failure::new(cause, &shown),
             // Shells and shims say by their code what happened to the program that they started.
             None if code >= 126 => Failure::new(silent(code), &format!("exit code {code}: {}", end_of(&text))),
@@ -161,11 +163,17 @@ impl ReadingTable {
 
     /// What a text means, and the words that say so.
     fn cause_of(&self, text: &str) -> Option<(Cause, String)> {
+        self.cause_among(text, |_| true)
+    }
+
+    /// The same of the causes that may be.
+    fn cause_among(&self, text: &str, may_be: impl Fn(Cause) -> bool) -> Option<(Cause, String)> {
         let own = self
             .signatures
             .iter()
+            .filter(|signature| may_be(signature.cause))
             .find_map(|signature| Some((signature.cause, signature.pattern.regex().find(text)?.range())));
-        let (cause, range) = own.or_else(|| signature::built_in(text))?;
+        let (cause, range) = own.or_else(|| signature::built_in_among(text, &may_be))?;
         let mut from = range.start.saturating_sub(BEFORE);
         if text.len() <= SHOWN {
             from = 0;

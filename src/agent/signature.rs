@@ -192,12 +192,20 @@ pub fn refusal(text: &str) -> Cause {
 
 /// What a text means by flow's own table, and where in it that is said.
 pub(super) fn built_in(text: &str) -> Option<(Cause, std::ops::Range<usize>)> {
+    built_in_among(text, |_| true)
+}
+
+/// The same of the causes that may be.
+pub(super) fn built_in_among(text: &str, may_be: impl Fn(Cause) -> bool) -> Option<(Cause, std::ops::Range<usize>)> {
     static TABLE: OnceLock<Vec<(Cause, Regex)>> = OnceLock::new();
     let table = TABLE.get_or_init(|| {
         // Whether each can be compiled is tested below.
         BUILT_IN.iter().filter_map(|(cause, text)| Some((*cause, Regex::new(text).ok()?))).collect()
     });
-    table.iter().find_map(|(cause, regex)| Some((*cause, regex.find(text)?.range())))
+    table
+        .iter()
+        .filter(|(cause, _)| may_be(*cause))
+        .find_map(|(cause, regex)| Some((*cause, regex.find(text)?.range())))
 }
 
 #[cfg(test)]

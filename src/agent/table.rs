@@ -11,7 +11,7 @@ use crate::key::{KeyRecord, Value};
 use crate::outcome::Cause;
 
 /// Raised when the same table reads the same bytes otherwise.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// How many words of an argv tell one program from another: `flow act` plays several.
 const PROGRAM: usize = 3;
 

@@ -34,6 +34,8 @@ struct Figures {
 #[derive(Default)]
 struct Found {
     figures: Vec<Figures>,
+    /// Of figures that would have counted, all were refused.
+    refused: bool,
     calls: Option<u64>,
 }
 
@@ -81,12 +83,18 @@ pub(super) fn usage(table: &ReadingTable, end: &ProcessEnd, outcome: &Outcome, f
     let outgrows = |file: &str| files.file(file).is_some_and(|file| file.outgrows_text());
     let total =
         found.figures.iter().fold(None, |sum: Option<Figures>, next| Some(sum.map_or(*next, |sum| sum.plus(next))));
-    let total = total.unwrap_or(Figures { input: Some(0), output: Some(0), ..Figures::default() });
+    let mut total = total.unwrap_or(Figures { input: Some(0), output: Some(0), ..Figures::default() });
+    total.refused |= found.refused;
     let told = found.figures.len() as u64;
+    let up_to = table.usage.iter().take_while(|other| !std::ptr::eq(*other, reader)).chain([reader]);
+    let lost = up_to.into_iter().any(|reader| reader.lost(files));
     let cause = outcome.failure().map(|failure| failure.cause);
     let missed = cause.is_some_and(|cause| reader.misses.contains(&cause));
     let nothing = total.input.unwrap_or(0) == 0 && total.output.unwrap_or(0) == 0;
-    if nothing && total.input.or(total.output).is_some() && (missed || !may_be_nothing(cause, found.calls)) {
+    if nothing
+        && total.input.or(total.output).is_some()
+        && (missed || lost || total.refused || !may_be_nothing(cause, found.calls))
+    {
         return match found.calls.filter(|calls| *calls > 0) {
             Some(calls) => unknown(&format!("the agent reported no tokens for {calls} replies of the model")),
             None => unknown("the agent reported no tokens"),
@@ -111,10 +119,14 @@ pub(super) fn usage(table: &ReadingTable, end: &ProcessEnd, outcome: &Outcome, f
     };
     usage.unknown_because = if usage.input.is_none() && total.input.is_some() {
         Some("the agent reported more cached tokens than it read in all".to_owned())
+    } else if found.figures.iter().all(Figures::is_empty) && total.refused {
+        Some("the agent reported figures that cannot be numbers of tokens".to_owned())
     } else if usage.input.is_none() || usage.output.is_none() {
         Some("the agent reported only a part".to_owned())
     } else if total.refused {
         Some("a figure that cannot be a number of tokens was left out".to_owned())
+    } else if lost {
+        Some(format!("a line of its {} that may tell more could not be read", reader.finder.file))
     } else if let Some(calls) = found.calls.filter(|calls| reader.take == Take::Sum && *calls > told) {
         Some(format!("of {calls} replies of the model only {told} told their tokens"))
     } else if cut && matches!(reader.finder.file.as_str(), "stdout" | "stderr") {
@@ -172,8 +184,14 @@ impl Figures {
         }
     }
 
+    /// Whether nothing is known by it.
     fn is_empty(&self) -> bool {
         self.input.is_none() && self.output.is_none() && self.cache_read.is_none() && self.cache_write.is_none()
+    }
+
+    /// Whether nothing was said at all.
+    fn is_silent(&self) -> bool {
+        self.is_empty() && !self.refused
     }
 }
 
@@ -183,9 +201,11 @@ impl UsageReader {
         if let Format::Text { pattern } = &self.finder.format {
             let text = files.file(&self.finder.file)?.text();
             let names = |groups: &regex::Captures<'_>| {
-                let mut rounded = false;
+                let (mut rounded, mut refused) = (false, false);
                 let mut figure = |name: &str| {
-                    let (count, is_rounded) = written(groups.name(name)?.as_str())?;
+                    let said = written(groups.name(name)?.as_str());
+                    refused |= said.is_none();
+                    let (count, is_rounded) = said?;
                     rounded |= is_rounded;
                     Some(count)
                 };
@@ -197,23 +217,23 @@ impl UsageReader {
                     rounded: false,
                     refused: false,
                 };
-                figures.rounded = rounded;
+                (figures.rounded, figures.refused) = (rounded, refused);
                 figures
             };
             let matches = pattern.as_ref()?.regex().captures_iter(&text).take(MATCHES);
-            let figures: Vec<Figures> = matches.map(|groups| names(&groups)).filter(|f| !f.is_empty()).collect();
+            let figures: Vec<Figures> = matches.map(|groups| names(&groups)).filter(|f| !f.is_silent()).collect();
             let calls = u64::try_from(figures.len()).ok().filter(|_| self.take == Take::Sum);
             return self.counted(figures.into_iter().map(|figures| (None, figures)).collect(), false, calls);
         }
         files.file(&self.finder.file)?;
         let at = self.finder.at.first();
         let look = |document: &Value| {
-            let key = self.unique.as_ref().and_then(|unique| unique.find(document).first().map(ToString::to_string));
+            let key = self.unique.as_ref().and_then(|unique| unique.find(document).into_iter().find_map(id));
             let found = at.map_or_else(|| vec![document], |at| at.find(document));
             let figures: Vec<_> = found
                 .into_iter()
                 .map(|value| (key.clone(), self.figures(value)))
-                .filter(|(_, figures)| !figures.is_empty())
+                .filter(|(_, figures)| !figures.is_silent())
                 .collect();
             let empty = at.is_some_and(|at| at.opens(document));
             (figures, empty, self.calls(document))
@@ -230,11 +250,21 @@ impl UsageReader {
     /// Of all figures those that count. `empty`: that there are none means that there was no reply.
     fn counted(&self, all: Vec<(Option<String>, Figures)>, empty: bool, calls: Option<u64>) -> Option<Found> {
         if all.is_empty() {
-            return empty.then(|| Found { figures: Vec::new(), calls });
+            return empty.then(|| Found { calls, ..Found::default() });
         }
+        // What was refused as a whole adds nothing to what is known, and is told.
+        let refused = match self.take {
+            Take::Last => all.last().is_some_and(|(_, figures)| figures.is_empty()),
+            Take::Sum => all.iter().any(|(_, figures)| figures.is_empty()),
+        };
+        if all.iter().all(|(_, figures)| figures.is_empty()) {
+            let figures = all.into_iter().map(|(_, figures)| figures).collect();
+            return Some(Found { figures, refused, calls });
+        }
+        let mut all = all.into_iter().filter(|(_, figures)| !figures.is_empty());
         let figures = match (self.take, &self.unique) {
-            (Take::Last, _) => all.last().map(|(_, figures)| *figures).into_iter().collect(),
-            (Take::Sum, None) => all.into_iter().map(|(_, figures)| figures).collect(),
+            (Take::Last, _) => all.next_back().map(|(_, figures)| figures).into_iter().collect(),
+            (Take::Sum, None) => all.map(|(_, figures)| figures).collect(),
             (Take::Sum, Some(_)) => {
                 let mut by_key: BTreeMap<String, Figures> = BTreeMap::new();
                 let mut apart = Vec::new();
@@ -246,10 +276,19 @@ impl UsageReader {
                 }
                 apart.extend(by_key.into_values());
                 let calls = calls.or_else(|| u64::try_from(apart.len()).ok());
-                return Some(Found { figures: apart, calls });
+                return Some(Found { figures: apart, refused, calls });
             }
         };
-        Some(Found { figures, calls })
+        Some(Found { figures, refused, calls })
+    }
+
+    /// Whether figures may have been in lines that could not be read.
+    fn lost(&self, files: &Files<'_>) -> bool {
+        let at = self.finder.at.first();
+        self.finder.lost(files, |document| {
+            let found = at.map_or_else(|| vec![document], |at| at.find(document));
+            found.into_iter().any(|value| !self.figures(value).is_silent())
+        })
     }
 
     fn figures(&self, value: &Value) -> Figures {
@@ -274,6 +313,16 @@ impl UsageReader {
         }
         pointer.find(document).into_iter().find_map(count)
     }
+}
+
+/// What tells one reply from another; nothing and an empty text tell none from any.
+fn id(value: &Value) -> Option<String> {
+    let says = match value {
+        Value::Null => false,
+        Value::String(text) => !text.trim().is_empty(),
+        _ => true,
+    };
+    says.then(|| value.to_string())
 }
 
 /// A number of tokens; a fraction, a negative or an absurd one is none.

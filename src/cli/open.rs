@@ -10,12 +10,13 @@ use crate::cli::Places;
 use crate::cli::fault::Fault;
 use crate::cli::output;
 use crate::git::{Mirror, Source};
-use crate::ledger::{Ledger, Rates};
+use crate::ledger::Rates;
 use crate::manifest::{self, Manifest};
 use crate::plan::{Missing, Plan};
 use crate::report::standing::standing;
 use crate::run::durations::Durations;
 use crate::run::prepare::{Prepared, Wishes, prepare};
+use crate::run::recover::whole_ledger;
 use crate::step::context::Machine;
 use crate::step::secrets::lacking_secrets;
 use crate::store::{Index, Store};
@@ -129,7 +130,7 @@ impl Opened {
     /// If the records cannot be read.
     pub fn estimator(&self) -> Result<impl Fn(&[Forecast]) -> Estimate, Fault> {
         let rates = Rates::of(&self.plan().manifest.pipeline);
-        let ledger = Ledger::read(rates, &self.store, &self.index);
+        let ledger = whole_ledger(rates, &self.store, &self.index, None);
         let ledger = ledger.map_err(|error| Fault::new(3, error.to_string()))?;
         let durations = Durations::read(&self.index);
         let beside = std::thread::available_parallelism().map_or(2, usize::from);
@@ -191,8 +192,11 @@ fn store_from(folder: &Path, places: &Places) -> PathBuf {
     real(&project.join("cache"))
 }
 
-/// A path without `..` and links, as far as it is there: agents are told paths below it, and not all of them take others.
+/// A path without `..`, as far as it is there: agents are told paths below it, and not all of them take such.
 fn real(path: &Path) -> PathBuf {
+    if !path.components().any(|part| part == std::path::Component::ParentDir) {
+        return path.to_owned();
+    }
     let (mut there, mut rest) = (path.to_owned(), Vec::new());
     loop {
         if let Ok(real) = there.canonicalize() {

@@ -16,7 +16,7 @@ use crate::cli::fault::Fault;
 use crate::cli::open::{Opened, lacks};
 use crate::cli::select::{self, Selected, Selection};
 use crate::cli::{closing, hints, output, progress};
-use crate::ledger::{Ledger, Rates};
+use crate::ledger::Rates;
 use crate::plan::Missing;
 use crate::report::spent::{Spent, several_models_of};
 use crate::report::standing::standing;
@@ -27,7 +27,7 @@ use crate::run::dispatch::{Dispatcher, Observer, Options, Order, Parts};
 use crate::run::journal::{Journal, write_plan};
 use crate::run::leases::Leases;
 use crate::run::recheck;
-use crate::run::recover::recover;
+use crate::run::recover::{recover, whole_ledger};
 use crate::run::uncommitted::{GitState, git_state};
 use crate::step::Context;
 use crate::store::Index;
@@ -157,7 +157,8 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
     let recovered = recover(&store, &machine, &mut index, &run, &records).map_err(|error| broken(error.to_string()))?;
     if recovered.ended + recovered.finished > 0 {
         output::say(&format!(
-            "note: an earlier run died: {} attempts of it were interrupted, {} agents had finished and are read now",
+            "note: an earlier run died: {} attempts of it were interrupted, {} agents had finished and are read where this run \
+             asks for them",
             recovered.ended, recovered.finished
         ));
         index = Index::load(&store.root).map_err(|error| broken(error.to_string()))?;
@@ -234,7 +235,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
         output::data(table::results(&results, width))?;
         output::data(table::legend(&results, width))?;
         output::data(composite::text(&composite::composites(&plan, &store, &index, &standing.ends), width))?;
-        let ledger = Ledger::read(Rates::of(&plan.manifest.pipeline), &store, &index);
+        let ledger = whole_ledger(Rates::of(&plan.manifest.pipeline), &store, &index, Some(&run));
         let ledger = ledger.map_err(|error| broken(error.to_string()))?;
         output::data(Spent::of(&ledger, &plan.manifest.pipeline, Some(&run)).text(width))?;
         for warning in several_models_of(&results) {

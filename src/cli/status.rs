@@ -15,6 +15,7 @@ use crate::names::RunId;
 use crate::report::spent::{Spent, several_models_in};
 use crate::report::status;
 use crate::run::journal::read_plan;
+use crate::run::recover::whole_ledger;
 use crate::store::{Index, RunLock, Store};
 use crate::text::harmless;
 
@@ -129,7 +130,7 @@ fn ledger_of(root: &Path, status: &status::Status) -> Option<(Ledger, Manifest)>
     let read = || {
         let store = Store::to_read(root);
         let index = Index::load(root)?;
-        Ledger::read(Rates::of(&manifest.pipeline), &store, &index)
+        whole_ledger(Rates::of(&manifest.pipeline), &store, &index, None)
     };
     let ledger = read().map_err(|error| unread(&error.to_string())).ok()?;
     Some((ledger, manifest))

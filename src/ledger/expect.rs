@@ -11,6 +11,9 @@ use crate::units::{Usd, human_usd};
 
 /// From how many attempts on the ledger tells better than a guess.
 const ENOUGH: usize = 3;
+/// From how many attempts on it tells better than the manifest's own guess where that is higher; and so many of the last ones
+/// are never reserved for at less than their dearest.
+const MANY: usize = 20;
 /// The newest so many are looked at.
 const NEWEST: usize = 200;
 
@@ -124,14 +127,15 @@ struct Job {
 }
 
 impl Ledger {
-    /// What to reserve for an attempt of a candidate: what nine of ten of its attempts stayed within, once there are three;
-    /// else its `expect`; else the budget's `per-job`; else the dearest there was.
+    /// What to reserve for an attempt of a candidate. Until many were seen the most of what was seen and of its `expect`, for the
+    /// first ones may be cheap because they failed; then what nine of ten stayed within, and all of the last ones. Where neither
+    /// tells, the budget's `per-job`.
     #[must_use]
     pub fn reserve(&self, candidate: &Candidate, budget: &Budget) -> Reserve {
         if self.rates.is_free(candidate) {
             return Reserve::Amount(Usd(0), Basis::Free);
         }
-        let mut known: Vec<Usd> = self
+        let known: Vec<Usd> = self
             .of(candidate)
             .filter_map(|entry| Some((entry, entry.cost.as_ref()?.exact()?)))
             // An attempt that broke off before it used anything tells nothing of one that does not.
@@ -139,17 +143,19 @@ impl Ledger {
             .map(|(_, cost)| cost)
             .take(NEWEST)
             .collect();
-        known.sort_unstable();
-        // The nearest rank: of up to nine the dearest.
-        let high = known.get((known.len() * 9).div_ceil(10).saturating_sub(1)).copied();
         let expected = candidate.expect.and_then(|expect| expect.cost);
         let per_job = budget.per_job.as_ref().map(|amount| amount.value);
-        match (high, expected, per_job) {
-            (Some(high), ..) if known.len() >= ENOUGH => Reserve::Amount(high, Basis::Attempts(known.len())),
-            (_, Some(expected), _) => Reserve::Amount(expected, Basis::Expect),
-            (.., Some(per_job)) => Reserve::Amount(per_job, Basis::PerJob),
-            (Some(high), ..) => Reserve::Amount(high, Basis::Attempts(known.len())),
-            _ => Reserve::All,
+        let Some(seen) = high(&known) else {
+            return match (expected, per_job) {
+                (Some(expected), _) => Reserve::Amount(expected, Basis::Expect),
+                (None, Some(per_job)) => Reserve::Amount(per_job, Basis::PerJob),
+                (None, None) => Reserve::All,
+            };
+        };
+        match (expected, per_job) {
+            (Some(expected), _) if known.len() < MANY && expected > seen => Reserve::Amount(expected, Basis::Expect),
+            (None, Some(per_job)) if known.len() < ENOUGH => Reserve::Amount(per_job, Basis::PerJob),
+            _ => Reserve::Amount(seen, Basis::Attempts(known.len())),
         }
     }
 
@@ -208,6 +214,16 @@ impl Ledger {
     }
 }
 
+/// What an attempt may well cost where the ones before it, the newest first, cost this: what nine of ten stayed within (by the
+/// nearest rank), but no less than any of the last ones.
+fn high(newest_first: &[Usd]) -> Option<Usd> {
+    let mut sorted = newest_first.to_vec();
+    sorted.sort_unstable();
+    let most = sorted.get((sorted.len() * 9).div_ceil(10).saturating_sub(1)).copied();
+    let recent = newest_first.iter().take(MANY).max().copied();
+    most.max(recent)
+}
+
 /// An expected sum for programs.
 #[derive(Clone, Debug, Serialize)]
 pub struct Sum {
@@ -249,6 +265,17 @@ impl Sum {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_dearest_of_the_last_attempts_is_reserved_and_a_dear_one_of_long_ago_is_forgotten() {
+        assert_eq!(high(&[]), None);
+        assert_eq!(high(&[Usd(1), Usd(9), Usd(2)]), Some(Usd(9)));
+        let mut costs = vec![Usd(1); 60];
+        costs[MANY - 1] = Usd(9);
+        assert_eq!(high(&costs), Some(Usd(9)));
+        costs.swap(MANY - 1, MANY);
+        assert_eq!(high(&costs), Some(Usd(1)));
+    }
 
     #[test]
     fn the_interval_of_a_sum_holds_what_the_samples_promise_and_no_less_than_their_least() {

@@ -169,6 +169,8 @@ pub fn no_agent_began(ended: &Ended) -> bool {
 pub struct Ledger {
     rates: Rates,
     entries: Vec<Entry>,
+    /// How many of them are on record.
+    recorded: usize,
     seen: HashSet<String>,
     /// How many lines the index had when it was read last.
     read_to: usize,
@@ -180,7 +182,7 @@ impl Ledger {
     /// # Errors
     /// If a record file cannot be read.
     pub fn read(rates: Rates, store: &Store, index: &Index) -> Result<Self, StoreError> {
-        let mut ledger = Self { rates, entries: Vec::new(), seen: HashSet::new(), read_to: 0 };
+        let mut ledger = Self { rates, entries: Vec::new(), recorded: 0, seen: HashSet::new(), read_to: 0 };
         ledger.refresh(store, index)?;
         Ok(ledger)
     }
@@ -193,17 +195,33 @@ impl Ledger {
         if self.read_to == index.len() {
             return Ok(());
         }
+        self.entries.truncate(self.recorded);
         let known = |attempt: &str| self.seen.contains(attempt);
         let found = index.of_kinds(&["agent"], self.rates.machine(), usize::MAX, &known)?;
         for ended in found {
             self.seen.insert(ended.attempt.as_str().to_owned());
-            // An attempt of which no pipeline is recorded counts for each: rather once too often than never.
-            if ended.pipeline.as_ref().is_none_or(|pipeline| *pipeline == self.rates.pipeline) {
+            if self.is_own(&ended) {
                 self.entries.push(self.rates.entry(ended, store));
             }
         }
+        self.recorded = self.entries.len();
         self.read_to = index.len();
         Ok(())
+    }
+
+    /// Takes what attempts have come to so far whose ends nobody has written yet, in place of those that it took before.
+    pub fn set_left(&mut self, left: Vec<Arc<Ended>>, store: &Store) {
+        self.entries.truncate(self.recorded);
+        for ended in left {
+            if self.is_own(&ended) && !self.seen.contains(ended.attempt.as_str()) {
+                self.entries.push(self.rates.entry(ended, store));
+            }
+        }
+    }
+
+    /// An attempt of which no pipeline is recorded counts for each: rather once too often than never.
+    fn is_own(&self, ended: &Ended) -> bool {
+        ended.pipeline.as_ref().is_none_or(|pipeline| *pipeline == self.rates.pipeline)
     }
 
     /// What its figures are made with.
@@ -212,7 +230,7 @@ impl Ledger {
         &self.rates
     }
 
-    /// All attempts, in the order of their ends.
+    /// All attempts, in the order of their ends; at last those without one.
     #[must_use]
     pub fn entries(&self) -> &[Entry] {
         &self.entries
@@ -260,12 +278,11 @@ impl Ledger {
     }
 }
 
-/// Whether an attempt without a process ended before an agent could begin.
+/// Whether an attempt without a process ended before an agent could begin. Not so sure of a cause that may also be met when it
+/// had ended: then nothing is known of what it used.
 fn never_began(ended: &Ended) -> bool {
     let causes = [
         Cause::NotStarted,
-        Cause::BlobLost,
-        Cause::CheckoutFailed,
         Cause::CommitMissing,
         Cause::EnvironmentFailed,
         Cause::CredentialsExpired,

@@ -15,11 +15,12 @@ use super::locate::locate;
 use super::node::{Node, Value};
 use super::read::{missing, read_bytes};
 use super::types::split_dotted;
+use super::yaml::parse_yaml;
 
 /// The largest configuration, in bytes.
 const CONFIG_BYTES: u64 = 4 << 20;
 
-/// Why a text could not be parsed.
+/// Why a text could not be parsed; never with a value, which may be a secret.
 #[derive(Debug)]
 pub(super) struct Unparsed {
     /// What is wrong, without the place.
@@ -297,28 +298,6 @@ pub(super) fn parse_json(text: &str) -> Result<Json, Unparsed> {
     }
 }
 
-fn parse_yaml(text: &str) -> Result<Json, Unparsed> {
-    let mut options = serde_saphyr::Options::default();
-    options.duplicate_keys = serde_saphyr::DuplicateKeyPolicy::Error;
-    options.with_snippet = false;
-    // Agents are mostly Python, whose YAML reads 010 as 8.
-    options.legacy_octal_numbers = true;
-    match serde_saphyr::from_str_with_options::<Strict>(text, options) {
-        Ok(strict) => Ok(strict.0),
-        Err(error) => {
-            let full = error.to_string();
-            let message = full.rsplit_once(" at line ").map_or(full.clone(), |(message, _)| message.to_owned());
-            let message = message.split(", set DuplicateKeyPolicy").next().unwrap_or_default().to_owned();
-            let message = match message.strip_prefix("duplicate mapping key: ") {
-                Some(key) => format!("duplicate key `{key}`"),
-                None => message,
-            };
-            let line = error.location().and_then(|at| usize::try_from(at.line()).ok());
-            Err(Unparsed { message, line: line.filter(|&line| line > 0) })
-        }
-    }
-}
-
 fn parse_toml(text: &str) -> Result<Json, Unparsed> {
     match toml::from_str::<toml::Value>(text) {
         Ok(value) => Ok(from_toml(value)),
@@ -366,7 +345,7 @@ fn sorted(value: Json) -> Json {
 }
 
 /// A value in which no object has a key twice.
-struct Strict(Json);
+pub(super) struct Strict(pub(super) Json);
 
 impl<'de> Deserialize<'de> for Strict {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

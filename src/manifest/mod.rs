@@ -43,6 +43,7 @@ mod syntax;
 pub mod template;
 mod types;
 mod version;
+mod yaml;
 
 pub use body::{
     AgentBody, Body, ClassifyBody, CommandBody, EnvironmentBody, Hold, Input, InputFrom, Kind, Output, PatchBody, Step,

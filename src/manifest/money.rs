@@ -148,9 +148,20 @@ pub(super) fn check(pipeline: &Pipeline, report: &Report) {
     }
     for candidate in &pipeline.candidates {
         let free = pipeline.agents.get(&candidate.agent.value).is_none_or(|agent| agent.free);
-        let expected = candidate.expect.is_some_and(|expect| expect.cost.is_some());
+        let expected = candidate.expect.and_then(|expect| expect.cost);
+        if !free && expected == Some(Usd(0)) {
+            let message = format!(
+                "`{}` is expected to cost nothing, and so the budget would bound nothing",
+                candidate.name.value
+            );
+            report.add(
+                Draft::new("budget-without-price", candidate.name.place, message).label("`expect cost=(usd)0`").help(
+                    "write what an attempt may cost, `expect cost=(usd)0.50`; an agent that calls no model says `free`",
+                ),
+            );
+        }
         let priced = candidate.model.as_ref().is_some_and(|model| pipeline.prices.knows(&model.value));
-        if free || expected || priced {
+        if free || expected.is_some() || priced {
             continue;
         }
         let why = match &candidate.model {

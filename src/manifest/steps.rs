@@ -2,6 +2,7 @@
 //!
 //! Gives the steps in the order of their definitions. Whether they fit together is `check`'s business.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use super::build::{env, exists, metrics, unique};
@@ -267,6 +268,8 @@ pub(super) struct Tools<'a> {
     all: Vec<&'a str>,
     /// Those that an interpreter which is not named may be: those that no agent runs, and all where agents run each of them.
     spare: Vec<&'a str>,
+    /// The recipes of which it was said that they have to choose: a copied step has that of the other.
+    doubtful: RefCell<Vec<Place>>,
 }
 
 impl<'a> Tools<'a> {
@@ -279,7 +282,7 @@ impl<'a> Tools<'a> {
         let acts = |name: &str| acting.iter().any(|hole| hole.strip_prefix("tool.") == Some(name));
         let spare: Vec<&str> = all.iter().copied().filter(|name| !acts(name)).collect();
         // One that runs agents too is as good an interpreter as any, where there is no other.
-        Self { spare: if spare.is_empty() { all.clone() } else { spare }, all }
+        Self { spare: if spare.is_empty() { all.clone() } else { spare }, all, doubtful: RefCell::default() }
     }
 }
 
@@ -307,7 +310,9 @@ fn environment(raw: &Raw<'_>, tools: &Tools<'_>, report: &Report) -> Environment
     match tools.spare.as_slice() {
         [] => EnvironmentBody { tool: None },
         [one] => EnvironmentBody { tool: Some(Spanned { value: (*one).to_owned(), place: recipe.place() }) },
+        _ if tools.doubtful.borrow().contains(&recipe.place()) => EnvironmentBody { tool: None },
         several => {
+            tools.doubtful.borrow_mut().push(recipe.place());
             report.add(
                 Draft::new(
                     "ambiguous-tool",

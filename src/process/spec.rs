@@ -98,6 +98,9 @@ pub struct Spec {
     /// A folder that holds secrets: removed when all processes are dead, whether flow lives or not.
     #[serde(default)]
     pub private: Option<PathBuf>,
+    /// A folder that is removed before the end is told unless the process ended by itself: whoever reads what it left needs it.
+    #[serde(default)]
+    pub aside: Option<PathBuf>,
 }
 
 impl Spec {
@@ -163,6 +166,7 @@ mod tests {
             extra: vec![Extra { fd: 3, source: Source::Path("/x".into()) }],
             cores: vec![0],
             private: None,
+            aside: None,
         }
     }
 

@@ -14,7 +14,7 @@ use std::os::fd::FromRawFd;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::end::End;
+use super::end::{End, Exit};
 use super::launch::IGNORED;
 use super::spec::Spec;
 use super::system::close_on_exec;
@@ -71,9 +71,9 @@ fn stand_apart() {
 
 /// Puts the end in its place, tells flow, and frees the locks.
 fn tell(mut end: End, spec: &Spec, mut answer: File) {
-    if let Some(private) = &spec.private
-        && let Err(e) = hostile::remove_all(private)
-    {
+    let by_itself = !matches!(end.exit, Exit::Interrupted { .. } | Exit::NotStarted { .. });
+    for private in spec.private.iter().chain(spec.aside.iter().filter(|_| !by_itself)) {
+        let Err(e) = hostile::remove_all(private) else { continue };
         let fault = format!("cannot remove {}, which holds secrets: {e}", private.display());
         end.fault = Some(end.fault.map_or(fault.clone(), |first| format!("{first}; {fault}")));
     }

@@ -1,7 +1,7 @@
 //! Secrets, and a filter that takes them out of streams before a byte is stored.
 //!
 //! Finds a value as it is and in the encodings in which programs commonly log it: JSON strings (once and twice escaped),
-//! percent-encoding, base64 at each alignment, hex. Does not find it compressed, encrypted, split over lines by a program or
+//! percent-encoding, base64 at each alignment, hex; of a value that is JSON, also its fields alone. Does not find it compressed, encrypted, split over lines by a program or
 //! typed with changes. Where values come from is the caller's business.
 
 use std::fmt;
@@ -12,6 +12,9 @@ mod spellings;
 
 /// Values shorter than this are likely to stand in innocent text.
 const SHORT: usize = 6;
+
+/// A field of a secret that is JSON accuses a tree from so many bytes on: a shorter one may be a region or a kind.
+const ACCUSING: usize = 16;
 
 /// A named value that must not be stored, logged or shown. Has no `Display` and no `Serialize`.
 pub struct Secret {
@@ -110,10 +113,16 @@ impl Forms {
             if secret.too_short() {
                 forms.short.push(secret.name.clone());
             }
-            for bytes in spellings::spellings(secret) {
-                if !forms.all.iter().any(|f| f.bytes == bytes) {
-                    forms.all.push(Form { short: bytes.len() < SHORT, bytes, name });
+            let mut add = |secret: &Secret, accuses: bool| {
+                for bytes in spellings::spellings(secret) {
+                    if !forms.all.iter().any(|f| f.bytes == bytes) {
+                        forms.all.push(Form { short: !accuses || bytes.len() < SHORT, bytes, name });
+                    }
                 }
+            };
+            add(secret, true);
+            for field in spellings::fields(secret) {
+                add(&field, field.expose().len() >= ACCUSING);
             }
         }
         forms.all.sort_by_key(|form| std::cmp::Reverse(form.bytes.len()));
@@ -343,6 +352,17 @@ mod tests {
         assert_eq!(text(&redactor, "12345"), "[secret PIN]");
         assert_eq!(redactor.found_in(b"12345"), None);
         assert_eq!(format!("{:?}", Secret::new("PIN", b"12345".to_vec())), "Secret(PIN)");
+    }
+
+    #[test]
+    fn fields_of_a_secret_that_is_json_are_found_alone() {
+        let value = r#"{"Version": 1, "AccessKeyId": "ASIA1234567890EXAMPL", "nested": [{"SecretAccessKey": "wJalr/XUtnFEMI+K7MDENG"}], "Region": "eu-north-1", "kind": "short"}"#;
+        let redactor = one(value);
+        assert_eq!(text(&redactor, "id ASIA1234567890EXAMPL."), "id [secret KEY].");
+        assert_eq!(text(&redactor, "wJalr%2FXUtnFEMI%2BK7MDENG"), "[secret KEY]");
+        assert_eq!(text(&redactor, "short Version"), "short Version");
+        assert_eq!(redactor.found_in(b"key = wJalr/XUtnFEMI+K7MDENG"), Some("KEY"));
+        assert_eq!(redactor.found_in(b"region = eu-north-1"), None, "that accuses nobody");
     }
 
     #[test]

@@ -4,6 +4,33 @@
 
 use super::{SHORT, Secret};
 
+/// The shortest text within a secret that is a secret of its own, in bytes, and how many of them are looked for.
+const FIELD: usize = 8;
+const FIELDS: usize = 64;
+
+/// The texts within a value that is JSON, such as the credentials that a cloud's tool prints.
+pub(super) fn fields(secret: &Secret) -> Vec<Secret> {
+    let mut found = Vec::new();
+    let value = secret.expose();
+    if matches!(value.trim_ascii_start().first(), Some(b'{' | b'['))
+        && let Ok(parsed) = serde_json::from_slice(value)
+    {
+        gather(secret.name(), parsed, &mut found);
+    }
+    found
+}
+
+fn gather(name: &str, value: serde_json::Value, found: &mut Vec<Secret>) {
+    match value {
+        serde_json::Value::String(text) if text.len() >= FIELD && found.len() < FIELDS => {
+            found.push(Secret::new(name, text.into_bytes()));
+        }
+        serde_json::Value::Array(list) => list.into_iter().for_each(|value| gather(name, value, found)),
+        serde_json::Value::Object(map) => map.into_iter().for_each(|(_, value)| gather(name, value, found)),
+        _ => {}
+    }
+}
+
 /// Every way in which a value is looked for; none is empty.
 pub(super) fn spellings(secret: &Secret) -> Vec<Vec<u8>> {
     let value = secret.expose();

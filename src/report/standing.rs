@@ -50,7 +50,12 @@ impl Standing {
     /// Notes what a run said of those that it did not begin and that are open still.
     #[must_use]
     pub fn after(mut self, plan: &Plan, root: &Path, run: &RunId) -> Self {
-        let stays = |why: Option<&Why>| matches!(why, None | Some(Why::Again(_)));
+        // What it held it is not at work on, though its process may live yet.
+        let stays = |why: Option<&Why>| match why {
+            None | Some(Why::Again(_)) => true,
+            Some(Why::Running(of)) => of == run,
+            _ => false,
+        };
         if !self.ends.iter().enumerate().any(|(node, end)| end.is_open() && stays(self.open.get(&node))) {
             return self;
         }

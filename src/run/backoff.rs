@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::outcome::Owner;
+use crate::outcome::{Owner, WAIT_WORDS};
 
 /// The first wait after a failure of the provider.
 const PROVIDER: Duration = Duration::from_secs(10);
@@ -69,9 +69,7 @@ fn bounded(lot: f64) -> f64 {
 #[must_use]
 pub fn retry_after(text: &str) -> Option<Duration> {
     let text = text.to_ascii_lowercase();
-    let leads =
-        ["retry after", "retry-after", "retry_after", "retrydelay", "try again in", "try again after", "retry in"];
-    let found = leads.iter().flat_map(|lead| text.match_indices(lead).map(|(at, lead)| at + lead.len()));
+    let found = WAIT_WORDS.iter().flat_map(|lead| text.match_indices(lead).map(|(at, lead)| at + lead.len()));
     let mut spans: Vec<(usize, Duration)> = found.filter_map(|at| Some((at, leading_span(&text[at..])?))).collect();
     spans.sort_by_key(|(at, _)| *at);
     spans.pop().map(|(_, span)| span)
@@ -88,6 +86,13 @@ fn leading_span(text: &str) -> Option<Duration> {
     loop {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
         let Ok(number) = rest[..digits].trim_end_matches('.').parse::<f64>() else { break };
+        // The beginning of a date, a time of day or a number with marks between its digits: no length of time.
+        let mut behind = rest[digits..].chars();
+        if behind.next().is_some_and(|c| matches!(c, '-' | ':' | '/' | ','))
+            && behind.next().is_some_and(|c| c.is_ascii_digit())
+        {
+            return None;
+        }
         let after = rest[digits..].trim_start();
         let word = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
         let scale = match &after[..word] {
@@ -134,6 +139,11 @@ mod tests {
             ("please retry after 3. Thank you", 3.0),
         ] {
             assert_eq!(asked(text), Some(seconds), "{text}");
+        }
+        for text in
+            ["retry after 2026-11-21T10:00:00Z", "try again after 12:30", "retry after 21/11/2026", "retry after 1,200"]
+        {
+            assert_eq!(asked(text), None, "{text}");
         }
         for text in ["", "try again in a while", "retry later", "retry after", "try again in 5e9999s9", "429"] {
             assert!(asked(text).is_none_or(|seconds| seconds < 10.0), "{text}: {:?}", asked(text));

@@ -1,9 +1,12 @@
 //! A candidate's breaker: whether its agents fail so much alike that beginning more of them would be a waste.
 //!
 //! Its first jobs go first, as canaries, and a window looks at the last ends. Pure: fed with ends in order, those of earlier runs
-//! that stand today among them, so that a candidate that was paused is paused in the next run too.
+//! that stand today among them, so that a candidate that was paused is paused in the next run too. What settled nothing does not
+//! stand, a provider's bad hour say: if an earlier run saw enough of it for a pause, one agent tries for all.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use jiff::Timestamp;
 
 use crate::outcome::Cause;
 
@@ -50,6 +53,10 @@ pub struct Breaker {
     first: Vec<Option<Cause>>,
     window: VecDeque<Option<Cause>>,
     begun: BTreeSet<usize>,
+    /// Attempts of earlier runs that settled nothing: when they ended, of which action, and why.
+    past: BTreeSet<(Timestamp, usize, Cause)>,
+    /// When its agent last did well.
+    worked: Option<Timestamp>,
     trip: Option<Trip>,
     /// The agent cannot work at all: nobody's word helps.
     broken: bool,
@@ -68,6 +75,8 @@ impl Breaker {
             first: Vec::new(),
             window: VecDeque::new(),
             begun: BTreeSet::new(),
+            past: BTreeSet::new(),
+            worked: None,
             trip: None,
             broken: false,
         }
@@ -91,11 +100,40 @@ impl Breaker {
         if self.trip.is_some() && (self.broken || !self.overridden) {
             return May::Paused;
         }
+        if self.doubt().is_some() && !self.overridden && !self.begun.contains(&node) {
+            return if self.begun.is_empty() { May::Begin } else { May::Wait };
+        }
         let shown = self.first.len() >= self.canary
             || self.first.iter().any(Option::is_none)
             || self.first.iter().collect::<BTreeSet<_>>().len() > 1;
         let place = self.begun.len() + self.first.len() < self.canary;
         if shown || self.overridden || place || self.begun.contains(&node) { May::Begin } else { May::Wait }
+    }
+
+    /// An attempt of an earlier run failed for a cause that settles nothing.
+    pub fn failed_before(&mut self, at: Timestamp, node: usize, cause: Cause) {
+        self.past.insert((at, node, cause));
+    }
+
+    /// An attempt that ended then, in this run or before, came to something.
+    pub fn worked(&mut self, at: Timestamp) {
+        self.worked = self.worked.max(Some(at));
+    }
+
+    /// The cause for which an earlier run would have paused it, with how many of how many last attempts were of it, where
+    /// nothing has gone well since.
+    #[must_use]
+    pub fn doubt(&self) -> Option<(Cause, usize, usize)> {
+        if !self.watches {
+            return None;
+        }
+        let since = |(at, ..): &&(Timestamp, usize, Cause)| self.worked.is_none_or(|worked| *at > worked);
+        let last: Vec<&(Timestamp, usize, Cause)> = self.past.iter().rev().take_while(since).take(WINDOW).collect();
+        let (_, _, cause) = last.first()?;
+        let alike = last.iter().filter(|(.., other)| other == cause).count();
+        let actions: BTreeSet<usize> = last.iter().map(|(_, node, _)| *node).collect();
+        let canaries = self.canary > 0 && actions.len() >= self.canary && alike == last.len();
+        (alike >= TOO_MANY || canaries).then_some((*cause, alike, last.len()))
     }
 
     /// An agent begins.
@@ -145,7 +183,9 @@ impl Breaker {
         }
         let count = counts.get(&cause).copied().unwrap_or(0);
         let evidence = evidence.to_owned();
-        if alike {
+        if let Some((_, count, of)) = self.doubt().filter(|(doubted, ..)| *doubted == cause) {
+            self.trip = Some(Trip { cause, count: count + 1, of: of + 1, canary: false, evidence });
+        } else if alike {
             let of = self.first.len();
             self.trip = Some(Trip { cause, count: of, of, canary: true, evidence });
         } else if count >= TOO_MANY {
@@ -156,6 +196,7 @@ impl Breaker {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use proptest::prelude::*;
 
@@ -211,6 +252,29 @@ mod tests {
         assert_eq!(fed(&mut Breaker::new(None, false, false), &[Some(Cause::NoPatch); 50]), None);
         assert_eq!(fed(&mut Breaker::new(Some(0), true, false), &[Some(Cause::NoPatch); 50]), None);
         assert!(fed(&mut Breaker::new(Some(2), false, false), &[Some(Cause::NoPatch); 2]).is_some());
+    }
+
+    #[test]
+    fn after_a_run_that_ended_in_a_pause_for_what_settles_nothing_one_tries_for_all() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let before = |failures: i64| {
+            let mut breaker = Breaker::new(Some(2), true, false);
+            (0..failures).for_each(|n| breaker.failed_before(at(n), usize::from(n % 2 == 0), Cause::ServerError));
+            breaker
+        };
+        assert_eq!(before(1).doubt(), None, "one action is less than the canaries");
+        let mut breaker = before(9);
+        assert_eq!(breaker.doubt(), Some((Cause::ServerError, 9, 9)));
+        assert_eq!(breaker.may_begin(0), May::Begin);
+        breaker.begin(0);
+        assert_eq!((breaker.may_begin(0), breaker.may_begin(5)), (May::Begin, May::Wait));
+        assert!(breaker.failed(Cause::ServerError, "503"), "the first failure of the same cause");
+        assert_eq!(breaker.may_begin(5), May::Paused);
+        let mut breaker = before(9);
+        breaker.begin(0);
+        breaker.worked(at(100));
+        breaker.ended(0, None, "");
+        assert_eq!((breaker.doubt(), breaker.may_begin(5)), (None, May::Begin));
     }
 
     #[test]

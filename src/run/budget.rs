@@ -1,12 +1,14 @@
 //! The budget of a run: whether an agent may begin, and what is reserved while it works.
 //!
-//! What was spent is the ledger's to say, over all runs of the pipeline on this store. Agents of other runs that are at work
-//! count at what their run reserved for them, or at what this manifest would reserve if that is more. Two runs ask one after the other: whoever asks holds a lock until the
+//! What was spent is the ledger's to say, over all runs of the pipeline on this store; an agent of a run that died is spent, as
+//! far as its place tells. Agents of other runs that are at work count at what their run reserved for them, or at what this
+//! manifest would reserve if that is more. Two runs ask one after the other: whoever asks holds a lock until the
 //! line is on disk that says what it began. Nothing of this is in a key.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
-use crate::attempt::{Reserved, Started};
+use crate::attempt::{Ended, Reserved, Started};
 use crate::digest::Digest;
 use crate::event::{Event, Held};
 use crate::key::ActionKey;
@@ -15,6 +17,8 @@ use crate::manifest::Budget;
 use crate::names::RunId;
 use crate::outcome::Owner;
 use crate::plan::{Ask, Plan};
+use crate::run::execute::alive;
+use crate::run::recover::interrupted;
 use crate::store::{Index, KeyLock, Store, StoreError};
 use crate::units::{Usd, human_usd};
 
@@ -42,6 +46,8 @@ pub struct Purse {
     lock: Option<KeyLock>,
     /// Agents of this run whose start is not on disk yet.
     undurable: usize,
+    /// Agents of this run that have finished and left what it cannot read: a later run writes their ends.
+    unread: Vec<Arc<Ended>>,
     told: HashSet<&'static str>,
 }
 
@@ -75,6 +81,7 @@ impl Purse {
             in_flight: HashMap::new(),
             lock: None,
             undurable: 0,
+            unread: Vec::new(),
             told: HashSet::new(),
         }))
     }
@@ -124,12 +131,13 @@ impl Purse {
         index: &Index,
     ) -> Result<Verdict, StoreError> {
         self.ledger.refresh(store, index)?;
+        let working = self.sort_unfinished(store, index)?;
         let standing = self.ledger.standing(&plan.manifest.pipeline, &self.budget, Some(&self.run));
         if let Some(reached) = self.job_limit(plan, node, key, &standing, store, index)? {
             return Ok(reached);
         }
         let own: Usd = self.in_flight.values().copied().sum();
-        let others = self.others(plan, &standing, index)?;
+        let others = self.others(plan, &standing, working);
         let mut limits = Vec::new();
         if let Some(amount) = &self.budget.total {
             let reserved = own + others;
@@ -196,12 +204,26 @@ impl Purse {
         Ok(Some(Verdict::Reached(held, Some(Box::new(event)))))
     }
 
+    /// The agents that are at work. Those of runs that died never tell more than they have: nobody waits for them, and the
+    /// ledger counts them.
+    fn sort_unfinished(&mut self, store: &Store, index: &Index) -> Result<Vec<Started>, StoreError> {
+        let (mut working, mut left) = (Vec::new(), self.unread.clone());
+        for started in index.unfinished()?.into_iter().filter(|started| started.kind == "agent") {
+            if started.run != self.run && !alive(store, &started.run)? {
+                left.push(Arc::new(interrupted(store, &started, &started.run)));
+            } else {
+                working.push(started);
+            }
+        }
+        self.ledger.set_left(left, store);
+        Ok(working)
+    }
+
     /// What agents of other runs that are at work may cost.
-    fn others(&self, plan: &Plan, standing: &Standing, index: &Index) -> Result<Usd, StoreError> {
+    fn others(&self, plan: &Plan, standing: &Standing, working: Vec<Started>) -> Usd {
         let pipeline = &plan.manifest.pipeline.name.value;
         let pays = |started: &Started| {
-            let own = started.run == self.run || started.pipeline.as_ref().is_some_and(|other| other != pipeline);
-            started.kind == "agent" && !own
+            started.run != self.run && started.pipeline.as_ref().is_none_or(|other| other == pipeline)
         };
         let amount = |started: Started| {
             let candidate = started.axes.get("candidate").unwrap_or_default();
@@ -209,7 +231,7 @@ impl Purse {
             let today = standing.reserve(candidate).within(Usd(1));
             today.max(started.reserved.unwrap_or_default().amount())
         };
-        Ok(index.unfinished()?.into_iter().filter(|started| pays(started)).map(amount).sum())
+        working.into_iter().filter(pays).map(amount).sum()
     }
 
     fn reached(&mut self, limit: &Limit, candidate: &str, reserve: Reserve, needed: Usd) -> Verdict {
@@ -267,6 +289,11 @@ impl Purse {
         if self.undurable == 0 {
             self.lock = None;
         }
+    }
+
+    /// An agent of this run has finished, and a later run writes its end: what it used counts from here on.
+    pub fn leave(&mut self, ended: Arc<Ended>) {
+        self.unread.push(ended);
     }
 
     /// An agent ended: the ledger says what it cost.

@@ -143,17 +143,13 @@ pub async fn execute(work: Work) -> Done {
         (Ask::Command(ask), _) => command::run(&context, ask, &inputs, &place).await,
     };
     // What a finished agent left stays until it can be read: it is paid for.
-    if left.finished.is_none() || !unread(&done) {
+    if done.unread.is_none() {
+        if left.finished.is_some() {
+            remove_private(&context.machine, place.attempt.as_str());
+        }
         tokio::task::block_in_place(|| discard(&context.store, &place.dir));
     }
     done
-}
-
-/// Whether what a finished agent left could not be read because a secret that may be in it is not to be had.
-#[must_use]
-pub fn unread(done: &Done) -> bool {
-    let cause = done.outcome.failure().map(|failure| failure.cause);
-    done.process.is_none() && matches!(cause, Some(Cause::CredentialsExpired | Cause::SecretMissing))
 }
 
 /// What an executor did, if only to panic: the run goes on without it, and what it held is given back.

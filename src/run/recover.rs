@@ -1,21 +1,24 @@
 //! What runs that died left behind: their orphans are killed, their attempts get an end, their places are swept.
 //!
-//! An agent that had finished by itself is left as it is: the action that needs it adopts it. Asks nothing, of nobody.
+//! An agent that had finished by itself is left as it is: the action that needs it adopts it, and until then what it used is
+//! known from its place. Asks nothing, of nobody.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
 use crate::attempt::{Ended, Line, Started};
 use crate::hostile;
+use crate::ledger::{Ledger, Rates};
 use crate::names::{AttemptId, RunId};
 use crate::outcome::{Cause, Failure, Outcome};
 use crate::process;
 use crate::run::execute::{alive, discard, finished_agent, place_of};
 use crate::step::context::Machine;
 use crate::step::leavings::spent;
-use crate::step::secrets::remove_private;
+use crate::step::secrets::{remove_private, remove_private_configs};
 use crate::store::{Index, RecordWriter, Store, StoreError};
 
 /// How long orphans may take to die.
@@ -29,7 +32,7 @@ const SUPERVISORS: Duration = Duration::from_secs(2);
 pub struct Recovered {
     /// Attempts that got their end.
     pub ended: usize,
-    /// Agents that had finished and wait to be adopted.
+    /// Agents that had finished and wait for the action that asks for them.
     pub finished: usize,
     /// Processes killed.
     pub killed: u32,
@@ -76,6 +79,7 @@ pub fn recover(
         }
         if finished_agent(store, &started).is_some() {
             recovered.finished += 1;
+            remove_private_configs(machine, started.attempt.as_str());
             continue;
         }
         recovered.killed += process::kill_marked(started.attempt.as_str(), ORPHANS, true).unwrap_or(0);
@@ -90,11 +94,34 @@ pub fn recover(
     Ok(recovered)
 }
 
+/// The ledger, with the agents of runs that are over whose ends nobody has written yet. `over` is a run that is over though its
+/// process lives.
+///
+/// # Errors
+/// If the records cannot be read.
+pub fn whole_ledger(rates: Rates, store: &Store, index: &Index, over: Option<&RunId>) -> Result<Ledger, StoreError> {
+    let mut ledger = Ledger::read(rates, store, index)?;
+    let mut left = Vec::new();
+    for started in index.unfinished()?.iter().filter(|started| started.kind == "agent") {
+        if over == Some(&started.run) || !alive(store, &started.run)? {
+            left.push(Arc::new(interrupted(store, started, &started.run)));
+        }
+    }
+    ledger.set_left(left, store);
+    Ok(ledger)
+}
+
 /// The end of an attempt whose run died: nobody's fault, and not counted. What an agent had spent is read from its place, which
 /// must still be there.
 #[must_use]
 pub fn interrupted(store: &Store, started: &Started, run: &RunId) -> Ended {
-    let spent = if started.kind == "agent" { spent(&place_of(store, &started.attempt)) } else { None };
+    let end = finished_agent(store, started);
+    let place = place_of(store, &started.attempt);
+    let spent = if started.kind == "agent" { spent(&place, end.as_ref()) } else { None };
+    let evidence = match end {
+        Some(_) => "its run died before it read what the agent had left",
+        None => "its run died before it ended",
+    };
     let (usage, read_by) = spent.unzip();
     Ended {
         attempt: started.attempt.clone(),
@@ -108,8 +135,8 @@ pub fn interrupted(store: &Store, started: &Started, run: &RunId) -> Ended {
         began: Some(started.at),
         pipeline: started.pipeline.clone(),
         reserved: started.reserved,
-        wall_ms: 0,
-        outcome: Outcome::Failed(Failure::new(Cause::Interrupted, "its run died before it ended")),
+        wall_ms: end.map_or(0, |end| end.wall_ms),
+        outcome: Outcome::Failed(Failure::new(Cause::Interrupted, evidence)),
         outputs: std::collections::BTreeMap::new(),
         logs: std::collections::BTreeMap::new(),
         limits: std::collections::BTreeMap::new(),

@@ -23,7 +23,7 @@ use crate::step::done::{Done, Inputs};
 use crate::step::leak::{self, Leak, Telling};
 use crate::step::leavings::Wanted;
 use crate::step::processes::Command;
-use crate::step::secrets::{private_places, redactor};
+use crate::step::secrets::{Aside, make_private, private_places, redactor};
 use crate::step::setup;
 use crate::units::human_size;
 
@@ -55,10 +55,11 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: &AgentAsk) -> Draft<'a> {
 
 /// Runs the agent.
 pub async fn run(context: &Context, repo: usize, ask: &AgentAsk, inputs: &Inputs, place: &Place) -> Done {
-    match attempt(context, repo, ask, inputs, place).await {
-        Ok(done) => done,
-        Err(failure) => Done::failed(failure),
-    }
+    let secrets = match context.secrets(&ask.env.secrets).await {
+        Ok(secrets) => secrets,
+        Err(failure) => return Done::no_agent_began(failure),
+    };
+    attempt(context, repo, ask, inputs, place, &secrets).await
 }
 
 /// Reads what an agent of a run that died had finished: its process ended by itself, and its supervisor wrote how.
@@ -70,13 +71,13 @@ pub async fn adopt(
     place: &Place,
     end: &process::End,
 ) -> Done {
-    let secrets = match context.secrets(&ask.env.secrets).await {
-        Ok(secrets) => secrets,
-        Err(failure) => return Done::failed(failure),
-    };
-    match read(context, repo, ask, inputs, place, &secrets, end) {
-        Ok(done) => done,
-        Err(failure) => Done::failed(failure),
+    match context.secrets(&ask.env.secrets).await {
+        Ok(mut secrets) => {
+            // Those that it had may have been renewed since, and what it left holds the old ones.
+            secrets.extend(Aside::of(&context.machine, place.attempt.as_str()));
+            read(context, repo, ask, inputs, place, &secrets, end)
+        }
+        Err(failure) => Done::unread(failure),
     }
 }
 
@@ -86,19 +87,20 @@ async fn attempt(
     ask: &AgentAsk,
     inputs: &Inputs,
     place: &Place,
-) -> Result<Done, Failure> {
-    let secrets = match context.secrets(&ask.env.secrets).await {
-        Ok(secrets) => secrets,
-        Err(failure) => return Ok(Done::no_agent_began(failure)),
-    };
+    secrets: &[Secret],
+) -> Done {
     let private = Private::default();
     let ready = match context.changed_tool(&ask.tools) {
         Some(failure) => Err(failure),
-        None => tokio::task::block_in_place(|| prepare(context, repo, ask, inputs, place, &secrets, &private)),
+        None => tokio::task::block_in_place(|| prepare(context, repo, ask, inputs, place, secrets, &private)),
     };
     let Prepared { argv, stdin, setup, leak } = match ready {
         Ok(ready) => ready,
-        Err(failure) => return Ok(Done::no_agent_began(failure)),
+        Err(failure) => return Done::no_agent_began(failure),
+    };
+    let aside = match Aside::put(&context.machine, place.attempt.as_str(), secrets) {
+        Ok(aside) => aside,
+        Err(why) => return Done::no_agent_began(fault(&format!("no private place for the secrets: {why}"))),
     };
     let end = context
         .supervised(
@@ -107,13 +109,14 @@ async fn attempt(
                 argv,
                 env: &ask.env,
                 extra: committer(),
-                secrets: &secrets,
+                secrets,
                 stdin,
                 cwd: place.dir.join("work"),
                 label: "agent".into(),
                 timeout: ask.timeout,
                 limit: ask.limit.unwrap_or(OUTPUT_LIMIT),
                 private: private.0.get().cloned(),
+                aside: aside.folder(),
                 group: true,
                 durable: true,
             },
@@ -121,30 +124,34 @@ async fn attempt(
         .await;
     drop(private);
     let changed = context.changed_tool(&ask.tools);
-    let done: Result<Done, Failure> = tokio::task::block_in_place(|| match end {
+    let mut done = tokio::task::block_in_place(|| match end {
         Ok(end) => {
-            let mut done = read(context, repo, ask, inputs, place, &secrets, &end)?;
+            let mut done = read(context, repo, ask, inputs, place, secrets, &end);
             if let Some(failure) = changed {
                 // Paid for all the same.
                 done.outcome = Outcome::Failed(failure);
                 done.outputs.clear();
+                done.unread = None;
             }
-            Ok(done)
+            done
         }
         // What it had spent is known though nobody saw its end.
         Err(failure) => {
             let exit = Exit::Interrupted { by: By::FlowDied };
             let unseen = ProcessEnd { exit, active_ms: 0, cpu_ms: 0, cut: false, unkept: Vec::new() };
-            let mut done = collect(context, ask, place, &redactor(&secrets), unseen)?;
+            let mut done = collect(context, ask, place, &redactor(secrets), unseen);
             done.process = None;
             done.outcome = Outcome::Failed(failure);
-            Ok(done)
+            done.unread = None;
+            done
         }
     });
-    let mut done = done?;
+    if done.unread.is_some() {
+        aside.leave();
+    }
     done.logs.insert("setup".into(), setup);
     done.notes.extend(leak.map(|leak| format!("{}{leak}", leak::NOTE)));
-    Ok(done)
+    done
 }
 
 /// Who an agent's commits are by: the sealed repository has no user, and git refuses to commit without one.
@@ -247,10 +254,11 @@ fn leaked(context: &Context, ask: &AgentAsk, telling: &Telling, work: &Path) -> 
         return Ok(None);
     }
     let prompt = ask.prompt.map(|prompt| context.get(&prompt)).transpose()?;
-    let in_tree = || telling.in_tree(work).map_err(|error| fault(&format!("{}: {error}", work.display())));
-    let leak = match prompt.and_then(|prompt| telling.in_prompt(&prompt)) {
+    let unread = |error: std::io::Error| fault(&format!("{}: {error}", work.display()));
+    let in_prompt = prompt.map(|prompt| telling.in_prompt(&prompt, work)).transpose().map_err(unread)?.flatten();
+    let leak = match in_prompt {
         Some(leak) => Some(leak),
-        None => in_tree()?,
+        None => telling.in_tree(work).map_err(unread)?,
     };
     match leak {
         Some(leak) if !ask.leaks_recorded => Err(Failure::new(Cause::LeakedAnswer, &leak.to_string())),
@@ -273,7 +281,8 @@ fn place_config(
     if text.contains("{secret.") {
         let refused = |error| Failure::new(Cause::AgentConfig, &format!("{}: {error}", Path::new(&name).display()));
         text = fill_config(&text, source, secrets).map_err(refused)?;
-        dir = make_private(&private_places(&context.machine, place.attempt.as_str()))?;
+        let places = private_places(&context.machine, place.attempt.as_str());
+        dir = make_private(&places).map_err(|why| fault(&format!("no private place for the config: {why}")))?;
         let _ = private.0.set(dir.clone());
     }
     let path = dir.join(name);
@@ -281,27 +290,9 @@ fn place_config(
     Ok(path)
 }
 
-/// Makes the first of some folders that can be made, readable for this user alone from its first moment on. It must be new:
-/// somebody else could have put one there and wait for what is written.
-fn make_private(places: &[PathBuf]) -> Result<PathBuf, Failure> {
-    let mut refused = String::new();
-    for dir in places {
-        match std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).create(dir) {
-            Ok(()) => return Ok(dir.clone()),
-            Err(error) => refused = format!("no private place for the config: {}: {error}", dir.display()),
-        }
-    }
-    Err(fault(&refused))
-}
-
-/// Keeps what the agent left and reads it: outcome and usage, by the adapter's table. Takes no tree.
-fn collect(
-    context: &Context,
-    ask: &AgentAsk,
-    place: &Place,
-    redactor: &Redactor,
-    mut end: ProcessEnd,
-) -> Result<Done, Failure> {
+/// Keeps what the agent left and reads it: outcome and usage, by the adapter's table. Takes no tree. What the disk refuses to
+/// keep leaves the attempt unread; what it used is known all the same.
+fn collect(context: &Context, ask: &AgentAsk, place: &Place, redactor: &Redactor, mut end: ProcessEnd) -> Done {
     let mut done = Done::succeeded();
     let limit = ask.limit.unwrap_or(OUTPUT_LIMIT);
     let mut left = Wanted::of(ask).find(&place.dir);
@@ -312,8 +303,9 @@ fn collect(
         left.files.insert(name.into(), context.stream(place, file, limit, redactor));
     }
     for (name, bytes) in &left.files {
-        if let Some(digest) = context.keep(bytes)? {
-            done.logs.insert(name.clone(), digest);
+        match context.keep(bytes) {
+            Ok(digest) => drop(digest.map(|digest| done.logs.insert(name.clone(), digest))),
+            Err(failure) => done.unread = Some(failure),
         }
     }
     end.unkept = left.unkept;
@@ -324,7 +316,7 @@ fn collect(
     done.usage = Some(reading.usage);
     done.process = Some(end);
     done.read_by = Some(ask.reading.digest());
-    Ok(done)
+    done
 }
 
 fn read(
@@ -335,11 +327,11 @@ fn read(
     place: &Place,
     secrets: &[Secret],
     end: &process::End,
-) -> Result<Done, Failure> {
+) -> Done {
     let redactor = redactor(secrets);
     let (active_ms, cpu_ms) = (end.wall_ms, end.cpu_ms);
     let process = ProcessEnd { exit: end.exit.clone(), active_ms, cpu_ms, cut: end.truncated, unkept: Vec::new() };
-    let mut done = collect(context, ask, place, &redactor, process)?;
+    let mut done = collect(context, ask, place, &redactor, process);
     if end.killed_descendants > 0 {
         done.notes.push(format!("{} processes that it left behind were killed", end.killed_descendants));
     }
@@ -356,13 +348,22 @@ fn read(
         done.limits.insert("timeout".into(), LimitUse { limit, used: end.wall_ms, met });
     }
     // Also of an end that does not settle: a later table may read it otherwise, and then the tree is there.
-    if !matches!(end.exit, Exit::NotStarted { .. } | Exit::Interrupted { .. }) {
-        take(context, repo, inputs, place, &redactor, &mut done)?;
+    if matches!(end.exit, Exit::NotStarted { .. } | Exit::Interrupted { .. }) {
+        // Nobody adopts what was stopped: its figures are put down now, as those that no table reads anew.
+        if let Some(failure) = done.unread.take() {
+            done.notes.push(format!("what it said was not kept: {}", failure.evidence.as_str()));
+            done.process = None;
+        }
+    } else if let Err(failure) = take(context, repo, inputs, place, &redactor, &mut done) {
+        done.unread = Some(failure);
     }
-    Ok(done)
+    done
 }
 
 /// Takes the work tree. What is wrong with it speaks for the attempt only if the attempt speaks for its action.
+///
+/// # Errors
+/// If the repository or the store cannot be used, of which the agent is innocent: another time it may be done.
 fn take(
     context: &Context,
     repo: usize,
@@ -392,9 +393,9 @@ fn take(
             let (cause, what) = match &error {
                 TakeError::Secret { path } => (Cause::HoldsSecret, format!("the value of a secret is in {path}")),
                 TakeError::TooMuch { .. } => (Cause::OverLimit, error.to_string()),
-                TakeError::Git(_) | TakeError::Io { .. } | TakeError::Blobs { .. } => {
-                    (Cause::HarnessFault, error.to_string())
-                }
+                TakeError::Git(_) => return Err(Failure::new(Cause::CheckoutFailed, &error.to_string())),
+                TakeError::Blobs { .. } => return Err(fault(&error.to_string())),
+                TakeError::Io { .. } => (Cause::HarnessFault, error.to_string()),
                 _ => (Cause::BadTree, error.to_string()),
             };
             let what = String::from_utf8_lossy(&redactor.clean(what.as_bytes())).into_owned();

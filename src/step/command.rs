@@ -61,6 +61,7 @@ async fn attempt(context: &Context, ask: &CommandAsk, inputs: &Inputs, place: &P
         timeout: ask.timeout,
         limit: OUTPUT_LIMIT,
         private: None,
+        aside: None,
         group: false,
         durable: false,
     };

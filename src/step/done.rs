@@ -64,6 +64,8 @@ pub struct Done {
     pub read_by: Option<Digest>,
     /// Tokens.
     pub usage: Option<Usage>,
+    /// Why what a finished agent left could not be read. It is paid for: its place stays until it can be.
+    pub unread: Option<Failure>,
 }
 
 impl Done {
@@ -77,6 +79,7 @@ impl Done {
             process: None,
             read_by: None,
             usage: None,
+            unread: None,
         }
     }
 
@@ -96,6 +99,12 @@ impl Done {
     #[must_use]
     pub fn no_agent_began(failure: Failure) -> Self {
         Self { usage: Some(Usage::NOTHING), ..Self::failed(failure) }
+    }
+
+    /// What a finished agent left that cannot be read now.
+    #[must_use]
+    pub fn unread(failure: Failure) -> Self {
+        Self { unread: Some(failure.clone()), ..Self::failed(failure) }
     }
 
     /// Adds an output.

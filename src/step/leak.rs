@@ -3,7 +3,7 @@
 //! Looks for whole lines that the human's change adds and that say enough to be recognised. It cannot find an answer told in
 //! other words; it finds what a table's column, a wrong base or a patch lying about gives away.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::hostile;
@@ -22,9 +22,14 @@ const LARGEST: u64 = 4 << 20;
 /// Lines that are looked for at most.
 const LINES: usize = 10_000;
 
-/// The lines that a unified diff adds and that would give it away, without their indentation.
+/// The lines that a unified diff adds and that would give it away.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Telling(BTreeSet<String>);
+pub struct Telling {
+    /// As they stand there, without their indentation, by what is looked for.
+    lines: BTreeMap<String, String>,
+    /// How the names of the changed files end.
+    endings: BTreeSet<String>,
+}
 
 /// What gives the answer away.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,33 +56,45 @@ impl Telling {
     #[must_use]
     pub fn of(diff: &[u8]) -> Self {
         let text = String::from_utf8_lossy(diff);
-        let mut added = BTreeSet::new();
-        let mut removed = BTreeSet::new();
+        let (mut lines, mut endings, mut removed) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
         for line in text.lines() {
-            if let Some(line) = line.strip_prefix('+').filter(|_| !line.starts_with("+++ ")) {
-                if says_enough(line) && added.len() < LINES {
-                    added.insert(one_line(line));
+            if let Some(name) = line.strip_prefix("+++ ") {
+                endings.insert(ending(Path::new(name.trim_end_matches(['"', '\t']))));
+            } else if let Some(line) = line.strip_prefix('+') {
+                if says_enough(line) && !is_idiom(line) && lines.len() < LINES {
+                    lines.insert(bare(line), line.split_whitespace().collect::<Vec<_>>().join(" "));
                 }
             } else if let Some(line) = line.strip_prefix('-').filter(|_| !line.starts_with("--- ")) {
-                removed.insert(one_line(line));
+                removed.insert(bare(line));
             }
         }
-        added.retain(|line| !removed.contains(line));
-        Self(added)
+        lines.retain(|line, _| !removed.contains(line));
+        Self { lines, endings }
     }
 
     /// Whether there is nothing to look for.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.lines.is_empty()
     }
 
-    /// What of it a prompt gives away: one line is enough, because nobody writes code into a prompt by chance.
-    #[must_use]
-    pub fn in_prompt(&self, prompt: &[u8]) -> Option<Leak> {
-        let text = one_line(&String::from_utf8_lossy(prompt));
-        let found: Vec<&String> = self.0.iter().filter(|line| text.contains(line.as_str())).collect();
-        self.leak("the prompt", &found)
+    /// What of it a prompt gives away: one line is enough, because nobody writes code into a prompt by chance. A line that the
+    /// tree holds as code of its own tells nothing: the human copied it too.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn in_prompt(&self, prompt: &[u8], tree: &Path) -> std::io::Result<Option<Leak>> {
+        let text: String = String::from_utf8_lossy(prompt).lines().map(bare).collect();
+        let mut found: BTreeSet<&String> = self.lines.keys().filter(|line| text.contains(line.as_str())).collect();
+        if !found.is_empty() {
+            walk(tree, |path, bytes| {
+                if self.may_be_copied_from(path) {
+                    let held = self.in_file(bytes, |line| !is_marked(line));
+                    found.retain(|line| !held.contains(line));
+                }
+            })?;
+        }
+        Ok(self.leak("the prompt", &found))
     }
 
     /// The file of a tree that gives most of it away, if one does. Links are not followed.
@@ -85,67 +102,97 @@ impl Telling {
     /// # Errors
     /// If the folder cannot be read.
     pub fn in_tree(&self, tree: &Path) -> std::io::Result<Option<Leak>> {
-        if self.0.len() < IN_A_FILE {
+        if self.lines.len() < IN_A_FILE {
             return Ok(None);
         }
-        let mut folders = vec![PathBuf::new()];
         let mut most: Option<Leak> = None;
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(tree.join(&folder))? {
-                let entry = entry?;
-                let kind = entry.file_type()?;
-                let path = folder.join(entry.file_name());
-                if kind.is_dir() {
-                    if path != Path::new(".git") {
-                        folders.push(path);
-                    }
-                    continue;
-                }
-                if !kind.is_file() || entry.metadata()?.len() > LARGEST {
-                    continue;
-                }
-                let Some(bytes) = hostile::read_below(tree, &path, LARGEST)? else { continue };
-                let found = self.in_file(&bytes);
-                #[expect(clippy::cast_precision_loss, reason = "at most LINES")]
-                let share = found.len() as f64 / self.0.len() as f64;
-                let more = most.as_ref().is_none_or(|leak| found.len() > leak.lines);
-                if found.len() >= IN_A_FILE && share >= SHARE && more {
-                    most = self.leak(&path.display().to_string(), &found);
-                }
+        walk(tree, |path, bytes| {
+            let copied = self.may_be_copied_from(path);
+            let found = self.in_file(bytes, |line| !copied || is_marked(line));
+            #[expect(clippy::cast_precision_loss, reason = "at most LINES")]
+            let share = found.len() as f64 / self.lines.len() as f64;
+            let more = most.as_ref().is_none_or(|leak| found.len() > leak.lines);
+            if found.len() >= IN_A_FILE && share >= SHARE && more {
+                most = self.leak(&path.display().to_string(), &found);
             }
-        }
+        })?;
         Ok(most)
     }
 
-    fn in_file(&self, bytes: &[u8]) -> Vec<&String> {
-        let text = String::from_utf8_lossy(bytes);
-        let mut found = BTreeSet::new();
-        for line in text.lines() {
-            // A patch that lies in the tree has a sign before each line.
-            let line = line.strip_prefix('+').unwrap_or(line);
-            if says_enough(line)
-                && let Some(known) = self.0.get(&one_line(line))
-            {
-                found.insert(known);
-            }
-        }
-        found.into_iter().collect()
+    /// Whether a file of the base tree is of the kind that the change is made of, so that a line in both is only a copy.
+    fn may_be_copied_from(&self, path: &Path) -> bool {
+        self.endings.contains(&ending(path))
     }
 
-    fn leak(&self, place: &str, found: &[&String]) -> Option<Leak> {
-        let example = found.iter().max_by_key(|line| line.len())?;
-        let example: String = example.chars().take(60).collect();
-        Some(Leak { place: place.to_owned(), lines: found.len(), of: self.0.len(), example })
+    fn in_file(&self, bytes: &[u8], counts: impl Fn(&str) -> bool) -> BTreeSet<&String> {
+        let text = String::from_utf8_lossy(bytes);
+        let lines = text.lines().filter(|line| says_enough(line) && counts(line));
+        lines.filter_map(|line| Some(self.lines.get_key_value(&bare(line))?.0)).collect()
     }
+
+    fn leak(&self, place: &str, found: &BTreeSet<&String>) -> Option<Leak> {
+        let example = found.iter().filter_map(|line| self.lines.get(*line)).max_by_key(|line| line.len())?;
+        let example: String = example.chars().take(60).collect();
+        Some(Leak { place: place.to_owned(), lines: found.len(), of: self.lines.len(), example })
+    }
+}
+
+/// Looks into each file of a tree that is not too large. Links are not followed.
+fn walk(tree: &Path, mut look: impl FnMut(&Path, &[u8])) -> std::io::Result<()> {
+    let mut folders = vec![PathBuf::new()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(tree.join(&folder))? {
+            let entry = entry?;
+            let kind = entry.file_type()?;
+            let path = folder.join(entry.file_name());
+            if kind.is_dir() {
+                if path != Path::new(".git") {
+                    folders.push(path);
+                }
+                continue;
+            }
+            if !kind.is_file() || entry.metadata()?.len() > LARGEST {
+                continue;
+            }
+            if let Some(bytes) = hostile::read_below(tree, &path, LARGEST)? {
+                look(&path, &bytes);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn ending(path: &Path) -> String {
+    path.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default()
 }
 
 fn says_enough(line: &str) -> bool {
     line.trim().len() >= TELLING && line.chars().filter(|c| c.is_alphanumeric()).count() >= SUBSTANCE
 }
 
-/// A text with every run of blanks as one.
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+/// Whether many a file has a line, whatever it does.
+fn is_idiom(line: &str) -> bool {
+    let line = line.trim_start();
+    let idioms = ["from __future__ import ", "if __name__ ==", "#!", "# -*-", "# SPDX-", "// SPDX-"];
+    idioms.iter().any(|idiom| line.starts_with(idiom))
+}
+
+/// What stands before a line that is quoted, or that a patch adds.
+const MARKS: [char; 3] = ['+', '>', '|'];
+
+fn is_marked(line: &str) -> bool {
+    line.trim_start_matches(is_blank).starts_with(MARKS)
+}
+
+fn is_blank(c: char) -> bool {
+    c.is_whitespace() || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{feff}')
+}
+
+/// A line without what does not change its words: blanks, characters that nobody sees, signs of a patch or a quotation before
+/// it, and the case of its letters.
+fn bare(line: &str) -> String {
+    let line = line.trim_start_matches(|c| is_blank(c) || MARKS.contains(&c));
+    line.chars().filter(|c| !is_blank(*c)).flat_map(char::to_lowercase).collect()
 }
 
 #[cfg(test)]
@@ -157,29 +204,49 @@ mod tests {
     #[test]
     fn lines_that_are_moved_or_short_tell_nothing() {
         let telling = Telling::of(DIFF.as_bytes());
-        assert_eq!(telling.0.len(), 5);
-        assert!(!telling.0.iter().any(|line| line.contains("moved") || line == "pass"));
-        assert!(Telling::of(b"+}\n+\n+    return x\n").is_empty());
+        assert_eq!(telling.lines.len(), 5);
+        assert!(!telling.lines.values().any(|line| line.contains("moved") || line == "pass"));
+        assert!(Telling::of(b"+}\n+\n+    return x\n+from __future__ import annotations\n").is_empty());
     }
 
     #[test]
-    fn one_line_in_a_prompt_is_a_leak_however_it_is_wrapped() {
+    fn one_line_in_a_prompt_is_a_leak_however_it_is_written() {
         let telling = Telling::of(DIFF.as_bytes());
-        assert_eq!(telling.in_prompt(b"Make build_first_table faster."), None);
-        let leak = telling.in_prompt(b"Use cache = {key: heavy(key)\n   for key in wanted} please").unwrap();
-        assert_eq!((leak.place.as_str(), leak.lines, leak.of), ("the prompt", 1, 5));
+        let dir = tempfile::tempdir().unwrap();
+        let found = |prompt: &str| telling.in_prompt(prompt.as_bytes(), dir.path()).unwrap();
+        assert_eq!(found("Make build_first_table faster."), None);
+        for prompt in [
+            "Use cache = {key: heavy(key)\n   for key in wanted} please",
+            "CACHE = {KEY: HEAVY(KEY) FOR KEY IN WANTED}",
+            "cache={key:heavy(key) for key in wanted}",
+            "> cache = {key: heavy(key)\n> for key in wanted}",
+            "cache = {key: he\u{200b}avy(key) for key in wanted}",
+        ] {
+            let leak = found(prompt).unwrap();
+            assert_eq!((leak.place.as_str(), leak.lines, leak.of), ("the prompt", 1, 5), "{prompt}");
+        }
+        std::fs::write(dir.path().join("y.py"), "cache = {key: heavy(key) for key in wanted}\n").unwrap();
+        assert_eq!(found("cache = {key: heavy(key) for key in wanted}"), None, "the tree has it already");
     }
 
     #[test]
-    fn a_patch_lying_in_the_tree_is_a_leak_and_a_shared_idiom_is_not() {
+    fn a_patch_lying_in_the_tree_is_a_leak_and_code_that_the_human_copied_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let telling = Telling::of(DIFF.as_bytes());
-        std::fs::write(dir.path().join("y.py"), "cache = {key: heavy(key) for key in wanted}\n").unwrap();
+        let code: String =
+            DIFF.lines().filter_map(|line| line.strip_prefix("+    ")).map(|line| format!("{line}\n")).collect();
+        std::fs::write(dir.path().join("y.py"), &code).unwrap();
         std::os::unix::fs::symlink("/etc", dir.path().join("out")).unwrap();
         assert_eq!(telling.in_tree(dir.path()).unwrap(), None);
         std::fs::create_dir(dir.path().join("notes")).unwrap();
-        std::fs::write(dir.path().join("notes/fix.patch"), DIFF).unwrap();
-        let leak = telling.in_tree(dir.path()).unwrap().unwrap();
-        assert_eq!((leak.place.as_str(), leak.lines), ("notes/fix.patch", 5));
+        let quoted: String = code.lines().map(|line| format!(" > {line}\n")).collect();
+        let indented: String = DIFF.lines().map(|line| format!("    {line}\n")).collect();
+        for (name, text) in [("fix.patch", DIFF), ("a.txt", &code), ("b.py", &quoted), ("c.py", &indented)] {
+            let path = dir.path().join("notes").join(name);
+            std::fs::write(&path, text).unwrap();
+            let leak = telling.in_tree(dir.path()).unwrap().unwrap();
+            assert_eq!((leak.place, leak.lines), (format!("notes/{name}"), 5));
+            std::fs::remove_file(path).unwrap();
+        }
     }
 }

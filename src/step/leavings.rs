@@ -16,7 +16,7 @@ use crate::digest::Digest;
 use crate::hostile;
 use crate::manifest::Keep;
 use crate::plan::AgentAsk;
-use crate::process::{By, Exit};
+use crate::process::{By, End, Exit};
 
 /// The largest file that is kept, in bytes.
 const LARGEST: u64 = 64 << 20;
@@ -125,10 +125,10 @@ fn newest(root: &Path, glob: &str) -> Option<PathBuf> {
     best.map(|(_, path)| path)
 }
 
-/// What an agent had spent whose run died, as far as its place tells, and by which tables. Nothing of it is stored but these
-/// figures: its secrets may be others by now and could not be taken out.
+/// What an agent had spent whose run died, as far as its place tells, and by which tables; `end` is how it ended, if it did by
+/// itself. Nothing of it is stored but these figures: its secrets may be others by now and could not be taken out.
 #[must_use]
-pub fn spent(place: &Path) -> Option<(Usage, Digest)> {
+pub fn spent(place: &Path, end: Option<&End>) -> Option<(Usage, Digest)> {
     let note = hostile::read_regular(&place.join(NOTE), NOTE_BYTES).ok().flatten()?;
     let wanted: Wanted = serde_json::from_slice(&note).ok()?;
     let Leavings { mut files, unkept, .. } = wanted.find(place);
@@ -137,8 +137,9 @@ pub fn spent(place: &Path) -> Option<(Usage, Digest)> {
             files.insert(name.to_owned(), bytes);
         }
     }
-    let exit = Exit::Interrupted { by: By::FlowDied };
-    let end = ProcessEnd { exit, active_ms: 0, cpu_ms: 0, cut: false, unkept };
+    let exit = end.map_or(Exit::Interrupted { by: By::FlowDied }, |end| end.exit.clone());
+    let cut = end.is_some_and(|end| end.truncated);
+    let end = ProcessEnd { exit, active_ms: 0, cpu_ms: 0, cut, unkept };
     let reading = agent::read(&wanted.reading, &end, &|name| files.get(name).cloned());
     Some((reading.usage, wanted.reading.digest()))
 }
@@ -171,9 +172,9 @@ mod tests {
         let left = wanted.find(dir.path());
         assert_eq!(left.files.keys().collect::<Vec<_>>(), ["rollout"]);
         assert_eq!(left.files["rollout"], b"a/2026/rollout-2.jsonl");
-        assert_eq!(spent(dir.path()), None, "a place without a note tells nothing");
+        assert_eq!(spent(dir.path(), None), None, "a place without a note tells nothing");
         wanted.note(dir.path()).unwrap();
-        let (usage, _) = spent(dir.path()).unwrap();
+        let (usage, _) = spent(dir.path(), None).unwrap();
         assert_eq!(usage.unknown_because.as_deref(), Some("the adapter says nothing of usage"));
     }
 }

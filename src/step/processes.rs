@@ -34,6 +34,8 @@ pub struct Command<'a> {
     pub limit: u64,
     /// A folder outside the store that holds secrets, removed when all its processes are dead.
     pub private: Option<PathBuf>,
+    /// A folder that is removed at the end unless the process ended by itself.
+    pub aside: Option<PathBuf>,
     /// Whether to hold its processes in a cgroup where one can be had. Not what is measured: the move costs time.
     pub group: bool,
     /// Whether its end outlives a crash of the machine: that of an agent, which a later run adopts.
@@ -141,6 +143,7 @@ impl Context {
             extra: Vec::new(),
             cores: place.cores.clone(),
             private: command.private,
+            aside: command.aside,
         };
         let fault = |error: String| Failure::new(Cause::HarnessFault, &format!("supervisor: {error}"));
         let mut child =

@@ -1,6 +1,7 @@
 //! Secrets of steps: read anew at each attempt, and the private folders in which configs hold them.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::hostile;
@@ -37,7 +38,29 @@ impl Context {
     }
 }
 
-/// The secrets that can be told without asking anybody: those read already, those of variables and of files, and what the
+/// What was read in this process. A login that ran out is often complained of with the value that it had.
+static READ: Mutex<Vec<Secret>> = Mutex::new(Vec::new());
+/// How many values are remembered; the oldest are forgotten.
+const REMEMBERED: usize = 64;
+
+fn remember(secret: &Secret) {
+    // Of a thread that panicked, the list is whole all the same.
+    let mut read = READ.lock().unwrap_or_else(PoisonError::into_inner);
+    read.retain(|other| other.expose() != secret.expose());
+    if !secret.too_short() {
+        read.push(Secret::new(secret.name(), secret.expose().to_vec()));
+    }
+    if read.len() > REMEMBERED {
+        read.remove(0);
+    }
+}
+
+fn remembered() -> Vec<Secret> {
+    let read = READ.lock().unwrap_or_else(PoisonError::into_inner);
+    read.iter().map(|secret| Secret::new(secret.name(), secret.expose().to_vec())).collect()
+}
+
+/// The secrets that can be told without asking anybody: those read already, also earlier in this process, those of variables and of files, and what the
 /// variables that every command gets hold under the name of a secret.
 #[must_use]
 pub fn at_hand(machine: &Machine, from: &[SecretFrom], read: &[Secret]) -> Vec<Secret> {
@@ -52,7 +75,7 @@ pub fn at_hand(machine: &Machine, from: &[SecretFrom], read: &[Secret]) -> Vec<S
     let named =
         named.map(|(name, value)| Secret::new(name, value.clone().into_bytes())).filter(|named| !named.too_short());
     let read = read.iter().map(|secret| Secret::new(secret.name(), secret.expose().to_vec()));
-    read.chain(declared).chain(named).filter(|secret| !secret.expose().is_empty()).collect()
+    read.chain(declared).chain(named).chain(remembered()).filter(|secret| !secret.expose().is_empty()).collect()
 }
 
 /// Reads a secret. A command may take so long; `known` are secrets that it may not tell when it complains.
@@ -87,6 +110,7 @@ pub async fn read_secret(
     if std::str::from_utf8(secret.expose()).is_err() || secret.expose().contains(&0) {
         return Err("is no text".into());
     }
+    remember(&secret);
     Ok(secret)
 }
 
@@ -98,11 +122,92 @@ pub fn private_places(machine: &Machine, attempt: &str) -> Vec<PathBuf> {
     roots.into_iter().chain([PathBuf::from("/dev/shm")]).map(|root| root.join(format!("flow-{attempt}"))).collect()
 }
 
-/// Removes the private copies of an attempt that is over.
+/// Removes the private copies of an attempt that is over, and its secrets aside.
 pub fn remove_private(machine: &Machine, attempt: &str) {
+    remove_private_configs(machine, attempt);
+    remove_private_configs(machine, &aside(attempt));
+}
+
+/// Removes the private copies of an attempt whose process is over and that is still to be read.
+pub fn remove_private_configs(machine: &Machine, attempt: &str) {
     for dir in private_places(machine, attempt) {
         // Only its owner could have made it; what somebody else put there under this name stays theirs.
         let _ = hostile::remove_all(&dir);
+    }
+}
+
+/// Makes the first of some folders that can be made, readable for this user alone from its first moment on. It must be new:
+/// somebody else could have put one there and wait for what is written.
+///
+/// # Errors
+/// Which of them cannot be made, and why.
+pub fn make_private(places: &[PathBuf]) -> Result<PathBuf, String> {
+    let mut refused = String::new();
+    for dir in places {
+        match std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).create(dir) {
+            Ok(()) => return Ok(dir.clone()),
+            Err(error) => refused = format!("{}: {error}", dir.display()),
+        }
+    }
+    Err(refused)
+}
+
+/// The secrets of an attempt that is under way, in memory and outside the store. If its run dies, another takes them out of what it
+/// left: by then they may be others. Gone when this is dropped.
+pub struct Aside(Option<PathBuf>);
+
+/// The file in a folder aside.
+const ASIDE: &str = "secrets.json";
+
+fn aside(attempt: &str) -> String {
+    format!("{attempt}.secrets")
+}
+
+impl Aside {
+    /// Puts secrets aside.
+    ///
+    /// # Errors
+    /// If there is no place for them.
+    pub fn put(machine: &Machine, attempt: &str, secrets: &[Secret]) -> Result<Self, String> {
+        if secrets.is_empty() {
+            return Ok(Self(None));
+        }
+        let dir = make_private(&private_places(machine, &aside(attempt)))?;
+        let put = Self(Some(dir.clone()));
+        let values: Vec<_> =
+            secrets.iter().map(|secret| (secret.name(), String::from_utf8_lossy(secret.expose()))).collect();
+        let text = serde_json::to_vec(&values).map_err(|error| error.to_string())?;
+        std::fs::write(dir.join(ASIDE), text).map_err(|error| format!("{}: {error}", dir.display()))?;
+        Ok(put)
+    }
+
+    /// The folder that they are in, if there are any.
+    #[must_use]
+    pub fn folder(&self) -> Option<PathBuf> {
+        self.0.clone()
+    }
+
+    /// Leaves them there for whoever reads what the attempt left.
+    pub fn leave(mut self) {
+        self.0 = None;
+    }
+
+    /// What was put aside for an attempt; nothing after the machine was started anew.
+    #[must_use]
+    pub fn of(machine: &Machine, attempt: &str) -> Vec<Secret> {
+        let read = |dir: PathBuf| hostile::read_below(&dir, Path::new(ASIDE), LARGEST_SECRET * 64).ok().flatten();
+        let found = private_places(machine, &aside(attempt)).into_iter().find_map(read);
+        let values: Vec<(String, String)> =
+            found.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        values.into_iter().map(|(name, value)| Secret::new(name, value.into_bytes())).collect()
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        if let Some(dir) = &self.0 {
+            let _ = hostile::remove_all(dir);
+        }
     }
 }
 
@@ -143,4 +248,30 @@ pub fn lacking_secrets(machine: &Machine, env: &EnvAsk) -> Vec<Missing> {
 #[must_use]
 pub fn redactor(secrets: &[Secret]) -> Redactor {
     Redactor::new(secrets)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+    use crate::manifest::{Place, Spanned};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_command_that_complains_with_the_value_that_it_gave_before_does_not_tell_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = "test -e $DIR/given && { echo st.SESSIONVALUE.88776655 ran out >&2; exit 1; }; : > $DIR/given; echo st.SESSIONVALUE.88776655";
+        let secret = SecretFrom {
+            name: Spanned { value: "TOKEN".into(), place: Place { file: 0, offset: 0, len: 0 } },
+            source: SecretSource::Command(["/bin/sh", "-c", script].map(String::from).into()),
+            of_provider: true,
+        };
+        let variables = [("DIR".to_owned(), dir.path().display().to_string())].into();
+        let machine = Machine { flow: PathBuf::new(), host: String::new(), variables };
+        let limit = Duration::from_secs(60);
+        let first = read_secret(&machine, &secret, limit, &[]).await.unwrap();
+        assert_eq!(first.expose(), b"st.SESSIONVALUE.88776655");
+        let known = at_hand(&machine, std::slice::from_ref(&secret), &[]);
+        let why = read_secret(&machine, &secret, limit, &known).await.unwrap_err();
+        assert!(why.contains("[secret TOKEN] ran out"), "{why}");
+    }
 }

@@ -321,6 +321,7 @@ impl Session<'_> {
                     timeout: self.ask.timeout,
                     limit: OUTPUT_LIMIT,
                     private: None,
+                    aside: None,
                     group: false,
                     durable: false,
                 },

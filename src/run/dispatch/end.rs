@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::again::Next;
 use super::*;
-use crate::run::execute::unread;
+use crate::event::Held;
 
 /// How long an action may wait for another run before that is said.
 const QUIET: Duration = Duration::from_secs(10);
@@ -29,10 +29,10 @@ impl Dispatcher {
         {
             done.outcome = Outcome::Failed(failure);
         }
-        if adopts.is_some() && unread(&done) {
-            return self.leave_unread(node, &done, granted);
+        let unread = done.unread.take();
+        if unread.is_none() {
+            self.traffic.adoptable.remove(&key);
         }
-        self.traffic.adoptable.remove(&key);
         if self.traffic.gone(node) {
             self.uncharged(node, &mut done);
         }
@@ -59,6 +59,9 @@ impl Dispatcher {
             usage: done.usage,
             slots: granted.names(),
         });
+        if let Some(why) = unread {
+            return self.leave_unread(node, ended, &why, granted);
+        }
         self.give_back(node, granted);
         self.index.add(ended.clone());
         if let Some(purse) = &mut self.purse {
@@ -100,16 +103,30 @@ impl Dispatcher {
         }
     }
 
-    /// What an agent of a run that died had finished is paid for: without the secrets that may be in it, it waits for a run that
-    /// has them, and its attempt gets no end.
-    fn leave_unread(&mut self, node: usize, done: &Done, granted: Granted) {
+    /// What a finished agent left is paid for: where the secrets that may be in it, the repository or the disk are not to be
+    /// had, it waits for a run that has them, and its attempt gets no end.
+    fn leave_unread(&mut self, node: usize, ended: Arc<Ended>, why: &Failure, granted: Granted) {
         self.give_back(node, granted);
+        self.leave_silent(node);
         if let Some(purse) = &mut self.purse {
             purse.release(node);
+            if ended.adopts.is_none() {
+                purse.leave(ended);
+            }
         }
+        self.ask_budget();
         self.records.remove(&node);
-        let why = done.outcome.failure().map_or("", |failure| failure.evidence.as_str());
-        self.over(node, End::open(format!("its agent has finished, but {why}: a run that has it reads what it left")));
+        let evidence = format!("its agent has finished, but {}", why.evidence.as_str());
+        let mend = match why.cause {
+            Cause::CheckoutFailed => "make the repository readable again",
+            Cause::CredentialsExpired | Cause::SecretMissing => "see that the secret can be had",
+            _ => "see that the disk can be written",
+        };
+        let next = format!("{mend}: the next run reads what the agent left, and pays for no other");
+        self.over(
+            node,
+            End::open(Held { cause: Some(why.cause.name().into()), owner: why.cause.owner(), evidence, next }),
+        );
     }
 
     /// Lines became durable: what they say may be told now.
@@ -129,6 +146,12 @@ impl Dispatcher {
                 }
                 Token::Ended { event, lock } => {
                     self.outbox.release(event, error.is_none());
+                    drop(lock);
+                }
+                Token::Orphan { attempt, lock } => {
+                    if error.is_none() {
+                        self.clear_orphan(&attempt);
+                    }
                     drop(lock);
                 }
                 Token::Nothing => {}

@@ -31,6 +31,7 @@ impl Dispatcher {
         if one.breaker.may_begin(node) == May::Wait {
             one.waiting.push(node);
             self.states.set(node, State::Held);
+            self.tell_doubt(candidate);
             return true;
         }
         let (rate, expected) = self.expected(node, candidate);
@@ -106,6 +107,14 @@ impl Dispatcher {
     pub(super) fn shuts(&self, candidate: usize, cause: Cause) -> Shuts {
         let shared = self.traffic.lanes[self.traffic.candidates[candidate].lane].provider.is_some();
         if cause == Cause::SecretMissing && shared { Shuts::Candidate } else { cause.shuts() }
+    }
+
+    /// An agent is no longer under way, and its lane learns nothing from it.
+    pub(super) fn leave_silent(&mut self, node: usize) {
+        let Some(candidate) = candidate_of(&self.context.plan, node) else { return };
+        let lane = self.traffic.candidates[candidate].lane;
+        let turn = self.traffic.lanes[lane].lane.end(node, Word::Nothing, Instant::now(), lot());
+        self.turned(lane, turn, false);
     }
 
     /// An agent ended: its lane learns from it.

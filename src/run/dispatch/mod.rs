@@ -3,6 +3,7 @@
 //! It reads no manifest and runs no process itself. Its truth is the records: a state here is what they and this run's own
 //! attempts imply.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,6 +35,7 @@ mod again;
 mod begin;
 mod end;
 mod lanes;
+mod orphans;
 mod over;
 mod parts;
 mod pause;
@@ -59,6 +61,8 @@ enum Token {
     Go(oneshot::Sender<Result<(), String>>),
     /// An ended line: the action may be told as settled, and its key let go.
     Ended { event: Ticket, lock: KeyLock },
+    /// The end of an agent that nobody asks for: its place may go.
+    Orphan { attempt: AttemptId, lock: KeyLock },
     /// Nothing.
     Nothing,
 }
@@ -238,6 +242,7 @@ impl Dispatcher {
             actions: wanted,
         });
         let (finished, mut results) = mpsc::unbounded_channel::<Finished>();
+        let mut cleared = false;
         for node in 0..self.plan().nodes.len() {
             if self.options.wanted[node] {
                 self.consider(node);
@@ -256,6 +261,9 @@ impl Dispatcher {
                 }
                 self.give_up();
                 self.settle_fresh();
+            }
+            if self.is_over() && !std::mem::replace(&mut cleared, true) {
+                self.end_orphans();
             }
             if self.is_over() {
                 break;
@@ -347,6 +355,7 @@ impl Dispatcher {
                 self.over(node, End::Reopened(last));
             }
             Decision::Exhausted { last, counted } => {
+                self.remember(node, &last.key);
                 let failure =
                     last.outcome.failure().map(|failure| format!("{}: {}", failure.cause, failure.evidence.as_str()));
                 let said = failure.unwrap_or_default();
@@ -389,7 +398,10 @@ impl Dispatcher {
             }
             return;
         }
-        self.tried.entry(node).or_insert(counted);
+        if let Entry::Vacant(first) = self.tried.entry(node) {
+            first.insert(counted);
+            self.remember(node, &key);
+        }
         self.records.insert(node, (record, reason));
         self.pass_gates(node);
     }

@@ -60,7 +60,8 @@ impl Dispatcher {
         Some(Paused {
             candidate: self.plan().manifest.pipeline.candidates[candidate].name.value.to_string(),
             cause: trip.cause.name().into(),
-            evidence: trip.evidence.clone(),
+            // It stands within a sentence.
+            evidence: trip.evidence.trim_end_matches('.').to_owned(),
             remedy: remedy(trip.cause).into(),
             waiting: one.left,
         })
@@ -70,6 +71,41 @@ impl Dispatcher {
     pub(super) fn pauses(&self) -> Vec<Paused> {
         let all = (0..self.traffic.candidates.len()).filter_map(|candidate| self.pause(candidate));
         all.filter(|paused| paused.waiting > 0).collect()
+    }
+
+    /// Says, once, that agents of a candidate wait for the one that tries for all.
+    pub(super) fn tell_doubt(&mut self, candidate: usize) {
+        let one = &mut self.traffic.candidates[candidate];
+        let Some((cause, count, of)) = one.breaker.doubt() else { return };
+        if std::mem::replace(&mut one.doubted, true) {
+            return;
+        }
+        let name = &self.context.plan.manifest.pipeline.candidates[candidate].name.value;
+        let text = format!(
+            "{name}: the last run ended with {cause}, {count} of its last {of} attempts: one agent tries before the others begin"
+        );
+        self.tell(Event::Notice { text });
+    }
+
+    /// What earlier runs tried of an agent's action in vain is told to its candidate's breaker.
+    pub(super) fn remember(&mut self, node: usize, key: &ActionKey) {
+        let Some(candidate) = candidate_of(&self.context.plan, node) else { return };
+        // Whoever says `--retry` knows of them.
+        if self.options.again[node].retry {
+            return;
+        }
+        let Ok(attempts) = self.index.attempts(key) else { return };
+        let tables = self.context.plan.tables(node);
+        for ended in attempts {
+            let today = self.context.store.today(&ended, tables);
+            if let Some(failure) = today.outcome.failure()
+                && failure.cause.counts()
+                && !failure.cause.settles()
+            {
+                let breaker = &mut self.traffic.candidates[candidate].breaker;
+                breaker.failed_before(today.at, node, failure.cause);
+            }
+        }
     }
 
     /// An attempt of an agent failed and its action is not over: that is looked at all the same.
@@ -105,6 +141,7 @@ impl Dispatcher {
         let is_patch = |other: &&usize| plan.kind(**other) == Kind::Patch && self.options.wanted[**other];
         let patch = plan.dependents[agent].iter().find(is_patch).copied();
         let worked = self.states.end(agent).settled().cloned();
+        let at = worked.as_ref().map(|ended| ended.at);
         let end: Option<(Option<Cause>, String)> = match (worked, patch) {
             // The patch says more than its agent: it is waited for.
             (Some(worked), Some(patch)) if patched(&worked) => {
@@ -123,7 +160,12 @@ impl Dispatcher {
         };
         let breaker = &mut self.traffic.candidates[candidate].breaker;
         match end {
-            Some((cause, evidence)) => drop(breaker.ended(agent, cause, &evidence)),
+            Some((cause, evidence)) => {
+                if let (None, Some(at)) = (cause, at) {
+                    breaker.worked(at);
+                }
+                breaker.ended(agent, cause, &evidence);
+            }
             None => breaker.left(agent),
         }
         self.look_again(candidate);

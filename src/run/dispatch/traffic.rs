@@ -65,6 +65,8 @@ pub(super) struct OneCandidate {
     pub(super) past: Option<Past>,
     /// Whether its pause, or that it goes on all the same, has been told.
     pub(super) told: bool,
+    /// Whether it has been told that one of its agents tries for all.
+    pub(super) doubted: bool,
     /// How many of its agents were not begun because it is paused.
     pub(super) left: usize,
 }
@@ -127,6 +129,7 @@ impl Traffic {
                 waiting: Vec::new(),
                 past: None,
                 told: false,
+                doubted: false,
                 left: 0,
             });
         }
