@@ -622,3 +622,58 @@ fn a_file_that_git_lfs_keeps_is_what_it_stands_for() {
     assert!(!ran.exits(0).stdout.contains("UNCOMMITTED"), "{}", ran.stdout);
     assert_eq!(p.flow.flow(&["plan", "m.kdl", "--at", "HEAD", "--json"]).exits(0).json()["execute"], 0);
 }
+
+#[test]
+fn against_means_a_run_before_a_job_and_a_job_before_a_revision() {
+    let mut p = Project::new();
+    let run = p.flow.run().settles().finished()["run"].as_str().unwrap().to_owned();
+    p.change("warmer", "configs/tidy.yaml", ("temperature: 0.2", "temperature: 0.7"), None);
+    let id = p.made.last().unwrap().id.clone();
+    let flow = &p.flow;
+    let against = |what: &str, more: &[&str]| {
+        flow.flow(&[&["why", "pkg/{one}/tidy/1", "m.kdl", "--against", what, "--json"], more].concat())
+    };
+    let agent = |document: &Value| {
+        let steps = document["jobs"][0]["steps"].as_array().unwrap();
+        steps.iter().find(|step| step["step"] == "agent").unwrap().clone()
+    };
+    // Names of commits that are also those of a run and of a job.
+    p.git(&["tag", &run, "HEAD"]);
+    p.git(&["tag", &flow.fill("pkg/{one}/human/1"), "HEAD"]);
+    p.git(&["tag", "v1", "HEAD~1"]);
+    let with_run = against(&run, &[]).exits(0).json();
+    assert_eq!(with_run["jobs"][0]["against"], format!("what it was in run {run}"));
+    assert_eq!(agent(&with_run)["changes"][0]["diff"], "model.temperature: 0.2 -> 0.7");
+    let with_job = against("pkg/{one}/human/1", &["--step", "agent"]).exits(0).json();
+    assert_eq!(with_job["jobs"][0]["against"], flow.fill("pkg/{one}/human/1"));
+    assert_eq!(with_job["jobs"][0]["steps"].as_array().unwrap().len(), 1, "only the agent");
+    let place = p.line("configs/tidy.yaml", "temperature");
+    for revision in ["v1", "HEAD~1"] {
+        let older = against(revision, &["--step", "agent", "--key"]).exits(0).json();
+        let (agent, steps) = (agent(&older), older["jobs"][0]["steps"].as_array().unwrap().len());
+        assert_eq!((steps, &agent["changes"][0]["diff"]), (1, &"model.temperature: 0.2 -> 0.7".into()));
+        names(&agent["changes"][0]["origin"], &id, &place, "the config");
+        let held = agent["known"]["ingredients"].as_array().unwrap();
+        assert!(held.iter().any(|held| held["ingredient"] == "config"), "{agent}");
+    }
+    against("nobody", &[]).exits(2).says("it is no run, no job and no git revision");
+    against("pkg/*/nobody/1", &[]).exits(2).says("it is no run, no job and no git revision");
+    flow.flow(&["why", "{one}", "--run", "--against", "v1"]).exits(2).says("that is a git revision");
+}
+
+#[test]
+fn who_brought_a_change_is_told_beside_what_a_key_holds_and_on_one_line() {
+    let mut p = Project::new();
+    p.flow.run().settles();
+    p.change("warmer", "configs/tidy.yaml", ("temperature: 0.2", "temperature: 0.7"), None);
+    let id = p.made.last().unwrap().id.clone();
+    let said = p.flow.flow(&["why", "pkg/{one}/tidy/1", "m.kdl", "--short"]);
+    said.exits(0).says(&format!("agent  changed  config, by {}\n", &id[..8]));
+    let said = p.flow.flow(&["why", "pkg/{one}/tidy/1", "m.kdl", "--key", "--step", "agent"]);
+    said.exits(0).says(", Ann Author: warmer").says("model.temperature: 0.2 -> 0.7").says("in its key:");
+    p.flow.replace("configs/tidy.yaml", "temperature: 0.7", "temperature: 0.9");
+    p.flow.flow(&["why", "pkg/{one}/tidy/1", "m.kdl", "--short"]).exits(0).says("config, uncommitted\n");
+    // A job that is served has nothing to be traced.
+    let hits = p.flow.flow(&["why", "pkg/{one}/human/1", "m.kdl", "--json"]).exits(0).json();
+    assert!(!hits.to_string().contains("\"origin\""), "{hits}");
+}
