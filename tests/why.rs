@@ -373,3 +373,38 @@ fn what_never_came_to_run_is_new_and_blames_no_change() {
         plan["actions"].as_array().unwrap().iter().any(|action| action["step"] == "patch" && action["state"] == "new")
     );
 }
+
+/// What docs/why.md sets beside the words of other programs.
+#[test]
+fn a_change_of_one_value_is_told_by_its_path_and_a_touch_is_none() {
+    let flow = Flow::empty();
+    flow.write("config.yaml", "model: m-1\ntemperature: 0.2\n");
+    flow.write("prompt.md", "Make it faster.\n");
+    flow.write("test.py", "print(1)\n");
+    flow.write(
+        "m.kdl",
+        r#"flow 1
+pipeline same {
+    axis n "1"
+    step patch    uses=command { each n; input config "config.yaml"; input prompt "prompt.md"; run "sh" "-c" "cat {in.config} {in.prompt} > {out.o}"; output o "patch" }
+    step measured uses=command { needs patch; input test "test.py"; run "sh" "-c" "cat {in.patch} {in.test} > {out.o}"; output o "measured" }
+    step verdict  uses=command { needs measured; run "sh" "-c" "cat {in.measured} > {out.o}"; output o "verdict" }
+}
+"#,
+    );
+    flow.run().settles();
+    flow.replace("config.yaml", "0.2", "0.7");
+    let said = flow.flow(&["why", "*", "m.kdl"]);
+    said.settles().says("in config: sha256:7a613a76aa9f -> sha256:6a80761085aa").says("temperature: 0.2 -> 0.7");
+    said.says("1 root, 2 consequences: 3 of 3 steps would be executed");
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/why.md")).unwrap();
+    let (_, page) = page.split_once("## The same change elsewhere").unwrap();
+    // Who brought it is another one here.
+    for line in said.stdout.lines().filter(|line| !line.trim().is_empty() && !line.contains("not in git")) {
+        assert!(page.contains(line), "not in docs/why.md: {line}");
+    }
+    flow.run().settles();
+    let file = std::fs::File::options().append(true).open(flow.path("config.yaml")).unwrap();
+    file.set_modified(std::time::SystemTime::now()).unwrap();
+    flow.flow(&["why", "*", "m.kdl"]).settles().says("nothing would be executed");
+}
