@@ -41,7 +41,9 @@ fn project() -> Flow {
 
 #[test]
 fn the_manifests_have_no_flaw() {
-    let checked = project().flow(&["check", MANIFESTS[0], MANIFESTS[1], MANIFESTS[2]]);
+    let mut project = project();
+    project.env("COLUMNS", "200");
+    let checked = project.flow(&["check", MANIFESTS[0], MANIFESTS[1], MANIFESTS[2]]);
     checked.exits(0).says("pipeline networkx, 13 commits, 5 candidates");
     checked.says("pipeline networkx_edits, 1 commit, 6 candidates").says("pipeline networkx_aa, 13 commits");
 }
