@@ -278,6 +278,28 @@ fn interrupted(flow: &Flow) -> usize {
     ends.iter().filter(waits).count()
 }
 
+/// A run that dies between the end of its agent and its reading: stopped, flow cannot read it.
+fn dies_before_it_reads_its_agent(flow: &Flow, at_work: &Path, go: &Path) {
+    let mut child = start(flow, &[]);
+    until("the agent is at work", || at_work.exists());
+    signal(&child, libc::SIGSTOP);
+    std::fs::write(go, "").unwrap();
+    // Others may be at work beside it, and be over before it.
+    let is = |line: &Value| {
+        let of = |axis: &str| &line["axes"][axis];
+        line["line"] == "started"
+            && line["kind"] == "agent"
+            && of("candidate") == "tidy"
+            && of("commit") == flow.id("one")
+    };
+    let lines = flow.lines();
+    let attempt = lines.iter().find(|line| is(line)).unwrap()["attempt"].as_str().unwrap();
+    let end = flow.cache().join("tmp/places").join(attempt).join("agent.end.json");
+    until("the agent's end is written", || end.exists());
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
 fn signal(child: &Child, signal: i32) {
     kill(i32::try_from(child.id()).unwrap(), signal);
 }
@@ -383,17 +405,7 @@ fn what_a_finished_agent_left_is_searched_for_the_secret_that_it_had_and_not_onl
         let own = "candidate tidy agent=scripted {\n        model \"m\" provider=acme; canary 0";
         text.replace("candidate tidy agent=scripted {", own)
     });
-    let mut child = start(&flow, &[]);
-    until("the agent is at work", || at_work.exists());
-    signal(&child, libc::SIGSTOP);
-    std::fs::write(&go, "").unwrap();
-    let places = flow.cache().join("tmp/places");
-    until("the agent's end is written", || {
-        let mut places = std::fs::read_dir(&places).unwrap();
-        places.any(|place| place.unwrap().path().join("agent.end.json").exists())
-    });
-    child.kill().unwrap();
-    child.wait().unwrap();
+    dies_before_it_reads_its_agent(&flow, &at_work, &go);
     // It is renewed before anybody reads what the agent left.
     flow.write("login", "a-long-secret-2");
     flow.run().settles();
@@ -442,17 +454,7 @@ fn what_a_finished_agent_left_waits_for_the_secret_that_may_be_in_it() {
             "candidate tidy agent=scripted {\n        model \"m\" provider=acme; canary 0",
         )
     });
-    let mut child = start(&flow, &[]);
-    until("the agent is at work", || at_work.exists());
-    signal(&child, libc::SIGSTOP);
-    std::fs::write(&go, "").unwrap();
-    let places = flow.cache().join("tmp/places");
-    until("the agent's end is written", || {
-        let mut places = std::fs::read_dir(&places).unwrap();
-        places.any(|place| place.unwrap().path().join("agent.end.json").exists())
-    });
-    child.kill().unwrap();
-    child.wait().unwrap();
+    dies_before_it_reads_its_agent(&flow, &at_work, &go);
     std::fs::remove_file(flow.path("login")).unwrap();
     let ran = flow.run();
     ran.exits(3).says("its agent has finished, but the secret TOKEN");

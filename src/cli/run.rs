@@ -138,10 +138,11 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
         let stands = standings.get_or_insert_with(|| standing(opened.plan(), &opened.store, &opened.index, &wanted));
         let over = |node: &usize| stands.ends[*node].is_over() && !stands.ends[*node].is_open();
         if meant().flat_map(|job| &job.nodes).all(|node| over(node) && !stands.over_limit.contains(node)) {
-            output::say(&format!(
+            let note = format!(
                 "note: --retry {text}: everything of it is settled, by success or by the agent's own failure; what is settled is \
                  not drawn again: change what it is made of, or raise `samples` of the candidate"
-            ));
+            );
+            output::say(&wrap(&note, output::width()).join("\n  "));
         }
     }
     if !args.yes {
