@@ -41,6 +41,11 @@ impl Finder {
         lines.broken || lines.quoted.iter().filter(may).any(tells)
     }
 
+    /// Whether it looks into documents, which only the agent writes.
+    pub(super) fn is_structured(&self) -> bool {
+        !matches!(self.format, Format::Text { .. })
+    }
+
     /// Whether what it finds may hold words that are nobody's report: the end of a text, or a part of one over several lines.
     pub(super) fn finds_prose(&self, files: &Files<'_>) -> bool {
         match &self.format {

@@ -39,14 +39,23 @@ struct Found {
     calls: Option<u64>,
 }
 
-/// Whether an agent cannot have asked its model: its own installation or argv kept it from that, and nothing that it left is of a
-/// conversation.
-fn never_asked(table: &ReadingTable, outcome: &Outcome, exit: &Exit, files: &Files<'_>) -> bool {
-    let Some(cause) = outcome.failure().map(|failure| failure.cause) else { return false };
-    matches!(cause, Cause::MissingModule | Cause::AgentConfig)
-        && matches!(exit, Exit::Code(_))
-        && !table.usage.iter().any(|reader| reader.misses.contains(&cause))
-        && !began(table, files)
+/// What a shell or a shim complains with where the program is not there, in bytes at most.
+const COMPLAINT: usize = 400;
+
+/// Whether an agent cannot have asked its model: a shim could not start it, and nothing is there but the shim's one line. What is
+/// said otherwise of a missing module or a wrong config may be a tool's word, of an agent that died before it told its tokens.
+fn never_asked(table: &ReadingTable, exit: &Exit, files: &Files<'_>) -> bool {
+    let length = |name: &str| files.file(name).map_or(0, |file| file.text().trim().len());
+    let own = table
+        .usage
+        .iter()
+        .map(|reader| &reader.finder.file)
+        .filter(|name| !matches!(name.as_str(), "stdout" | "stderr"));
+    matches!(exit, Exit::Code(126 | 127))
+        && length("stdout") == 0
+        && (1..=COMPLAINT).contains(&length("stderr"))
+        && files.file("stderr").is_some_and(|file| !file.text().trim().contains('\n'))
+        && own.into_iter().all(|name| files.file(name).is_none())
 }
 
 /// The tokens of an attempt that ended so, and the models that answered.
@@ -72,7 +81,7 @@ pub(super) fn usage(table: &ReadingTable, end: &ProcessEnd, outcome: &Outcome, f
     let Some((reader, found)) = table.usage.iter().find_map(|reader| Some((reader, reader.find(files)?))) else {
         return match passed.next() {
             Some(file) => unknown(&format!("its {file}, which tells, was too long to be kept")),
-            None if !cut && never_asked(table, outcome, exit, files) => Usage::NOTHING,
+            None if !cut && never_asked(table, exit, files) => Usage::NOTHING,
             None if cut => unknown("what is kept of its output tells none, and a part was left out"),
             None => unknown("the agent reported none"),
         };
@@ -157,6 +166,11 @@ pub(super) fn began(table: &ReadingTable, files: &Files<'_>) -> bool {
         found.calls.unwrap_or(0) > 0 || found.figures.iter().any(|figures| figures.output.unwrap_or(0) > 0)
     };
     table.usage.iter().filter_map(|reader| reader.find(files)).any(some)
+}
+
+/// Whether the agent tells how many replies of the model it had, or what they cost.
+pub(super) fn told(table: &ReadingTable, files: &Files<'_>) -> bool {
+    table.usage.iter().any(|reader| reader.find(files).is_some())
 }
 
 /// Whether no tokens at all can be true: no reply was finished, because the provider or the installation did not let it.

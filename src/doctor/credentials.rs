@@ -20,7 +20,7 @@ use crate::outcome::Evidence;
 use crate::redact::Secret;
 use crate::run::asking::expiry;
 use crate::step::context::Machine;
-use crate::step::secrets::{at_hand, read_secret};
+use crate::step::secrets::{NoSecret, at_hand, read_secret};
 use crate::units::human_span;
 
 /// Values shorter than this stand in innocent text.
@@ -111,11 +111,15 @@ async fn look(ask: &Ask, secret: &SecretFrom, of: &str) -> Found {
             let what = format!("{from} gave {}", ask.silent());
             Finding::bad(Level::Unknown, "credential", name, what, fix)
         }
-        Err(why) if why == "is empty" => {
+        Err(NoSecret::Empty) => {
             let what = format!("empty: {of} asks for it, and {from} holds nothing");
             Finding::bad(Level::Fail, "credential", name, what, fix)
         }
-        Err(_) => {
+        Err(NoSecret::Unfit(why)) => {
+            let what = format!("unfit: {of} asks for it, and what {from} gives {why}");
+            Finding::bad(Level::Fail, "credential", name, what, fix)
+        }
+        Err(NoSecret::Absent(_)) => {
             let what = format!("absent: {of} asks for it, and {from} does not give it");
             Finding::bad(Level::Fail, "credential", name, what, fix)
         }

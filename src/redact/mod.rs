@@ -13,6 +13,10 @@ mod spellings;
 /// Values shorter than this are likely to stand in innocent text.
 const SHORT: usize = 6;
 
+/// A credential has at least so many bytes, and one of nothing but letters of one case at least so many.
+const LEAST: usize = 8;
+const LEAST_WORD: usize = 16;
+
 /// A field of a secret that is JSON accuses a tree from so many bytes on: a shorter one may be a region or a kind.
 const ACCUSING: usize = 16;
 
@@ -48,6 +52,21 @@ impl Secret {
     #[must_use]
     pub fn too_short(&self) -> bool {
         self.value.len() < SHORT
+    }
+
+    /// Why it can be no credential, as the end of a sentence that begins with its name: taking such a value out of what is kept
+    /// would take innocent words with it, and accuse a tree that holds them.
+    #[must_use]
+    pub fn too_plain(&self) -> Option<String> {
+        let length = self.value.len();
+        let plain = |case: fn(&u8) -> bool| self.value.iter().all(case);
+        if length < LEAST {
+            Some(format!("is only {length} bytes long, too short for a credential"))
+        } else if length < LEAST_WORD && (plain(u8::is_ascii_lowercase) || plain(u8::is_ascii_uppercase)) {
+            Some("is a plain word, no credential".to_owned())
+        } else {
+            None
+        }
     }
 }
 

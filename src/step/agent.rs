@@ -123,6 +123,7 @@ async fn attempt(
         )
         .await;
     drop(private);
+    let secrets = &context.secrets_since(&ask.env.secrets, secrets).await;
     let changed = context.changed_tool(&ask.tools);
     let mut done = tokio::task::block_in_place(|| match end {
         Ok(end) => {
