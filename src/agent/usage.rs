@@ -120,11 +120,14 @@ pub(super) fn usage(table: &ReadingTable, end: &ProcessEnd, outcome: &Outcome, f
     };
     usage.input = match reader.cached {
         Cached::Beside => total.input,
-        Cached::Inside => total.input.and_then(|input| {
-            let cached = total.cache_read.unwrap_or(0).checked_add(total.cache_write.unwrap_or(0))?;
-            // Rounded figures may differ by their last digit.
-            input.checked_sub(cached).or(total.rounded.then_some(0))
-        }),
+        // Of each reply: in the sum one that cannot be would hide behind another.
+        Cached::Inside => {
+            total.input.filter(|_| found.figures.iter().all(Figures::holds_its_cached)).and_then(|input| {
+                let cached = total.cache_read.unwrap_or(0).checked_add(total.cache_write.unwrap_or(0))?;
+                // Rounded figures may differ by their last digit.
+                input.checked_sub(cached).or(total.rounded.then_some(0))
+            })
+        }
     };
     usage.unknown_because = if usage.input.is_none() && total.input.is_some() {
         Some("the agent reported more cached tokens than it read in all".to_owned())
@@ -196,6 +199,12 @@ impl Figures {
             rounded: self.rounded || other.rounded,
             refused: self.refused || other.refused || over(self.cache_read, other.cache_read),
         }
+    }
+
+    /// Whether its input is as large as what of it was cached; rounded figures may differ by their last digit.
+    fn holds_its_cached(&self) -> bool {
+        let cached = self.cache_read.unwrap_or(0).saturating_add(self.cache_write.unwrap_or(0));
+        self.rounded || self.input.is_none_or(|input| input >= cached)
     }
 
     /// Whether nothing is known by it.

@@ -36,6 +36,10 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: &AgentAsk) -> Draft<'a> {
     draft.input("tree", &Role::Checkout, "tree");
     draft.record.push_some("prompt", ask.prompt.map(Value::Blob));
     draft.record.push_some("config", ask.config.as_ref().map(|(value, _, _)| Value::Blob(*value)));
+    // The same value in another notation is another file to the agent.
+    let notation = ask.config.as_ref().and_then(|(_, _, path)| path.extension()?.to_str()).map(str::to_lowercase);
+    let notation = notation.filter(|ending| !matches!(ending.as_str(), "yaml" | "yml"));
+    draft.record.push_some("config notation", notation.map(Value::text));
     draft.record.push_some("model", ask.model.as_ref().map(Value::text));
     draft.push("argv", Value::List(ask.argv.iter().map(ToString::to_string).collect()));
     draft.record.push_some("stdin", ask.stdin.as_ref().map(|file| Value::text(file.to_string())));
