@@ -23,6 +23,9 @@ use crate::redact::Secret;
 /// The largest configuration, in bytes.
 const CONFIG_BYTES: u64 = 4 << 20;
 
+/// A number of so many digits under a secret's name is one.
+const DIGITS: usize = 6;
+
 /// Why a text could not be parsed; never with a value, which may be a secret.
 #[derive(Debug)]
 pub(super) struct Unparsed {
@@ -215,6 +218,10 @@ fn secrets(value: &Json) -> Vec<(String, &'static str)> {
                 list.iter().enumerate().for_each(|(n, value)| walk(value, &below(&n.to_string()), name, found));
             }
             Json::String(text) => found.extend(literal_secret(name, text).map(|why| (path.to_owned(), why))),
+            // A password of digits is one too.
+            Json::Number(number) if secret_name(name) && number.to_string().len() >= DIGITS => {
+                found.push((path.to_owned(), "a secret, by its name"));
+            }
             _ => {}
         }
     }

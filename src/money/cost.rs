@@ -104,7 +104,7 @@ fn reached(asked: &str, one: &str) -> bool {
 
 /// Whether the id that answered is the one that was asked for, with a date or a number behind it.
 fn dated(asked: &str, one: &str) -> bool {
-    let asked = asked.rsplit('/').next().unwrap_or(asked);
+    let asked = asked.rsplit('/').next().unwrap_or(asked).trim_end_matches("-latest");
     one.match_indices(asked).any(|(at, _)| {
         let after = &one[at + asked.len()..];
         (at == 0 || one[..at].ends_with(['/', '.', ':']))
@@ -124,11 +124,7 @@ fn rate(usage: &Usage, asked: Option<&str>, prices: &Prices, at: Timestamp) -> R
             (Ok(price), _) => price,
             // A provider may answer with another name than the one that its price list and the candidate use.
             (Err(why), Some(asked)) if dated(asked, one) => prices.of(asked, at).map_err(|_| why)?,
-            (Err(why), Some(asked)) => {
-                let price = prices.of(asked, at).map_err(|_| why)?;
-                return Ok((price.rate, Some(format!("`{one}` answered, of which no price is known"))));
-            }
-            (Err(why), None) => return Err(why),
+            (Err(why), _) => return Err(why),
         },
         [first, others @ ..] => {
             let price = prices.of(first, at)?;
@@ -224,7 +220,14 @@ mod tests {
             ..usage(1_000_000, 0)
         };
         assert_eq!(at(&answered(&["bare"]), "m-1", THEN).exact(), Some(usd("2")));
-        assert_eq!(at(&answered(&["nobody"]), "m-1", THEN).exact(), Some(usd("3")));
+        assert_eq!(at(&answered(&["m-1-2026-02-01"]), "m-1", THEN).exact(), Some(usd("3")), "a dated name of it");
+        for (another, why) in [("nobody", "no price for nobody"), ("1", "no price for 1")] {
+            assert_eq!(at(&answered(&[another]), "m-1", THEN).unknown.as_deref(), Some(why), "another model answered");
+        }
+        let larger = prices().0.into_iter().chain([Price { model: Pattern::new("m-1-mini"), ..prices().0[2].clone() }]);
+        let larger = Prices(larger.collect());
+        let larger = cost(Some(&answered(&["m-1"])), Some("m-1-mini"), &larger, THEN.parse().unwrap());
+        assert_eq!(larger.exact(), Some(usd("3")), "what answered has a price of its own");
         let routed =
             prices().0.into_iter().chain([Price { model: Pattern::new("us.m-1-v1"), ..prices().0[2].clone() }]);
         let routed = Prices(routed.collect());

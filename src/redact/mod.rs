@@ -17,6 +17,8 @@ mod veil;
 /// Values shorter than this are likely to stand in innocent text.
 const SHORT: usize = 6;
 
+/// The beginning of a secret that stands at the very end of a text is taken out from so many bytes on.
+const CUT_OFF: usize = 8;
 /// A credential has at least so many bytes, and one of nothing but letters of one case at least so many.
 const LEAST: usize = 8;
 const LEAST_WORD: usize = 16;
@@ -164,9 +166,14 @@ impl Forms {
             if rest.starts_with(form) {
                 return Here::Match(i as usize);
             }
-            // A longer form may yet come: it has to be waited for, or the result would hang on where chunks end.
-            if !last && form.len() > rest.len() && form.starts_with(rest) {
-                return Here::Undecided;
+            // A longer form may yet come: it has to be waited for, or the result would hang on where chunks end. Of one that was
+            // cut off by the end, most of a secret may be there.
+            if form.len() > rest.len() && form.starts_with(rest) {
+                match last {
+                    false => return Here::Undecided,
+                    true if rest.len() >= CUT_OFF => return Here::Match(i as usize),
+                    true => {}
+                }
             }
         }
         Here::Nothing
@@ -253,7 +260,7 @@ impl Redactor {
                 continue;
             };
             let form = &self.forms.all[form];
-            let place = seen.place(at, form.bytes.len());
+            let place = seen.place(at, form.bytes.len().min(seen.bytes.len() - at));
             if place.start >= from {
                 out.extend_from_slice(&text[from..place.start]);
                 out.extend_from_slice(format!("[secret {}]", self.forms.names[form.name]).as_bytes());
