@@ -247,7 +247,8 @@ impl Purse {
             (None, Reserve::Amount(_, basis)) => {
                 let least = limit.spent.amount + limit.reserved + needed;
                 let raise = raise(&format!(" to {} or more for one attempt more", human_usd(least)));
-                format!("an attempt of {candidate} may cost {} ({basis}); {raise}", human_usd(needed))
+                let all = "`flow plan` tells what all that is left may cost";
+                format!("an attempt of {candidate} may cost {} ({basis}); {raise}; {all}", human_usd(needed))
             }
         };
         let evidence = format!(
