@@ -23,6 +23,8 @@ pub enum Owner {
     Test,
     /// flow itself, or whoever stopped it.
     Harness,
+    /// Whoever set an amount in the manifest.
+    Person,
 }
 
 impl fmt::Display for Owner {
@@ -33,6 +35,7 @@ impl fmt::Display for Owner {
             Self::Environment => "environment",
             Self::Test => "test",
             Self::Harness => "harness",
+            Self::Person => "person",
         })
     }
 }

@@ -5,7 +5,7 @@
 use kdl::KdlValue;
 
 use super::Keep;
-use super::flaw::{Draft, Report, suggest};
+use super::flaw::{Draft, Report, list, suggest};
 use super::node::{Node, Value};
 use crate::agent::{
     Cached, Condition, ErrorReader, Finder, Finished, Format, Pattern, Pointer, ReadingTable, Signature, Take,
@@ -60,6 +60,7 @@ pub(super) fn table(agent: Node<'_>, report: &Report) -> ReadingTable {
     let reader = Reader { files, report };
     table.free = agent.child("free").is_some();
     if let Some(node) = agent.child("reading") {
+        without_finished(node, report);
         let all = |name| node.all(name);
         let whole = |node: Node<'_>| node.prop("exit").and_then(Value::whole);
         table.finished = all("finished")
@@ -82,6 +83,26 @@ pub(super) fn table(agent: Node<'_>, report: &Report) -> ReadingTable {
     let lines = agent.child("usage").and_then(|node| node.prop("lines")?.text());
     table.usage.extend(lines.and_then(|marker| reported(marker.value)));
     table
+}
+
+/// Reports a table by which no attempt succeeds, and notes one that leaves that to the exit code.
+fn without_finished(node: Node<'_>, report: &Report) {
+    if node.child("finished").is_some() {
+        return;
+    }
+    let add = "add `finished json=…`, `finished jsonl=…` or `finished text=…`";
+    match node.child("error") {
+        Some(error) => report.add(
+            Draft::new("no-finished", node.place(), "by this `reading` no attempt succeeds: nothing says when one has finished")
+                .label("has no `finished`")
+                .other(error.place(), "an end without an error is UNKNOWN")
+                .help(format!("{add}; without `error` too the exit code alone is believed")),
+        ),
+        None => report.notice(
+            node.place(),
+            format!("`reading` says neither `finished` nor `error`: the exit code alone is believed; {add}"),
+        ),
+    }
 }
 
 /// Lines of the output that begin with a marker and hold what was used.
@@ -194,18 +215,27 @@ impl Reader<'_> {
                 let has = |name: &str| {
                     pattern.as_ref().is_some_and(|pattern| pattern.regex().capture_names().flatten().any(|n| n == name))
                 };
-                if !has("input") && !has("output") {
-                    let draft = Draft::new("no-figures", node.place(), "this `usage` finds no figures");
-                    self.report.add(draft.label("no groups").help(
-                        "name groups of its pattern: match=\"(?<input>[0-9.]+k?) sent, (?<output>[0-9.]+k?) received\"",
-                    ));
+                let lacking = lacks(has("input"), has("output"));
+                if let Some(lacking) = lacking {
+                    let named = pattern.iter().flat_map(|pattern| pattern.regex().capture_names().flatten());
+                    let odd: Vec<&str> = named.filter(|name| !GROUPS.contains(name)).collect();
+                    let odd = match odd.as_slice() {
+                        [] => String::new(),
+                        odd => format!("{} means nothing; ", list(odd.iter().copied())),
+                    };
+                    let draft = Draft::new("no-figures", node.place(), format!("this `usage` finds no {lacking}"));
+                    self.report.add(draft.label("no such groups").help(format!(
+                        "{odd}name groups of its pattern: match=\"(?<input>[0-9.]+k?) sent, (?<output>[0-9.]+k?) received\"",
+                    )));
                 }
                 has("cache_read") || has("cache_write")
             }
             _ => {
-                if node.child("input").is_none() && node.child("output").is_none() {
-                    let draft = Draft::new("no-figures", node.place(), "this `usage` finds no figures");
-                    self.report.add(draft.label("incomplete").help("add `input \"/input_tokens\"` and `output \"…\"`"));
+                if let Some(lacking) = lacks(node.child("input").is_some(), node.child("output").is_some()) {
+                    let draft = Draft::new("no-figures", node.place(), format!("this `usage` finds no {lacking}"));
+                    self.report.add(draft.label("incomplete").help(
+                        "say where both stand, or they are unknown: input \"/input_tokens\"; output \"/output_tokens\"",
+                    ));
                 }
                 node.child("cache-read").is_some() || node.child("cache-write").is_some()
             }
@@ -238,6 +268,19 @@ impl Reader<'_> {
                 .filter_map(cause)
                 .collect(),
         })
+    }
+}
+
+/// The groups of a pattern that hold figures.
+const GROUPS: &[&str] = &["input", "output", "cache_read", "cache_write"];
+
+/// What a reader of usage does not find.
+fn lacks(input: bool, output: bool) -> Option<&'static str> {
+    match (input, output) {
+        (true, true) => None,
+        (false, true) => Some("input"),
+        (true, false) => Some("output"),
+        (false, false) => Some("figures"),
     }
 }
 
