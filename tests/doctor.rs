@@ -173,8 +173,7 @@ fn a_credential_is_present_or_absent_and_from_where() {
 
 #[test]
 fn a_provider_is_asked_with_its_credential_and_not_without() {
-    let probe =
-        "secret CLOUD_KEY\nset CLOUD_URL \"x\"\nprobe \"sh\" \"-c\" \"test \\\"$CLOUD_KEY$CLOUD_URL\\\" = key-of-goodx\"";
+    let probe = "secret CLOUD_KEY\nset CLOUD_URL \"x\"\nprobe \"sh\" \"-c\" \"test \\\"$CLOUD_KEY$CLOUD_URL\\\" = key-of-goodx\"";
     let mut flow = with_provider(probe);
     says(&flow, "provider", "unknown", "CLOUD_KEY is not at hand", "mend the credential");
     flow.env("CLOUD_KEY", "key-of-bad");

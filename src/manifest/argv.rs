@@ -28,7 +28,8 @@ fn one_word_each(node: Node<'_>, report: &Report) {
     if report.version.is_file(&node.scope.path(text)) {
         return;
     }
-    let words: Vec<String> = text.split_whitespace().map(|word| format!("\"{}\"", word.trim_matches(['"', '\'']))).collect();
+    let words: Vec<String> =
+        text.split_whitespace().map(|word| format!("\"{}\"", word.trim_matches(['"', '\'']))).collect();
     let rest = node.args().skip(1).filter_map(Value::str).map(|word| format!("{word:?}"));
     let written: Vec<String> = words.into_iter().chain(rest).collect();
     let name = node.name();

@@ -20,7 +20,8 @@ pub(super) fn defining(what: &str, name: &str, report: &Report) -> Option<String
     let dir = report.dir()?;
     let places = PLACES.iter().map(|place| format!("{place}{what}s")).chain([String::new()]);
     { places }.find_map(|place| {
-        let mut files: Vec<PathBuf> = std::fs::read_dir(dir.join(&place)).ok()?.flatten().map(|entry| entry.path()).collect();
+        let mut files: Vec<PathBuf> =
+            std::fs::read_dir(dir.join(&place)).ok()?.flatten().map(|entry| entry.path()).collect();
         files.retain(|path| path.extension().is_some_and(|ending| ending == "kdl"));
         files.sort();
         let found = files.into_iter().take(FILES).find(|path| says(path, what, name))?;

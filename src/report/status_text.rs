@@ -48,7 +48,9 @@ impl Status {
         if self.state != "running" && self.exit != Some(0) && !self.manifest.as_os_str().is_empty() {
             let words = ["flow".to_owned(), "run".to_owned(), self.manifest.display().to_string()];
             let options = match self.asks_for_retry {
-                true => without_retry(&self.options).into_iter().chain(["--retry".to_owned(), "*".to_owned()]).collect(),
+                true => {
+                    without_retry(&self.options).into_iter().chain(["--retry".to_owned(), "*".to_owned()]).collect()
+                }
                 false => self.options.clone(),
             };
             text.push_str(&format!("  goes on   {}\n", shell(words.into_iter().chain(options))));

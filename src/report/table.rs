@@ -166,7 +166,9 @@ pub fn legend(results: &[JobResult], width: usize) -> String {
             (Some(Left::UsedUp { .. }), Some(next)) => {
                 Cow::Owned(format!("{}: {next}", result.cause.as_deref().unwrap_or(class.name())))
             }
-            (Some(Left::Reopened(_)), _) => "today's tables reopened what had settled: `--retry JOB` draws it again".into(),
+            (Some(Left::Reopened(_)), _) => {
+                "today's tables reopened what had settled: `--retry JOB` draws it again".into()
+            }
             (Some(Left::Again(_) | Left::Held(_)), Some(next)) => next.as_str().into(),
             (None, Some(next)) if !open => next.as_str().into(),
             _ if open => "so far; run the same command again".into(),

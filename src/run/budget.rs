@@ -115,7 +115,8 @@ impl Purse {
             // What another run wrote before it let go.
             index.refresh()?;
         }
-        let verdict = self.judge(plan, pipeline.candidates[candidate].name.value.as_str(), node, key, store, index, open);
+        let verdict =
+            self.judge(plan, pipeline.candidates[candidate].name.value.as_str(), node, key, store, index, open);
         if self.undurable == 0 && !matches!(verdict, Ok(Verdict::Pay(_))) {
             self.lock = None;
         }
@@ -273,7 +274,10 @@ impl Purse {
                 let least = limit.spent.amount + limit.reserved + needed;
                 let all = match left {
                     (more, Some(sum)) if *more > 1 => {
-                        format!(", to {} for all {more} that are left", human_usd(limit.spent.amount + limit.reserved + *sum))
+                        format!(
+                            ", to {} for all {more} that are left",
+                            human_usd(limit.spent.amount + limit.reserved + *sum)
+                        )
                     }
                     _ => String::new(),
                 };

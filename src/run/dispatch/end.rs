@@ -118,7 +118,9 @@ impl Dispatcher {
         let evidence = format!("its agent has finished, but {}", why.evidence.as_str());
         let mend = match why.cause {
             Cause::CheckoutFailed => "make the repository readable again",
-            Cause::CredentialsExpired | Cause::SecretMissing => "see that the secret can be had",
+            Cause::CredentialsExpired | Cause::CredentialsMissing | Cause::SecretMissing => {
+                "see that the secret can be had"
+            }
             _ => "see that the disk can be written",
         };
         let next = format!("{mend}: the next run reads what the agent left, and pays for no other");
