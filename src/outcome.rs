@@ -23,6 +23,8 @@ pub enum Owner {
     Test,
     /// flow itself, or whoever stopped it.
     Harness,
+    /// Whoever set an amount in the manifest.
+    Person,
 }
 
 impl fmt::Display for Owner {
@@ -33,6 +35,7 @@ impl fmt::Display for Owner {
             Self::Environment => "environment",
             Self::Test => "test",
             Self::Harness => "harness",
+            Self::Person => "person",
         })
     }
 }
@@ -167,6 +170,8 @@ causes! {
     NotStarted = "NOT_STARTED", Environment, false, true, Nothing, "install the program, or correct its path in the manifest";
     /// A secret that a candidate or a step declares is not to be had.
     SecretMissing = "SECRET_MISSING", Environment, false, false, Lane, "mend what the secret is taken from: its variable, its file or its command";
+    /// A secret of a provider is not to be had, and nothing says that a login ran out.
+    CredentialsMissing = "CREDENTIALS_MISSING", Environment, false, false, Lane, "mend what the provider's secret is taken from (its variable, its file or its command), or log in again";
     /// The work tree or the patch holds the value of a secret.
     HoldsSecret = "HOLDS_SECRET", Agent, true, true, Nothing, "treat the key as exposed and renew it; the draw stands: `samples` of the candidate draws another";
     /// The work tree holds what no git tree can: a device, a name with `..`, too many files.

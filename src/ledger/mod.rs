@@ -296,6 +296,7 @@ fn never_began(ended: &Ended) -> bool {
         Cause::EnvironmentFailed,
         Cause::CredentialsExpired,
         Cause::SecretMissing,
+        Cause::CredentialsMissing,
     ];
     ended.outcome.failure().is_some_and(|failure| causes.contains(&failure.cause))
 }

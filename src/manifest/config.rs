@@ -179,10 +179,12 @@ fn require(node: Node<'_>, value: &Json, file: &Text<'_>, report: &Report) -> Op
         )
         .label("wanted")
         .help(format!("change {written}, or what is required of it"));
-        if let Some((offset, _)) = locate(file.text, &segments) {
+        if let Some((offset, _)) = locate(Path::new(written), file.text, &segments) {
             let line = 1 + file.text[..offset].matches('\n').count();
             let text = file.text[offset..].lines().next().unwrap_or_default();
-            let text = if literal_secret(segments.last()?, text).is_some() { "…" } else { text.trim_end() };
+            // The line may hold more than what is asked about.
+            let hides = literal_secret(segments.last()?, text).is_some() || !secrets(value).is_empty();
+            let text = if hides { "…" } else { text.trim_end() };
             draft = draft.help(format!("{written}:{line} says `{text}`: change it there, or what is required of it"));
         }
         report.add(draft);

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use super::flaw::{Draft, Report, list, suggest};
+use super::flaw::{Draft, Report, list, nearest, suggest};
 use super::read::read_file;
 use super::template::BadTemplate;
 use super::{Agent, Body, Env, InputFrom, Pipeline, Place, SecretSource, Spanned, Step, Template, secret_name};
@@ -136,6 +136,11 @@ impl Checker<'_> {
         }
     }
 
+    /// Whether tools may be named where these names are known: not in a tool's own probe, nor in the name of a test script.
+    fn may_hold_tools(&self, known: &Known) -> bool {
+        !known.contains("prefix") && (known.contains("candidate.name") || self.pipeline.candidates.is_empty())
+    }
+
     fn hole(&self, hole: &str, place: Place, known: &Known) {
         if let Some(name) = hole.strip_prefix("var.").filter(|name| !name.is_empty()) {
             // What is filled in here stands in a key record, on disk and in what `why` prints.
@@ -156,6 +161,10 @@ impl Checker<'_> {
             suggest(column, names, "name after `commit.`")
         } else if known.is_empty() {
             "only `{var.NAME}`, a variable of flow's own environment, may stand here".into()
+        } else if let Some(tool) = hole.strip_prefix("tool.").filter(|_| self.may_hold_tools(known)) {
+            let near = nearest(hole, known.iter().map(String::as_str).filter(|name| name.starts_with("tool.")));
+            let near = near.map_or_else(String::new, |near| format!("did you mean `{near}`? else "));
+            format!("{near}declare it in the pipeline: tool {tool} \"{tool}\" {{ probe \"--version\" }}")
         } else {
             // `{in.x}` was meant to be an input, whatever else is known.
             let head = hole.split_once('.').map_or("", |(head, _)| head);

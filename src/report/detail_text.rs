@@ -9,7 +9,7 @@ use crate::measure::result::Ratio;
 use crate::report::attempts::used;
 use crate::report::detail::{AttemptDetail, JobDetail, StepDetail};
 use crate::report::given;
-use crate::report::status::clock;
+use crate::report::status_text::clock;
 use crate::store::Store;
 use crate::text::{harmless, short_digests, shorten, wrap};
 use crate::units::{human_size, human_span};

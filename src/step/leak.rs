@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::hostile;
+use crate::text::shorten;
 
 /// How the note of an attempt begins that was shown lines of the human's change.
 pub const NOTE: &str = "LEAK: ";
@@ -19,6 +20,8 @@ const IN_A_FILE: usize = 5;
 const SHARE: f64 = 0.8;
 /// Files of the tree larger than this are not looked into, in bytes.
 const LARGEST: u64 = 4 << 20;
+/// How much of a line is shown, in columns.
+const EXAMPLE: usize = 100;
 /// Lines that are looked for at most.
 const LINES: usize = 10_000;
 
@@ -136,7 +139,7 @@ impl Telling {
 
     fn leak(&self, place: &str, found: &BTreeSet<&String>) -> Option<Leak> {
         let example = found.iter().filter_map(|line| self.lines.get(*line)).max_by_key(|line| line.len())?;
-        let example: String = example.chars().take(60).collect();
+        let example = shorten(example, EXAMPLE);
         Some(Leak { place: place.to_owned(), lines: found.len(), of: self.lines.len(), example })
     }
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::agent::no_login;
 use crate::hostile;
 use crate::manifest::{SecretFrom, SecretSource, secret_name};
 use crate::outcome::{Cause, Failure};
@@ -11,6 +12,7 @@ use crate::plan::{EnvAsk, Missing};
 use crate::process;
 use crate::redact::{Redactor, Secret};
 use crate::step::context::{Context, Machine};
+use crate::text::called;
 use crate::units::human_size;
 
 /// The longest secret that is read, in bytes.
@@ -24,13 +26,17 @@ impl Context {
     pub async fn secrets(&self, from: &[SecretFrom]) -> Result<Vec<Secret>, Failure> {
         let mut secrets = Vec::new();
         for secret in from {
-            // Without its provider's credential no agent can work: a login that ran out looks like this.
-            let cause = if secret.of_provider { Cause::CredentialsExpired } else { Cause::SecretMissing };
+            // Without its provider's credential no agent can work: that closes the lane, as a login that ran out does.
+            let cause = |why: &NoSecret| match why {
+                _ if !secret.of_provider => Cause::SecretMissing,
+                NoSecret::Absent(why) if no_login(why) => Cause::CredentialsExpired,
+                _ => Cause::CredentialsMissing,
+            };
             // What its command complains of may hold another one, also one that is not read yet.
             let secret =
                 read_secret(&self.machine, secret, process::ANSWER_LIMIT, &at_hand(&self.machine, from, &secrets))
                     .await
-                    .map_err(|why| Failure::new(cause, &format!("the secret {} {why}", secret.name.value)))?;
+                    .map_err(|why| Failure::new(cause(&why), &format!("the secret {} {why}", secret.name.value)))?;
             // Of a name that adapter and candidate both give, the candidate's holds.
             secrets.retain(|other: &Secret| other.name() != secret.name());
             secrets.push(secret);
@@ -131,7 +137,7 @@ pub async fn read_secret(
             .ok_or_else(|| absent(format!("cannot be read from {}", path.display())))?,
         SecretSource::Command(argv) => {
             let said = process::answer_in_confidence(argv, &machine.variables, Path::new("."), limit, known).await;
-            said.map_err(|why| absent(format!("was not given by `{}`: {why}", argv.join(" "))))?
+            said.map_err(|why| absent(format!("was not given by `{}`: {why}", called(argv))))?
         }
     };
     if value.len() as u64 > LARGEST_SECRET {
