@@ -328,8 +328,10 @@ fn what_is_not_committed_is_said_to_be_so_with_its_file_and_line() {
         .says("not in git: it was edited and never committed so");
     let status = p.flow.flow(&["status", "--json"]).json();
     assert_eq!(status["git"]["dirty"], serde_json::json!(["prompts/task.md"]));
+    assert_eq!(p.flow.journal()[0]["git"], status["git"], "the run's first event has it too");
     p.commit("now it is", None);
-    p.flow.flow(&["run", "m.kdl", "--quiet"]).exits(0);
+    let events = p.flow.run().settles().events();
+    assert_eq!(events[0]["git"], serde_json::json!({"commit": p.made.last().unwrap().id, "dirty": []}));
     let status = p.flow.flow(&["status", "--json"]).json();
     assert_eq!(status["git"], serde_json::json!({"commit": p.made.last().unwrap().id, "dirty": []}));
     // A file that is there and was never added is not committed either.
@@ -656,6 +658,14 @@ fn against_means_a_run_before_a_job_and_a_job_before_a_revision() {
         let held = agent["known"]["ingredients"].as_array().unwrap();
         assert!(held.iter().any(|held| held["ingredient"] == "config"), "{agent}");
     }
+    // One line a step, whatever it is compared with.
+    let short = |what: &str| flow.flow(&["why", "pkg/{one}/tidy/1", "m.kdl", "--against", what, "--short"]);
+    for (what, said) in [(run.as_str(), "agent  differs  config\n"), ("pkg/{one}/human/1", "patched  "), ("v1", "config, by ")] {
+        let ran = short(what);
+        ran.exits(0).says(said);
+        assert!(ran.stdout.lines().all(|line| line.starts_with("pkg/") || !line.contains("pkg/")), "{}", ran.stdout);
+    }
+    assert_eq!(short(&run).stdout.lines().count(), with_run["jobs"][0]["steps"].as_array().unwrap().len());
     against("nobody", &[]).exits(2).says("it is no run, no job and no git revision");
     against("pkg/*/nobody/1", &[]).exits(2).says("it is no run, no job and no git revision");
     flow.flow(&["why", "{one}", "--run", "--against", "v1"]).exits(2).says("that is a git revision");

@@ -13,11 +13,11 @@ use crate::cli::open::{self, Opened};
 use crate::cli::versions::{Within, called};
 use crate::cli::wanted::{Wanted, named, newest, others};
 use crate::cli::{Places, beside, output, select};
+use crate::event::GitState;
 use crate::git::PastCommit;
 use crate::names::{Axes, JobId};
 use crate::plan::Job;
 use crate::run::journal::PlanFile;
-use crate::run::uncommitted::GitState;
 use crate::store::{Index, Store};
 use crate::why::against::{self, Compared};
 use crate::why::between;
@@ -129,6 +129,8 @@ pub async fn why(args: WhyArgs) -> Result<ExitCode, Fault> {
             }
             if args.json {
                 output::json(&serde_json::json!({ "jobs": said }))?;
+            } else if args.short {
+                output::data(against::short(&said, output::width()))?;
             } else {
                 output::data(against::text(&said, output::width()))?;
             }
@@ -338,5 +340,5 @@ fn of_run(plan: &PlanFile, only: Option<String>) -> Option<RefCell<Tracer>> {
     let terms = Terms { variables: open::machine().ok()?.variables, only, ..Terms::default() };
     let past = Past::new(within.project.clone(), terms);
     let path = within.name_at(&past, &commit).ok()?;
-    Some(RefCell::new(Tracer::of_commit(past, &path, commit)))
+    Some(RefCell::new(Tracer::of_commit(past, &path, commit).known_today_as(&within.manifest)))
 }

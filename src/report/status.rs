@@ -9,12 +9,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::event::{Counts, Event, Paused};
+use crate::event::{Counts, Event, GitState, Paused};
 use crate::names::{AttemptId, Axes, RunId};
 use crate::outcome::Cause;
 use crate::plan::point_name;
 use crate::run::journal::{self, PlanFile};
-use crate::run::uncommitted::GitState;
 use crate::store::{RunLock, begun};
 use crate::text::{Table, counted, shell, short_digests, shorten, wrap};
 use crate::units::human_span;

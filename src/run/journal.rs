@@ -6,11 +6,10 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Component, Path, PathBuf};
 
-use crate::event::{Event, Held, Told};
+use crate::event::{Event, GitState, Held, Told};
 use crate::hostile::open_regular;
 use crate::key::ActionKey;
 use crate::names::{Axes, RunId};
-use crate::run::uncommitted::GitState;
 
 /// The longest line that is read back.
 const LONGEST: usize = 16 * 1024 * 1024;

@@ -36,6 +36,8 @@ pub struct Index {
     pub(super) recent: HashMap<ActionKey, Vec<Row>>,
     /// Ended lines that this process wrote itself.
     pub(super) added: HashMap<ActionKey, Vec<Arc<Ended>>>,
+    /// Of `recent` and `added`.
+    pub(super) fresh: Fresh,
     own: Option<String>,
     /// Of `Rows::files`.
     by_name: HashMap<String, u32>,
@@ -76,6 +78,42 @@ impl ByNumber {
     }
 }
 
+/// What was found or written since the load, by numbers of the rows: a run that executes much asks at each step, and must not look
+/// through all that it has done.
+#[derive(Debug, Default)]
+pub(super) struct Fresh {
+    near: HashMap<u64, Vec<(i64, ActionKey, u64)>>,
+    wide: HashMap<u64, Vec<(i64, ActionKey, u64)>>,
+}
+
+impl Fresh {
+    fn put(&mut self, at: i64, key: ActionKey, near: u64, wide: u64) {
+        self.near.entry(near).or_default().push((at, key, near));
+        if wide != 0 {
+            self.wide.entry(wide).or_default().push((at, key, near));
+        }
+    }
+
+    fn put_ended(&mut self, ended: &Ended) {
+        let (near, wide) = (near_hash(&ended.kind, &ended.axes), wide_hash(&ended.kind, &ended.axes));
+        self.put(nanoseconds(ended.at), ended.key, near, wide);
+    }
+
+    /// Time, key and `near` of what has this `near`.
+    pub(super) fn near(&self, wanted: u64) -> &[(i64, ActionKey, u64)] {
+        self.near.get(&wanted).map_or(&[], Vec::as_slice)
+    }
+
+    /// The same by `wide`.
+    pub(super) fn wide(&self, wanted: u64) -> &[(i64, ActionKey, u64)] {
+        self.wide.get(&wanted).map_or(&[], Vec::as_slice)
+    }
+}
+
+fn nanoseconds(at: Timestamp) -> i64 {
+    i64::try_from(at.as_nanosecond()).unwrap_or(i64::MAX)
+}
+
 /// What the index needs of a line.
 #[derive(Deserialize)]
 struct Head {
@@ -100,6 +138,7 @@ impl Index {
             rows: index_cache::read(root).unwrap_or_default(),
             recent: HashMap::new(),
             added: HashMap::new(),
+            fresh: Fresh::default(),
             own: None,
             by_name: HashMap::new(),
             near: ByNumber::default(),
@@ -224,7 +263,7 @@ impl Index {
                 (Ok(head), Ok(line)) => {
                     let row = Row {
                         key: head.key,
-                        at: i64::try_from(head.at.as_nanosecond()).unwrap_or(i64::MAX),
+                        at: nanoseconds(head.at),
                         near: near_hash(&head.kind, &head.axes),
                         wide: wide_hash(&head.kind, &head.axes),
                         file,
@@ -270,6 +309,7 @@ impl Index {
     /// Adds an attempt that this process has ended.
     pub fn add(&mut self, ended: Arc<Ended>) {
         self.rows.started.retain(|s| s.key != ended.key || self.rows.names.get(s.name) != ended.attempt.as_str());
+        self.fresh.put_ended(&ended);
         self.added.entry(ended.key).or_default().push(ended);
     }
 
@@ -290,7 +330,9 @@ impl Index {
             // Something was removed or rewritten: nothing that is known can be built upon.
             let new = Self::load(&self.root)?;
             let (own, added, odd) = (self.own.take(), std::mem::take(&mut self.added), std::mem::take(&mut self.odd));
-            *self = Self { own, added, odd, ..new };
+            let mut fresh = Fresh::default();
+            added.values().flatten().for_each(|ended| fresh.put_ended(ended));
+            *self = Self { own, added, fresh, odd, ..new };
             return Ok(());
         };
         let before = self.rows.damage.len();
@@ -304,6 +346,7 @@ impl Index {
             why,
         }));
         for row in std::mem::take(&mut self.rows.tail) {
+            self.fresh.put(row.at, row.key, row.near, row.wide);
             self.recent.entry(row.key).or_default().push(row);
         }
         self.settle_rows();

@@ -59,8 +59,7 @@ impl Index {
     pub fn nearest_candidates(&self, kind: &str, axes: &Axes) -> Vec<ActionKey> {
         let wanted = near_hash(kind, axes);
         let near = self.near.of(&self.rows.sorted, |row| row.near, wanted);
-        let own = |ended: &Ended| ended.kind == kind && ended.axes == *axes;
-        self.newest(&near, &|row| row.near == wanted, &own)
+        self.newest(&near, self.fresh.near(wanted), &|_| true)
     }
 
     /// The keys under which attempts of this kind ended for the same commit at points that are none of today's, the newest
@@ -72,10 +71,7 @@ impl Index {
             return Vec::new();
         }
         let wide = self.wide.of(&self.rows.sorted, |row| row.wide, wanted);
-        let own = |ended: &Ended| {
-            wide_hash(&ended.kind, &ended.axes) == wanted && !is_today(near_hash(&ended.kind, &ended.axes))
-        };
-        self.newest(&wide, &|row| row.wide == wanted && !is_today(row.near), &own)
+        self.newest(&wide, self.fresh.wide(wanted), &|near| !is_today(near))
     }
 
     /// The keys that the newest runs used, the newest run first; read once, by whoever knows journals.
@@ -84,21 +80,18 @@ impl Index {
         self.used.get_or_init(read)
     }
 
-    /// The keys of some sorted rows, of those found since and of those added, as far as they are wanted: the newest first.
+    /// The keys of some sorted rows and of what is fresh, as far as their `near` is wanted: the newest first.
     fn newest(
         &self,
         sorted: &[u32],
-        row_wanted: &dyn Fn(&Row) -> bool,
-        own_wanted: &dyn Fn(&Ended) -> bool,
+        fresh: &[(i64, ActionKey, u64)],
+        wanted: &dyn Fn(u64) -> bool,
     ) -> Vec<ActionKey> {
-        let sorted = sorted.iter().map(|&i| &self.rows.sorted[i as usize]);
-        let rows = sorted.chain(self.recent.values().flatten()).filter(|row| row_wanted(row));
-        let mut found: Vec<_> = rows.map(|row| (row.at, row.key)).collect();
-        let own = self.added.values().flatten().filter(|ended| own_wanted(ended));
-        found.extend(own.map(|e| (i64::try_from(e.at.as_nanosecond()).unwrap_or(i64::MAX), e.key)));
+        let sorted = sorted.iter().map(|&at| &self.rows.sorted[at as usize]).map(|row| (row.at, row.key, row.near));
+        let mut found: Vec<_> = sorted.chain(fresh.iter().copied()).filter(|(_, _, near)| wanted(*near)).collect();
         found.sort_by(|a, b| b.cmp(a));
         let mut seen = HashSet::new();
-        found.into_iter().map(|(_, key)| key).filter(|key| seen.insert(*key)).collect()
+        found.into_iter().map(|(_, key, _)| key).filter(|key| seen.insert(*key)).collect()
     }
 
     /// The attempts of some kinds that ended, and with `held` those of any kind that held slots: the newest `most` of each

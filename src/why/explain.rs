@@ -10,14 +10,13 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::attempt::Ended;
-use crate::event::Disagreement;
+use crate::event::{Disagreement, GitState};
 use crate::key::{ActionKey, Change, KeyRecord};
 use crate::manifest::Kind;
 use crate::names::{AttemptId, Axes, JobId, RunId};
 use crate::plan::{Plan, point_name};
 use crate::run::journal::read_plan;
 use crate::run::recheck::{disagreements, is_pure};
-use crate::run::uncommitted::GitState;
 use crate::store::Index;
 use crate::why::action::Action;
 use crate::why::change::{Blobs, Shown};
