@@ -217,7 +217,7 @@ fn a_raised_timeout_concerns_only_what_had_met_it() {
     assert!(before(&flow, "{two}").is_empty());
     flow.flow(&["why", "{one}", "m.kdl"])
         .says("limit timeout: 1.0 s -> 1.5 s")
-        .says("the attempt had met it")
+        .says("the attempt had met the old limit")
         .says("1 root, ");
     flow.run().settles().executes(&["{one}/tidy/1 agent"]);
     is(&flow, &after(&flow, "{one}"), &[("{one}/tidy/1 agent", "changed limit timeout")]);

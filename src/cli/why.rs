@@ -11,8 +11,8 @@ use jiff::Timestamp;
 use crate::cli::fault::Fault;
 use crate::cli::open::{self, Opened};
 use crate::cli::versions::{Within, called};
-use crate::cli::wanted::{Wanted, named, newest, others};
-use crate::cli::{Places, beside, output, select};
+use crate::cli::wanted::{Wanted, named, newest, newest_of, others};
+use crate::cli::{Places, beside, manifests, output, select};
 use crate::event::GitState;
 use crate::git::PastCommit;
 use crate::names::{Axes, JobId};
@@ -169,12 +169,24 @@ fn which(args: &WhyArgs, wanted: &Wanted) -> Result<Which, Fault> {
         return Ok((manifest.clone(), args.places.clone()));
     }
     let root = open::store_root_of(None, &args.places);
-    let (run, plan) = newest(&root, None, wanted)?;
-    output::say(&format!("note: by {}, the manifest of run {run}", plan.manifest.display()));
-    for other in others(&root, &run, &plan.manifest, wanted) {
+    let (manifest, others) = match newest_of(&root, None, wanted) {
+        Ok((run, kept)) => {
+            output::say(&format!("note: by {}, the manifest of run {run}", kept.manifest.display()));
+            let others = others(&root, &run, &kept.manifest, wanted);
+            (kept.manifest, others)
+        }
+        Err(fault) => {
+            let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
+            let mut never_run = manifests::holding(&here, wanted).into_iter();
+            let Some(manifest) = never_run.next() else { return Err(fault) };
+            output::say(&format!("note: by {}, of which no run holds it", manifest.display()));
+            (manifest, never_run.collect())
+        }
+    };
+    for other in others {
         output::say(&format!("note: {} holds it too", other.display()));
     }
-    Ok((plan.manifest, Places { cache: Some(root), ..args.places.clone() }))
+    Ok((manifest, Places { cache: Some(root), ..args.places.clone() }))
 }
 
 /// The commit that `--against` names, if that is neither a run nor a job. No tool is asked for it.

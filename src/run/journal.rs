@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Component, Path, PathBuf};
 
 use crate::event::{Event, GitState, Held, Told};
@@ -13,6 +13,10 @@ use crate::names::{Axes, RunId};
 
 /// The longest line that is read back.
 const LONGEST: usize = 16 * 1024 * 1024;
+/// The longest plan that is read back, in bytes.
+const LARGEST: u64 = 256 * 1024 * 1024;
+/// Within so many bytes a plan comes to its jobs.
+const HEAD: u64 = 64 * 1024;
 
 /// Where a run's journal lies.
 #[must_use]
@@ -134,22 +138,80 @@ pub fn write_plan(
         jobs: plan.jobs.iter().map(|job| (job.id.clone(), job.axes.clone())).collect(),
     };
     if let Ok(bytes) = serde_json::to_vec(&file) {
-        let _ = std::fs::write(root.join("runs").join(run.as_str()).join("plan.json"), bytes);
+        let _ = std::fs::write(plan_path(root, run), bytes);
     }
 }
 
 /// Reads what was kept of a run's plan.
 #[must_use]
 pub fn read_plan(root: &Path, run: &RunId) -> Option<PlanFile> {
-    let path = root.join("runs").join(run.as_str()).join("plan.json");
-    let bytes = crate::hostile::read_regular(&path, 256 * 1024 * 1024).ok()??;
-    let mut plan: PlanFile = serde_json::from_slice(&bytes).ok()?;
-    // A copy of a project is about its own manifest, though the one that it was copied from is still there.
-    let moved = plan.from_store.as_ref().map(|from_store| plain(&root.join(from_store)));
-    if let Some(moved) = moved.filter(|moved| moved.is_file() || !plan.manifest.is_file()) {
-        plan.manifest = moved;
+    Kept::read(root, run)?.plan()
+}
+
+/// What was kept of a run's plan, as far as it is read yet: that of a large run is long, and most readers need one job of it.
+pub struct Kept {
+    /// Where the manifest lies today.
+    pub manifest: PathBuf,
+    text: String,
+}
+
+/// What stands before the jobs.
+#[derive(serde::Deserialize)]
+struct Head {
+    manifest: PathBuf,
+    #[serde(default)]
+    from_store: Option<PathBuf>,
+}
+
+impl Head {
+    /// Of the text of a plan, or of its beginning. No text within it can hold these quotes: there they are escaped.
+    fn of(text: &str, root: &Path) -> Option<PathBuf> {
+        let head = match text.split_once(",\"jobs\":[") {
+            Some((head, _)) => serde_json::from_str::<Self>(&format!("{head}}}")).ok(),
+            None => None,
+        };
+        let head = head.or_else(|| serde_json::from_str(text).ok())?;
+        // A copy of a project is about its own manifest, though the one that it was copied from is still there.
+        let moved = head.from_store.map(|from_store| plain(&root.join(from_store)));
+        Some(moved.filter(|moved| moved.is_file() || !head.manifest.is_file()).unwrap_or(head.manifest))
     }
-    Some(plan)
+}
+
+impl Kept {
+    /// Reads it.
+    #[must_use]
+    pub fn read(root: &Path, run: &RunId) -> Option<Self> {
+        let bytes = crate::hostile::read_regular(&plan_path(root, run), LARGEST).ok()??;
+        let text = String::from_utf8(bytes).ok()?;
+        Some(Self { manifest: Head::of(&text, root)?, text })
+    }
+
+    /// Whether its text has some words.
+    #[must_use]
+    pub fn has(&self, words: &str) -> bool {
+        self.text.contains(words)
+    }
+
+    /// All of it.
+    #[must_use]
+    pub fn plan(&self) -> Option<PlanFile> {
+        let plan: PlanFile = serde_json::from_str(&self.text).ok()?;
+        Some(PlanFile { manifest: self.manifest.clone(), ..plan })
+    }
+}
+
+/// Where the manifest of a run lies today. Of a large run much faster than all that was kept of it.
+#[must_use]
+pub fn manifest_of(root: &Path, run: &RunId) -> Option<PathBuf> {
+    let mut head = Vec::new();
+    open_regular(&plan_path(root, run)).ok()?.take(HEAD).read_to_end(&mut head).ok()?;
+    // The end of it may be half a letter.
+    let known = Head::of(&String::from_utf8_lossy(&head), root);
+    known.or_else(|| Some(Kept::read(root, run)?.manifest))
+}
+
+fn plan_path(root: &Path, run: &RunId) -> PathBuf {
+    root.join("runs").join(run.as_str()).join("plan.json")
 }
 
 /// The path of a file as seen from a folder; `None` where both have only the root in common, or one is not absolute.

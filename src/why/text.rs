@@ -191,14 +191,14 @@ fn of_known(known: &Known, columns: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let width = known.ingredients.iter().map(|held| held.ingredient.chars().count()).max().unwrap_or(0);
     if !known.ingredients.is_empty() {
-        lines.push("in its key:".to_owned());
+        lines.push("what decides it, in its key:".to_owned());
     }
     for held in &known.ingredients {
         let value = side(&held.value);
         lines.push(format!("  {:width$}  {}", printable(&held.ingredient), shorten(&value, VALUE)));
     }
     if !known.not_in_key.is_empty() {
-        lines.push("not in its key:".to_owned());
+        lines.push("what may matter and is not in its key:".to_owned());
     }
     for beside in &known.not_in_key {
         let said = wrap(&printable(&format!("{}: {}", beside.what, beside.because)), columns - 10);
