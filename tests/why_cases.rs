@@ -151,7 +151,8 @@ fn the_manual_shows_what_the_program_says() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/why.md");
     let mut page = std::fs::read_to_string(path).unwrap();
     for (heading, said) in cases() {
-        let block: String = said.trim_end().lines().map(|line| format!("    {line}").trim_end().to_owned() + "\n").collect();
+        let block: String =
+            said.trim_end().lines().map(|line| format!("    {line}").trim_end().to_owned() + "\n").collect();
         let head = format!("### {heading}\n");
         let at = page.find(&head).unwrap_or_else(|| panic!("docs/why.md has no section `{heading}`")) + head.len();
         let begin = at + page[at..].find("\n    ").unwrap() + 1;

@@ -77,25 +77,22 @@ impl Wanted {
     }
 
     /// The one commit that is meant; `None` where jobs are asked for.
-    pub(super) fn commit(&self, known: impl Iterator<Item = String>) -> Result<Option<String>, Fault> {
+    pub(super) fn commit<'a>(&self, known: impl Iterator<Item = &'a str> + Clone) -> Result<Option<String>, Fault> {
         if !self.digits {
             return Ok(None);
         }
-        let mut all: Vec<String> = known.collect();
-        all.sort_unstable();
-        all.dedup();
-        let meant: Vec<&String> = all.iter().filter(|commit| self.begins(commit)).collect();
-        match meant.as_slice() {
-            [commit] => Ok(Some((*commit).clone())),
-            [] => Err(Fault::hint(
-                2,
-                format!("there is no commit `{}`", self.text),
-                format!("there are {}", some_of(all.iter().map(|commit| short(commit)))),
-            )),
+        let meant: BTreeSet<&str> = known.clone().filter(|commit| self.begins(commit)).collect();
+        match meant.len() {
+            1 => Ok(meant.first().map(|commit| (*commit).to_owned())),
+            0 => {
+                let all: BTreeSet<&str> = known.collect();
+                let what = format!("there is no commit `{}`", self.text);
+                Err(Fault::hint(2, what, format!("there are {}", some_of(all.into_iter().map(short)))))
+            }
             several => Err(Fault::hint(
                 2,
-                format!("`{}` is the beginning of {} commits", self.text, several.len()),
-                format!("give more digits of one: {}", some_of(several.iter().map(|commit| commit.as_str()))),
+                format!("`{}` is the beginning of {several} commits", self.text),
+                format!("give more digits of one: {}", some_of(meant.into_iter())),
             )),
         }
     }

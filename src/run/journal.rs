@@ -1,7 +1,7 @@
 //! The journal of a run: every event as a line of JSON. Progress and reports read it; what happened to an action is said by the
 //! records alone.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Component, Path, PathBuf};
@@ -10,9 +10,16 @@ use crate::event::{Event, GitState, Held, Told};
 use crate::hostile::open_regular;
 use crate::key::ActionKey;
 use crate::names::{Axes, RunId};
+use crate::run::served_cache;
 
 /// The longest line that is read back.
 const LONGEST: usize = 16 * 1024 * 1024;
+/// What is read of a journal at once, in bytes.
+const BUFFER: usize = 256 * 1024;
+/// A journal of so many bytes is read in no time: nothing is kept beside it.
+const SHORT: u64 = 1024 * 1024;
+/// What stands before the commit in the axes of an event.
+const COMMIT: &str = "\"commit\":\"";
 /// The longest plan that is read back, in bytes.
 const LARGEST: u64 = 256 * 1024 * 1024;
 /// Within so many bytes a plan comes to its jobs.
@@ -29,13 +36,16 @@ pub fn path_of(root: &Path, run: &RunId) -> PathBuf {
 #[derive(Debug)]
 pub struct Journal {
     file: Option<File>,
+    root: PathBuf,
+    run: RunId,
 }
 
 impl Journal {
     /// Begins the journal of a run whose folder is there.
     #[must_use]
     pub fn create(root: &Path, run: &RunId) -> Self {
-        Self { file: File::options().create(true).append(true).open(path_of(root, run)).ok() }
+        let file = File::options().create(true).append(true).open(path_of(root, run)).ok();
+        Self { file, root: root.to_owned(), run: run.clone() }
     }
 
     /// Adds an event.
@@ -47,36 +57,67 @@ impl Journal {
                 self.file = None;
             }
         }
+        if matches!(told.event, Event::RunFinished { .. }) {
+            // What readers ask of a long journal is made ready for them.
+            let long = self.file.as_ref().and_then(|file| file.metadata().ok()).is_some_and(|meta| meta.len() > SHORT);
+            let _ = long.then(|| served(&self.root, &self.run));
+        }
     }
 }
 
 /// Reads the events of a run, as far as they can be read.
 #[must_use]
 pub fn read(root: &Path, run: &RunId) -> Vec<Told> {
+    read_of(root, run, None)
+}
+
+/// The same; with a commit, without what happened to others: a journal is as long as its run, and one job is a small part of it.
+#[must_use]
+pub fn read_of(root: &Path, run: &RunId, commit: Option<&str>) -> Vec<Told> {
     let Ok(file) = open_regular(&path_of(root, run)) else { return Vec::new() };
-    let mut reader = BufReader::new(file);
+    let mut reader = BufReader::with_capacity(BUFFER, file);
+    let own = commit.map(|commit| format!("{COMMIT}{commit}\""));
+    // No text can hold these quotes: within one they are escaped.
+    let is_of_another = |line: &[u8]| {
+        let (Some(own), Ok(line)) = (&own, std::str::from_utf8(line)) else { return false };
+        line.contains(COMMIT) && !line.contains(own.as_str())
+    };
     let mut events = Vec::new();
     let mut line = Vec::new();
     loop {
         line.clear();
         match reader.read_until(b'\n', &mut line) {
             Ok(0) | Err(_) => return events,
-            Ok(_) if line.len() > LONGEST => {}
+            Ok(_) if line.len() > LONGEST || is_of_another(&line) => {}
             Ok(_) => events.extend(serde_json::from_slice(&line).ok()),
         }
     }
 }
 
-/// The keys of the attempts that spoke for a run's actions: executed, or served again.
+/// The keys of the attempts that spoke for a run's actions: executed, or served again. Sorted.
 #[must_use]
-pub fn served(root: &Path, run: &RunId) -> HashSet<ActionKey> {
-    let Ok(file) = open_regular(&path_of(root, run)) else { return HashSet::new() };
-    let lines = BufReader::new(file).lines().map_while(Result::ok).filter(|line| line.contains("\"action-settled\""));
+pub fn served(root: &Path, run: &RunId) -> Vec<ActionKey> {
+    let Ok(file) = open_regular(&path_of(root, run)) else { return Vec::new() };
+    let length = file.metadata().map_or(0, |meta| meta.len());
+    if let Some(keys) = served_cache::read(root, run, length) {
+        return keys;
+    }
     // A journal is as long as its run: only the key of each line is read.
-    let key = |line: String| {
-        serde_json::from_str(&format!("\"{}\"", line.split_once("\"key\":\"")?.1.split('"').next()?)).ok()
-    };
-    lines.filter_map(key).collect()
+    let mut reader = BufReader::with_capacity(BUFFER, file);
+    let (mut keys, mut line) = (Vec::new(), String::new());
+    while line.len() <= LONGEST && reader.read_line(&mut line).is_ok_and(|read| read > 0) {
+        if line.contains("\"action-settled\"") {
+            let key = line.split_once("\"key\":\"").and_then(|(_, rest)| rest.get(..64));
+            keys.extend(key.and_then(|key| key.parse().ok()).map(ActionKey));
+        }
+        line.clear();
+    }
+    keys.sort_unstable();
+    keys.dedup();
+    if length > SHORT {
+        served_cache::write(root, run, length, &keys);
+    }
+    keys
 }
 
 /// What kept actions of a run from beginning though nothing of their own did, by step and point.

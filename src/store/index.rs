@@ -23,7 +23,7 @@ use crate::key::ActionKey;
 use crate::names::{AttemptId, Axes, RunId};
 
 /// So many questions are answered by looking through all rows.
-const FEW: usize = 24;
+const FEW: usize = 48;
 /// The derived file is written anew once so many lines had to be read beside it.
 const WORTH_WRITING: usize = 64;
 
@@ -43,8 +43,8 @@ pub struct Index {
     by_name: HashMap<String, u32>,
     pub(super) near: ByNumber,
     pub(super) wide: ByNumber,
-    /// The keys that the newest runs used, once somebody asked.
-    pub(super) used: OnceLock<Vec<HashSet<ActionKey>>>,
+    /// The keys that the newest runs used, each run's sorted, once somebody asked.
+    pub(super) used: OnceLock<Vec<Vec<ActionKey>>>,
     pub(super) open: Mutex<HashMap<u32, Arc<File>>>,
     pub(super) damage: Mutex<Vec<Damage>>,
     folder: Option<(i64, i64)>,
@@ -52,11 +52,13 @@ pub struct Index {
     odd: HashSet<PathBuf>,
 }
 
-/// The sorted rows by a number of theirs. A few questions look through all rows, which costs less than the table that answers
+/// The sorted rows by a number of theirs. A few questions look through all numbers, which costs less than the table that answers
 /// many.
 #[derive(Debug, Default)]
 pub(super) struct ByNumber {
     asked: AtomicUsize,
+    /// The numbers alone: looking through them reads a tenth of what the rows hold.
+    numbers: OnceLock<Vec<u64>>,
     table: OnceLock<HashMap<u64, Vec<u32>>>,
 }
 
@@ -65,7 +67,8 @@ impl ByNumber {
     pub(super) fn of(&self, rows: &[Row], number: fn(&Row) -> u64, wanted: u64) -> Vec<u32> {
         let few = self.asked.fetch_add(1, Ordering::Relaxed) < FEW;
         if few && self.table.get().is_none() {
-            return (0..).zip(rows).filter(|(_, row)| number(row) == wanted).map(|(at, _)| at).collect();
+            let numbers = self.numbers.get_or_init(|| rows.iter().map(number).collect());
+            return (0..).zip(numbers).filter(|(_, number)| **number == wanted).map(|(at, _)| at).collect();
         }
         let table = self.table.get_or_init(|| {
             let mut by: HashMap<u64, Vec<u32>> = HashMap::new();

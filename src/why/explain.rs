@@ -216,7 +216,10 @@ pub fn age(at: Timestamp, now: Timestamp) -> i64 {
 /// What a limit change means, beside its figures.
 #[must_use]
 pub fn about_limits(changes: &[Change]) -> Option<String> {
-    changes.iter().any(|change| change.ingredient.starts_with("limit ")).then(|| "the attempt had met the old limit".to_owned())
+    changes
+        .iter()
+        .any(|change| change.ingredient.starts_with("limit "))
+        .then(|| "the attempt had met the old limit".to_owned())
 }
 
 /// What an explanation is told from.
