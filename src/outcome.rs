@@ -139,7 +139,7 @@ causes! {
     /// The account has nothing left.
     QuotaExceeded = "QUOTA_EXCEEDED", Provider, false, false, Lane, "add credit to the provider's account, or wait for its quota";
     /// Credentials that were good are not any more.
-    CredentialsExpired = "CREDENTIALS_EXPIRED", Provider, false, false, Lane, "log in to the provider again";
+    CredentialsExpired = "CREDENTIALS_EXPIRED", Provider, false, false, Lane, "log in to the provider again, or mend what its secret is taken from";
     /// What the manifest asks its provider by did not say yes.
     ProbeFailed = "PROBE_FAILED", Provider, false, false, Lane, "read what the provider's `probe` or `expires` says: mend the login, the account or the network";
     /// The provider does not know the key.

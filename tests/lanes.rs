@@ -524,3 +524,19 @@ fn a_candidate_that_is_paused_is_said_of_each_of_its_jobs() {
     }
     assert!(count >= 8, "{count}");
 }
+
+#[test]
+fn a_run_that_somebody_stops_says_nothing_of_a_login() {
+    let office = Office::new("lane 1", "");
+    office.good_for("pass-0001", 100);
+    std::fs::write(office.file("hold"), "").unwrap();
+    let run = office.flow.start();
+    until("an agent is at work", || office.started().values().sum::<usize>() > 0);
+    std::process::Command::new("kill").args(["-INT", &run.id().to_string()]).status().unwrap();
+    std::fs::remove_file(office.file("hold")).unwrap();
+    let said = run.wait_with_output().unwrap();
+    assert_eq!(said.status.code(), Some(130));
+    let finished = office.flow.journal().into_iter().find(|event| event["event"] == "run-finished").unwrap();
+    assert!(finished["lanes"].as_array().is_none_or(Vec::is_empty), "{finished:#}");
+    office.flow.run().settles();
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::document::{Files, Shape};
 use super::signature;
 use super::table::{Finder, ReadingTable};
-use super::usage::{began, told, usage};
+use super::usage::{began, left, told, usage};
 use crate::attempt::{ProcessEnd, Usage};
 use crate::outcome::{Cause, Failure, Outcome, Owner};
 use crate::process::Exit;
@@ -146,9 +146,11 @@ impl ReadingTable {
         let prose = reader.finder.finds_prose(files);
         let answered = prose && began(self, files);
         let elsewhere = prose && self.errors.iter().any(|error| error.finder.is_structured()) && !told(self, files);
+        // It died at work where there is a file of it, though a torn one, that would tell what it used.
+        let worked = elsewhere && left(self, files);
         let believed = |cause: Cause| match cause.owner() {
             Owner::Provider => !answered && !elsewhere,
-            Owner::Environment | Owner::Harness => !answered,
+            Owner::Environment | Owner::Harness => !answered && !worked,
             _ => true,
         };
         match self.cause_among(&text, believed) {

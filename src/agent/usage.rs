@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::document::Files;
+use super::finding::{MATCHES, matches};
 use super::pointer::Pointer;
 use super::table::{Cached, Format, ReadingTable, Take, UsageReader};
 use crate::attempt::{ProcessEnd, Usage};
@@ -13,8 +14,6 @@ use crate::process::Exit;
 
 /// No attempt has more tokens than this: a larger figure is none.
 const MOST: u64 = 1_000_000_000_000;
-/// The most matches of one pattern.
-const MATCHES: usize = 10_000;
 /// The most models that are named, and how long a name may be.
 const MODELS: usize = 8;
 
@@ -46,16 +45,11 @@ const COMPLAINT: usize = 400;
 /// said otherwise of a missing module or a wrong config may be a tool's word, of an agent that died before it told its tokens.
 fn never_asked(table: &ReadingTable, exit: &Exit, files: &Files<'_>) -> bool {
     let length = |name: &str| files.file(name).map_or(0, |file| file.text().trim().len());
-    let own = table
-        .usage
-        .iter()
-        .map(|reader| &reader.finder.file)
-        .filter(|name| !matches!(name.as_str(), "stdout" | "stderr"));
     matches!(exit, Exit::Code(126 | 127))
         && length("stdout") == 0
         && (1..=COMPLAINT).contains(&length("stderr"))
         && files.file("stderr").is_some_and(|file| !file.text().trim().contains('\n'))
-        && own.into_iter().all(|name| files.file(name).is_none())
+        && !left(table, files)
 }
 
 /// The tokens of an attempt that ended so, and the models that answered.
@@ -120,11 +114,14 @@ pub(super) fn usage(table: &ReadingTable, end: &ProcessEnd, outcome: &Outcome, f
     };
     usage.input = match reader.cached {
         Cached::Beside => total.input,
-        Cached::Inside => total.input.and_then(|input| {
-            let cached = total.cache_read.unwrap_or(0).checked_add(total.cache_write.unwrap_or(0))?;
-            // Rounded figures may differ by their last digit.
-            input.checked_sub(cached).or(total.rounded.then_some(0))
-        }),
+        // Of each reply: in the sum one that cannot be would hide behind another.
+        Cached::Inside => {
+            total.input.filter(|_| found.figures.iter().all(Figures::holds_its_cached)).and_then(|input| {
+                let cached = total.cache_read.unwrap_or(0).checked_add(total.cache_write.unwrap_or(0))?;
+                // Rounded figures may differ by their last digit.
+                input.checked_sub(cached).or(total.rounded.then_some(0))
+            })
+        }
     };
     usage.unknown_because = if usage.input.is_none() && total.input.is_some() {
         Some("the agent reported more cached tokens than it read in all".to_owned())
@@ -173,6 +170,12 @@ pub(super) fn told(table: &ReadingTable, files: &Files<'_>) -> bool {
     table.usage.iter().any(|reader| reader.find(files).is_some())
 }
 
+/// Whether there is a file of the agent's own that tells what it used, though it may be torn.
+pub(super) fn left(table: &ReadingTable, files: &Files<'_>) -> bool {
+    let own = table.usage.iter().map(|reader| reader.finder.file.as_str());
+    own.filter(|name| !matches!(*name, "stdout" | "stderr")).any(|name| files.file(name).is_some())
+}
+
 /// Whether no tokens at all can be true: no reply was finished, because the provider or the installation did not let it.
 fn may_be_nothing(cause: Option<Cause>, calls: Option<u64>) -> bool {
     let outside = |cause: Cause| matches!(cause.owner(), Owner::Provider | Owner::Environment);
@@ -196,6 +199,12 @@ impl Figures {
             rounded: self.rounded || other.rounded,
             refused: self.refused || other.refused || over(self.cache_read, other.cache_read),
         }
+    }
+
+    /// Whether its input is as large as what of it was cached; rounded figures may differ by their last digit.
+    fn holds_its_cached(&self) -> bool {
+        let cached = self.cache_read.unwrap_or(0).saturating_add(self.cache_write.unwrap_or(0));
+        self.rounded || self.input.is_none_or(|input| input >= cached)
     }
 
     /// Whether nothing is known by it.
@@ -234,8 +243,8 @@ impl UsageReader {
                 (figures.rounded, figures.refused) = (rounded, refused);
                 figures
             };
-            let matches = pattern.as_ref()?.regex().captures_iter(&text).take(MATCHES);
-            let figures: Vec<Figures> = matches.map(|groups| names(&groups)).filter(|f| !f.is_silent()).collect();
+            let matches = matches(pattern.as_ref()?, &text)?;
+            let figures: Vec<Figures> = matches.iter().map(&names).filter(|f| !f.is_silent()).collect();
             let calls = u64::try_from(figures.len()).ok().filter(|_| self.take == Take::Sum);
             return self.counted(figures.into_iter().map(|figures| (None, figures)).collect(), false, calls);
         }

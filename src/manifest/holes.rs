@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use super::flaw::{Draft, Report, list, nearest, suggest};
 use super::read::read_file;
 use super::template::BadTemplate;
-use super::{Agent, Body, Env, InputFrom, Pipeline, Place, SecretSource, Spanned, Step, Template};
+use super::{Agent, Body, Env, InputFrom, Pipeline, Place, SecretSource, Spanned, Step, Template, secret_name};
 
 /// The largest prompt, in bytes.
 const PROMPT_BYTES: u64 = 4 << 20;
@@ -21,7 +21,8 @@ pub(super) type Known = BTreeSet<String>;
 
 /// Checks all templates of a pipeline.
 pub(super) fn all(pipeline: &Pipeline, report: &Report) {
-    let checker = Checker { pipeline, report, common: common(pipeline) };
+    let secrets = pipeline.secrets().map(|secret| secret.name.value.clone()).collect();
+    let checker = Checker { pipeline, report, common: common(pipeline), secrets };
     for repo in &pipeline.repos {
         let columns = repo.commits.iter().flat_map(|commit| commit.columns.keys());
         let mut known: Known = COMMIT.iter().map(ToString::to_string).chain(["repo.name".to_owned()]).collect();
@@ -124,6 +125,8 @@ pub(super) struct Checker<'a> {
     pub(super) pipeline: &'a Pipeline,
     pub(super) report: &'a Report,
     common: Known,
+    /// The names of all secrets that are declared.
+    secrets: BTreeSet<String>,
 }
 
 impl Checker<'_> {
@@ -139,7 +142,18 @@ impl Checker<'_> {
     }
 
     fn hole(&self, hole: &str, place: Place, known: &Known) {
-        if known.contains(hole) || hole.strip_prefix("var.").is_some_and(|name| !name.is_empty()) {
+        if let Some(name) = hole.strip_prefix("var.").filter(|name| !name.is_empty()) {
+            // What is filled in here stands in a key record, on disk and in what `why` prints.
+            if secret_name(name) || self.secrets.contains(name) {
+                self.report.add(
+                    Draft::new("passed-secret", place, format!("`{{{hole}}}` would store a secret"))
+                        .label(if secret_name(name) { "a secret, by its name" } else { "a secret of this manifest" })
+                        .help(format!("write `secret {name}`, and let the agent read the variable; a config may say \"{{secret.{name}}}\"")),
+                );
+            }
+            return;
+        }
+        if known.contains(hole) {
             return;
         }
         let help = if let Some(column) = hole.strip_prefix("commit.") {

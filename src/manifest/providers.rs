@@ -9,7 +9,8 @@ use super::flaw::{Draft, Report, suggest};
 use super::holes::{Checker, Known, env_signature};
 use super::node::{Node, Value};
 use super::{
-    Candidate, Env, Expires, ExpiresSource, Moment, On, PerMinute, Pipeline, Provider, Spanned, Template, build,
+    Candidate, Env, Expires, ExpiresSource, Moment, On, PerMinute, Pipeline, Provider, SecretFrom, Spanned, Template,
+    build,
 };
 use crate::names::ProviderName;
 
@@ -156,6 +157,14 @@ impl Pipeline {
     #[must_use]
     pub fn provider_of(&self, candidate: usize) -> Option<&Provider> {
         self.providers.get(&self.candidates.get(candidate)?.provider.as_ref()?.value)
+    }
+
+    /// Every secret that is declared, wherever.
+    pub fn secrets(&self) -> impl Iterator<Item = &SecretFrom> {
+        let agents = self.agents.values().map(|agent| &agent.env);
+        let envs = agents.chain(self.candidates.iter().map(|candidate| &candidate.env));
+        let envs = envs.chain(self.steps.iter().map(|step| &step.env));
+        envs.chain(self.providers.values().map(|provider| &provider.env)).flat_map(|env| &env.secret)
     }
 }
 

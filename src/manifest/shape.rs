@@ -142,6 +142,9 @@ fn arguments(node: Node<'_>, form: &'static Form, report: &Report) {
         match form.args.get(n).or_else(|| form.args.last().filter(open)) {
             Some(arg) => typed(*value, arg.ty, &format!("the {} of `{}`", arg.what, form.name), form, report),
             None => {
+                if form.name == "secret" {
+                    report.hide(value.place());
+                }
                 report.add(
                     Draft::new("extra-argument", value.place(), format!("`{}` takes no argument here", form.name))
                         .label("one too many")

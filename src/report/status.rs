@@ -8,11 +8,10 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::event::{Counts, Event, Paused};
+use crate::event::{Counts, Event, GitState, Paused};
 use crate::names::{AttemptId, Axes, RunId};
 use crate::outcome::Cause;
 use crate::run::journal::{self, PlanFile};
-use crate::run::uncommitted::GitState;
 use crate::store::{RunLock, begun};
 
 /// How many of the last failures are kept.

@@ -13,8 +13,9 @@ use crate::process;
 use crate::redact::{Redactor, Secret};
 use crate::step::context::{Context, Machine};
 use crate::text::called;
+use crate::units::human_size;
 
-/// The longest secret that is read from a file.
+/// The longest secret that is read, in bytes.
 const LARGEST_SECRET: u64 = 64 * 1024;
 
 impl Context {
@@ -139,6 +140,9 @@ pub async fn read_secret(
             said.map_err(|why| absent(format!("was not given by `{}`: {why}", called(argv))))?
         }
     };
+    if value.len() as u64 > LARGEST_SECRET {
+        return Err(NoSecret::Unfit(format!("is longer than {}", human_size(LARGEST_SECRET))));
+    }
     let secret = Secret::new(name, value);
     if secret.expose().is_empty() {
         return Err(NoSecret::Empty);

@@ -164,7 +164,7 @@ fn cause(plan: &Plan, group: &Group<'_>) -> String {
         (None, _) => {}
     }
     if group.changes.iter().any(|change| change.ingredient.starts_with("limit ")) {
-        lines.push("(the attempt had met it)".to_owned());
+        lines.push("(the attempt had met the old limit)".to_owned());
     }
     paragraph(plan, &lines, &group.members)
 }
