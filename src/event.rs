@@ -139,6 +139,9 @@ pub enum Event {
         evidence: String,
         /// Whether it is tried again in this run, as far as its lane lets it.
         again: bool,
+        /// Whether that was the last attempt that its step allows: another is made only where somebody asks.
+        #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+        used_up: bool,
         /// After how long, where it waits a while before.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         retry_in_ms: Option<u64>,
@@ -405,6 +408,9 @@ pub struct Counts {
     /// Of those, how many settled nothing.
     #[serde(default)]
     pub unsettled: usize,
+    /// Attempts that settled nothing: also of actions that another attempt settled, or that were left for a later run.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub attempts_lost: usize,
 }
 
 /// Why an action is executed.

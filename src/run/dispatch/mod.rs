@@ -163,7 +163,8 @@ impl Dispatcher {
         frame.insert("pipeline".into(), context.plan.manifest.pipeline.name.value.clone().into());
         frame.insert("manifest".into(), manifest.clone().into());
         let on = context.plan.manifest.pipeline.on.clone();
-        let hooks = Hooks::new(on, context.machine.variables.clone(), frame);
+        let secrets = context.plan.manifest.pipeline.secrets().cloned().collect();
+        let hooks = Hooks::new(on, context.machine.clone(), secrets, frame);
         Self {
             context,
             run,
