@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::key::Value;
-use crate::measure::result::Ratio;
+use crate::measure::analysis::Ratio;
 use crate::report::attempts::used;
 use crate::report::detail::{AttemptDetail, JobDetail, StepDetail};
 use crate::report::given;

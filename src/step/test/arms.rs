@@ -15,10 +15,29 @@ use crate::step::processes::identity;
 use crate::step::test::Session;
 
 impl Session<'_> {
+    /// Whether trees are compared, as opposed to a gate.
+    pub(super) fn compares(&self) -> bool {
+        self.ask.aa || self.inputs.has(&Role::Patch)
+    }
+
+    /// Whether the human's tree is measured beside the patched one.
+    pub(super) fn with_human(&self) -> bool {
+        self.ask.human && self.inputs.has(&Role::Patch) && !self.ask.aa
+    }
+
+    /// All arms of the session.
+    pub(super) fn arms(&self) -> Vec<Arm> {
+        let wanted = |arm: &Arm| match arm {
+            Arm::Base => true,
+            Arm::Patched => self.compares(),
+            Arm::Human => self.with_human(),
+        };
+        Arm::ALL.into_iter().filter(wanted).collect()
+    }
+
     pub(super) fn pristine(&self) -> Result<Pristine, Failure> {
-        let arms: &[Arm] = if self.compares() { &[Arm::Base, Arm::Patched] } else { &[Arm::Base] };
-        let trees: Vec<(Arm, PathBuf)> =
-            arms.iter().map(|arm| Ok((*arm, self.tree(*arm)?))).collect::<Result<_, Failure>>()?;
+        let tree = |arm| Ok((arm, self.tree(arm)?));
+        let trees: Vec<(Arm, PathBuf)> = self.arms().into_iter().map(tree).collect::<Result<_, Failure>>()?;
         let script = self.ask.script.map(|_| self.script()).transpose()?;
         Pristine::of(&trees, script.as_deref()).map_err(|error| gone(&error))
     }
@@ -55,14 +74,13 @@ impl Session<'_> {
         let facts = &self.context.plan.facts;
         let shims = tools.iter().filter_map(|tool| facts.tools.get(tool)?.as_ref().ok()).filter(|fact| fact.script);
         for fact in shims {
-            let arms: &[Arm] = if self.compares() { &[Arm::Base, Arm::Patched] } else { &[Arm::Base] };
-            for arm in arms {
-                let tree = self.tree(*arm)?;
+            for arm in self.arms() {
+                let tree = self.tree(arm)?;
                 let said = identity(&fact.path, &fact.probes, &self.context.machine.variables, &tree).await;
                 if said.as_ref().ok() != Some(&fact.identity) {
                     let said = said.unwrap_or_else(|why| why);
                     let evidence = format!("in the {arm} tree {} is another program: {said}", fact.path.display());
-                    return Ok(Some((*arm, Failure::new(Cause::OtherProgram, &evidence))));
+                    return Ok(Some((arm, Failure::new(Cause::OtherProgram, &evidence))));
                 }
             }
         }
@@ -74,10 +92,12 @@ impl Session<'_> {
         let failed = |error: git::GitError| Failure::new(Cause::CheckoutFailed, &error.to_string());
         let mirror = self.context.mirror(self.repo)?;
         let base = ObjectId::new(self.inputs.text(&Role::Checkout, "tree")?);
-        let patched = arm == Arm::Patched && self.inputs.has(&Role::Patch) && !self.ask.aa;
-        let changes = match patched {
-            true => self.context.changes(self.inputs.blob(&Role::Patch, "changes")?)?,
-            false => git::Changes::default(),
+        let changes = match arm {
+            Arm::Patched if self.inputs.has(&Role::Patch) && !self.ask.aa => {
+                self.context.changes(self.inputs.blob(&Role::Patch, "changes")?)?
+            }
+            Arm::Human => self.context.changes(self.inputs.blob(&Role::Checkout, "human change")?)?,
+            Arm::Base | Arm::Patched => git::Changes::default(),
         };
         let (blobs, cache) = (self.context.blobs(), self.context.store.inflated());
         git::write_tree(&mirror, &base, &changes, &blobs, &self.tree(arm)?, Some(&cache)).map_err(failed)?;
@@ -85,10 +105,7 @@ impl Session<'_> {
     }
 
     pub(super) fn materialise(&self) -> Result<(), Failure> {
-        self.write_arm(Arm::Base)?;
-        if self.compares() {
-            self.write_arm(Arm::Patched)?;
-        }
+        self.arms().into_iter().try_for_each(|arm| self.write_arm(arm))?;
         if let Some(script) = self.ask.script {
             let path = self.script()?;
             let bytes = self.context.get(&script)?;
@@ -97,13 +114,14 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// The two trees' paths are equally long and alike, so that neither arm is favoured by its path.
+    /// The trees' paths are equally long and alike, so that no arm is favoured by its path.
     pub(super) fn tree(&self, arm: Arm) -> Result<PathBuf, Failure> {
         self.context.folder(
             self.place,
             match arm {
                 Arm::Base => "tree-a",
                 Arm::Patched => "tree-b",
+                Arm::Human => "tree-h",
             },
         )
     }

@@ -5,6 +5,7 @@
 //! the patch was frozen, or from stdout where the contract says so.
 
 mod arms;
+mod looks;
 mod process;
 mod session;
 
@@ -39,14 +40,21 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: &TestAsk) -> Draft<'a> {
     } else {
         draft.input("tree", &Role::Patch, "tree");
     }
+    let human = ask.human && !ask.aa && draft.plan.linked(draft.node, &Role::Patch).is_some();
     draft.input("base build", &Role::Environment, "identity");
     draft.input("build", &Role::Rebuilt, "identity");
+    if human {
+        draft.input("human tree", &Role::Checkout, "human tree");
+    }
     draft.input("reference", &Role::Baseline, "reference");
     draft.push("metrics", Value::List(ask.metrics.iter().map(ToString::to_string).collect()));
     if compares(&draft, ask) && !ask.counts_only() {
         draft.text("profile", ask.protocol.profile.to_string());
         draft.text("block", format!("{:?}", ask.protocol.shape).to_lowercase());
         draft.text("seed", ask.protocol.seed.to_string());
+        if ask.protocol.profile != measure::protocol::Profile::Fixed {
+            draft.text("looks", looks(&ask.protocol));
+        }
         // Elsewhere a limit; there it says what is measured.
         let fixed = ask.protocol.profile == measure::protocol::Profile::Fixed;
         if fixed && ask.protocol.blocks_max != measure::Protocol::new(ask.protocol.profile).blocks_max {
@@ -59,6 +67,12 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: &TestAsk) -> Draft<'a> {
 
 fn compares(draft: &Draft<'_>, ask: &TestAsk) -> bool {
     ask.aa || draft.plan.linked(draft.node, &Role::Patch).is_some()
+}
+
+/// When results are looked at, and how sure a verdict has to be there; whatever `blocks max` is, which is a limit.
+fn looks(protocol: &measure::Protocol) -> String {
+    let looks: Vec<String> = measure::protocol::LOOKS.iter().map(ToString::to_string).collect();
+    format!("after {} blocks, each at {}", looks.join(" "), measure::analysis::level(protocol.alpha()))
 }
 
 /// Measures.
