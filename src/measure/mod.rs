@@ -11,6 +11,7 @@ pub mod course;
 pub mod crosscheck;
 pub mod metric;
 pub mod protocol;
+pub mod published;
 pub mod result;
 pub mod signature;
 pub mod simulate;

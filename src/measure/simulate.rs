@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::course::Course;
 use super::metric::MetricSpec;
-use super::protocol::{Arm, Profile, Protocol, splitmix64};
+use super::protocol::{Arm, Protocol, splitmix64};
 use super::stats::{self, Effect};
 
 /// Noise on the logarithm of a time.

@@ -17,6 +17,7 @@ use crate::measure::metric::{Better, Kind as MetricKind, MetricSpec};
 use crate::money::{Amount, Cost, Totals};
 use crate::names::{AttemptId, JobId, RunId};
 use crate::plan::{Ask, Plan, Role};
+use crate::report::human;
 use crate::report::jobs::{self, JobResult};
 use crate::report::marks;
 use crate::report::standing::standing;
@@ -123,6 +124,11 @@ impl StepDetail {
 pub fn detail(plan: &Plan, job: usize, store: &Store, index: &Index) -> Result<JobDetail, StoreError> {
     let mut wanted = vec![false; plan.nodes.len()];
     for node in &plan.jobs[job].nodes {
+        wanted[*node] = true;
+    }
+    // What the job is compared with, where the human's change was measured apart.
+    let human = plan.jobs[job].classify.and_then(|classify| human::beside(plan, classify));
+    for node in human.iter().flat_map(|job| &job.nodes) {
         wanted[*node] = true;
     }
     let mut standing = standing(plan, store, index, &wanted);

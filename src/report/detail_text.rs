@@ -37,6 +37,12 @@ pub fn text(detail: &JobDetail, store: &Store, now: Timestamp, width: usize) -> 
         let means = detail.speedup_means.as_ref().map_or_else(String::new, |means| format!(": {means}"));
         fact("speedup", &format!("{}x{means}", Ratio(speedup)));
     }
+    for metric in &result.metrics {
+        fact("metric", metric);
+    }
+    if let Some(human) = &result.human {
+        fact("human", &human.text());
+    }
     if let Some(owner) = result.owner {
         fact("owner", &owner.to_string());
     }

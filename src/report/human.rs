@@ -3,10 +3,12 @@
 use serde::Serialize;
 
 use crate::attempt::Ended;
+use crate::class::Class;
 use crate::key::Value;
 use crate::measure::analysis::{Ratio, Standing, level};
+use crate::measure::metric::{Better, MetricSpec};
 use crate::measure::stats;
-use crate::plan::{Ask, Plan, Role};
+use crate::plan::{Ask, Job, Plan, Role};
 use crate::step::End;
 
 /// How a job compares with the human's change.
@@ -67,29 +69,51 @@ fn same_session(stored: &[String]) -> Option<HumanResult> {
     })
 }
 
-/// The difference of two sessions' mean log ratios: this job's, and that of the job of the same commit whose candidate is the
-/// human's change. The machine may have changed in between, and no interval knows of that.
-fn two_sessions(plan: &Plan, classify: usize, said: &Ended, ends: &[End]) -> Option<HumanResult> {
-    let (own, alpha, least) = (estimate(said)?, alpha(plan, classify)?, min_effect(plan, classify)?);
+/// The job whose candidate is the human's change, of the same commit; `None` of that job itself. Its first sample, if it has
+/// several.
+pub(super) fn beside(plan: &Plan, classify: usize) -> Option<&Job> {
+    let own = &plan.nodes[classify].point;
+    let commit = own.commit?;
     if told(plan, classify) {
         return None;
     }
-    let commit = plan.nodes[classify].point.commit?;
-    let human = plan.jobs.iter().filter_map(|job| job.classify).find(|other| {
-        let point = &plan.nodes[*other].point;
-        point.commit == Some(commit) && point.own == plan.nodes[classify].point.own && told(plan, *other)
-    })?;
-    let other = estimate(ends.get(human)?.settled()?)?;
-    let difference = stats::difference(own, other, alpha);
-    let improves = said.outputs.get("class").and_then(Value::as_text) == Some("SUCCESS_IMPROVEMENT");
-    Some(HumanResult {
-        says: Standing::of(stats::judge(&difference, least), improves).name().to_owned(),
-        ratio: Some(difference.speedup),
-        ci: Some([difference.low, difference.high]),
-        level: Some(level(alpha)),
+    plan.jobs.iter().find(|job| {
+        job.classify.is_some_and(|other| {
+            let point = &plan.nodes[other].point;
+            point.commit == Some(commit) && point.own == own.own && told(plan, other)
+        })
+    })
+}
+
+/// The difference of two sessions' mean log ratios: this job's, and that of the human's. The machine may have changed in
+/// between, and no interval knows of that. Of exact counts it is the ratio of two speed-ups.
+fn two_sessions(plan: &Plan, classify: usize, said: &Ended, ends: &[End]) -> Option<HumanResult> {
+    let speedup = |said: &Ended| said.outputs.get("speedup")?.as_text()?.parse::<f64>().ok();
+    let (own_speedup, own) = (speedup(said)?, estimate(said));
+    let other = ends.get(beside(plan, classify)?.classify?)?.settled()?;
+    let (alpha, least) = (alpha(plan, classify)?, min_effect(plan, classify)?);
+    let improves = said.outputs.get("class").and_then(Value::as_text) == Some(Class::SuccessImprovement.name());
+    let result = |effect, ratio, interval: Option<[f64; 2]>| HumanResult {
+        says: Standing::of(effect, improves).name().to_owned(),
+        ratio: Some(ratio),
+        ci: interval,
+        level: interval.map(|_| level(alpha)),
         gain: None,
         measured: "two sessions",
-    })
+    };
+    match (own, estimate(other)) {
+        (Some(own), Some(other)) => {
+            let difference = stats::difference(own, other, alpha);
+            let interval = [difference.low, difference.high];
+            Some(result(stats::judge(&difference, least), difference.speedup, Some(interval)))
+        }
+        (None, None) => {
+            let spec = MetricSpec { min_effect: least, better: Better::Higher, ..MetricSpec::count("speedup") };
+            let (effect, ratio) = stats::judge_count(&[speedup(other)?], &[own_speedup], &spec);
+            Some(result(effect, ratio?, None))
+        }
+        _ => None,
+    }
 }
 
 /// The mean, the deviation and the number of a session's log ratios, as `classify` stores them.
