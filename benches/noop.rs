@@ -6,9 +6,12 @@
 //! Prints milliseconds of wall clock and of processor, and the ratios. Nothing is asserted: compare ratios of one run only.
 #![allow(clippy::unwrap_used, reason = "a benchmark ends by panicking")]
 
+mod support;
+
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+
+use support::{fastest, flow, number_or, row, time};
 
 /// The steps of one chain.
 const STEPS: usize = 6;
@@ -16,18 +19,18 @@ const STEPS: usize = 6;
 const TIMES: usize = 5;
 
 fn main() {
-    let chains: usize = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(142);
+    let chains = number_or(142);
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), chains);
     let actions = chains * STEPS;
     println!("{actions} steps, {chains} chains of {STEPS}; the fastest of {TIMES} where it can be repeated");
 
-    let bare = fastest(|| time(|| spawn(dir.path(), actions)));
-    row("bare processes, one after the other", bare, bare);
-    let cold = time(|| flow(dir.path(), "run"));
-    row("cold run", cold, bare);
-    row("no-op run", fastest(|| time(|| flow(dir.path(), "run"))), bare);
-    row("plan with nothing to do", fastest(|| time(|| flow(dir.path(), "plan"))), bare);
+    let bare = fastest(TIMES, || spawn(dir.path(), actions));
+    let row = |what, cost| row(what, cost, Some((bare, "bare")));
+    row("bare processes, one after the other", bare);
+    row("cold run", time(|| flow(dir.path(), &["run", "m.kdl"])));
+    row("no-op run", fastest(TIMES, || flow(dir.path(), &["run", "m.kdl"])));
+    row("plan with nothing to do", fastest(TIMES, || flow(dir.path(), &["plan", "m.kdl"])));
 }
 
 /// Chains without a repository: each step copies its input.
@@ -54,46 +57,4 @@ fn spawn(dir: &Path, times: usize) {
     for _ in 0..times {
         assert!(Command::new("cp").args(["in/0", "copy"]).current_dir(dir).status().unwrap().success());
     }
-}
-
-fn flow(dir: &Path, verb: &str) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_flow"));
-    command.args([verb, "m.kdl"]).current_dir(dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    assert!(command.status().unwrap().success());
-}
-
-/// Wall clock, and processor time of all children that ended meanwhile.
-#[derive(Clone, Copy)]
-struct Cost {
-    wall: Duration,
-    cpu: Duration,
-}
-
-fn time(work: impl FnOnce()) -> Cost {
-    let (before, began) = (children(), Instant::now());
-    work();
-    Cost { wall: began.elapsed(), cpu: children() - before }
-}
-
-fn fastest(mut measure: impl FnMut() -> Cost) -> Cost {
-    (0..TIMES).map(|_| measure()).min_by_key(|cost| cost.wall).unwrap()
-}
-
-fn children() -> Duration {
-    // SAFETY: the call fills a struct of plain numbers, which is valid when zeroed.
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage);
-        usage
-    };
-    let span = |time: libc::timeval| {
-        Duration::from_secs(time.tv_sec.unsigned_abs()) + Duration::from_micros(time.tv_usec.unsigned_abs())
-    };
-    span(usage.ru_utime) + span(usage.ru_stime)
-}
-
-fn row(what: &str, cost: Cost, bare: Cost) {
-    let ms = |span: Duration| span.as_secs_f64() * 1000.0;
-    let ratio = cost.wall.as_secs_f64() / bare.wall.as_secs_f64();
-    println!("{what:<38} {:>9.1} ms  {:>9.1} ms of processor  {ratio:>6.2}x bare", ms(cost.wall), ms(cost.cpu));
 }

@@ -8,10 +8,13 @@
 //! only. Where there is no ninja that is said, and flow is measured alone.
 #![allow(clippy::unwrap_used, reason = "a benchmark ends by panicking")]
 
+mod support;
+
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+
+use support::{fastest, flow, number_or, row, time};
 
 /// The steps of one commit.
 const STEPS: usize = 6;
@@ -19,29 +22,34 @@ const STEPS: usize = 6;
 const TIMES: usize = 9;
 
 fn main() {
-    let commits: usize = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(10_000);
+    let commits = number_or(10_000);
     let dir = tempfile::tempdir().unwrap();
-    let one = write(dir.path(), commits);
+    let (one, dir) = (write(dir.path(), commits), dir.path());
     println!("{} steps, {commits} commits of {STEPS}; the fastest of {TIMES}", commits * STEPS);
-    let began = Instant::now();
-    flow(dir.path(), &["run", "m.kdl", "--quiet"]);
-    println!("first run, for the store to be warm: {:.1} s", began.elapsed().as_secs_f64());
-    let ask = || flow(dir.path(), &["why", &one, "m.kdl"]);
-    let served = fastest(|| time(ask));
+    let ask = |more: &[&str]| fastest(TIMES, || flow(dir, &[&["why", &one], more].concat()));
+    let run = &["run", "m.kdl", "--quiet"];
+    let first = time(|| flow(dir, run));
+    let again = fastest(2, || flow(dir, run));
+    let (served, unnamed, ran) = (ask(&["m.kdl"]), ask(&[]), ask(&["--run"]));
     // An input of every step that comes first, so that the one that is asked for is a miss.
-    std::fs::write(dir.path().join("in"), "another\n").unwrap();
-    let changed = fastest(|| time(ask));
+    std::fs::write(dir.join("in"), "another\n").unwrap();
+    let changed = ask(&["m.kdl"]);
 
-    let ninja = dir.path().join("ninja");
+    let ninja = dir.join("ninja");
     let explained = write_ninja(&ninja, commits).then(|| {
         let target = format!("o{}_{}", commits / 2, STEPS - 1);
         std::fs::write(ninja.join("in"), "another\n").unwrap();
-        fastest(|| time(|| assert!(run_ninja(&ninja, &["-n", "-d", "explain", &target]))))
+        fastest(TIMES, || assert!(run_ninja(&ninja, &["-n", "-d", "explain", &target])))
     });
-    row("flow why, all served", served, explained);
-    row("flow why, one ingredient changed", changed, explained);
+    let row = |what, cost| row(what, cost, explained.map(|explained| (explained, "ninja")));
+    row("flow run, for the store to be warm", first);
+    row("flow run, all served", again);
+    row("flow why, all served", served);
+    row("flow why, no manifest named", unnamed);
+    row("flow why --run", ran);
+    row("flow why, one ingredient changed", changed);
     match explained {
-        Some(explained) => row("ninja -n -d explain, one target", explained, Some(explained)),
+        Some(explained) => row("ninja -n -d explain, one target", explained),
         None => println!("skipped: `ninja` is not in PATH, or did not build: there is nothing to compare with"),
     }
 }
@@ -111,47 +119,4 @@ fn git(dir: &Path, args: &[&str], input: Option<&str>) -> String {
     let output = command.stdin(std::fs::File::open(path).unwrap()).output().unwrap();
     assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
-}
-
-fn flow(dir: &Path, args: &[&str]) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_flow"));
-    command.args(args).current_dir(dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    assert!(command.status().unwrap().success(), "flow {args:?}");
-}
-
-/// Wall clock, and processor time of all children that ended meanwhile.
-#[derive(Clone, Copy)]
-struct Cost {
-    wall: Duration,
-    cpu: Duration,
-}
-
-fn time(work: impl FnOnce()) -> Cost {
-    let (before, began) = (children(), Instant::now());
-    work();
-    Cost { wall: began.elapsed(), cpu: children() - before }
-}
-
-fn fastest(mut measure: impl FnMut() -> Cost) -> Cost {
-    (0..TIMES).map(|_| measure()).min_by_key(|cost| cost.wall).unwrap()
-}
-
-fn children() -> Duration {
-    // SAFETY: the call fills a struct of plain numbers, which is valid when zeroed.
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage);
-        usage
-    };
-    let span = |time: libc::timeval| {
-        Duration::from_secs(time.tv_sec.unsigned_abs()) + Duration::from_micros(time.tv_usec.unsigned_abs())
-    };
-    span(usage.ru_utime) + span(usage.ru_stime)
-}
-
-fn row(what: &str, cost: Cost, ninja: Option<Cost>) {
-    let ms = |span: Duration| span.as_secs_f64() * 1000.0;
-    let ratio = ninja.map(|ninja| format!("{:>6.2}x ninja", cost.wall.as_secs_f64() / ninja.wall.as_secs_f64()));
-    let (wall, cpu) = (ms(cost.wall), ms(cost.cpu));
-    println!("{what:<38} {wall:>9.1} ms  {cpu:>9.1} ms of processor  {}", ratio.unwrap_or_default());
 }

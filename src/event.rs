@@ -6,8 +6,35 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::key::{ActionKey, Change};
-use crate::names::{AttemptId, Axes, JobId, RunId};
+use crate::names::{AttemptId, Axes, JobId, ObjectId, RunId};
 use crate::outcome::Owner;
+use crate::text::harmless;
+
+/// How a manifest and the files that it names stood in their project's repository.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GitState {
+    /// The commit that was checked out; `None` before the first one.
+    pub commit: Option<ObjectId>,
+    /// The files that were not as the commit has them, relative to the project, at most 50.
+    pub dirty: Vec<String>,
+}
+
+impl GitState {
+    /// What of it a reader of the run's results has to know: that some files are in no commit. `None` if all are.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        let first = self.dirty.first()?;
+        let more = match self.dirty.len() {
+            1 => String::new(),
+            n => format!(" and {} more", n - 1),
+        };
+        let what = match &self.commit {
+            Some(commit) => format!("not as commit {} has it", commit.as_str().get(..8).unwrap_or_default()),
+            None => "in no commit".to_owned(),
+        };
+        Some(harmless(&format!("UNCOMMITTED: {first}{more}: {what}; nobody else can make this run again")))
+    }
+}
 
 /// An event and when it was.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,6 +62,9 @@ pub enum Event {
         jobs: usize,
         /// How many actions.
         actions: usize,
+        /// How the manifest stood in its project's repository; absent if it lies in none.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        git: Option<GitState>,
     },
     /// Something worth saying to a person.
     Notice {
@@ -109,6 +139,9 @@ pub enum Event {
         evidence: String,
         /// Whether it is tried again in this run, as far as its lane lets it.
         again: bool,
+        /// Whether that was the last attempt that its step allows: another is made only where somebody asks.
+        #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+        used_up: bool,
         /// After how long, where it waits a while before.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         retry_in_ms: Option<u64>,
@@ -375,6 +408,9 @@ pub struct Counts {
     /// Of those, how many settled nothing.
     #[serde(default)]
     pub unsettled: usize,
+    /// Attempts that settled nothing: also of actions that another attempt settled, or that were left for a later run.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub attempts_lost: usize,
 }
 
 /// Why an action is executed.

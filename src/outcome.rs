@@ -23,6 +23,8 @@ pub enum Owner {
     Test,
     /// flow itself, or whoever stopped it.
     Harness,
+    /// Whoever set an amount in the manifest.
+    Person,
 }
 
 impl fmt::Display for Owner {
@@ -33,6 +35,7 @@ impl fmt::Display for Owner {
             Self::Environment => "environment",
             Self::Test => "test",
             Self::Harness => "harness",
+            Self::Person => "person",
         })
     }
 }
@@ -136,7 +139,7 @@ causes! {
     /// The account has nothing left.
     QuotaExceeded = "QUOTA_EXCEEDED", Provider, false, false, Lane, "add credit to the provider's account, or wait for its quota";
     /// Credentials that were good are not any more.
-    CredentialsExpired = "CREDENTIALS_EXPIRED", Provider, false, false, Lane, "log in to the provider again";
+    CredentialsExpired = "CREDENTIALS_EXPIRED", Provider, false, false, Lane, "log in to the provider again, or mend what its secret is taken from";
     /// What the manifest asks its provider by did not say yes.
     ProbeFailed = "PROBE_FAILED", Provider, false, false, Lane, "read what the provider's `probe` or `expires` says: mend the login, the account or the network";
     /// The provider does not know the key.
@@ -167,6 +170,8 @@ causes! {
     NotStarted = "NOT_STARTED", Environment, false, true, Nothing, "install the program, or correct its path in the manifest";
     /// A secret that a candidate or a step declares is not to be had.
     SecretMissing = "SECRET_MISSING", Environment, false, false, Lane, "mend what the secret is taken from: its variable, its file or its command";
+    /// A secret of a provider is not to be had, and nothing says that a login ran out.
+    CredentialsMissing = "CREDENTIALS_MISSING", Environment, false, false, Lane, "mend what the provider's secret is taken from (its variable, its file or its command), or log in again";
     /// The work tree or the patch holds the value of a secret.
     HoldsSecret = "HOLDS_SECRET", Agent, true, true, Nothing, "treat the key as exposed and renew it; the draw stands: `samples` of the candidate draws another";
     /// The work tree holds what no git tree can: a device, a name with `..`, too many files.

@@ -6,6 +6,17 @@ use std::fmt::Write;
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+/// A command as a message names it: its words up to the first that is more than a word, such as a script for a shell.
+#[must_use]
+pub fn called(argv: &[String]) -> String {
+    let plain = argv.iter().take_while(|word| !word.contains(char::is_whitespace)).cloned();
+    let mut words: Vec<String> = plain.collect();
+    if words.len() < argv.len() {
+        words.push("…".to_owned());
+    }
+    words.join(" ")
+}
+
 /// The text on one line of at most `width` columns: cut at the end of a word, and marked so. Digests are shortened first, since
 /// nobody reads 64 digits.
 #[must_use]

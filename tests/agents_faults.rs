@@ -110,7 +110,14 @@ fn table(real: Real, program: &Path, flow: &Flow, llm: &Llm) -> String {
             wrong.push(format!("{}: expected {expected:?}, served {served:?}: {line}", fault.name));
         }
         let class = ran.classes().remove(&format!("9f47610d/{}/1", fault.name));
-        writeln!(table, "| {} | {} | {} |", fault.name, fault.what, row(&came, class.as_deref())).unwrap();
+        writeln!(
+            table,
+            "| {} | {} | {} |",
+            fault.way.trim_start_matches("fault="),
+            fault.what,
+            row(&came, class.as_deref())
+        )
+        .unwrap();
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     table

@@ -173,13 +173,12 @@ fn a_credential_is_present_or_absent_and_from_where() {
 
 #[test]
 fn a_provider_is_asked_with_its_credential_and_not_without() {
-    let probe =
-        "secret CLOUD_KEY\nset CLOUD_URL \"x\"\nprobe \"sh\" \"-c\" \"test \\\"$CLOUD_KEY$CLOUD_URL\\\" = goodx\"";
+    let probe = "secret CLOUD_KEY\nset CLOUD_URL \"x\"\nprobe \"sh\" \"-c\" \"test \\\"$CLOUD_KEY$CLOUD_URL\\\" = key-of-goodx\"";
     let mut flow = with_provider(probe);
     says(&flow, "provider", "unknown", "CLOUD_KEY is not at hand", "mend the credential");
-    flow.env("CLOUD_KEY", "bad");
+    flow.env("CLOUD_KEY", "key-of-bad");
     says(&flow, "provider", "fail", "the probe", "the credential, the account or the network");
-    flow.env("CLOUD_KEY", "good");
+    flow.env("CLOUD_KEY", "key-of-good");
     says(&flow, "provider", "ok", "takes calls", "");
 }
 

@@ -144,6 +144,25 @@ fn an_unset_variable_stops_the_run_and_is_named_by_plan() {
 }
 
 #[test]
+fn a_config_that_agents_read_differently_or_that_a_secret_would_change_is_refused() {
+    for end in ["\u{2028}", "\u{2029}", "\u{85}"] {
+        let config = format!("model:\n  parallel: false # note{end}  parallel: true\n");
+        is_a_flaw(
+            &with_config(&config, "require \"model.parallel\" #false"),
+            &["ends a line for some agents", "line 2"],
+        );
+    }
+    is_a_flaw(
+        &with_config("model:\n  key: {secret.KEY}\n", "require \"model\" 1"),
+        &["does not stand within a text", "line 2"],
+    );
+    is_a_flaw(&with_config("password: 12345678901\n", "require \"steps\" 1"), &["`password` holds a secret"]);
+    let prefixed = with_config("auth_token: \"Bearer {secret.KEY}\"\n", "require \"steps\" 1");
+    let said = prefixed.flow(&["check", "m.kdl"]);
+    assert!(!said.stderr.contains("written out"), "{}", said.stderr);
+}
+
+#[test]
 fn a_require_that_the_config_does_not_meet_shows_both_values() {
     let flow = with_config("model:\n  parallel: true\n", "require \"model.parallel\" #false");
     is_a_flaw(&flow, &["model.parallel", "true", "false"]);

@@ -325,10 +325,29 @@ fn what_is_not_committed_is_said_to_be_so_with_its_file_and_line() {
         .flow(&["why", "{one}", "--run"])
         .exits(0)
         .says("UNCOMMITTED: ")
-        .says("not in git: it was edited and never committed so");
+        .says("uncommitted, edited ")
+        .says(" ago: prompts/task.md:3");
     let status = p.flow.flow(&["status", "--json"]).json();
     assert_eq!(status["git"]["dirty"], serde_json::json!(["prompts/task.md"]));
+    let begun = |event: &Value| event["event"] == "run-started" && event["git"] == status["git"];
+    assert!(p.flow.journal().iter().any(begun), "the run's first event has it too");
     p.commit("now it is", None);
+    let events = p.flow.run().settles().events();
+    let id = p.made.last().unwrap().id.clone();
+    assert_eq!(events[0]["git"], serde_json::json!({"commit": id, "dirty": []}));
+    // What that run used was committed later: now it is known by whom, and where.
+    let (edited, ask) = (status["run"].as_str().unwrap(), ["why", "{one}", "--run"]);
+    let said = format!("uncommitted then, committed since by {}", &id[..8]);
+    p.flow.flow(&[&ask[..], &[edited]].concat()).exits(0).says(&said).says("prompts/task.md:3");
+    let document = p.flow.flow(&[&ask[..], &[edited, "--json"]].concat()).exits(0).json();
+    let origin = agent(document)["changes"][0]["origin"].clone();
+    assert_eq!((&origin["commit"], &origin["uncommitted_then"]), (&id.as_str().into(), &true.into()), "{origin}");
+    // What nobody ever committed says so, with the file.
+    p.flow.replace("prompts/task.md", "Never touch", "Hardly ever touch");
+    let lost = p.flow.run().settles().finished()["run"].as_str().unwrap().to_owned();
+    p.flow.replace("prompts/task.md", "Hardly ever touch", "Never touch");
+    let said = "not in git: prompts/task.md was edited for the run, and never";
+    p.flow.flow(&[&ask[..], &[&lost]].concat()).exits(0).says(said);
     p.flow.flow(&["run", "m.kdl", "--quiet"]).exits(0);
     let status = p.flow.flow(&["status", "--json"]).json();
     assert_eq!(status["git"], serde_json::json!({"commit": p.made.last().unwrap().id, "dirty": []}));
@@ -656,6 +675,16 @@ fn against_means_a_run_before_a_job_and_a_job_before_a_revision() {
         let held = agent["known"]["ingredients"].as_array().unwrap();
         assert!(held.iter().any(|held| held["ingredient"] == "config"), "{agent}");
     }
+    // One line a step, whatever it is compared with.
+    let short = |what: &str| flow.flow(&["why", "pkg/{one}/tidy/1", "m.kdl", "--against", what, "--short"]);
+    for (what, said) in
+        [(run.as_str(), "agent  differs  config\n"), ("pkg/{one}/human/1", "patched  "), ("v1", "config, by ")]
+    {
+        let ran = short(what);
+        ran.exits(0).says(said);
+        assert!(ran.stdout.lines().all(|line| line.starts_with("pkg/") || !line.contains("pkg/")), "{}", ran.stdout);
+    }
+    assert_eq!(short(&run).stdout.lines().count(), with_run["jobs"][0]["steps"].as_array().unwrap().len());
     against("nobody", &[]).exits(2).says("it is no run, no job and no git revision");
     against("pkg/*/nobody/1", &[]).exits(2).says("it is no run, no job and no git revision");
     flow.flow(&["why", "{one}", "--run", "--against", "v1"]).exits(2).says("that is a git revision");

@@ -80,6 +80,25 @@ fn a_config_counts_by_its_values() {
     flow.write("tidy.yaml", "steps: 31\nnested: {a: 1, b: 2}\n");
     // The same patches come out of it: nothing beyond the agent runs.
     flow.run().settles().executes(&["{one}/tidy/1 agent", "{two}/tidy/1 agent"]);
+    // The same value in another notation is another file to the agent, which may not be able to read it.
+    flow.write("tidy.json", "{\"steps\": 31, \"nested\": {\"a\": 1, \"b\": 2}}");
+    flow.replace("m.kdl", "tidy.yaml", "tidy.json");
+    flow.run().settles().executes(&["{one}/tidy/1 agent", "{two}/tidy/1 agent"]);
+}
+
+#[test]
+fn a_variable_that_is_passed_unhashed_hides_no_result_where_it_is_not_set() {
+    let mut flow = Flow::sample();
+    flow.replace("m.kdl", "agent=scripted {", "agent=scripted {\n        pass GATEWAY hash=#false");
+    flow.env("GATEWAY", "http://localhost:1");
+    flow.run().settles();
+    flow.without("GATEWAY");
+    flow.run().settles().executes_nothing();
+    flow.flow(&["show", "pkg/{one}/tidy/1", "m.kdl"]).settles().says("SUCCESS_IMPROVEMENT");
+    // What has to be executed needs it, and says so before anything is.
+    flow.replace("m.kdl", "agent=scripted {", "agent=scripted {\n        set NEW \"1\"");
+    flow.run().exits(2).says("the variable GATEWAY is not set");
+    flow.flow(&["plan", "m.kdl"]).settles().says("the variable GATEWAY is not set");
 }
 
 #[test]

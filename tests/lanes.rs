@@ -55,7 +55,7 @@ impl Office {
         office.flow.write("agent.py", AGENT);
         std::fs::create_dir_all(office.place()).unwrap();
         office.says(EXPIRED);
-        office.token("t1");
+        office.token("pass-0001");
         office.flow.write(
             "acme.kdl",
             &format!(
@@ -155,7 +155,7 @@ fn counts(pairs: &[(&str, usize)]) -> BTreeMap<String, usize> {
 #[test]
 fn a_login_that_runs_out_harms_nobody_and_three_such_nights_exhaust_nobody() {
     let office = Office::new("lane 1", "");
-    office.good_for("t1", 4);
+    office.good_for("pass-0001", 4);
     let first = office.flow.run();
     first.exits(3);
     assert_eq!(office.ends(), counts(&[("succeeded", 4), ("CREDENTIALS_EXPIRED", 1)]));
@@ -177,11 +177,11 @@ fn a_login_that_runs_out_harms_nobody_and_three_such_nights_exhaust_nobody() {
     office.flow.flow(&["status"]).says("lane acme is closed since");
     assert_eq!(office.ends(), counts(&[("succeeded", 4), ("CREDENTIALS_EXPIRED", 3)]));
 
-    office.token("t2");
-    office.good_for("t2", 100);
+    office.token("pass-0002");
+    office.good_for("pass-0002", 100);
     let last = office.flow.run();
     last.settles();
-    assert_eq!(office.started()["t2"], 8, "the other eight, none of them twice");
+    assert_eq!(office.started()["pass-0002"], 8, "the other eight, none of them twice");
     assert_eq!(office.ends(), counts(&[("succeeded", 12), ("CREDENTIALS_EXPIRED", 3)]));
     office.flow.run().settles().executes_nothing();
 }
@@ -195,15 +195,15 @@ fn a_login_renewed_while_the_run_waits_lets_it_go_on_by_itself_one_job_first() {
     let mut office = office;
     let place = office.place();
     office.flow.env("OFFICE", &place);
-    office.good_for("t1", 4);
+    office.good_for("pass-0001", 4);
     let run = office.flow.command(&["run", "m.kdl", "--json", "--wait"]);
     let run = { run }.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
     until("the lane closed and nothing is left to do", || {
         let waits = |event: &Value| event["text"].as_str().is_some_and(|text| text.starts_with("waits for acme"));
         office.flow.journal().iter().any(waits)
     });
-    office.token("t2");
-    office.good_for("t2", 100);
+    office.token("pass-0002");
+    office.good_for("pass-0002", 100);
     let ran = office.flow.ran(run.wait_with_output().unwrap());
     ran.settles();
     assert_eq!(office.ends()["succeeded"], 12);
@@ -220,7 +220,7 @@ fn a_login_renewed_while_the_run_waits_lets_it_go_on_by_itself_one_job_first() {
 #[test]
 fn agents_under_way_on_a_closed_lane_are_stopped_and_uncharged_and_what_they_used_is_known() {
     let office = Office::new("lane 2", "");
-    office.good_for("t1", 1);
+    office.good_for("pass-0001", 1);
     std::fs::write(office.file("hold"), "").unwrap();
     let ran = office.flow.run();
     ran.exits(3);
@@ -229,7 +229,7 @@ fn agents_under_way_on_a_closed_lane_are_stopped_and_uncharged_and_what_they_use
     assert_eq!((&stopped["usage"]["input"], &stopped["usage"]["output"]), (&100.into(), &10.into()), "{stopped}");
     assert_eq!(events(&ran, "lane-closed")[0]["stopped"], 1);
     std::fs::remove_file(office.file("hold")).unwrap();
-    office.good_for("t1", 100);
+    office.good_for("pass-0001", 100);
     office.flow.run().settles();
     assert_eq!(office.ends()["succeeded"], 12);
 }
@@ -237,8 +237,8 @@ fn agents_under_way_on_a_closed_lane_are_stopped_and_uncharged_and_what_they_use
 #[test]
 fn the_lanes_of_others_go_on_and_no_agent_gets_anothers_secret() {
     let office = Office::new("", "");
-    office.flow.write("other", "t9");
-    office.good_for("t9", 100);
+    office.flow.write("other", "pass-0009");
+    office.good_for("pass-0009", 100);
     office.flow.edit("acme.kdl", |text| {
         let other = text.split_once("agent acme").unwrap().1.split_once("provider acme").unwrap().0;
         format!(
@@ -253,11 +253,11 @@ fn the_lanes_of_others_go_on_and_no_agent_gets_anothers_secret() {
     let log = std::fs::read_to_string(office.file("log")).unwrap();
     for line in log.lines() {
         let words: Vec<&str> = line.split(' ').collect();
-        assert_eq!(words[2..], [if words[1] == "t9" { "TOKEN2" } else { "TOKEN" }], "{line}");
+        assert_eq!(words[2..], [if words[1] == "pass-0009" { "TOKEN2" } else { "TOKEN" }], "{line}");
     }
     // A provider's name, its secrets and its lane are in no key.
-    office.flow.write("other", "t8");
-    office.good_for("t8", 100);
+    office.flow.write("other", "pass-0008");
+    office.good_for("pass-0008", 100);
     office.flow.replace("acme.kdl", "provider other {", "provider renamed { lane 3; expires \"echo\" \"36000\";");
     office.flow.replace("m.kdl", "provider=other", "provider=renamed");
     let again = office.flow.run();
@@ -328,7 +328,7 @@ fn a_pause_for_what_settles_nothing_is_remembered_by_the_next_run_which_lets_one
         assert_eq!(events(&ran, "breaker").len(), 1);
     }
     // The provider has recovered: the one that tries lets the others begin.
-    office.good_for("t1", 100);
+    office.good_for("pass-0001", 100);
     let last = office.flow.run();
     let begun: Vec<Value> = events(&last, "action-started").into_iter().filter(|e| e["step"] == "agent").collect();
     assert!(begun.len() >= 11 && last.events().iter().all(|event| event["event"] != "breaker"), "{}", last.stderr);
@@ -337,17 +337,17 @@ fn a_pause_for_what_settles_nothing_is_remembered_by_the_next_run_which_lets_one
 #[test]
 fn agents_that_change_nothing_are_paused_too_and_one_that_does_lets_the_others_go() {
     let office = Office::new("lane 4", "");
-    office.good_for("t1", 100);
+    office.good_for("pass-0001", 100);
     std::fs::write(office.file("idle"), "").unwrap();
     let ran = office.flow.run();
     ran.exits(3);
     assert_eq!(events(&ran, "breaker")[0]["cause"], "NO_PATCH");
-    assert_eq!(office.started()["t1"], 5);
+    assert_eq!(office.started()["pass-0001"], 5);
     std::fs::remove_file(office.file("idle")).unwrap();
     // Another config is another agent: its canaries are its own.
     office.flow.replace("m.kdl", "\"m1\"", "\"m2\"");
     office.flow.run().settles();
-    assert_eq!(office.started()["t1"], 17);
+    assert_eq!(office.started()["pass-0001"], 17);
 }
 
 #[test]
@@ -356,22 +356,22 @@ fn an_agent_that_cannot_work_at_all_is_not_begun_again() {
     office.says("ModuleNotFoundError: No module named 'mcp'");
     let ran = office.flow.run();
     ran.exits(3);
-    assert_eq!(office.started(), counts(&[("t1", 1)]));
+    assert_eq!(office.started(), counts(&[("pass-0001", 1)]));
     assert_eq!(ran.finished()["paused"][0]["cause"], "MISSING_MODULE");
     // It was mended, and nothing was counted.
-    office.good_for("t1", 100);
+    office.good_for("pass-0001", 100);
     office.flow.run().settles();
 }
 
 #[test]
 fn a_provider_that_refuses_its_probe_or_its_secret_gets_no_agent() {
     let office = Office::new("lane 4; probe \"sh\" \"-c\" \"echo no session for $TOKEN >&2; exit 1\"", "");
-    office.good_for("t1", 100);
+    office.good_for("pass-0001", 100);
     let ran = office.flow.run();
     ran.exits(3);
     let closed = &events(&ran, "lane-closed")[0];
     assert!(closed["evidence"].as_str().unwrap().contains("no session for"), "{closed}");
-    assert!(!closed["evidence"].as_str().unwrap().contains("t1"), "the secret is taken out: {closed}");
+    assert!(!closed["evidence"].as_str().unwrap().contains("pass-0001"), "the secret is taken out: {closed}");
     assert_eq!(office.started(), counts(&[]));
     office.flow.replace(
         "acme.kdl",
@@ -393,7 +393,7 @@ fn a_candidates_own_secret_that_is_not_to_be_had_counts_nothing_and_keeps_only_t
     let own = "secret OWN { command \"sh\" \"-c\" \"cat own || exit 4\" }";
     for provider in ["", " provider=acme"] {
         let office = Office::new("lane 4", own);
-        office.good_for("t1", 100);
+        office.good_for("pass-0001", 100);
         if provider.is_empty() {
             office.flow.replace("m.kdl", "model \"m1\" provider=acme", "model \"m1\"");
             office.flow.replace("m.kdl", own, &format!("{own}; secret TOKEN file=\"token\""));
@@ -419,7 +419,7 @@ fn a_candidates_own_secret_that_is_not_to_be_had_counts_nothing_and_keeps_only_t
 #[test]
 fn what_cannot_be_done_before_the_credential_expires_is_not_begun() {
     let office = Office::new("lane 4; expires file=\"until.json\" pointer=\"/Expiration\"", "");
-    office.good_for("t1", 100);
+    office.good_for("pass-0001", 100);
     let until = |hours: i64| jiff::Timestamp::now() + jiff::SignedDuration::from_hours(hours);
     let renew = |hours| office.flow.write("until.json", &format!("{{\"Expiration\":\"{}\"}}", until(hours)));
     office.flow.replace("steps.kdl", "after baseline; timeout \"1m\"", "after baseline; timeout \"3h\"");
@@ -431,17 +431,17 @@ fn what_cannot_be_done_before_the_credential_expires_is_not_begun() {
     assert_eq!(ran.finished()["lanes"][0]["waiting"], 12);
     renew(4);
     office.flow.run_with(&["--commit", "{one}"]).settles();
-    assert_eq!(office.started()["t1"], 6);
+    assert_eq!(office.started()["pass-0001"], 6);
     // What is known of earlier ones counts more than the limit.
     renew(2);
     office.flow.run().settles();
-    assert_eq!(office.started()["t1"], 12);
+    assert_eq!(office.started()["pass-0001"], 12);
 }
 
 #[test]
 fn somebody_is_told_and_whatever_comes_of_it_the_run_goes_on() {
     let office = Office::new("lane 1", "");
-    office.good_for("t1", 4);
+    office.good_for("pass-0001", 4);
     let told = office.file("told");
     office.flow.write("tell.sh", &format!("#!/bin/sh\ncat >> {0}\necho >> {0}\n", told.display()));
     std::fs::set_permissions(office.flow.path("tell.sh"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
@@ -471,7 +471,7 @@ fn a_run_that_waits_to_retry_ends_at_once_when_it_is_asked_to_and_survives_a_kil
         assert_eq!(code, (signal == "-INT").then_some(130));
         assert_eq!(office.ends(), counts(&[("RATE_LIMITED", 12)]), "the second run waits as the first one did");
     }
-    office.good_for("t1", 100);
+    office.good_for("pass-0001", 100);
     // A person need not wait.
     office.flow.run_with(&["--retry", "*"]).settles();
     assert_eq!(office.ends()["succeeded"], 12);
@@ -480,7 +480,7 @@ fn a_run_that_waits_to_retry_ends_at_once_when_it_is_asked_to_and_survives_a_kil
 #[test]
 fn a_job_that_was_not_begun_says_whose_doing_that_is_and_what_to_do() {
     let office = Office::new("lane 1", "");
-    office.good_for("t1", 4);
+    office.good_for("pass-0001", 4);
     let shown = |job: &str| office.flow.flow(&["show", job, "m.kdl", "--json"]).json();
     let ran = office.flow.flow(&["run", "m.kdl"]);
     ran.exits(3).says("waits for lane acme:").says("NOT_RUN                8  provider  log in to the provider again");
@@ -497,7 +497,7 @@ fn a_job_that_was_not_begun_says_whose_doing_that_is_and_what_to_do() {
     let tried = left.iter().filter(|job| job["tokens_unknown_because"] == "no attempt of its agent settled it");
     assert_eq!(tried.count(), 1, "one of them had an attempt");
     // Once somebody runs it, nothing of that is left.
-    office.good_for("t1", 100);
+    office.good_for("pass-0001", 100);
     office.flow.run().settles();
     assert!(jobs.iter().all(|job| shown(job)["owner"] != "provider"));
 }
@@ -505,7 +505,7 @@ fn a_job_that_was_not_begun_says_whose_doing_that_is_and_what_to_do() {
 #[test]
 fn a_candidate_that_is_paused_is_said_of_each_of_its_jobs() {
     let office = Office::new("lane 4", "canary 2");
-    office.good_for("t1", 100);
+    office.good_for("pass-0001", 100);
     std::fs::write(office.file("idle"), "").unwrap();
     office.flow.flow(&["run", "m.kdl"]).exits(3).says("acme is paused: NO_PATCH");
     let left = (1..=6)
@@ -519,4 +519,20 @@ fn a_candidate_that_is_paused_is_said_of_each_of_its_jobs() {
         assert!(job["next_action"].as_str().unwrap().contains("--continue"), "{job:#}");
     }
     assert!(count >= 8, "{count}");
+}
+
+#[test]
+fn a_run_that_somebody_stops_says_nothing_of_a_login() {
+    let office = Office::new("lane 1", "");
+    office.good_for("pass-0001", 100);
+    std::fs::write(office.file("hold"), "").unwrap();
+    let run = office.flow.start();
+    until("an agent is at work", || office.started().values().sum::<usize>() > 0);
+    std::process::Command::new("kill").args(["-INT", &run.id().to_string()]).status().unwrap();
+    std::fs::remove_file(office.file("hold")).unwrap();
+    let said = run.wait_with_output().unwrap();
+    assert_eq!(said.status.code(), Some(130));
+    let finished = office.flow.journal().into_iter().find(|event| event["event"] == "run-finished").unwrap();
+    assert!(finished["lanes"].as_array().is_none_or(Vec::is_empty), "{finished:#}");
+    office.flow.run().settles();
 }

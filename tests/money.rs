@@ -62,7 +62,7 @@ fn a_budget_that_allows_5_of_12_pays_for_5_and_the_plan_said_so_and_a_raised_one
     let left: Vec<&Value> = jobs["jobs"].as_array().unwrap().iter().filter(|job| job["class"] == "NOT_RUN").collect();
     assert_eq!(left.len(), 7);
     for job in left {
-        assert_eq!(job["owner"], "harness", "whoever wrote the amount");
+        assert_eq!(job["owner"], "person", "whoever set the amount");
         assert!(
             job["evidence"]
                 .as_str()

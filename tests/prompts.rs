@@ -45,6 +45,24 @@ fn telling(flow: &mut Flow) {
 }
 
 #[test]
+fn what_else_an_agent_is_given_holds_no_line_of_the_humans_change() {
+    const LINE: &str = "    return sum(OPERATIONS_OF[number] for number in range(n))";
+    for given in ["file hint \"hint.txt\"", "args \"    return sum(OPERATIONS_OF[number] for number in range(n))\""] {
+        let mut flow = prompted("make it fast\n");
+        telling(&mut flow);
+        flow.write("hint.txt", &format!("somebody said:\n{LINE}\n"));
+        flow.replace(
+            "agents.kdl",
+            "\"{prompt}\"; version \"1\"",
+            "\"{prompt}\" \"{file.hint}\" \"{args}\"; version \"1\"",
+        );
+        flow.replace("m.kdl", "file act \"act.py\"", &format!("file act \"act.py\"; {given}"));
+        flow.run().exits(3).says("LEAKED_ANSWER").says("holds 1 of the 5 telling lines");
+        assert!(flow.ends("agent", "succeeded").is_empty());
+    }
+}
+
+#[test]
 fn a_prompt_that_holds_a_line_of_the_humans_change_is_refused_before_anything_is_paid() {
     let mut flow = prompted("{commit.task}\n\nA reviewer proposed:\n{commit.diff}\n");
     telling(&mut flow);

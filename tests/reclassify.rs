@@ -155,6 +155,59 @@ fn an_attempt_that_did_not_settle_is_a_hit_once_a_table_reads_it_otherwise() {
 }
 
 #[test]
+fn what_is_exhausted_stays_so_whatever_a_table_reads_in_it() {
+    let flow = telling(&format!("{{\"ok\": false, \"error\": \"odd thing\", {CALLS}}}"));
+    flow.replace("steps.kdl", "attempts 3", "attempts 1");
+    flow.replace("agents.kdl", "// more", "signature RATE_LIMITED \"odd thing\"\n        // more");
+    flow.run().exits(3);
+    let before = agents(&flow);
+    // Of a cause that does not count: read so, no attempt would have been used up.
+    flow.replace("agents.kdl", "signature RATE_LIMITED", "signature CREDENTIALS_EXPIRED");
+    flow.flow(&["reclassify", "m.kdl"]).exits(3);
+    flow.run().exits(3).says("--retry");
+    assert_eq!(agents(&flow), before, "a table change spends nothing");
+    flow.run_with(&["--retry", "*/told/*"]).exits(3);
+    assert_eq!(agents(&flow), before + 1);
+}
+
+#[test]
+fn an_agent_that_dies_before_it_tells_costs_an_unknown_amount_and_closes_nothing() {
+    for (report, stderr, cause) in [
+        (
+            Some("{\"calls\": [{\"input\": 900000, \"output\": 5"),
+            "ModuleNotFoundError: No module named 'docker'",
+            "UNKNOWN",
+        ),
+        (
+            Some("{\"calls\": [{\"input\": 900000, \"output\": 5"),
+            "An error occurred (ExpiredToken): the token has expired",
+            "UNKNOWN",
+        ),
+        (None, "FAILED test_aws: An error occurred (ExpiredToken): the token has expired", "UNKNOWN"),
+    ] {
+        let flow = telling("{}");
+        let write = report
+            .map(|text| format!("pathlib.Path(sys.argv[1], \"report.json\").write_text({text:?})\n"))
+            .unwrap_or_default();
+        flow.replace("agents.kdl", "// more", "error text=stderr");
+        std::fs::write(
+            flow.path("agent.py"),
+            format!("import pathlib, sys\n{write}print({stderr:?}, file=sys.stderr)\nsys.exit(1)\n"),
+        )
+        .unwrap();
+        let ran = flow.run();
+        assert!(!ran.stdout.contains("waits for lane") && !ran.stderr.contains("waits for lane"), "{}", ran.stdout);
+        let ended = flow.ends("agent", cause);
+        assert_eq!(ended.len(), 1, "{stderr}: {:#?}", flow.lines());
+        assert!(
+            ended[0]["usage"]["input"].is_null() && ended[0]["usage"]["unknown_because"].is_string(),
+            "{:#}",
+            ended[0]
+        );
+    }
+}
+
+#[test]
 fn draws_that_stand_by_reuse_are_listed_and_what_a_table_reopens_of_them_is_not_drawn_again() {
     let flow = telling(&format!("{{\"ok\": false, \"error\": \"it went home\", {CALLS}}}"));
     flow.replace("m.kdl", "file program \"agent.py\"", "file program \"agent.py\"; reuse except cause=\"CRASHED\"");

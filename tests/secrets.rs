@@ -503,3 +503,97 @@ fn a_config_that_uses_a_secret_nobody_declares_is_a_flaw() {
     ran.exits(2).says("the config uses `{secret.KEY_D}`, which is not declared").says("secret KEY_D");
     assert!(!Path::new(&wild.flow.cache()).join("records").exists());
 }
+
+#[test]
+fn a_credential_that_is_renewed_while_the_agent_works_is_found_too() {
+    const NEW: &str = "sent4nel-renewed-Tq82hv5s";
+    for file in ["b.key", "c.key"] {
+        let wild = keyed("");
+        let path = wild.flow.path(file).display().to_string();
+        let script = format!("{USEFUL}\nopen({path:?}, 'w').write({NEW:?})\nprint('using', open({path:?}).read())\n");
+        let head = std::fs::read_to_string(wild.flow.path("wild.py")).unwrap();
+        std::fs::write(wild.flow.path("wild.py"), format!("{head}\n{script}")).unwrap();
+        wild.runs(0).is("SUCCESS_IMPROVEMENT");
+        assert!(logs(&wild, "agent", "stdout").contains("using [secret KEY_"));
+        // What it writes into its work tree is its own: such a tree is not stored.
+        std::fs::write(
+            wild.flow.path("wild.py"),
+            format!("{head}\n{script}\nopen('pkg/leaked.py', 'w').write({NEW:?})\n"),
+        )
+        .unwrap();
+        wild.flow.write(file, "renewed-yesterday-01");
+        wild.flow.run().settles();
+        assert_eq!(wild.flow.ends("agent", "HOLDS_SECRET").len(), 1);
+        let new = NEW.as_bytes();
+        for path in below(&wild.flow.cache()).into_iter().filter(|path| path.is_file()) {
+            // The script that was given holds the value, being the test's own.
+            let bytes = std::fs::read(&path).unwrap();
+            let given = bytes.windows(10).any(|part| part == b"canary = o");
+            assert!(given || !bytes.windows(new.len()).any(|part| part == new), "{}", path.display());
+        }
+    }
+}
+
+#[test]
+fn what_a_reader_would_see_of_a_secret_without_colours_and_escapes_is_in_no_record() {
+    for print in [
+        r#"sys.stderr.write('error: bad ' + s[:5] + '\x1b[0m' + s[5:] + '\n')"#,
+        r#"sys.stderr.write('error: bad ' + s[:5] + '\x00\x08' + s[5:] + '\n')"#,
+        r#"print('{"error": "bad \\u00' + format(ord(s[0]), '02x') + s[1:] + '", "model": "\\u00' + format(ord(s[0]), '02x') + s[1:] + '"}')"#,
+    ] {
+        let wild = keyed(&format!("s = secrets[1]\n{print}\nsys.exit(1)"));
+        wild.flow.edit("wild.kdl", |text| {
+            let reading = "reading { finished jsonl=stdout { where \"/ok\" #true }; error jsonl=stdout { at \"/error\" }; error text=stderr match=\"(?m)^error: (.*)$\"; model jsonl=stdout { at \"/model\" } }";
+            text.replace("version \"1\"", &format!("version \"1\"; {reading}"))
+        });
+        let came = wild.runs(0);
+        came.because("UNKNOWN", "bad [secret KEY_B]");
+        nowhere(&wild.flow, &came.ran);
+    }
+}
+
+#[test]
+fn what_is_no_credential_is_refused_before_it_mangles_what_is_kept() {
+    let mut wild = keyed(USEFUL);
+    for (value, why) in
+        [("x", "is only 1 bytes long"), ("EMPTY", "is only 5 bytes long"), ("products", "is a plain word")]
+    {
+        wild.flow.env("KEY_A", value);
+        let ran = wild.flow.run();
+        ran.exits(2).says(&format!("the secret KEY_A {why}")).says("written with `set`");
+        assert!(wild.records().is_empty(), "something was executed");
+    }
+}
+
+#[test]
+fn a_secret_is_filled_into_nothing_that_is_kept() {
+    let mut wild = keyed(USEFUL);
+    wild.flow.env("HIDDEN", FROM_VARIABLE);
+    for (from, to) in [
+        ("file script \"wild.py\"", "file script \"wild.py\"\n        set SHOWN \"{var.KEY_A}\""),
+        (
+            "file script \"wild.py\"",
+            "file script \"wild.py\"\n        secret HIDDEN\n        set SHOWN \"{var.HIDDEN}\"",
+        ),
+        ("file script \"wild.py\"", "file script \"wild.py\"\n        set SHOWN \"{var.MY_TOKEN}\""),
+    ] {
+        let before = std::fs::read_to_string(wild.flow.path("m.kdl")).unwrap();
+        wild.flow.replace("m.kdl", from, to);
+        wild.flow.flow(&["check", "m.kdl"]).exits(2).says("would store a secret");
+        wild.flow.write("m.kdl", &before);
+    }
+    // Where a flaw stands the line is shown, and a key that was written there by mistake is not.
+    wild.flow.replace("m.kdl", "secret KEY_A\n", "secret KEY_A \"sk-123456789012345678901234\"\n");
+    let ran = wild.flow.flow(&["check", "m.kdl"]);
+    ran.exits(2).says("takes no argument here");
+    assert!(!ran.stderr.contains("sk-1234"), "{}", ran.stderr);
+}
+
+#[test]
+fn what_a_command_of_on_complains_of_is_told_without_secrets() {
+    let wild = keyed(USEFUL);
+    wild.flow.add("on run-finished { command \"sh\" \"-c\" \"echo no $KEY_A >&2; exit 1\" }");
+    let came = wild.runs(0);
+    came.ran.says("the command of `on`").says("no [secret KEY_A]");
+    nowhere(&wild.flow, &came.ran);
+}

@@ -145,6 +145,23 @@ fn steady(text: &str) -> String {
 }
 
 #[test]
+fn a_commit_that_no_run_holds_is_found_in_whichever_manifest_of_the_project_does() {
+    let flow = Flow::sample();
+    let other = std::fs::read_to_string(flow.path("m.kdl")).unwrap();
+    flow.write("never.kdl", &other.replace("commits.txt", "two.txt"));
+    flow.write("two.txt", "{two:40}\n");
+    flow.write("commits.txt", "{one:40}\n");
+    flow.write("broken.kdl", "flow 1\npipeline broken {\n");
+    flow.run().settles();
+    let found = flow.flow(&["why", "{two}"]);
+    found.exits(0).says("never.kdl, of which no run holds it").says("nothing like it was run before");
+    flow.flow(&["why", "pkg/{two}/tidy/1"]).exits(0).says("never.kdl, of which no run holds it");
+    // The manifest of a run comes first, and what is nowhere is still said to be.
+    flow.flow(&["why", "{one}"]).exits(0).says("m.kdl, the manifest of run ");
+    flow.flow(&["why", "0123456789"]).exits(2).says("no run holds `0123456789`");
+}
+
+#[test]
 fn the_test_script_of_a_commit_is_one_cause_for_all_that_runs_it() {
     let flow = settled();
     flow.edit("tests/{one}.py", |text| format!("{text}# a comment\n"));
@@ -217,7 +234,7 @@ fn a_raised_timeout_concerns_only_what_had_met_it() {
     assert!(before(&flow, "{two}").is_empty());
     flow.flow(&["why", "{one}", "m.kdl"])
         .says("limit timeout: 1.0 s -> 1.5 s")
-        .says("the attempt had met it")
+        .says("the attempt had met the old limit")
         .says("1 root, ");
     flow.run().settles().executes(&["{one}/tidy/1 agent"]);
     is(&flow, &after(&flow, "{one}"), &[("{one}/tidy/1 agent", "changed limit timeout")]);

@@ -1,16 +1,21 @@
 //! Finders at work: the last text that a file holds where a table points.
 
+use std::time::{Duration, Instant};
+
+use regex::Captures;
 use serde_json::Value;
 
 use super::document::Files;
+use super::signature::Pattern;
 use super::table::{Condition, Finder, Format};
 
 /// How much of a text's end is looked at where no pattern says what is meant, in bytes.
 const TAIL: usize = 4096;
 /// The longest text that is found, in bytes: of a longer one, beginning and end.
 const LONGEST: usize = 16 * 1024;
-/// The most matches of one pattern.
-const MATCHES: usize = 10_000;
+/// The most matches of one pattern, and how long it may take to find them.
+pub(super) const MATCHES: usize = 10_000;
+const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Condition {
     /// Whether a document says what it must.
@@ -41,6 +46,11 @@ impl Finder {
         lines.broken || lines.quoted.iter().filter(may).any(tells)
     }
 
+    /// Whether it looks into documents, which only the agent writes.
+    pub(super) fn is_structured(&self) -> bool {
+        !matches!(self.format, Format::Text { .. })
+    }
+
     /// Whether what it finds may hold words that are nobody's report: the end of a text, or a part of one over several lines.
     pub(super) fn finds_prose(&self, files: &Files<'_>) -> bool {
         match &self.format {
@@ -57,7 +67,7 @@ impl Finder {
         let Format::Text { pattern } = &self.format else { return None };
         let text = files.file(&self.file)?.text();
         let Some(pattern) = pattern else { return Some(tail(&text).to_owned()) };
-        let groups = pattern.regex().captures_iter(&text).take(MATCHES).last()?;
+        let groups = matches(pattern, &text)?.pop()?;
         let group = groups.iter().skip(1).flatten().next().or_else(|| groups.get(0))?;
         Some(group.as_str().to_owned())
     }
@@ -110,6 +120,19 @@ fn tail(text: &str) -> &str {
         from += 1;
     }
     &text[from..]
+}
+
+/// The matches of a pattern; `None` if it takes too long to find them: each look is linear in the text, and there may be as many.
+pub(super) fn matches<'t>(pattern: &Pattern, text: &'t str) -> Option<Vec<Captures<'t>>> {
+    let began = Instant::now();
+    let mut found = Vec::new();
+    for groups in pattern.regex().captures_iter(text).take(MATCHES) {
+        found.push(groups);
+        if began.elapsed() > PATIENCE {
+            return None;
+        }
+    }
+    Some(found)
 }
 
 /// The text on one line without control characters and colours, and no longer than is matched.

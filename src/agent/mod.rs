@@ -14,5 +14,5 @@ mod usage;
 
 pub use pointer::{BadPointer, Pointer};
 pub use read::{Reading, read};
-pub use signature::{BadPattern, Pattern, Signature, readable, refusal};
+pub use signature::{BadPattern, Pattern, Signature, no_login, readable, refusal};
 pub use table::{Cached, Condition, ErrorReader, Finder, Finished, Format, ReadingTable, Tables, Take, UsageReader};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::document::{Files, Shape};
 use super::signature;
 use super::table::{Finder, ReadingTable};
-use super::usage::{began, usage};
+use super::usage::{began, left, told, usage};
 use crate::attempt::{ProcessEnd, Usage};
 use crate::outcome::{Cause, Failure, Outcome, Owner};
 use crate::process::Exit;
@@ -141,10 +141,18 @@ impl ReadingTable {
         }
         // The end of a whole log holds what tools printed and what the model said, and so may a match over several lines. Once the
         // model has answered, such words are believed only of the agent itself: else they would close a lane, block a candidate,
-        // and draw a paid attempt again.
-        let prose = reader.finder.finds_prose(files) && began(self, files);
-        let believed =
-            |cause: Cause| !prose || !matches!(cause.owner(), Owner::Provider | Owner::Environment | Owner::Harness);
+        // and draw a paid attempt again. Of an agent that tells its errors elsewhere, they close no lane even if it died before it
+        // told anything; that no reply was had it would have told.
+        let prose = reader.finder.finds_prose(files);
+        let answered = prose && began(self, files);
+        let elsewhere = prose && self.errors.iter().any(|error| error.finder.is_structured()) && !told(self, files);
+        // It died at work where there is a file of it, though a torn one, that would tell what it used.
+        let worked = elsewhere && left(self, files);
+        let believed = |cause: Cause| match cause.owner() {
+            Owner::Provider => !answered && !elsewhere,
+            Owner::Environment | Owner::Harness => !answered && !worked,
+            _ => true,
+        };
         match self.cause_among(&text, believed) {
             Some((cause, shown)) => Failure::new(cause, &shown),
             // Shells and shims say by their code what happened to the program that they started.

@@ -183,11 +183,23 @@ pub(super) const BUILT_IN: &[(Cause, &str)] = &[
     (Cause::Crashed, "Traceback \\(most recent call last\\)|thread '.*' panicked"),
 ];
 
+/// How somebody whom only a login is asked about says that there is none any more. Of an agent's output this would be too little.
+const NO_LOGIN: &str = "(?i)\\b(?:session|login|token|credentials?|key|ticket|sso)\\b[^.;]{0,60}\\bexpired|\\bexpired[^.;]{0,20}\\b(?:session|login|token|credentials?|key)\\b|\\bnot (?:logged|signed) in\\b|\\b(?:re-?authenticate|log in again|login again|sign in again)\\b";
+
 /// What a provider's own words mean that would take no call.
 #[must_use]
 pub fn refusal(text: &str) -> Cause {
     let known = built_in(text).map(|(cause, _)| cause).filter(|cause| cause.shuts() == Shuts::Lane);
-    known.unwrap_or(Cause::ProbeFailed)
+    known.or_else(|| no_login(text).then_some(Cause::CredentialsExpired)).unwrap_or(Cause::ProbeFailed)
+}
+
+/// Whether what a probe, or the command of a secret, says is that somebody has to log in again.
+#[must_use]
+pub fn no_login(text: &str) -> bool {
+    static WORDS: OnceLock<Option<Regex>> = OnceLock::new();
+    let words = WORDS.get_or_init(|| Regex::new(NO_LOGIN).ok());
+    words.as_ref().is_some_and(|words| words.is_match(text))
+        || built_in(text).is_some_and(|(cause, _)| cause == Cause::CredentialsExpired)
 }
 
 /// What a text means by flow's own table, and where in it that is said.
@@ -236,6 +248,18 @@ mod tests {
         let own = "Traceback (most recent call last) x FileNotFoundError: [Errno 2] No such file or directory: 'x'";
         assert_eq!(cause(own), Some(Cause::Crashed), "a file that the agent misses is no missing program");
         assert_eq!(cause("it went home"), None);
+    }
+
+    #[test]
+    fn a_probe_that_says_that_the_login_is_over_is_believed_in_its_own_words() {
+        for text in
+            ["the session has expired", "Your token is expired", "expired credentials", "You are not logged in."]
+        {
+            assert_eq!(refusal(text), Cause::CredentialsExpired, "{text}");
+        }
+        for text in ["No such file or directory", "curl: (7) Failed to connect", "the licence of the editor expired"] {
+            assert_eq!(refusal(text), Cause::ProbeFailed, "{text}");
+        }
     }
 
     #[test]

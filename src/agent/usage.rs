@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::document::Files;
+use super::finding::{MATCHES, matches};
 use super::pointer::Pointer;
 use super::table::{Cached, Format, ReadingTable, Take, UsageReader};
 use crate::attempt::{ProcessEnd, Usage};
@@ -13,8 +14,6 @@ use crate::process::Exit;
 
 /// No attempt has more tokens than this: a larger figure is none.
 const MOST: u64 = 1_000_000_000_000;
-/// The most matches of one pattern.
-const MATCHES: usize = 10_000;
 /// The most models that are named, and how long a name may be.
 const MODELS: usize = 8;
 
@@ -39,14 +38,18 @@ struct Found {
     calls: Option<u64>,
 }
 
-/// Whether an agent cannot have asked its model: its own installation or argv kept it from that, and nothing that it left is of a
-/// conversation.
-fn never_asked(table: &ReadingTable, outcome: &Outcome, exit: &Exit, files: &Files<'_>) -> bool {
-    let Some(cause) = outcome.failure().map(|failure| failure.cause) else { return false };
-    matches!(cause, Cause::MissingModule | Cause::AgentConfig)
-        && matches!(exit, Exit::Code(_))
-        && !table.usage.iter().any(|reader| reader.misses.contains(&cause))
-        && !began(table, files)
+/// What a shell or a shim complains with where the program is not there, in bytes at most.
+const COMPLAINT: usize = 400;
+
+/// Whether an agent cannot have asked its model: a shim could not start it, and nothing is there but the shim's one line. What is
+/// said otherwise of a missing module or a wrong config may be a tool's word, of an agent that died before it told its tokens.
+fn never_asked(table: &ReadingTable, exit: &Exit, files: &Files<'_>) -> bool {
+    let length = |name: &str| files.file(name).map_or(0, |file| file.text().trim().len());
+    matches!(exit, Exit::Code(126 | 127))
+        && length("stdout") == 0
+        && (1..=COMPLAINT).contains(&length("stderr"))
+        && files.file("stderr").is_some_and(|file| !file.text().trim().contains('\n'))
+        && !left(table, files)
 }
 
 /// The tokens of an attempt that ended so, and the models that answered.
@@ -72,7 +75,7 @@ pub(super) fn usage(table: &ReadingTable, end: &ProcessEnd, outcome: &Outcome, f
     let Some((reader, found)) = table.usage.iter().find_map(|reader| Some((reader, reader.find(files)?))) else {
         return match passed.next() {
             Some(file) => unknown(&format!("its {file}, which tells, was too long to be kept")),
-            None if !cut && never_asked(table, outcome, exit, files) => Usage::NOTHING,
+            None if !cut && never_asked(table, exit, files) => Usage::NOTHING,
             None if cut => unknown("what is kept of its output tells none, and a part was left out"),
             None => unknown("the agent reported none"),
         };
@@ -111,11 +114,14 @@ pub(super) fn usage(table: &ReadingTable, end: &ProcessEnd, outcome: &Outcome, f
     };
     usage.input = match reader.cached {
         Cached::Beside => total.input,
-        Cached::Inside => total.input.and_then(|input| {
-            let cached = total.cache_read.unwrap_or(0).checked_add(total.cache_write.unwrap_or(0))?;
-            // Rounded figures may differ by their last digit.
-            input.checked_sub(cached).or(total.rounded.then_some(0))
-        }),
+        // Of each reply: in the sum one that cannot be would hide behind another.
+        Cached::Inside => {
+            total.input.filter(|_| found.figures.iter().all(Figures::holds_its_cached)).and_then(|input| {
+                let cached = total.cache_read.unwrap_or(0).checked_add(total.cache_write.unwrap_or(0))?;
+                // Rounded figures may differ by their last digit.
+                input.checked_sub(cached).or(total.rounded.then_some(0))
+            })
+        }
     };
     usage.unknown_because = if usage.input.is_none() && total.input.is_some() {
         Some("the agent reported more cached tokens than it read in all".to_owned())
@@ -159,6 +165,17 @@ pub(super) fn began(table: &ReadingTable, files: &Files<'_>) -> bool {
     table.usage.iter().filter_map(|reader| reader.find(files)).any(some)
 }
 
+/// Whether the agent tells how many replies of the model it had, or what they cost.
+pub(super) fn told(table: &ReadingTable, files: &Files<'_>) -> bool {
+    table.usage.iter().any(|reader| reader.find(files).is_some())
+}
+
+/// Whether there is a file of the agent's own that tells what it used, though it may be torn.
+pub(super) fn left(table: &ReadingTable, files: &Files<'_>) -> bool {
+    let own = table.usage.iter().map(|reader| reader.finder.file.as_str());
+    own.filter(|name| !matches!(*name, "stdout" | "stderr")).any(|name| files.file(name).is_some())
+}
+
 /// Whether no tokens at all can be true: no reply was finished, because the provider or the installation did not let it.
 fn may_be_nothing(cause: Option<Cause>, calls: Option<u64>) -> bool {
     let outside = |cause: Cause| matches!(cause.owner(), Owner::Provider | Owner::Environment);
@@ -182,6 +199,12 @@ impl Figures {
             rounded: self.rounded || other.rounded,
             refused: self.refused || other.refused || over(self.cache_read, other.cache_read),
         }
+    }
+
+    /// Whether its input is as large as what of it was cached; rounded figures may differ by their last digit.
+    fn holds_its_cached(&self) -> bool {
+        let cached = self.cache_read.unwrap_or(0).saturating_add(self.cache_write.unwrap_or(0));
+        self.rounded || self.input.is_none_or(|input| input >= cached)
     }
 
     /// Whether nothing is known by it.
@@ -220,8 +243,8 @@ impl UsageReader {
                 (figures.rounded, figures.refused) = (rounded, refused);
                 figures
             };
-            let matches = pattern.as_ref()?.regex().captures_iter(&text).take(MATCHES);
-            let figures: Vec<Figures> = matches.map(|groups| names(&groups)).filter(|f| !f.is_silent()).collect();
+            let matches = matches(pattern.as_ref()?, &text)?;
+            let figures: Vec<Figures> = matches.iter().map(&names).filter(|f| !f.is_silent()).collect();
             let calls = u64::try_from(figures.len()).ok().filter(|_| self.take == Take::Sum);
             return self.counted(figures.into_iter().map(|figures| (None, figures)).collect(), false, calls);
         }

@@ -106,7 +106,7 @@ fn of_run(
     sources: &Sources<'_>,
 ) -> Result<Vec<Compared>, Fault> {
     let (run, _) = named(root, text)?;
-    let other = Ran::read(root, &run, Timestamp::now());
+    let other = Ran::read(root, &run, None, Timestamp::now());
     let compared = sides.zip(axes).map(|(side, axes)| {
         let theirs = of_ran(&other, format!("what it was in run {run}"), axes);
         compare(&side, &theirs, sources)

@@ -7,10 +7,14 @@ use crate::cli::{Places, hints, output};
 use crate::event::Event;
 use crate::plan::point_name;
 use crate::report::jobs::{JobResult, Left};
+use crate::report::status_text::without_retry;
 use crate::text::{counted, harmless, shell, wrap};
 
 /// How many jobs a command names.
 const NAMED: usize = 3;
+
+/// How the advice ends that needs no more than the command below it.
+const SAME_COMMAND: &str = "; then run the same command again";
 
 /// What keeps jobs from being settled and what to do about it, in words.
 pub fn waits(finished: &Event, width: usize) {
@@ -73,31 +77,24 @@ pub fn next_steps(results: &[JobResult], manifest: &Path, places: &Places, optio
             _ => open += 1,
         }
     }
-    if open > 0 {
-        output::say(&format!(
-            "some jobs are not settled; this takes up the rest:\n  {}",
-            hints::run(manifest, options)
-        ));
+    for (next, jobs) in &held {
+        // The command stands below, once for all of them.
+        let next = next.strip_suffix(SAME_COMMAND).unwrap_or(next);
+        let text = format!("{} not begun: {next}", counted(*jobs, "job"));
+        output::say(&wrap(&text, output::width()).join("\n  "));
     }
-    for (next, jobs) in held {
-        let mut options = options.to_vec();
-        let goes_on = "--continue".to_owned();
-        if next.contains("`--continue`") && !options.contains(&goes_on) {
-            options.push(goes_on);
-        }
-        let jobs = counted(jobs, "job");
-        output::say(&format!(
-            "{}:\n  {}",
-            wrap(&format!("{jobs} not begun: {next}"), output::width()).join("\n  "),
-            hints::run(manifest, &options)
-        ));
+    if open > 0 || !held.is_empty() {
+        let again = hints::run(manifest, options);
+        output::say(&format!("some jobs are not settled; this takes up the rest:\n  {again}"));
+    }
+    let goes_on = "--continue".to_owned();
+    if held.keys().any(|next| next.contains("`--continue`")) && !options.contains(&goes_on) {
+        let all: Vec<String> = options.iter().cloned().chain([goes_on]).collect();
+        output::say(&format!("or, without mending what paused a candidate:\n  {}", hints::run(manifest, &all)));
     }
     if !used_up.is_empty() {
         // Named anew below.
-        let mut options = options.to_vec();
-        while let Some(at) = options.iter().position(|option| option == "--retry") {
-            options.drain(at..(at + 2).min(options.len()));
-        }
+        let options = without_retry(options);
         let jobs = used_up.values().map(|result| result.job.to_string());
         let names: Vec<String> = if used_up.len() > NAMED { vec!["*".to_owned()] } else { jobs.collect() };
         let retry = shell(names.iter().flat_map(|name| ["--retry".to_owned(), name.clone()]));

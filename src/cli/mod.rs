@@ -21,6 +21,7 @@ pub mod hints;
 pub mod history;
 pub mod job;
 pub mod log;
+mod manifests;
 pub mod open;
 pub mod output;
 pub mod plan;

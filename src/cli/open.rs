@@ -19,7 +19,7 @@ use crate::run::prepare::{Prepared, Wishes, prepare};
 use crate::run::recover::whole_ledger;
 use crate::step::context::Machine;
 use crate::step::secrets::lacking_secrets;
-use crate::store::{Index, Store};
+use crate::store::{Index, Store, StoreError};
 use crate::why::estimate::{Estimate, estimate};
 use crate::why::forecast::Forecast;
 
@@ -54,6 +54,21 @@ impl Opened {
     /// # Errors
     /// If the store cannot be used.
     pub async fn with(manifest: Arc<Manifest>, path: &Path, places: &Places, fetch: bool) -> Result<Self, Fault> {
+        let root = store_root(path, places);
+        Self::with_index(manifest, path, places, fetch, || Index::load(&root)).await
+    }
+
+    /// The same, where somebody reads what the store knows already.
+    ///
+    /// # Errors
+    /// If the store cannot be used.
+    pub async fn with_index(
+        manifest: Arc<Manifest>,
+        path: &Path,
+        places: &Places,
+        fetch: bool,
+        index: impl FnOnce() -> Result<Index, StoreError>,
+    ) -> Result<Self, Fault> {
         let actions = crate::plan::points::count(&manifest.pipeline);
         if actions > MOST_ACTIONS {
             return Err(Fault::hint(
@@ -64,7 +79,7 @@ impl Opened {
         }
         let root = store_root(path, places);
         let store = Arc::new(if fetch { store(&root)? } else { store_to_read(&root)? });
-        let index = Index::load(&store.root).map_err(|error| Fault::new(3, error.to_string()))?;
+        let index = index().map_err(|error| Fault::new(3, error.to_string()))?;
         say_damage(&index);
         let machine = machine()?;
         let known: Vec<&str> = manifest.pipeline.repos.iter().map(|repo| repo.name.value.as_str()).collect();

@@ -97,7 +97,7 @@ async fn say_anew(opened: Opened, args: &ReclassifyArgs, wanted: Vec<bool>) -> R
     let Begun { run, lock: _lock, records, mut index } = Begun::begin(&store, &prepared)?;
     index.own(&run);
     let git = git_state(&prepared.plan, &prepared.intake);
-    write_plan(&store.root, &run, &prepared.plan, &path, hints::places(&path, &args.places), &wanted, git);
+    write_plan(&store.root, &run, &prepared.plan, &path, hints::places(&path, &args.places), &wanted, git.clone());
     let is_wanted = |job: &Job| job.classify.or(job.nodes.last().copied()).is_some_and(|node| wanted[node]);
     let about = prepared.plan.jobs.iter().enumerate().filter(|(_, job)| is_wanted(job)).map(|(job, _)| job).collect();
     let context =
@@ -115,6 +115,7 @@ async fn say_anew(opened: Opened, args: &ReclassifyArgs, wanted: Vec<bool>) -> R
     let dispatcher = Dispatcher::new(Parts {
         context,
         manifest: path.display().to_string(),
+        git,
         index,
         records,
         journal: Journal::create(&store.root, &run),

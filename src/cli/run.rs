@@ -16,6 +16,7 @@ use crate::cli::fault::Fault;
 use crate::cli::open::{Opened, lacks};
 use crate::cli::select::{self, Selected, Selection};
 use crate::cli::{closing, hints, output, progress};
+use crate::event::GitState;
 use crate::ledger::Rates;
 use crate::plan::Missing;
 use crate::report::spent::{Spent, several_models_of};
@@ -28,7 +29,7 @@ use crate::run::journal::{Journal, write_plan};
 use crate::run::leases::Leases;
 use crate::run::recheck;
 use crate::run::recover::{recover, whole_ledger};
-use crate::run::uncommitted::{GitState, git_state};
+use crate::run::uncommitted::git_state;
 use crate::step::Context;
 use crate::store::Index;
 use crate::text::{counted, harmless, shell, wrap};
@@ -178,7 +179,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
     }
     let git = git_state(&prepared.plan, &prepared.intake);
     let uncommitted = git.as_ref().and_then(GitState::warning);
-    write_plan(&store.root, &run, &prepared.plan, &path, options.clone(), &wanted, git);
+    write_plan(&store.root, &run, &prepared.plan, &path, options.clone(), &wanted, git.clone());
     let plan = Arc::new(prepared.plan);
     let context = Arc::new(Context { plan: plan.clone(), store: store.clone(), machine, sources: prepared.sources });
     let terms = Options {
@@ -213,6 +214,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
         context,
         run: run.clone(),
         manifest,
+        git,
         index,
         records,
         journal,

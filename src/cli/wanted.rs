@@ -9,7 +9,7 @@ use crate::cli::fault::Fault;
 use crate::cli::select;
 use crate::names::{Axes, JobId, RunId};
 use crate::report::status::runs;
-use crate::run::journal::{PlanFile, read_plan};
+use crate::run::journal::{Kept, PlanFile, manifest_of, read_plan};
 
 /// Commits that are named where one is not found.
 const NAMED: usize = 12;
@@ -58,31 +58,41 @@ impl Wanted {
         }
     }
 
-    fn begins(&self, commit: &str) -> bool {
+    pub(super) fn is_digits(&self) -> bool {
+        self.digits
+    }
+
+    /// Whether what is kept of a run's plan has a job that is meant. Of a long plan only the text is looked at if that will do.
+    fn is_in(&self, kept: &Kept) -> bool {
+        let has = |digits: &str| kept.has(&format!("\"commit\":\"{digits}"));
+        if self.digits && !has(self.text.get(..DIGITS).unwrap_or(&self.text)) {
+            return false;
+        }
+        self.digits && has(&self.text) || kept.plan().is_some_and(|plan| plan.jobs.iter().any(|job| self.is_for(job)))
+    }
+
+    pub(super) fn begins(&self, commit: &str) -> bool {
         // A manifest may say fewer digits than are asked for.
         commit.starts_with(&self.text) || commit.len() >= DIGITS && self.text.starts_with(commit)
     }
 
     /// The one commit that is meant; `None` where jobs are asked for.
-    pub(super) fn commit(&self, known: impl Iterator<Item = String>) -> Result<Option<String>, Fault> {
+    pub(super) fn commit<'a>(&self, known: impl Iterator<Item = &'a str> + Clone) -> Result<Option<String>, Fault> {
         if !self.digits {
             return Ok(None);
         }
-        let mut all: Vec<String> = known.collect();
-        all.sort_unstable();
-        all.dedup();
-        let meant: Vec<&String> = all.iter().filter(|commit| self.begins(commit)).collect();
-        match meant.as_slice() {
-            [commit] => Ok(Some((*commit).clone())),
-            [] => Err(Fault::hint(
-                2,
-                format!("there is no commit `{}`", self.text),
-                format!("there are {}", some_of(all.iter().map(|commit| short(commit)))),
-            )),
+        let meant: BTreeSet<&str> = known.clone().filter(|commit| self.begins(commit)).collect();
+        match meant.len() {
+            1 => Ok(meant.first().map(|commit| (*commit).to_owned())),
+            0 => {
+                let all: BTreeSet<&str> = known.collect();
+                let what = format!("there is no commit `{}`", self.text);
+                Err(Fault::hint(2, what, format!("there are {}", some_of(all.into_iter().map(short)))))
+            }
             several => Err(Fault::hint(
                 2,
-                format!("`{}` is the beginning of {} commits", self.text, several.len()),
-                format!("give more digits of one: {}", some_of(several.iter().map(|commit| commit.as_str()))),
+                format!("`{}` is the beginning of {several} commits", self.text),
+                format!("give more digits of one: {}", some_of(meant.into_iter())),
             )),
         }
     }
@@ -115,29 +125,41 @@ fn real(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
-/// The newest run that holds what is asked for, of a manifest or of any.
-pub(super) fn newest(root: &Path, manifest: Option<&Path>, wanted: &Wanted) -> Result<(RunId, PlanFile), Fault> {
-    let (mut commits, mut others) = (Vec::new(), BTreeSet::new());
-    for run in runs(root) {
-        let Some(plan) = read_plan(root, &run) else { continue };
-        if manifest.is_some_and(|manifest| real(&plan.manifest) != real(manifest)) {
-            continue;
+/// The newest run that holds what is asked for, of a manifest or of any, and its manifest.
+pub(super) fn newest_of(root: &Path, manifest: Option<&Path>, wanted: &Wanted) -> Result<(RunId, Kept), Fault> {
+    let is_of = |kept: &Kept| manifest.is_none_or(|manifest| real(&kept.manifest) == real(manifest));
+    let runs = runs(root);
+    for run in &runs {
+        if let Some(kept) = Kept::read(root, run).filter(|kept| is_of(kept) && wanted.is_in(kept)) {
+            return Ok((run.clone(), kept));
         }
-        if plan.jobs.iter().any(|job| wanted.is_for(job)) {
-            return Ok((run, plan));
-        }
-        commits.extend(plan.jobs.iter().filter_map(|(_, axes)| axes.get("commit").map(|id| short(id).to_owned())));
-        others.extend(plan.jobs.iter().filter(|(_, axes)| axes.get("commit").is_none()).map(|(id, _)| id.to_string()));
     }
-    commits.sort_unstable();
-    commits.dedup();
-    commits.extend(others);
-    let hint = if commits.is_empty() {
+    let (mut commits, mut others) = (BTreeSet::new(), BTreeSet::new());
+    for plan in runs.iter().filter_map(|run| Kept::read(root, run)).filter(is_of).filter_map(|kept| kept.plan()) {
+        for (id, axes) in &plan.jobs {
+            match axes.get("commit") {
+                Some(commit) => commits.insert(short(commit).to_owned()),
+                None => others.insert(id.to_string()),
+            };
+        }
+    }
+    let hint = if commits.is_empty() && others.is_empty() {
         format!("no run is recorded under {}; name the manifest: flow why {} MANIFEST", root.display(), wanted.text)
     } else {
-        format!("the recorded runs hold {}", some_of(commits.iter()))
+        format!("the recorded runs hold {}", some_of(commits.iter().chain(&others)))
     };
     Err(Fault::hint(2, format!("no run holds `{}`", wanted.text), hint))
+}
+
+/// The same, with its plan.
+pub(super) fn newest(root: &Path, manifest: Option<&Path>, wanted: &Wanted) -> Result<(RunId, PlanFile), Fault> {
+    let (run, kept) = newest_of(root, manifest, wanted)?;
+    let plan = kept.plan().ok_or_else(|| unreadable(&run))?;
+    Ok((run, plan))
+}
+
+fn unreadable(run: &RunId) -> Fault {
+    Fault::new(2, format!("what is kept of run {run} cannot be read"))
 }
 
 /// Other manifests whose newest runs, as far as they are looked at, hold what is asked for.
@@ -145,15 +167,11 @@ pub(super) fn others(root: &Path, newest: &RunId, manifest: &Path, wanted: &Want
     let mut found: Vec<PathBuf> = Vec::new();
     let mut seen = vec![real(manifest)];
     for run in runs(root).into_iter().filter(|run| run != newest).take(RUNS) {
-        let Some(plan) = read_plan(root, &run) else { continue };
-        let path = real(&plan.manifest);
-        if seen.contains(&path) {
-            continue;
+        let Some(path) = manifest_of(root, &run).filter(|path| !seen.contains(&real(path))) else { continue };
+        seen.push(real(&path));
+        if Kept::read(root, &run).is_some_and(|kept| wanted.is_in(&kept)) {
+            found.push(path);
         }
-        if plan.jobs.iter().any(|job| wanted.is_for(job)) {
-            found.push(plan.manifest);
-        }
-        seen.push(path);
     }
     found
 }
@@ -169,7 +187,7 @@ pub(super) fn named(root: &Path, name: &str) -> Result<(RunId, PlanFile), Fault>
         [] => Err(fault(format!("there is no run `{name}`"), &mut all.iter())),
         [run] => match read_plan(root, run) {
             Some(plan) => Ok(((*run).clone(), plan)),
-            None => Err(Fault::new(2, format!("what is kept of run {run} cannot be read"))),
+            None => Err(unreadable(run)),
         },
         several => Err(fault(format!("several runs begin with `{name}`"), &mut several.iter().copied())),
     }

@@ -11,13 +11,13 @@ use jiff::Timestamp;
 use crate::cli::fault::Fault;
 use crate::cli::open::{self, Opened};
 use crate::cli::versions::{Within, called};
-use crate::cli::wanted::{Wanted, named, newest, others};
-use crate::cli::{Places, beside, output, select};
+use crate::cli::wanted::{Wanted, named, newest, newest_of, others};
+use crate::cli::{Places, beside, manifests, output, select};
+use crate::event::GitState;
 use crate::git::PastCommit;
 use crate::names::{Axes, JobId};
 use crate::plan::Job;
 use crate::run::journal::PlanFile;
-use crate::run::uncommitted::GitState;
 use crate::store::{Index, Store};
 use crate::why::against::{self, Compared};
 use crate::why::between;
@@ -129,6 +129,8 @@ pub async fn why(args: WhyArgs) -> Result<ExitCode, Fault> {
             }
             if args.json {
                 output::json(&serde_json::json!({ "jobs": said }))?;
+            } else if args.short {
+                output::data(against::short(&said, output::width()))?;
             } else {
                 output::data(against::text(&said, output::width()))?;
             }
@@ -167,12 +169,24 @@ fn which(args: &WhyArgs, wanted: &Wanted) -> Result<Which, Fault> {
         return Ok((manifest.clone(), args.places.clone()));
     }
     let root = open::store_root_of(None, &args.places);
-    let (run, plan) = newest(&root, None, wanted)?;
-    output::say(&format!("note: by {}, the manifest of run {run}", plan.manifest.display()));
-    for other in others(&root, &run, &plan.manifest, wanted) {
+    let (manifest, others) = match newest_of(&root, None, wanted) {
+        Ok((run, kept)) => {
+            output::say(&format!("note: by {}, the manifest of run {run}", kept.manifest.display()));
+            let others = others(&root, &run, &kept.manifest, wanted);
+            (kept.manifest, others)
+        }
+        Err(fault) => {
+            let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
+            let mut never_run = manifests::holding(&here, wanted).into_iter();
+            let Some(manifest) = never_run.next() else { return Err(fault) };
+            output::say(&format!("note: by {}, of which no run holds it", manifest.display()));
+            (manifest, never_run.collect())
+        }
+    };
+    for other in others {
         output::say(&format!("note: {} holds it too", other.display()));
     }
-    Ok((plan.manifest, Places { cache: Some(root), ..args.places.clone() }))
+    Ok((manifest, Places { cache: Some(root), ..args.places.clone() }))
 }
 
 /// The commit that `--against` names, if that is neither a run nor a job. No tool is asked for it.
@@ -190,10 +204,14 @@ fn older((manifest, places): &Which, text: &str) -> Option<PastCommit> {
 
 /// What would happen if the manifest were run now.
 async fn before(args: &WhyArgs, (manifest, places): Which, wanted: &Wanted, lines: usize) -> Result<Said, Fault> {
+    open::there(&manifest)?;
+    // What the store knows takes as long to read as a long manifest: both at once.
+    let root = open::store_root(&manifest, &places);
+    let loading = std::thread::spawn(move || Index::load(&root));
     let mut read = open::read(&manifest)?;
     // Another job of another commit has to be in the plan too.
     let narrow = args.against.is_none();
-    let known = read.pipeline.repos.iter().flat_map(|repo| &repo.commits).map(|commit| commit.id.value.clone());
+    let known = read.pipeline.repos.iter().flat_map(|repo| &repo.commits).map(|commit| commit.id.value.as_str());
     let commit = wanted.commit(known)?;
     if let Some(commit) = commit.as_ref().filter(|_| narrow) {
         // The other commits have nothing to do with it: they need not be resolved, planned and looked up.
@@ -201,7 +219,8 @@ async fn before(args: &WhyArgs, (manifest, places): Which, wanted: &Wanted, line
             repo.commits.retain(|known| known.id.value == *commit);
         }
     }
-    let opened = Opened::with(Arc::new(read), &manifest, &places, false).await?;
+    let index = || loading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    let opened = Opened::with_index(Arc::new(read), &manifest, &places, false, index).await?;
     let plan = opened.plan();
     let own = |job: &Job| {
         let begins = |id: &str| commit.as_ref().is_none_or(|commit| id.starts_with(commit.as_str()));
@@ -254,7 +273,7 @@ fn versions(
         Some(new) => within.read_at(new)?,
         None => open::read(&manifest)?,
     };
-    let known = read.pipeline.repos.iter().flat_map(|repo| &repo.commits).map(|commit| commit.id.value.clone());
+    let known = read.pipeline.repos.iter().flat_map(|repo| &repo.commits).map(|commit| commit.id.value.as_str());
     let terms = Terms { variables: open::machine()?.variables, only: wanted.commit(known)?, ..Terms::default() };
     let mut past = Past::new(within.project.clone(), terms.clone());
     let (old_name, new_name) = match &new {
@@ -296,7 +315,7 @@ fn after(args: &WhyArgs, run: &str, wanted: &Wanted, lines: usize) -> Result<Sai
     let root = open::store_root_of(args.manifest.as_deref(), &args.places);
     let manifest = args.manifest.as_deref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
     let (run, plan) = if run.is_empty() { newest(&root, manifest.as_deref(), wanted)? } else { named(&root, run)? };
-    let commits = plan.jobs.iter().filter_map(|(_, axes)| axes.get("commit").map(str::to_owned));
+    let commits = plan.jobs.iter().filter_map(|(_, axes)| axes.get("commit"));
     let commit = wanted.commit(commits)?;
     let jobs: Vec<&(JobId, Axes)> = plan
         .jobs
@@ -313,7 +332,7 @@ fn after(args: &WhyArgs, run: &str, wanted: &Wanted, lines: usize) -> Result<Sai
     let index = Index::load(&root).map_err(|error| Fault::new(3, error.to_string()))?;
     open::say_damage(&index);
     let now = Timestamp::now();
-    let ran = Ran::read(&root, &run, now);
+    let ran = Ran::read(&root, &run, commit.as_deref().filter(|_| args.against.is_none()), now);
     if let Some(warning) = plan.git.as_ref().and_then(GitState::warning) {
         output::say(&format!("note: {warning}"));
     }
@@ -338,5 +357,5 @@ fn of_run(plan: &PlanFile, only: Option<String>) -> Option<RefCell<Tracer>> {
     let terms = Terms { variables: open::machine().ok()?.variables, only, ..Terms::default() };
     let past = Past::new(within.project.clone(), terms);
     let path = within.name_at(&past, &commit).ok()?;
-    Some(RefCell::new(Tracer::of_commit(past, &path, commit)))
+    Some(RefCell::new(Tracer::of_commit(past, &path, commit).known_today_as(&within.manifest)))
 }

@@ -20,7 +20,7 @@ use crate::outcome::Evidence;
 use crate::redact::Secret;
 use crate::run::asking::expiry;
 use crate::step::context::Machine;
-use crate::step::secrets::{at_hand, read_secret};
+use crate::step::secrets::{NoSecret, at_hand, read_secret};
 use crate::units::human_span;
 
 /// Values shorter than this stand in innocent text.
@@ -98,6 +98,10 @@ async fn look(ask: &Ask, secret: &SecretFrom, of: &str) -> Found {
             )
         }
     };
+    let gone = match &secret.source {
+        SecretSource::Command(argv) => not_there(argv, &question.machine),
+        _ => None,
+    };
     let mut found = Found::default();
     let line = match &read {
         Ok(_) => match &secret.source {
@@ -107,15 +111,25 @@ async fn look(ask: &Ask, secret: &SecretFrom, of: &str) -> Found {
             }
             _ => Finding::ok("credential", name, format!("present, for {of}, from {from}")),
         },
+        Err(NoSecret::Absent(_) | NoSecret::Empty) if gone.is_some() => {
+            let gone = gone.unwrap_or_default();
+            let what = format!("absent: {of} asks for it, and its command starts `{gone}`, which is not there");
+            Finding::bad(Level::Fail, "credential", name, what, format!("install {gone}, or add its folder to PATH"))
+        }
         Err(_) if ask.late() => {
             let what = format!("{from} gave {}", ask.silent());
             Finding::bad(Level::Unknown, "credential", name, what, fix)
         }
-        Err(why) if why == "is empty" => {
-            let what = format!("empty: {of} asks for it, and {from} holds nothing");
+        Err(NoSecret::Empty) => {
+            let gives = if matches!(secret.source, SecretSource::Command(_)) { "prints" } else { "holds" };
+            let what = format!("empty: {of} asks for it, and {from} {gives} nothing");
             Finding::bad(Level::Fail, "credential", name, what, fix)
         }
-        Err(_) => {
+        Err(NoSecret::Unfit(why)) => {
+            let what = format!("unfit: {of} asks for it, and what {from} gives {why}");
+            Finding::bad(Level::Fail, "credential", name, what, fix)
+        }
+        Err(NoSecret::Absent(_)) => {
             let what = format!("absent: {of} asks for it, and {from} does not give it");
             Finding::bad(Level::Fail, "credential", name, what, fix)
         }
@@ -123,6 +137,44 @@ async fn look(ask: &Ask, secret: &SecretFrom, of: &str) -> Found {
     found.lines.push(line.at(manifest, secret.name.place));
     found.secrets.extend(read.ok());
     found
+}
+
+/// The program that a command starts, where it is not there: a shell's own complaint may be lost in a pipe.
+fn not_there(argv: &[String], machine: &Machine) -> Option<String> {
+    let words: Vec<&str> = argv.iter().map(String::as_str).collect();
+    let program = match words.as_slice() {
+        ["sh" | "bash" | "/bin/sh" | "/bin/bash", "-c", script, ..] => script.split_whitespace().next()?,
+        [program, ..] => program,
+        [] => return None,
+    };
+    // What else a script may begin with is the shell's to read.
+    let plain = program.chars().all(|c| c.is_ascii_alphanumeric() || "._+-".contains(c));
+    if !plain || BUILT_IN.contains(&program) {
+        return None;
+    }
+    let path = machine.variables.get("PATH")?;
+    let there = std::env::split_paths(path).any(|dir| dir.join(program).is_file());
+    (!there).then(|| program.to_owned())
+}
+
+/// Words that a script may begin with and that are no programs.
+const BUILT_IN: &[&str] = &[
+    "test", "printf", "echo", "set", "export", "cd", "if", "for", "while", "until", "case", "exec", "eval", "read",
+    "trap", "true", "false", "umask", "command", "unset", "local", "return", "exit", "source", ".", "type", "time",
+    "wait",
+];
+
+/// Lines that say the same of several secrets become one.
+fn together(lines: Vec<Finding>) -> Vec<Finding> {
+    let mut all: Vec<Finding> = Vec::new();
+    for line in lines {
+        let same = |other: &&mut Finding| line.level == Level::Fail && other.what == line.what && other.fix == line.fix;
+        match all.iter_mut().find(same) {
+            Some(first) => first.subject = format!("{}, {}", first.subject, line.subject),
+            None => all.push(line),
+        }
+    }
+    all
 }
 
 fn open_to_others(path: &Path) -> bool {
@@ -147,6 +199,7 @@ pub(super) async fn provider(ask: Ask, name: ProviderName) -> Found {
     for secret in secrets {
         found.add(secret.await.unwrap_or_default());
     }
+    found.lines = together(found.lines);
     let at = provider.name.place;
     let bad = found.lines.iter().find(|line| line.level != Level::Ok && line.level != Level::Warn);
     if let Some(bad) = bad {

@@ -8,6 +8,7 @@ use super::{Finding, Level};
 use crate::manifest::Manifest;
 use crate::plan::expand::expand;
 use crate::plan::{self, Ask as Asks, Intake, Missing, Plan, points};
+use crate::step::secrets::unset;
 
 /// Of larger manifests the actions are not looked at one by one.
 const ACTIONS: u64 = 500_000;
@@ -27,7 +28,10 @@ pub(super) fn examine(ask: &Ask, manifest: &Arc<Manifest>, facts: Facts) -> Foun
     let facts = plan::Facts { variables, tools, devices, commits, ..plan::Facts::default() };
     let plan = expand(manifest.clone(), facts, &mut intake);
     let mut found = Found::default();
-    let all = plan.nodes.iter().flat_map(|node| &node.missing).filter(|missing| !said.contains(&missing.what));
+    let unset: Vec<Missing> =
+        plan.nodes.iter().filter_map(|node| node.ask.env()).flat_map(|env| unset(env).collect::<Vec<_>>()).collect();
+    let all = plan.nodes.iter().flat_map(|node| &node.missing).chain(&unset);
+    let all = all.filter(|missing| !said.contains(&missing.what));
     let lacking = Missing::distinct(all);
     for missing in lacking.iter().take(LINES) {
         let level = if missing.fatal { Level::Fail } else { Level::Warn };

@@ -9,6 +9,20 @@ use crate::manifest::{Base, Manifest, Repo, RepoSource};
 use crate::names::ObjectId;
 use crate::plan::{CommitFact, Missing};
 
+/// What git says where the way to a far end is broken, and not its name.
+const NETWORK: &[&str] = &[
+    "Could not resolve host",
+    "Name or service not known",
+    "Temporary failure in name resolution",
+    "Network is unreachable",
+    "No route to host",
+    "Connection refused",
+    "Connection timed out",
+    "Failed to connect",
+    "Could not connect",
+    "no answer within",
+];
+
 /// How much the base trees hold.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Size {
@@ -61,7 +75,14 @@ pub(super) fn reach(ask: &Ask, index: usize, source: &Source) -> Found {
             Finding::bad(Level::Warn, "repository", name, what, fix)
         }
         (Err(error), _) => {
-            let fix = format!("correct its place, or give a local clone with --repo {name}=PATH");
+            let said = error.to_string();
+            let fix = if NETWORK.iter().any(|words| said.contains(words)) {
+                format!(
+                    "look at the network from here (name service, proxy, VPN), or give a local clone with --repo {name}=PATH"
+                )
+            } else {
+                format!("correct its place, or give a local clone with --repo {name}=PATH")
+            };
             Finding::bad(ask.level(Level::Fail), "repository", name, error.to_string(), fix)
         }
     };

@@ -35,6 +35,8 @@ pub struct Rates {
     prices: Prices,
     /// What an hour of a slot costs, by `gpu/0`.
     hourly: BTreeMap<String, Usd>,
+    /// The slots without a price.
+    unpriced: HashSet<String>,
     /// The model that each candidate asks for.
     models: BTreeMap<String, String>,
     /// The candidates whose agent calls no model.
@@ -47,10 +49,14 @@ impl Rates {
     /// Those of a pipeline.
     #[must_use]
     pub fn of(pipeline: &Pipeline) -> Self {
-        let hourly = pipeline.slots.iter().filter_map(|slot| {
+        let (mut hourly, mut unpriced) = (BTreeMap::new(), HashSet::new());
+        for slot in &pipeline.slots {
             let name = format!("{}/{}", slot.kind.value, slot.name.value);
-            Some((name, slot.hourly?))
-        });
+            match slot.hourly {
+                Some(price) => drop(hourly.insert(name, price)),
+                None => drop(unpriced.insert(name)),
+            }
+        }
         let free = |candidate: &&Candidate| pipeline.agents.get(&candidate.agent.value).is_some_and(|agent| agent.free);
         let model =
             |candidate: &Candidate| Some((candidate.name.value.to_string(), candidate.model.as_ref()?.value.clone()));
@@ -61,7 +67,8 @@ impl Rates {
         Self {
             pipeline: pipeline.name.value.clone(),
             prices: pipeline.prices.clone(),
-            hourly: hourly.collect(),
+            hourly,
+            unpriced,
             models: pipeline.candidates.iter().filter_map(model).collect(),
             free: pipeline.candidates.iter().filter(free).map(|candidate| candidate.name.value.to_string()).collect(),
             tables: pipeline.candidates.iter().filter_map(tables).collect(),
@@ -104,14 +111,16 @@ impl Rates {
 
     fn held(&self, ended: &Ended) -> Option<Cost> {
         let hourly: Usd = ended.slots.iter().filter_map(|slot| self.hourly.get(slot)).copied().sum();
-        let priced = ended.slots.iter().any(|slot| self.hourly.contains_key(slot));
-        if !priced {
+        // Where no slot has a price nothing is told, and one without a price alone is not meant to cost.
+        if !self.machine() || ended.slots.iter().all(|slot| self.unpriced.contains(slot)) {
             return None;
         }
+        let lacking = ended.slots.iter().find(|slot| !self.hourly.contains_key(*slot));
         let held = ended.wall_ms.max(ended.process.as_ref().map_or(0, |process| process.active_ms));
         // Of an attempt whose run died nobody saw the end.
         let unseen = ended.adopts.is_some() && held == 0;
         let unknown = unseen.then(|| "how long a slot was held by an attempt whose run died is not known".to_owned());
+        let unknown = unknown.or_else(|| Some(format!("the slot {} has no price now", lacking?)));
         let Some(known) = hourly.checked_share(held, HOUR) else { return Some(Cost::unknown(TOO_MUCH)) };
         Some(Cost { known, unknown, approximate: false })
     }
@@ -287,6 +296,7 @@ fn never_began(ended: &Ended) -> bool {
         Cause::EnvironmentFailed,
         Cause::CredentialsExpired,
         Cause::SecretMissing,
+        Cause::CredentialsMissing,
     ];
     ended.outcome.failure().is_some_and(|failure| causes.contains(&failure.cause))
 }

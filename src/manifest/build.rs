@@ -11,7 +11,8 @@ use super::node::{Node, Value};
 use super::read::{Top, missing, read_file};
 use super::{
     Agent, Axis, Candidate, Config, Env, GivenFile, Lane, Pass, Pipeline, Repo, RepoSource, Reuse, SecretFrom,
-    SecretSource, Slot, Spanned, Template, Tests, Tool, commits, config, goals, money, providers, readings, types,
+    SecretSource, Slot, Spanned, Template, Tests, Tool, argv, commits, config, goals, money, providers, readings,
+    types,
 };
 use crate::agent::Tables;
 use crate::measure::metric::Better;
@@ -70,7 +71,7 @@ pub(super) fn pipeline(node: Node<'_>, top: &Top<'_>, report: &Report) -> Option
         candidates: node.all("candidate").filter_map(|node| candidate(node, report)).collect(),
         agents,
         providers: providers::providers(&top.providers, report),
-        on: node.all("on").filter_map(providers::on).collect(),
+        on: node.all("on").filter_map(|node| providers::on(node, report)).collect(),
         goals: node.child("goals").map(|node| goals::goals(node, report)).unwrap_or_default(),
         slots: slots().filter_map(slot).collect(),
         lanes: slots().filter_map(lane).collect(),
@@ -301,7 +302,7 @@ pub(super) fn env<'a>(nodes: impl Iterator<Item = Node<'a>>, report: &Report) ->
             }
             _ => {
                 let file = node.prop("file").and_then(Value::path);
-                let command = node.child("command").map(providers::argv);
+                let command = node.child("command").map(|command| argv::argv(command, report));
                 let source = match (file, command) {
                     (Some(file), Some(_)) => {
                         report.add(
@@ -325,7 +326,7 @@ pub(super) fn env<'a>(nodes: impl Iterator<Item = Node<'a>>, report: &Report) ->
 fn agent(node: Node<'_>, report: &Report) -> Option<Agent> {
     Some(Agent {
         name: node.text()?,
-        run: node.child("run").map(Node::templates).unwrap_or_default(),
+        run: node.child("run").map(|run| argv::run(run, report)).unwrap_or_default(),
         stdin: node.child("stdin").and_then(|node| node.arg(0)?.template()),
         version: node.child("version").and_then(Node::text),
         env: env(node.children(), report),

@@ -5,9 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::flaw::{Draft, Report, list, suggest};
+use super::flaw::{Draft, Report, list, nearest, suggest};
 use super::graph::{axes, edges, order};
-use super::{Body, Input, InputFrom, Pipeline, Place, Spanned, Step, bind, holes, money, providers};
+use super::{Body, Input, InputFrom, Pipeline, Place, Spanned, Step, bind, holes, money, nearby, providers};
 use crate::measure::{Kind as MetricKind, MetricSpec};
 use crate::names::StepName;
 
@@ -111,10 +111,15 @@ fn slots(pipeline: &Pipeline, report: &Report) {
 fn candidates(pipeline: &Pipeline, report: &Report) {
     for candidate in &pipeline.candidates {
         if !pipeline.agents.contains_key(&candidate.agent.value) {
-            let help = if pipeline.agents.is_empty() {
-                format!("import its file, such as `import \"agents/{}.kdl\"`", candidate.agent.value)
-            } else {
-                suggest(&candidate.agent.value, pipeline.agents.keys().map(String::as_str), "agent")
+            let name = &candidate.agent.value;
+            let known = || pipeline.agents.keys().map(String::as_str);
+            let help = match (nearby::defining("agent", name, report), nearest(name, known())) {
+                (Some(file), _) => format!("its file is not imported: add `import \"{file}\"`"),
+                (None, Some(near)) => format!("did you mean `{near}`?"),
+                (None, None) => {
+                    let there = if pipeline.agents.is_empty() { "" } else { &format!("; there is {}", list(known())) };
+                    format!("an agent's file has to be imported, such as `import \"agents/{name}.kdl\"`{there}")
+                }
             };
             report.add(
                 Draft::new(

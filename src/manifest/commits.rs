@@ -2,7 +2,7 @@
 //!
 //! Does not ask git: whether a commit exists, and what its subject is, `run` finds out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value as Json;
 
@@ -318,7 +318,7 @@ fn from_row(mut row: BTreeMap<String, String>, place: Place, report: &Report) ->
 }
 
 fn twice(commits: &[Commit], report: &Report) {
-    let mut seen: BTreeMap<&str, &Commit> = BTreeMap::new();
+    let mut seen: HashMap<&str, &Commit> = HashMap::with_capacity(commits.len());
     for commit in commits {
         let id = commit.id.value.as_str();
         let Some(id8) = id.get(..8) else { continue };

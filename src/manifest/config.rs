@@ -3,6 +3,7 @@
 //! Refuses a file that says something twice or holds a secret. Messages never quote a value that may be one: they name
 //! its path and line, and point into the manifest, whose text holds no secret.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 
@@ -10,15 +11,20 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value as Json};
 
 use super::Config;
+use super::filling::{Unfilled, fill_config};
 use super::flaw::{Draft, Report, nearest};
 use super::locate::locate;
 use super::node::{Node, Value};
 use super::read::{missing, read_bytes};
 use super::types::split_dotted;
 use super::yaml::parse_yaml;
+use crate::redact::Secret;
 
 /// The largest configuration, in bytes.
 const CONFIG_BYTES: u64 = 4 << 20;
+
+/// A number of so many digits under a secret's name is one.
+const DIGITS: usize = 6;
 
 /// Why a text could not be parsed; never with a value, which may be a secret.
 #[derive(Debug)]
@@ -80,10 +86,24 @@ pub(super) fn read(node: Node<'_>, report: &Report) -> Option<Config> {
                 .help("write \"{secret.NAME}\" there and `secret NAME` in the candidate; and renew the key if the file was shared"),
         );
     }
+    if let Err(problem @ Unfilled::Outside { .. }) = fill_config(text, &file.value, &stand_ins(text)) {
+        report.add(
+            Draft::new("secret-outside-text", file.place, format!("{written}, {problem}"))
+                .label("would not be a text")
+                .help("write \"{secret.NAME}\", with the quotes"),
+        );
+    }
     for required in node.all("require") {
         require(required, &value, &Text { written, text }, report);
     }
     Some(Config { file, value, bytes: bytes.into() })
+}
+
+/// Something in place of each secret that a config asks for.
+fn stand_ins(text: &str) -> Vec<Secret> {
+    let names = text.split("{secret.").skip(1).filter_map(|rest| Some(rest.split_once('}')?.0));
+    let names: BTreeSet<&str> = names.filter(|name| name.len() <= 200).take(64).collect();
+    names.into_iter().map(|name| Secret::new(name, b"stands-in".to_vec())).collect()
 }
 
 /// Parses a text as the ending of its file's name says; `None` if that says nothing.
@@ -159,10 +179,12 @@ fn require(node: Node<'_>, value: &Json, file: &Text<'_>, report: &Report) -> Op
         )
         .label("wanted")
         .help(format!("change {written}, or what is required of it"));
-        if let Some((offset, _)) = locate(file.text, &segments) {
+        if let Some((offset, _)) = locate(Path::new(written), file.text, &segments) {
             let line = 1 + file.text[..offset].matches('\n').count();
             let text = file.text[offset..].lines().next().unwrap_or_default();
-            let text = if literal_secret(segments.last()?, text).is_some() { "…" } else { text.trim_end() };
+            // The line may hold more than what is asked about.
+            let hides = literal_secret(segments.last()?, text).is_some() || !secrets(value).is_empty();
+            let text = if hides { "…" } else { text.trim_end() };
             draft = draft.help(format!("{written}:{line} says `{text}`: change it there, or what is required of it"));
         }
         report.add(draft);
@@ -198,6 +220,10 @@ fn secrets(value: &Json) -> Vec<(String, &'static str)> {
                 list.iter().enumerate().for_each(|(n, value)| walk(value, &below(&n.to_string()), name, found));
             }
             Json::String(text) => found.extend(literal_secret(name, text).map(|why| (path.to_owned(), why))),
+            // A password of digits is one too.
+            Json::Number(number) if secret_name(name) && number.to_string().len() >= DIGITS => {
+                found.push((path.to_owned(), "a secret, by its name"));
+            }
             _ => {}
         }
     }
@@ -218,6 +244,11 @@ pub(super) fn literal_secret(name: &str, text: &str) -> Option<&'static str> {
     if text.is_empty() || refers(text, "{secret.") || refers(text, "${") {
         return None;
     }
+    // As in `Bearer {secret.NAME}`: what stands around the hole is judged by what it looks like, not by the name it stands under.
+    let within = text
+        .split_once("{secret.")
+        .and_then(|(_, rest)| rest.split_once('}'))
+        .is_some_and(|(name, _)| refers(&format!("{{secret.{name}}}"), "{secret."));
     let known = [
         "sk-",
         "sk_live_",
@@ -246,7 +277,7 @@ pub(super) fn literal_secret(name: &str, text: &str) -> Option<&'static str> {
     {
         return Some("what looks like a key");
     }
-    secret_name(name).then_some("a secret, by its name")
+    (secret_name(name) && !within).then_some("a secret, by its name")
 }
 
 /// Whether a name is one of a secret: its last word says so.

@@ -230,6 +230,11 @@ impl Report {
         files.len() - 1
     }
 
+    /// The folder of the manifest itself.
+    pub(super) fn dir(&self) -> Option<PathBuf> {
+        Some(self.files.borrow().first()?.path.parent()?.to_owned())
+    }
+
     /// A path that a file says, as the person who named the manifest would write it.
     pub(super) fn shown(&self, file: usize, written: &str) -> String {
         let files = self.files.borrow();

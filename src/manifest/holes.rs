@@ -4,10 +4,10 @@
 
 use std::collections::BTreeSet;
 
-use super::flaw::{Draft, Report, list, suggest};
+use super::flaw::{Draft, Report, list, nearest, suggest};
 use super::read::read_file;
 use super::template::BadTemplate;
-use super::{Agent, Body, Env, InputFrom, Pipeline, Place, SecretSource, Spanned, Step, Template};
+use super::{Agent, Body, Env, InputFrom, Pipeline, Place, SecretSource, Spanned, Step, Template, secret_name};
 
 /// The largest prompt, in bytes.
 const PROMPT_BYTES: u64 = 4 << 20;
@@ -21,7 +21,8 @@ pub(super) type Known = BTreeSet<String>;
 
 /// Checks all templates of a pipeline.
 pub(super) fn all(pipeline: &Pipeline, report: &Report) {
-    let checker = Checker { pipeline, report, common: common(pipeline) };
+    let secrets = pipeline.secrets().map(|secret| secret.name.value.clone()).collect();
+    let checker = Checker { pipeline, report, common: common(pipeline), secrets };
     for repo in &pipeline.repos {
         let columns = repo.commits.iter().flat_map(|commit| commit.columns.keys());
         let mut known: Known = COMMIT.iter().map(ToString::to_string).chain(["repo.name".to_owned()]).collect();
@@ -124,6 +125,8 @@ pub(super) struct Checker<'a> {
     pub(super) pipeline: &'a Pipeline,
     pub(super) report: &'a Report,
     common: Known,
+    /// The names of all secrets that are declared.
+    secrets: BTreeSet<String>,
 }
 
 impl Checker<'_> {
@@ -133,8 +136,24 @@ impl Checker<'_> {
         }
     }
 
+    /// Whether tools may be named where these names are known: not in a tool's own probe, nor in the name of a test script.
+    fn may_hold_tools(&self, known: &Known) -> bool {
+        !known.contains("prefix") && (known.contains("candidate.name") || self.pipeline.candidates.is_empty())
+    }
+
     fn hole(&self, hole: &str, place: Place, known: &Known) {
-        if known.contains(hole) || hole.strip_prefix("var.").is_some_and(|name| !name.is_empty()) {
+        if let Some(name) = hole.strip_prefix("var.").filter(|name| !name.is_empty()) {
+            // What is filled in here stands in a key record, on disk and in what `why` prints.
+            if secret_name(name) || self.secrets.contains(name) {
+                self.report.add(
+                    Draft::new("passed-secret", place, format!("`{{{hole}}}` would store a secret"))
+                        .label(if secret_name(name) { "a secret, by its name" } else { "a secret of this manifest" })
+                        .help(format!("write `secret {name}`, and let the agent read the variable; a config may say \"{{secret.{name}}}\"")),
+                );
+            }
+            return;
+        }
+        if known.contains(hole) {
             return;
         }
         let help = if let Some(column) = hole.strip_prefix("commit.") {
@@ -142,6 +161,10 @@ impl Checker<'_> {
             suggest(column, names, "name after `commit.`")
         } else if known.is_empty() {
             "only `{var.NAME}`, a variable of flow's own environment, may stand here".into()
+        } else if let Some(tool) = hole.strip_prefix("tool.").filter(|_| self.may_hold_tools(known)) {
+            let near = nearest(hole, known.iter().map(String::as_str).filter(|name| name.starts_with("tool.")));
+            let near = near.map_or_else(String::new, |near| format!("did you mean `{near}`? else "));
+            format!("{near}declare it in the pipeline: tool {tool} \"{tool}\" {{ probe \"--version\" }}")
         } else {
             // `{in.x}` was meant to be an input, whatever else is known.
             let head = hole.split_once('.').map_or("", |(head, _)| head);

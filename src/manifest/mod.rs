@@ -16,6 +16,7 @@ use crate::names::{CandidateName, ProviderName, RepoName, SlotKind};
 use crate::outcome::Cause;
 use crate::units::Usd;
 
+mod argv;
 mod bind;
 mod body;
 mod build;
@@ -32,6 +33,7 @@ mod graph;
 mod holes;
 mod locate;
 mod money;
+mod nearby;
 mod node;
 mod providers;
 mod read;

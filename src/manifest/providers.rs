@@ -4,11 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::argv::argv;
 use super::flaw::{Draft, Report, suggest};
 use super::holes::{Checker, Known, env_signature};
 use super::node::{Node, Value};
 use super::{
-    Candidate, Env, Expires, ExpiresSource, Moment, On, PerMinute, Pipeline, Provider, Spanned, Template, build,
+    Candidate, Env, Expires, ExpiresSource, Moment, On, PerMinute, Pipeline, Provider, SecretFrom, Spanned, Template,
+    build,
 };
 use crate::names::ProviderName;
 
@@ -35,7 +37,7 @@ fn provider(node: Node<'_>, report: &Report) -> Option<Provider> {
         name: Spanned { value: name.value.as_str().into(), place: name.place },
         lane: node.child("lane").and_then(|node| node.arg(0)?.whole()),
         env,
-        probe: node.child("probe").map(argv),
+        probe: node.child("probe").map(|probe| argv(probe, report)),
         expires: node.child("expires").and_then(|node| expires(node, report)),
         per_minute: PerMinute { requests: limit("requests"), tokens: limit("tokens") },
     })
@@ -50,7 +52,7 @@ fn expires(node: Node<'_>, report: &Report) -> Option<Expires> {
                 .help("write the names of the members, each after a `/`: pointer=\"/Credentials/Expiration\""),
         );
     }
-    let command = argv(node);
+    let command = argv(node, report);
     let source = match (node.prop("file"), command.is_empty()) {
         (Some(file), true) => ExpiresSource::File(file.template()?, node.scope.dir.clone()),
         (None, false) => ExpiresSource::Command(command),
@@ -88,23 +90,15 @@ pub(super) fn canary(node: Node<'_>) -> Option<Spanned<u32>> {
 }
 
 /// Builds an `on`.
-pub(super) fn on(node: Node<'_>) -> Option<On> {
+pub(super) fn on(node: Node<'_>, report: &Report) -> Option<On> {
     let moment = |text: Spanned<String>| match text.value.as_str() {
         "lane-closed" => Some(Moment::LaneClosed),
         "breaker" => Some(Moment::Breaker),
         "run-finished" => Some(Moment::RunFinished),
         _ => None,
     };
-    Some(On { moments: node.texts().into_iter().filter_map(moment).collect(), command: argv(node.child("command")?) })
-}
-
-/// The words of a command. A program with a `/` in its path is relative to the file that says it, as every path is.
-pub(super) fn argv(node: Node<'_>) -> Vec<String> {
-    let mut words: Vec<String> = node.texts().into_iter().map(|word| word.value).collect();
-    if let Some(program) = words.first_mut().filter(|program| program.contains('/')) {
-        *program = node.scope.path(program).display().to_string();
-    }
-    words
+    let command = argv(node.child("command")?, report);
+    Some(On { moments: node.texts().into_iter().filter_map(moment).collect(), command })
 }
 
 /// Checks that the providers that candidates name are declared.
@@ -163,6 +157,14 @@ impl Pipeline {
     #[must_use]
     pub fn provider_of(&self, candidate: usize) -> Option<&Provider> {
         self.providers.get(&self.candidates.get(candidate)?.provider.as_ref()?.value)
+    }
+
+    /// Every secret that is declared, wherever.
+    pub fn secrets(&self) -> impl Iterator<Item = &SecretFrom> {
+        let agents = self.agents.values().map(|agent| &agent.env);
+        let envs = agents.chain(self.candidates.iter().map(|candidate| &candidate.env));
+        let envs = envs.chain(self.steps.iter().map(|step| &step.env));
+        envs.chain(self.providers.values().map(|provider| &provider.env)).flat_map(|env| &env.secret)
     }
 }
 

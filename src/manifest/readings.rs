@@ -5,7 +5,7 @@
 use kdl::KdlValue;
 
 use super::Keep;
-use super::flaw::{Draft, Report, suggest};
+use super::flaw::{Draft, Report, list, suggest};
 use super::node::{Node, Value};
 use crate::agent::{
     Cached, Condition, ErrorReader, Finder, Finished, Format, Pattern, Pointer, ReadingTable, Signature, Take,
@@ -60,6 +60,7 @@ pub(super) fn table(agent: Node<'_>, report: &Report) -> ReadingTable {
     let reader = Reader { files, report };
     table.free = agent.child("free").is_some();
     if let Some(node) = agent.child("reading") {
+        without_finished(node, report);
         let all = |name| node.all(name);
         let whole = |node: Node<'_>| node.prop("exit").and_then(Value::whole);
         table.finished = all("finished")
@@ -76,12 +77,55 @@ pub(super) fn table(agent: Node<'_>, report: &Report) -> ReadingTable {
         table.models = all("model").filter_map(|node| reader.finder(node)).collect();
         table.message = all("message").filter_map(|node| reader.finder(node)).collect();
         table.usage = all("usage").filter_map(|node| reader.usage(node)).collect();
+        half_usage(node, &table.usage, report);
         table.signatures = all("signature").flat_map(signatures).collect();
     }
     // The short form of what the adapters of flow's own do.
     let lines = agent.child("usage").and_then(|node| node.prop("lines")?.text());
     table.usage.extend(lines.and_then(|marker| reported(marker.value)));
     table
+}
+
+/// Reports a table by which no attempt succeeds, and notes one that leaves that to the exit code.
+fn without_finished(node: Node<'_>, report: &Report) {
+    if node.child("finished").is_some() {
+        return;
+    }
+    let add = "add `finished json=…`, `finished jsonl=…` or `finished text=…`";
+    match node.child("error") {
+        Some(error) => report.add(
+            Draft::new(
+                "no-finished",
+                node.place(),
+                "by this `reading` no attempt succeeds: nothing says when one has finished",
+            )
+            .label("has no `finished`")
+            .other(error.place(), "an end without an error is UNKNOWN")
+            .help(format!("{add}; without `error` too the exit code alone is believed")),
+        ),
+        None => report.notice(
+            node.place(),
+            format!("`reading` says neither `finished` nor `error`: the exit code alone is believed; {add}"),
+        ),
+    }
+}
+
+/// Reports figures that no `usage` finds: one that finds half may stand behind another, as what is left when that finds nothing.
+fn half_usage(node: Node<'_>, usage: &[UsageReader], report: &Report) {
+    let finds = |reader: &UsageReader, name: &str, pointers: &[Pointer]| match &reader.finder.format {
+        Format::Text { pattern: Some(pattern) } => pattern.regex().capture_names().flatten().any(|group| group == name),
+        Format::Text { pattern: None } => false,
+        Format::Json | Format::Jsonl { .. } => !pointers.is_empty(),
+    };
+    let input = usage.iter().any(|reader| finds(reader, "input", &reader.input));
+    let output = usage.iter().any(|reader| finds(reader, "output", &reader.output));
+    let (Some(first), true) = (node.child("usage"), input != output) else { return };
+    let lacking = if input { "output" } else { "input" };
+    report.add(
+        Draft::new("no-figures", first.place(), format!("no `usage` finds the {lacking} tokens"))
+            .label("incomplete")
+            .help(format!("add `{lacking}`, or what a job costs is never known")),
+    );
 }
 
 /// Lines of the output that begin with a marker and hold what was used.
@@ -194,11 +238,16 @@ impl Reader<'_> {
                 let has = |name: &str| {
                     pattern.as_ref().is_some_and(|pattern| pattern.regex().capture_names().flatten().any(|n| n == name))
                 };
-                if !has("input") && !has("output") {
+                let named = pattern.iter().flat_map(|pattern| pattern.regex().capture_names().flatten());
+                let odd: Vec<&str> = named.filter(|name| !GROUPS.contains(name)).collect();
+                let groups = "match=\"(?<input>[0-9.]+k?) sent, (?<output>[0-9.]+k?) received\"";
+                if !odd.is_empty() {
+                    let message = format!("no figure is called {}", list(odd.iter().copied()));
+                    let draft = Draft::new("unknown-group", node.place(), message).label("a group that says nothing");
+                    self.report.add(draft.help(format!("groups are named {}: {groups}", list(GROUPS.iter().copied()))));
+                } else if !has("input") && !has("output") {
                     let draft = Draft::new("no-figures", node.place(), "this `usage` finds no figures");
-                    self.report.add(draft.label("no groups").help(
-                        "name groups of its pattern: match=\"(?<input>[0-9.]+k?) sent, (?<output>[0-9.]+k?) received\"",
-                    ));
+                    self.report.add(draft.label("no groups").help(format!("name groups of its pattern: {groups}")));
                 }
                 has("cache_read") || has("cache_write")
             }
@@ -240,6 +289,9 @@ impl Reader<'_> {
         })
     }
 }
+
+/// The groups of a pattern that hold figures.
+const GROUPS: &[&str] = &["input", "output", "cache_read", "cache_write"];
 
 fn json(value: &KdlValue) -> serde_json::Value {
     match value {

@@ -39,9 +39,12 @@ pub(super) fn one(node: Node<'_>, form: &'static Form, report: &Report) {
     if let Some(ty) = node.raw.ty() {
         annotation(node.scope.place(ty.span()), ty.value(), report);
     }
-    for value in node.entries() {
+    // What is wrong with an unknown property is its name, whatever stands before its value.
+    let known = |key: &str| form.open.is_some() || form.props.iter().any(|prop| prop.name == key);
+    for value in node.entries().filter(|value| value.key().is_none_or(known)) {
+        let place = value.place();
         if let Some(ty) = value.entry.ty().filter(|_| !takes_money(value, node, form)) {
-            annotation(value.place(), ty.value(), report);
+            annotation(place, ty.value(), report);
         }
     }
     arguments(node, form, report);
@@ -139,6 +142,9 @@ fn arguments(node: Node<'_>, form: &'static Form, report: &Report) {
         match form.args.get(n).or_else(|| form.args.last().filter(open)) {
             Some(arg) => typed(*value, arg.ty, &format!("the {} of `{}`", arg.what, form.name), form, report),
             None => {
+                if form.name == "secret" {
+                    report.hide(value.place());
+                }
                 report.add(
                     Draft::new("extra-argument", value.place(), format!("`{}` takes no argument here", form.name))
                         .label("one too many")

@@ -13,7 +13,7 @@ use super::shape;
 use super::types::split_source;
 use super::{
     AgentBody, Body, ClassifyBody, CommandBody, EnvironmentBody, Hold, Input, InputFrom, Kind, Output, PatchBody,
-    Place, Spanned, Step, TestBody,
+    Place, Spanned, Step, TestBody, argv,
 };
 use crate::measure::Protocol;
 use crate::measure::protocol::Profile;
@@ -222,7 +222,7 @@ fn build(raw: &Raw<'_>, tools: &Tools<'_>, report: &Report) -> Option<Step> {
             protocol: find("protocol").map_or_else(|| Protocol::new(Profile::Screen), |node| protocol(*node)),
             aa: find("aa").is_some(),
             human: find("with").is_some(),
-            run: find("run").map(|node| node.templates()).unwrap_or_default(),
+            run: find("run").map(|node| argv::run(*node, report)).unwrap_or_default(),
         })),
         Kind::Classify => Body::Classify(ClassifyBody {
             judge_min_effect: find("judge").and_then(|node| node.prop("min-effect")?.percent()),
@@ -361,7 +361,7 @@ fn holds(node: Node<'_>) -> Vec<Hold> {
 
 fn command(raw: &Raw<'_>, report: &Report) -> CommandBody {
     let all = |name: &'static str| raw.children.iter().copied().filter(move |child| child.name() == name);
-    let run: Vec<_> = all("run").flat_map(Node::templates).collect();
+    let run: Vec<_> = all("run").flat_map(|run| argv::run(run, report)).collect();
     if run.is_empty() {
         report.add(
             Draft::new("missing-node", raw.name.place, format!("the command `{}` has no `run`", raw.name.value))

@@ -59,6 +59,13 @@ enum Within {
 
 /// The first place in a document, which can be read, that agents read differently.
 fn disputed(text: &str) -> Option<Unparsed> {
+    if let Some((at, found)) = text.char_indices().find(|(_, c)| matches!(c, '\u{85}' | '\u{2028}' | '\u{2029}')) {
+        let message = format!(
+            "the character U+{:04X}, which ends a line for some agents and not for others: take it out",
+            u32::from(found)
+        );
+        return Some(Unparsed { message, line: Some(text[..at].matches('\n').count() + 1) });
+    }
     let mut within: Vec<Within> = Vec::new();
     for event in Parser::new_from_str(text.trim_start_matches('\u{feff}')) {
         let (event, span) = match event {

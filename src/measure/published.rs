@@ -127,7 +127,7 @@ impl Simulate {
         let meant = if table == FALSE { min_effect } else { f64::exp_m1(min_effect) };
         let tally = Sessions { protocol, min_effect: meant, noise, effect }.run(self.trials, self.seed, self.threads);
         let what = if table == FALSE { String::new() } else { format!(" {} %", percent(effect)) };
-        let least = if min_effect == 0.02 { String::new() } else { format!(", min-effect {} %", percent(min_effect)) };
+        let least = if min_effect == 0.02 { String::new() } else { format!(", least {} %", percent(min_effect)) };
         Made { table, case: format!("{profile}{what}{least}"), noise: noise.name, tally }
     }
 
@@ -223,8 +223,8 @@ impl Simulate {
     fn others(&self) -> Vec<Figure> {
         let rules: [(&str, Grouped, [f64; 4]); 3] = [
             ("1 against 1, above 1.0", Grouped::AboveOne, [0.497, 0.498, 0.497, 0.505]),
-            ("1 against 1, beyond 5 %", Grouped::OneFive, [0.001, 0.146, 0.123, 0.546]),
-            ("means of 5 and 5, beyond 5 %", Grouped::MeansFive, [0.0, 0.054, 0.078, 0.341]),
+            ("1 against 1, by 5 %", Grouped::OneFive, [0.001, 0.146, 0.123, 0.546]),
+            ("5 and 5, means, by 5 %", Grouped::MeansFive, [0.0, 0.054, 0.078, 0.341]),
         ];
         let mut figures = Vec::new();
         for (case, rule, published) in rules {
@@ -271,13 +271,13 @@ pub fn text(figures: &[Figure], trials: u32, seed: u64) -> String {
             let published = match () {
                 () if low == high && figure.what == "runs" => format!("{low:.0}"),
                 () if low == high => format!("{low:.3}"),
-                () if low == 0.0 => format!("at most {high:.3}"),
-                () if figure.what == "runs" => format!("{low:.0} to {high:.0}"),
-                () => format!("{low:.3} to {high:.3}"),
+                () if low == 0.0 => format!("≤ {high:.3}"),
+                () if figure.what == "runs" => format!("{low:.0}-{high:.0}"),
+                () => format!("{low:.3}-{high:.3}"),
             };
-            let mark = if figure.agrees() { "" } else { "  OFF" };
+            let mark = if figure.agrees() { "" } else { " OFF" };
             text.push_str(&format!(
-                "  {:case$}  {}  {:12} {:>8.digits$} ± {:<7.digits$} {published:>15}  {:.1}{mark}\n",
+                " {:case$} {} {:12} {:>8.digits$} ± {:<6.digits$} {published:>11} {:.1}{mark}\n",
                 figure.case, figure.noise, figure.what, figure.flow, figure.se, figure.off,
             ));
         }

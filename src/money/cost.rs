@@ -43,8 +43,9 @@ impl Cost {
 }
 
 /// The cost of an attempt that began at a time, by its tokens. The model is the one that the provider said it answered with; if
-/// it said none, or one without a price, or one whose id is a part of the id that the candidate asks for
-/// (`us.anthropic.claude-x` answers as `claude-x`), it is the one that the candidate asks for.
+/// it said none, or one whose id is that of the candidate's without the way by which it was reached (`us.anthropic.claude-x-v1:0`
+/// answers as `claude-x`), it is the one that the candidate asks for. An id without a price may be a dated one of that
+/// (`gpt-x-2026-01-01`); of any other it is not known what it costs.
 #[must_use]
 pub fn cost(usage: Option<&Usage>, asked: Option<&str>, prices: &Prices, at: Timestamp) -> Cost {
     let Some(usage) = usage else { return Cost::unknown("its usage was not read") };
@@ -90,19 +91,40 @@ pub fn cost(usage: Option<&Usage>, asked: Option<&str>, prices: &Prices, at: Tim
     Cost { known, unknown, approximate: usage.approximate }
 }
 
+/// Whether the id that was asked for is one that answered, with the way by which it is reached before it (`openai/`, `us.anthropic.`)
+/// or a revision after it (`-v1:0`, `:latest`, `@20260101`).
+fn reached(asked: &str, one: &str) -> bool {
+    asked.match_indices(one).any(|(at, _)| {
+        let (before, after) = (&asked[..at], &asked[at + one.len()..]);
+        let revision = after.strip_prefix("-v").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+        (before.is_empty() || before.ends_with(['/', '.', ':', '@']))
+            && (after.is_empty() || after.starts_with([':', '@']) || revision)
+    })
+}
+
+/// Whether the id that answered is the one that was asked for, with a date or a number behind it.
+fn dated(asked: &str, one: &str) -> bool {
+    let asked = asked.rsplit('/').next().unwrap_or(asked).trim_end_matches("-latest");
+    one.match_indices(asked).any(|(at, _)| {
+        let after = &one[at + asked.len()..];
+        (at == 0 || one[..at].ends_with(['/', '.', ':']))
+            && after.chars().all(|c| c.is_ascii_digit() || "-@:_".contains(c))
+    })
+}
+
 /// What a million tokens of an attempt cost, at least; and why it may be more, if it may.
 fn rate(usage: &Usage, asked: Option<&str>, prices: &Prices, at: Timestamp) -> Result<(Rate, Option<String>), String> {
     let price = match usage.models.as_slice() {
         [] => prices.of(asked.ok_or("the model is not known")?, at)?,
         // One model by two names, of which the longer also says by which way it was reached: that way has its own price.
-        [one] if asked.is_some_and(|asked| asked.contains(one.as_str()) && prices.knows(asked)) => {
+        [one] if asked.is_some_and(|asked| reached(asked, one) && prices.knows(asked)) => {
             prices.of(asked.unwrap_or_default(), at)?
         }
         [one] => match (prices.of(one, at), asked) {
             (Ok(price), _) => price,
             // A provider may answer with another name than the one that its price list and the candidate use.
-            (Err(why), Some(asked)) => prices.of(asked, at).map_err(|_| why)?,
-            (Err(why), None) => return Err(why),
+            (Err(why), Some(asked)) if dated(asked, one) => prices.of(asked, at).map_err(|_| why)?,
+            (Err(why), _) => return Err(why),
         },
         [first, others @ ..] => {
             let price = prices.of(first, at)?;
@@ -198,7 +220,14 @@ mod tests {
             ..usage(1_000_000, 0)
         };
         assert_eq!(at(&answered(&["bare"]), "m-1", THEN).exact(), Some(usd("2")));
-        assert_eq!(at(&answered(&["nobody"]), "m-1", THEN).exact(), Some(usd("3")));
+        assert_eq!(at(&answered(&["m-1-2026-02-01"]), "m-1", THEN).exact(), Some(usd("3")), "a dated name of it");
+        for (another, why) in [("nobody", "no price for nobody"), ("1", "no price for 1")] {
+            assert_eq!(at(&answered(&[another]), "m-1", THEN).unknown.as_deref(), Some(why), "another model answered");
+        }
+        let larger = prices().0.into_iter().chain([Price { model: Pattern::new("m-1-mini"), ..prices().0[2].clone() }]);
+        let larger = Prices(larger.collect());
+        let larger = cost(Some(&answered(&["m-1"])), Some("m-1-mini"), &larger, THEN.parse().unwrap());
+        assert_eq!(larger.exact(), Some(usd("3")), "what answered has a price of its own");
         let routed =
             prices().0.into_iter().chain([Price { model: Pattern::new("us.m-1-v1"), ..prices().0[2].clone() }]);
         let routed = Prices(routed.collect());

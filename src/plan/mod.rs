@@ -247,6 +247,8 @@ pub struct EnvAsk {
     pub hashed: BTreeMap<String, String>,
     /// Passed on, in no key.
     pub unhashed: BTreeMap<String, String>,
+    /// To be passed on in no key, and not set here. What is served needs none of them.
+    pub unset: Vec<(String, Place)>,
     /// Read again at each attempt.
     pub secrets: Vec<SecretFrom>,
 }

@@ -65,7 +65,7 @@ impl Scope<'_> {
     /// Fills an environment. Of a later one the same name wins.
     ///
     /// # Errors
-    /// If a variable that is to be passed is not set, or a template lacks something.
+    /// If a variable that is to be passed and hashed is not set, or a template lacks something.
     pub fn env(&self, envs: &[&Env]) -> Result<EnvAsk, Missing> {
         let mut ask = EnvAsk::default();
         for env in envs {
@@ -73,8 +73,13 @@ impl Scope<'_> {
                 ask.hashed.insert(name.value.clone(), self.text(template)?);
             }
             for pass in &env.pass {
-                let value = self.variable(&pass.name.value, pass.name.place)?;
-                if pass.hash { &mut ask.hashed } else { &mut ask.unhashed }.insert(pass.name.value.clone(), value);
+                let name = &pass.name.value;
+                match self.variable(name, pass.name.place) {
+                    Ok(value) if pass.hash => drop(ask.hashed.insert(name.clone(), value)),
+                    Ok(value) => drop(ask.unhashed.insert(name.clone(), value)),
+                    Err(missing) if pass.hash => return Err(missing),
+                    Err(_) => ask.unset.push((name.clone(), pass.name.place)),
+                }
             }
             ask.secrets.extend(env.secret.iter().cloned());
         }

@@ -42,10 +42,11 @@ pub async fn answer(
     cwd: &Path,
     limit: Duration,
 ) -> Result<Vec<u8>, String> {
-    answer_to(None, argv, env, cwd, limit).await
+    answer_to(None, argv, env, cwd, limit, &[]).await
 }
 
 /// The same for a program that is given something to read. Whether it reads it is its own business.
+/// Of `known` secrets none is in its complaint.
 ///
 /// # Errors
 /// As `answer`.
@@ -55,8 +56,9 @@ pub async fn answer_to(
     env: &BTreeMap<String, String>,
     cwd: &Path,
     limit: Duration,
+    known: &[Secret],
 ) -> Result<Vec<u8>, String> {
-    ask(input, argv, env, cwd, limit).await.map_err(|refusal| refusal.text(&[]))
+    ask(input, argv, env, cwd, limit).await.map_err(|refusal| refusal.text(known))
 }
 
 /// The same for a program that deals with secrets: nothing of what it printed, nor of the secrets that are known, is in its

@@ -1,17 +1,27 @@
 //! Secrets, and a filter that takes them out of streams before a byte is stored.
 //!
 //! Finds a value as it is and in the encodings in which programs commonly log it: JSON strings (once and twice escaped),
-//! percent-encoding, base64 at each alignment, hex; of a value that is JSON, also its fields alone. Does not find it compressed, encrypted, split over lines by a program or
+//! percent-encoding, base64 at each alignment, hex; of a value that is JSON, also its fields alone; of a whole text also within colours
+//! and escapes. Does not find it compressed, encrypted, split over lines by a program or
 //! typed with changes. Where values come from is the caller's business.
 
 use std::fmt;
 use std::hint::black_box;
 use std::sync::Arc;
 
+use veil::Unveiled;
+
 mod spellings;
+mod veil;
 
 /// Values shorter than this are likely to stand in innocent text.
 const SHORT: usize = 6;
+
+/// The beginning of a secret that stands at the very end of a text is taken out from so many bytes on.
+const CUT_OFF: usize = 8;
+/// A credential has at least so many bytes, and one of nothing but letters of one case at least so many.
+const LEAST: usize = 8;
+const LEAST_WORD: usize = 16;
 
 /// A field of a secret that is JSON accuses a tree from so many bytes on: a shorter one may be a region or a kind.
 const ACCUSING: usize = 16;
@@ -48,6 +58,21 @@ impl Secret {
     #[must_use]
     pub fn too_short(&self) -> bool {
         self.value.len() < SHORT
+    }
+
+    /// Why it can be no credential, as the end of a sentence that begins with its name: taking such a value out of what is kept
+    /// would take innocent words with it, and accuse a tree that holds them.
+    #[must_use]
+    pub fn too_plain(&self) -> Option<String> {
+        let length = self.value.len();
+        let plain = |case: fn(&u8) -> bool| self.value.iter().all(case);
+        if length < LEAST {
+            Some(format!("is only {length} bytes long, too short for a credential"))
+        } else if length < LEAST_WORD && (plain(u8::is_ascii_lowercase) || plain(u8::is_ascii_uppercase)) {
+            Some("is a plain word, no credential".to_owned())
+        } else {
+            None
+        }
     }
 }
 
@@ -141,9 +166,14 @@ impl Forms {
             if rest.starts_with(form) {
                 return Here::Match(i as usize);
             }
-            // A longer form may yet come: it has to be waited for, or the result would hang on where chunks end.
-            if !last && form.len() > rest.len() && form.starts_with(rest) {
-                return Here::Undecided;
+            // A longer form may yet come: it has to be waited for, or the result would hang on where chunks end. Of one that was
+            // cut off by the end, most of a secret may be there.
+            if form.len() > rest.len() && form.starts_with(rest) {
+                match last {
+                    false => return Here::Undecided,
+                    true if rest.len() >= CUT_OFF => return Here::Match(i as usize),
+                    true => {}
+                }
             }
         }
         Here::Nothing
@@ -207,13 +237,38 @@ impl Redactor {
         wipe(&mut held);
     }
 
-    /// Filters a whole text at once; of a stream under way, nothing is touched.
+    /// Filters a whole text at once; of a stream under way, nothing is touched. Also takes out what is a secret only to whoever reads
+    /// the text without its colours, control characters and escapes.
     #[must_use]
     pub fn clean(&self, whole: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(whole.len());
         let mut fresh = self.fresh();
         fresh.push(whole, &mut out);
         fresh.finish(&mut out);
+        self.clean_veiled(out)
+    }
+
+    fn clean_veiled(&self, text: Vec<u8>) -> Vec<u8> {
+        if self.forms.all.is_empty() {
+            return text;
+        }
+        let Some(seen) = Unveiled::of(&text) else { return text };
+        let (mut out, mut from, mut at) = (Vec::with_capacity(text.len()), 0, 0);
+        while at < seen.bytes.len() {
+            let Here::Match(form) = self.forms.at(&seen.bytes[at..], true) else {
+                at += 1;
+                continue;
+            };
+            let form = &self.forms.all[form];
+            let place = seen.place(at, form.bytes.len().min(seen.bytes.len() - at));
+            if place.start >= from {
+                out.extend_from_slice(&text[from..place.start]);
+                out.extend_from_slice(format!("[secret {}]", self.forms.names[form.name]).as_bytes());
+            }
+            from = from.max(place.end);
+            at += 1;
+        }
+        out.extend_from_slice(&text[from..]);
         out
     }
 
@@ -303,6 +358,41 @@ mod tests {
 
     fn text(redactor: &Redactor, input: &str) -> String {
         String::from_utf8(redactor.clean(input.as_bytes())).unwrap()
+    }
+
+    #[test]
+    fn what_is_plain_again_to_a_reader_is_found() {
+        let redactor = one("sk-0123456789abcdef");
+        for veiled in [
+            "sk-01\u{1b}[0m23456789abcdef",
+            "sk-01\u{1b}[38;5;1m2345\u{1b}[0m6789abcdef",
+            "sk-01\u{1b}]0;title\u{7}23456789abcdef",
+            "sk-01\0234\u{8}56789abcdef",
+            r"\u0073k-0123456789abcdef",
+            r"sk-01\\u0032\u003345\u001b6789abcdef",
+        ] {
+            assert_eq!(
+                text(&redactor, &format!("a\u{1b}[1m b {veiled} c\r\n")),
+                "a\u{1b}[1m b [secret KEY] c\r\n",
+                "{veiled:?}"
+            );
+        }
+        let twice = "sk-0123456789\rabcdef and sk-0123456789abcdef";
+        assert_eq!(text(&redactor, twice), "[secret KEY] and [secret KEY]");
+    }
+
+    proptest! {
+        #[test]
+        fn what_holds_no_secret_stays_as_it_is(bytes: Vec<u8>) {
+            prop_assert_eq!(one("sk-0123456789abcdef").clean(&bytes), bytes);
+        }
+
+        #[test]
+        fn nothing_between_its_letters_hides_a_secret(at in 1usize..19, veil in "[\u{1}-\u{8}\u{e}-\u{1a}\u{7f}]{1,5}|\u{1b}\\[[0-9;]{0,6}m") {
+            let value = "sk-0123456789abcdef";
+            let veiled = format!("x{}{veil}{}y", &value[..at], &value[at..]);
+            prop_assert_eq!(text(&one(value), &veiled), "x[secret KEY]y");
+        }
     }
 
     #[test]

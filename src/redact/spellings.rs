@@ -4,6 +4,8 @@
 
 use super::{SHORT, Secret};
 
+/// The shortest line that gives away a secret of several, in bytes.
+const LINE: usize = 12;
 /// The shortest text within a secret that is a secret of its own, in bytes, and how many of them are looked for.
 const FIELD: usize = 8;
 const FIELDS: usize = 64;
@@ -64,7 +66,7 @@ pub(super) fn spellings(secret: &Secret) -> Vec<Vec<u8>> {
     // A key over many lines is also given away by one of them, as in an indented log.
     if value.contains(&b'\n') {
         let lines = value.split(|b| *b == b'\n').map(<[u8]>::trim_ascii);
-        all.extend(lines.filter(|l| l.len() >= 32 && !l.contains(&b' ')).map(<[u8]>::to_vec));
+        all.extend(lines.filter(|l| l.len() >= LINE && !l.contains(&b' ')).map(<[u8]>::to_vec));
     }
     all.retain(|form| form.len() >= SHORT);
     all

@@ -8,7 +8,7 @@ use crate::attempt::{Ended, Usage};
 use crate::ledger::{no_agent_began, usage_of};
 use crate::process::Exit;
 use crate::report::detail::{AttemptDetail, StepDetail};
-use crate::report::status::clock;
+use crate::report::status_text::clock;
 use crate::text::{short_digests, wrap};
 use crate::units::{human_count, human_span};
 

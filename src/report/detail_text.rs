@@ -9,7 +9,7 @@ use crate::measure::analysis::Ratio;
 use crate::report::attempts::used;
 use crate::report::detail::{AttemptDetail, JobDetail, StepDetail};
 use crate::report::given;
-use crate::report::status::clock;
+use crate::report::status_text::clock;
 use crate::store::Store;
 use crate::text::{harmless, short_digests, shorten, wrap};
 use crate::units::{human_size, human_span};
@@ -166,8 +166,8 @@ fn tell_attempt(text: &mut String, attempt: &AttemptDetail, several: bool, now: 
     let ended = &attempt.ended;
     let mut parts = vec![
         format!("{:>2}", attempt.number),
-        clock(ended.at, now),
-        human_span(Duration::from_millis(ended.wall_ms)),
+        format!("ended {}", clock(ended.at, now)),
+        format!("took {}", human_span(Duration::from_millis(ended.wall_ms))),
         ended.outcome.word().to_owned(),
     ];
     if !ended.slots.is_empty() {

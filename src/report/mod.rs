@@ -12,4 +12,5 @@ pub mod marks;
 pub mod spent;
 pub mod standing;
 pub mod status;
+pub mod status_text;
 pub mod table;

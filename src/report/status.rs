@@ -4,20 +4,15 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::event::{Counts, Event, Paused};
+use crate::event::{Counts, Event, GitState, Paused};
 use crate::names::{AttemptId, Axes, RunId};
 use crate::outcome::Cause;
-use crate::plan::point_name;
 use crate::run::journal::{self, PlanFile};
-use crate::run::uncommitted::GitState;
 use crate::store::{RunLock, begun};
-use crate::text::{Table, counted, shell, short_digests, shorten, wrap};
-use crate::units::human_span;
 
 /// How many of the last failures are kept.
 const FAILURES: usize = 8;
@@ -67,6 +62,10 @@ pub struct Status {
     pub retries: Vec<RetryStatus>,
     /// The last failures, the newest last.
     pub failures: Vec<FailureStatus>,
+    /// Actions that were left open for a reason of their own, by that reason.
+    pub open: BTreeMap<String, usize>,
+    /// Whether some of them are tried again only where somebody asks: their attempts are used up, or they were reopened.
+    pub asks_for_retry: bool,
 }
 
 /// How the actions of a step stand.
@@ -208,6 +207,8 @@ pub fn status(root: &Path, run: &RunId) -> Status {
         paused: Vec::new(),
         retries: Vec::new(),
         failures: Vec::new(),
+        open: BTreeMap::new(),
+        asks_for_retry: false,
     };
     let mut running: BTreeMap<usize, RunningStatus> = BTreeMap::new();
     for told in events {
@@ -258,14 +259,17 @@ impl Status {
                     self.failures.push(FailureStatus { axes, step, cause: outcome, evidence, at });
                 }
             }
-            Event::AttemptFailed { node, axes, step, outcome, evidence, again, retry_in_ms, .. } => {
+            Event::AttemptFailed { node, axes, step, outcome, evidence, again, used_up, retry_in_ms, .. } => {
                 running.remove(&node);
+                self.asks_for_retry |= used_up;
                 if let Some(at) = retry_in_ms.and_then(|ms| later(at, ms)) {
                     let (axes, step, cause) = (axes.clone(), step.clone(), outcome.clone());
                     self.retries.push(RetryStatus { axes, step, cause, at, node });
                 }
                 if !again {
                     self.over(&step, true, true, true);
+                    let more = if used_up { ", its attempts are used up" } else { "" };
+                    *self.open.entry(format!("{step}: {outcome}{more}")).or_default() += 1;
                 }
                 self.failures.push(FailureStatus { axes, step, cause: outcome, evidence, at });
             }
@@ -273,9 +277,14 @@ impl Status {
                 let retry = |at| RetryStatus { axes, step, cause: outcome, at, node };
                 self.retries.extend(later(at, retry_in_ms).map(retry));
             }
-            Event::ActionOver { node, step, end, .. } => {
+            Event::ActionOver { node, step, end, because, held, .. } => {
                 running.remove(&node);
                 self.over(&step, end != "skipped", false, false);
+                // What waits for another action, a lane or a candidate is told by those.
+                if end == "open" && held.is_none_or(|held| held.cause.is_none()) && !because.starts_with("waits for ") {
+                    self.asks_for_retry |= because.contains("--retry");
+                    *self.open.entry(format!("{step}: {because}")).or_default() += 1;
+                }
             }
             Event::JobSettled { class, .. } => {
                 self.settled += 1;
@@ -328,165 +337,9 @@ impl Status {
             step.failed += usize::from(failed);
         }
     }
-
-    /// The status for people; `now` is the time that it is read.
-    #[must_use]
-    pub fn text(&self, now: Timestamp, width: usize) -> String {
-        let mut text = String::new();
-        let pipeline = if self.pipeline.is_empty() { String::new() } else { format!(" of {}", self.pipeline) };
-        let head = format!("run {}{pipeline}: {}", self.run, self.headline());
-        text.push_str(&format!("{}\n", wrap(&head, width - 4).join("\n    ")));
-        if !self.manifest.as_os_str().is_empty() {
-            text.push_str(&format!("  manifest  {}\n", self.manifest.display()));
-        }
-        if let Some(git) = &self.git {
-            let commit = git.commit.as_ref().map_or("no commit yet", |id| id.as_str().get(..8).unwrap_or_default());
-            text.push_str(&format!("  commit    {commit}\n"));
-            if let Some(warning) = git.warning() {
-                text.push_str(&format!("  {}\n", wrap(&warning, width.saturating_sub(2)).join("\n  ")));
-            }
-        }
-        if let Some(began) = self.began {
-            let last = self.last.unwrap_or(began);
-            let lasted = match self.state {
-                "running" => format!("for {}", span(began, now)),
-                // When it was killed nobody wrote down.
-                "died" => format!("its last word came {} later", span(began, last)),
-                _ => format!("took {}", span(began, last)),
-            };
-            let said = wrap(&format!("{}, {lasted}", clock(began, now)), width - 12);
-            text.push_str(&format!("  began     {}\n", said.join(&format!("\n{:12}", ""))));
-        }
-        if self.state == "died" {
-            let died =
-                "It ended without saying so: killed, or the machine went down. Nothing that was settled is lost.";
-            text.push_str(&format!("  {}\n", wrap(died, width.saturating_sub(2)).join("\n  ")));
-        }
-        if self.state != "running" && self.exit != Some(0) && !self.manifest.as_os_str().is_empty() {
-            let words = ["flow".to_owned(), "run".to_owned(), self.manifest.display().to_string()];
-            text.push_str(&format!("  goes on   {}\n", shell(words.into_iter().chain(self.options.iter().cloned()))));
-        }
-        self.table(&mut text, width);
-        self.tell_running(&mut text, now, width);
-        self.tell_waiting(&mut text, now, width);
-        if self.state == "finished" || !self.classes.is_empty() {
-            text.push_str(&format!("\n{} of {} settled\n", self.settled, counted(self.jobs, "job")));
-        }
-        let mut classes: Vec<(&String, &usize)> = self.classes.iter().collect();
-        classes.sort_by_key(|(class, count)| (std::cmp::Reverse(**count), (*class).clone()));
-        for (class, count) in classes {
-            text.push_str(&format!("  {count:>4}  {class}\n"));
-        }
-        if !self.failures.is_empty() {
-            text.push_str("\nlast failures\n");
-        }
-        for failure in &self.failures {
-            let lead = format!("  {}  {}: ", title(&failure.axes, &failure.step), failure.cause);
-            let lines = wrap(&short_digests(&format!("{lead}{}", failure.evidence)), width - 4);
-            text.push_str(&format!("  {}\n", lines.join("\n    ")));
-        }
-        text
-    }
-
-    fn headline(&self) -> String {
-        match (self.state, self.exit) {
-            ("running", _) if self.began.is_none() => "is making its plan".to_owned(),
-            ("running", _) => "running".to_owned(),
-            ("died", _) => "died".to_owned(),
-            (_, Some(0)) => "finished, exit 0: all jobs are settled".to_owned(),
-            (_, Some(130)) => "stopped by somebody, exit 130: the same command goes on".to_owned(),
-            (_, Some(exit)) => format!("finished, exit {exit}: some jobs are not settled"),
-            (_, None) => "finished".to_owned(),
-        }
-    }
-
-    fn table(&self, text: &mut String, width: usize) {
-        if self.steps.is_empty() {
-            return;
-        }
-        let heads = ["step", "waiting", "running", "done", "left", "of these executed", "no success"];
-        let name = self.steps.iter().map(|step| step.step.len()).max().unwrap_or(0);
-        let short = ["step", "wait", "run", "done", "left", "exec", "fail"];
-        let wide = name.max(4) + heads[1..].iter().map(|head| head.len() + 2).sum::<usize>();
-        let mut table = Table::new(if wide <= width { &heads } else { &short }).right(1..7);
-        let figure = |count: usize| if count == 0 { ".".to_owned() } else { count.to_string() };
-        for step in &self.steps {
-            let figures = [step.waiting, step.running, step.done, step.left, step.executed, step.failed].map(figure);
-            table.row(std::iter::once(step.step.clone()).chain(figures).collect());
-        }
-        text.push_str(&format!("\n{}", table.text()));
-    }
-
-    /// The lanes that are closed, the candidates that are paused, and what is tried again later.
-    fn tell_waiting(&self, text: &mut String, now: Timestamp, width: usize) {
-        let mut lines = Vec::new();
-        for lane in &self.lanes {
-            let again = lane.again.filter(|again| self.state == "running" && *again > now);
-            let again = again.map_or_else(String::new, |again| format!("; tried again in {}", span(now, again)));
-            lines.push(format!(
-                "lane {} is closed since {}: {}: {}; {}{again}",
-                lane.lane,
-                clock(lane.since, now),
-                lane.cause,
-                lane.evidence,
-                lane.remedy
-            ));
-        }
-        for paused in &self.paused {
-            let Paused { candidate, cause, evidence, remedy, .. } = paused;
-            lines.push(format!("candidate {candidate} is paused: {cause}: {evidence}; {remedy}"));
-        }
-        for retry in self.retries.iter().filter(|_| self.state == "running") {
-            let when = if retry.at > now { format!("in {}", span(now, retry.at)) } else { "soon".to_owned() };
-            lines.push(format!("{}: tried again {when}, after {}", title(&retry.axes, &retry.step), retry.cause));
-        }
-        if !lines.is_empty() {
-            text.push_str("\nwaits\n");
-        }
-        for line in lines {
-            text.push_str(&format!("  {}\n", wrap(&short_digests(&line), width - 4).join("\n    ")));
-        }
-    }
-
-    fn tell_running(&self, text: &mut String, now: Timestamp, width: usize) {
-        if self.running.is_empty() {
-            return;
-        }
-        text.push_str(if self.state == "running" { "\nrunning now\n" } else { "\nunder way when it ended\n" });
-        for running in &self.running {
-            let on =
-                if running.slots.is_empty() { String::new() } else { format!("on {}, ", running.slots.join(", ")) };
-            let since = format!("{on}since {}", clock(running.since, now));
-            let lasts = if self.state == "running" { format!(", {}", span(running.since, now)) } else { String::new() };
-            let room = width.saturating_sub(since.len() + lasts.len() + 4);
-            text.push_str(&format!("  {}  {since}{lasts}\n", shorten(&title(&running.axes, &running.step), room)));
-        }
-    }
 }
 
 /// A time so many milliseconds after another.
 fn later(at: Timestamp, ms: u64) -> Option<Timestamp> {
     at.checked_add(jiff::SignedDuration::from_millis(i64::try_from(ms).ok()?)).ok()
-}
-
-/// What a message calls an action.
-#[must_use]
-pub fn title(axes: &Axes, step: &str) -> String {
-    let point = point_name(axes);
-    if point.is_empty() { step.to_owned() } else { format!("{point} {step}") }
-}
-
-/// How long it was from one time to another.
-#[must_use]
-pub fn span(from: Timestamp, to: Timestamp) -> String {
-    human_span(Duration::try_from(to.duration_since(from)).unwrap_or_default())
-}
-
-/// A time of this machine's clock on the wall: only the time of day if it is today.
-#[must_use]
-pub fn clock(at: Timestamp, now: Timestamp) -> String {
-    let zone = jiff::tz::TimeZone::system();
-    let (at, now) = (at.to_zoned(zone.clone()), now.to_zoned(zone));
-    let today = at.date() == now.date();
-    at.strftime(if today { "%H:%M:%S" } else { "%Y-%m-%d %H:%M:%S" }).to_string()
 }

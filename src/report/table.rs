@@ -2,6 +2,7 @@
 //!
 //! Says what is in the results and computes no rates.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use unicode_width::UnicodeWidthStr;
@@ -145,12 +146,12 @@ fn happened(result: &JobResult) -> String {
 }
 
 /// What the legend tells apart.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Line<'a> {
     class: Class,
     open: bool,
     owner: Option<Owner>,
-    means: &'a str,
+    means: Cow<'a, str>,
 }
 
 /// How many jobs improved, and what each class that occurs means: whose doing, and what to do.
@@ -163,17 +164,22 @@ pub fn legend(results: &[JobResult], width: usize) -> String {
         let Some(class) = result.class else { continue };
         let open = result.open && class != Class::NotRun;
         let means = match (result.left, &result.next) {
-            (Some(Left::UsedUp { .. }), _) => "attempts are used up: mend what the table says, then add `--retry JOB`",
-            (Some(Left::Reopened(_)), _) => "today's tables reopened what had settled: `--retry JOB` draws it again",
-            (Some(Left::Again(_) | Left::Held(_)), Some(next)) => next,
-            (None, Some(next)) if !open => next,
-            _ if open => "so far; run the same command again",
-            _ => meaning(class),
+            // Of several causes each has its own remedy, and so its own line.
+            (Some(Left::UsedUp { .. }), Some(next)) => {
+                Cow::Owned(format!("{}: {next}", result.cause.as_deref().unwrap_or(class.name())))
+            }
+            (Some(Left::Reopened(_)), _) => {
+                "today's tables reopened what had settled: `--retry JOB` draws it again".into()
+            }
+            (Some(Left::Again(_) | Left::Held(_)), Some(next)) => next.as_str().into(),
+            (None, Some(next)) if !open => next.as_str().into(),
+            _ if open => "so far; run the same command again".into(),
+            _ => meaning(class).into(),
         };
         *classes.entry(Line { class, open, owner: result.owner, means }).or_default() += 1;
     }
     let mut counted: Vec<(Line<'_>, usize)> = classes.into_iter().collect();
-    counted.sort_by_key(|(what, count)| (std::cmp::Reverse(*count), *what));
+    counted.sort_by(|(what, count), (other, more)| more.cmp(count).then_with(|| what.cmp(other)));
     let title = |line: &Line<'_>| format!("{}{}", line.class, if line.open { " (open)" } else { "" });
     let name = counted.iter().map(|(line, _)| title(line).width()).max().unwrap_or(0);
     let owner = counted.iter().map(|(line, _)| owned(line.owner).width()).max().unwrap_or(0);
@@ -182,7 +188,7 @@ pub fn legend(results: &[JobResult], width: usize) -> String {
     }
     let indent = name + owner + 11;
     for (line, count) in counted {
-        let words = wrap(line.means, width.saturating_sub(indent).max(LEAST));
+        let words = wrap(&line.means, width.saturating_sub(indent).max(LEAST));
         let lead = format!("  {:name$} {count:>4}  {:owner$}  ", title(&line), owned(line.owner));
         text.push_str(&format!("{lead}{}\n", words.join(&format!("\n{}", " ".repeat(lead.width())))));
     }
@@ -254,8 +260,12 @@ pub fn summary(results: &[JobResult], finished: Option<&Event>, width: usize) ->
         let counts: Vec<String> =
             counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
         let failed = if counts.is_empty() { String::new() } else { format!(" ({})", counts.join(", ")) };
+        let lost = match actions.attempts_lost {
+            0 => String::new(),
+            lost => format!("; {} settled nothing", counted(lost, "attempt")),
+        };
         let said = format!(
-            "run {run}: {}: {} executed{failed}, {} cached, {reused}{} skipped, {} blocked",
+            "run {run}: {}: {} executed{failed}, {} cached, {reused}{} skipped, {} blocked{lost}",
             counted(actions.total, "action"),
             actions.executed,
             actions.cached,

@@ -13,6 +13,7 @@ use crate::outcome::Evidence;
 use crate::process;
 use crate::step::Context;
 use crate::step::secrets::{at_hand, redactor};
+use crate::text::called;
 
 /// The largest file that says when a credential expires.
 const LARGEST: u64 = 1024 * 1024;
@@ -44,14 +45,14 @@ pub async fn ask(context: Arc<Context>, provider: Provider, question: Question) 
     };
     let run = async |argv: &[String]| {
         let said = process::answer_in_confidence(argv, &env, Path::new("."), process::ANSWER_LIMIT, &known).await;
-        said.map_err(|why| clean(format!("`{}`: {why}", argv.join(" "))))
+        said.map_err(|why| clean(format!("`{}`: {why}", called(argv))))
     };
     if let (Question::All, Some(probe)) = (question, &provider.probe) {
         run(probe).await?;
     }
     let Some(Expires { source, pointer }) = &provider.expires else { return Ok(None) };
     let (said, whose) = match source {
-        ExpiresSource::Command(argv) => (run(argv).await?, format!("what `{}` said", argv.join(" "))),
+        ExpiresSource::Command(argv) => (run(argv).await?, format!("what `{}` said", called(argv))),
         ExpiresSource::File(path, dir) => {
             let path = dir.join(fill_variables(&path.value, &context.machine.variables)?);
             let shown = path.display().to_string();

@@ -98,8 +98,9 @@ fn leading_span(text: &str) -> Option<Duration> {
         let scale = match &after[..word] {
             "ms" | "milliseconds" => 0.001,
             "m" | "min" | "mins" | "minute" | "minutes" => 60.0,
-            "h" | "hour" | "hours" => 3600.0,
+            "h" | "hr" | "hrs" | "hour" | "hours" => 3600.0,
             "d" | "day" | "days" => 86_400.0,
+            "w" | "week" | "weeks" => 604_800.0,
             "s" | "sec" | "secs" | "second" | "seconds" => 1.0,
             // A bare number; the word after it is another sentence's.
             _ if millis => return Duration::try_from_secs_f64(number / 1000.0).ok(),

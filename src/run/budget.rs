@@ -86,7 +86,7 @@ impl Purse {
         }))
     }
 
-    /// Asks for what an agent may cost.
+    /// Asks for what an agent may cost. `open` are the actions that are not settled: what they need is told where it is too much.
     ///
     /// # Errors
     /// If locks or records cannot be used.
@@ -97,6 +97,7 @@ impl Purse {
         key: &ActionKey,
         store: &Store,
         index: &mut Index,
+        open: &dyn Fn() -> Vec<usize>,
     ) -> Result<Verdict, StoreError> {
         let (Some(candidate), Ask::Agent(ask)) = (plan.nodes[node].point.candidate, &plan.nodes[node].ask) else {
             return Ok(Verdict::Pay(Reserved::default()));
@@ -114,7 +115,8 @@ impl Purse {
             // What another run wrote before it let go.
             index.refresh()?;
         }
-        let verdict = self.judge(plan, pipeline.candidates[candidate].name.value.as_str(), node, key, store, index);
+        let verdict =
+            self.judge(plan, pipeline.candidates[candidate].name.value.as_str(), node, key, store, index, open);
         if self.undurable == 0 && !matches!(verdict, Ok(Verdict::Pay(_))) {
             self.lock = None;
         }
@@ -129,6 +131,7 @@ impl Purse {
         key: &ActionKey,
         store: &Store,
         index: &Index,
+        open: &dyn Fn() -> Vec<usize>,
     ) -> Result<Verdict, StoreError> {
         self.ledger.refresh(store, index)?;
         let working = self.sort_unfinished(store, index)?;
@@ -157,7 +160,8 @@ impl Purse {
                 || limit.spent.amount + if alone { Usd(0) } else { needed } > limit.amount
                 || nothing_left;
             if never {
-                return Ok(self.reached(limit, candidate, reserve, needed));
+                let left = self.all_of(plan, &standing, &open());
+                return Ok(self.reached(limit, candidate, reserve, needed, &left));
             }
             let crowded = alone && limit.reserved > Usd(0);
             wait |= crowded || limit.spent.amount + limit.reserved + needed > limit.amount;
@@ -234,7 +238,29 @@ impl Purse {
         working.into_iter().filter(pays).map(amount).sum()
     }
 
-    fn reached(&mut self, limit: &Limit, candidate: &str, reserve: Reserve, needed: Usd) -> Verdict {
+    /// How many of some agents would have to be paid for that are not at work, and what they may cost; `None` where that is not
+    /// known of one of them.
+    fn all_of(&self, plan: &Plan, standing: &Standing, open: &[usize]) -> (usize, Option<Usd>) {
+        let pays = |node: &&usize| matches!(&plan.nodes[**node].ask, Ask::Agent(ask) if !ask.free);
+        let open: Vec<usize> = open.iter().filter(pays).copied().filter(|n| !self.in_flight.contains_key(n)).collect();
+        let reserve = |node: &usize| {
+            let candidate = plan.nodes[*node].point.candidate?;
+            match standing.reserve(plan.manifest.pipeline.candidates[candidate].name.value.as_str()) {
+                Reserve::Amount(amount, _) => Some(amount),
+                Reserve::All => None,
+            }
+        };
+        (open.len(), open.iter().map(reserve).collect::<Option<Vec<Usd>>>().map(|all| all.into_iter().sum()))
+    }
+
+    fn reached(
+        &mut self,
+        limit: &Limit,
+        candidate: &str,
+        reserve: Reserve,
+        needed: Usd,
+        left: &(usize, Option<Usd>),
+    ) -> Verdict {
         let raise = |to: &str| match limit.word {
             "budget" => format!("raise `budget` in {}{to}", self.manifest),
             word => format!("raise `{word}` of `budget` in {}{to}, or start another run", self.manifest),
@@ -246,7 +272,16 @@ impl Purse {
             (None, Reserve::All) => raise(""),
             (None, Reserve::Amount(_, basis)) => {
                 let least = limit.spent.amount + limit.reserved + needed;
-                let raise = raise(&format!(" to {} or more for one attempt more", human_usd(least)));
+                let all = match left {
+                    (more, Some(sum)) if *more > 1 => {
+                        format!(
+                            ", to {} for all {more} that are left",
+                            human_usd(limit.spent.amount + limit.reserved + *sum)
+                        )
+                    }
+                    _ => String::new(),
+                };
+                let raise = raise(&format!(" to {} or more for one attempt more{all}", human_usd(least)));
                 format!("an attempt of {candidate} may cost {} ({basis}); {raise}", human_usd(needed))
             }
         };
@@ -302,7 +337,7 @@ impl Purse {
     }
 }
 
-/// An amount of the manifest stops an agent: whoever wrote it has to act.
+/// An amount of the manifest stops an agent: whoever set it has to act.
 fn budget(evidence: String, next: String) -> Held {
-    Held { cause: None, owner: Owner::Harness, evidence, next }
+    Held { cause: None, owner: Owner::Person, evidence, next }
 }

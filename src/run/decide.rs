@@ -181,8 +181,10 @@ pub fn decide_again(plan: &Plan, node: usize, ends: &dyn Ends, store: &Store, in
     {
         return Decision::Reopened { last, was: was.outcome.clone() };
     }
-    let counted =
-        unsettled().filter(|ended| ended.outcome.failure().is_some_and(|failure| failure.cause.counts())).count();
+    // A table that reads one otherwise now must not open what had been tried often enough: that would spend.
+    let counts = |ended: &Ended| ended.outcome.failure().is_some_and(|failure| failure.cause.counts());
+    let unsettling = recorded.iter().zip(&attempts).filter(|(_, ended)| !ended.outcome.settles());
+    let counted = unsettling.filter(|(was, ended)| counts(ended) || counts(was)).count();
     let counted = u32::try_from(counted).unwrap_or(u32::MAX);
     let cap = plan.step(node).attempts.as_ref().map_or(ATTEMPTS, |attempts| attempts.value);
     if counted >= cap

@@ -7,16 +7,19 @@ use crate::plan::{Ask, Plan};
 use crate::store::Index;
 
 /// The newest attempts of a kind that are looked at: enough for a mean, and read in no time.
-const NEWEST: usize = 32;
+const NEWEST: usize = 64;
 /// What an agent that calls no model may take, in seconds.
 const FREE: f64 = 1.0;
 
 /// Mean durations in seconds.
 #[derive(Debug, Default)]
 pub struct Durations {
-    /// By kind, step and, for an agent, candidate.
-    means: HashMap<(String, String, String), f64>,
+    means: HashMap<Alike, f64>,
 }
+
+/// What takes about as long: the kind, the step, of an agent the candidate, and the repository. One repository's tests say
+/// nothing of another's.
+type Alike = (String, String, String, String);
 
 impl Durations {
     /// Reads them from the newest attempts that settled. Without records it knows nothing.
@@ -28,10 +31,11 @@ impl Durations {
         let kinds = [Kind::Agent, Kind::Test, Kind::Environment, Kind::Command].map(Kind::word);
         // What cannot be read is a guess less: the records themselves say what is wrong with them.
         let found = index.of_kinds(&kinds, false, NEWEST, &|_| false).unwrap_or_default();
-        let mut sums: HashMap<(String, String, String), (f64, f64)> = HashMap::new();
+        let mut sums: HashMap<Alike, (f64, f64)> = HashMap::new();
         for ended in found.iter().filter(|ended| ended.outcome.settles() && ended.adopts.is_none()) {
             let candidate = ended.axes.get("candidate").filter(|_| ended.kind == Kind::Agent.word());
-            let at = (ended.kind.clone(), ended.step.clone(), candidate.unwrap_or_default().to_owned());
+            let text = |axis: Option<&str>| axis.unwrap_or_default().to_owned();
+            let at = (ended.kind.clone(), ended.step.clone(), text(candidate), text(ended.axes.get("repo")));
             let (sum, count) = sums.entry(at).or_default();
             *sum += ended.wall_ms as f64 / 1000.0;
             *count += 1.0;
@@ -46,17 +50,20 @@ impl Durations {
             return None;
         }
         let kind = plan.kind(node);
-        let candidate = plan.nodes[node].axes.get("candidate").filter(|_| kind == Kind::Agent);
+        let axes = &plan.nodes[node].axes;
+        let text = |axis: Option<&str>| axis.unwrap_or_default().to_owned();
+        let candidate = axes.get("candidate").filter(|_| kind == Kind::Agent);
         let step = plan.step(node).name.value.to_string();
-        self.means.get(&(kind.word().to_owned(), step, candidate.unwrap_or_default().to_owned())).copied()
+        self.means.get(&(kind.word().to_owned(), step, text(candidate), text(axes.get("repo")))).copied()
     }
 
-    /// What each action of a plan takes. Those of one step and candidate take the same: each is looked up once.
+    /// What each action of a plan takes. Those of one step, candidate and repository take the same: each is looked up once.
     #[must_use]
     pub fn of_all(&self, plan: &Plan) -> Vec<f64> {
-        let mut known: HashMap<(usize, Option<usize>), f64> = HashMap::new();
+        let mut known: HashMap<(usize, Option<usize>, Option<usize>), f64> = HashMap::new();
         let mut of = |node: usize| {
-            let at = (plan.nodes[node].step, plan.nodes[node].point.candidate);
+            let point = &plan.nodes[node].point;
+            let at = (plan.nodes[node].step, point.candidate, point.commit.map(|(repo, _)| repo));
             *known.entry(at).or_insert_with(|| self.typical(plan, node))
         };
         (0..plan.nodes.len()).map(&mut of).collect()

@@ -1,20 +1,23 @@
 //! The commands of `on`: somebody is told, and whatever comes of it the run goes on.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use crate::event::{Event, Told};
-use crate::manifest::{Moment, On};
+use crate::manifest::{Moment, On, SecretFrom};
 use crate::process;
+use crate::step::context::Machine;
+use crate::step::secrets::at_hand;
 
 /// The commands of a pipeline, and those under way.
 pub struct Hooks {
     /// Each with the end of its last call: one command is told one thing at a time, in the order of the events.
     on: Vec<(On, Option<oneshot::Receiver<()>>)>,
-    variables: BTreeMap<String, String>,
+    machine: Machine,
+    /// What no complaint of theirs may tell.
+    secrets: Vec<SecretFrom>,
     /// What every command is told beside the event.
     frame: serde_json::Map<String, serde_json::Value>,
     under_way: JoinSet<Option<String>>,
@@ -25,11 +28,12 @@ impl Hooks {
     #[must_use]
     pub fn new(
         on: Vec<On>,
-        variables: BTreeMap<String, String>,
+        machine: Machine,
+        secrets: Vec<SecretFrom>,
         frame: serde_json::Map<String, serde_json::Value>,
     ) -> Self {
         let on = on.into_iter().map(|on| (on, None)).collect();
-        Self { on, variables, frame, under_way: JoinSet::new() }
+        Self { on, machine, secrets, frame, under_way: JoinSet::new() }
     }
 
     /// Starts what is to be run at an event.
@@ -47,7 +51,7 @@ impl Hooks {
                 text.entry(name.clone()).or_insert_with(|| value.clone());
             }
             let input = serde_json::Value::Object(text).to_string().into_bytes();
-            let (argv, variables) = (on.command.clone(), self.variables.clone());
+            let (argv, machine, secrets) = (on.command.clone(), self.machine.clone(), self.secrets.clone());
             let (ended, end) = oneshot::channel();
             let before = last.replace(end);
             self.under_way.spawn(async move {
@@ -56,8 +60,10 @@ impl Hooks {
                     let _ = before.await;
                 }
                 let _ended = ended;
+                let known = at_hand(&machine, &secrets, &[]);
+                let limit = process::ANSWER_LIMIT;
                 let told =
-                    process::answer_to(Some(input), &argv, &variables, Path::new("."), process::ANSWER_LIMIT).await;
+                    process::answer_to(Some(input), &argv, &machine.variables, Path::new("."), limit, &known).await;
                 told.err().map(|why| format!("the command of `on`, `{}`: {why}", argv.join(" ")))
             });
         }

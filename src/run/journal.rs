@@ -1,19 +1,29 @@
 //! The journal of a run: every event as a line of JSON. Progress and reports read it; what happened to an action is said by the
 //! records alone.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Component, Path, PathBuf};
 
-use crate::event::{Event, Held, Told};
+use crate::event::{Event, GitState, Held, Told};
 use crate::hostile::open_regular;
 use crate::key::ActionKey;
 use crate::names::{Axes, RunId};
-use crate::run::uncommitted::GitState;
+use crate::run::served_cache;
 
 /// The longest line that is read back.
 const LONGEST: usize = 16 * 1024 * 1024;
+/// What is read of a journal at once, in bytes.
+const BUFFER: usize = 256 * 1024;
+/// A journal of so many bytes is read in no time: nothing is kept beside it.
+const SHORT: u64 = 1024 * 1024;
+/// What stands before the commit in the axes of an event.
+const COMMIT: &str = "\"commit\":\"";
+/// The longest plan that is read back, in bytes.
+const LARGEST: u64 = 256 * 1024 * 1024;
+/// Within so many bytes a plan comes to its jobs.
+const HEAD: u64 = 64 * 1024;
 
 /// Where a run's journal lies.
 #[must_use]
@@ -26,13 +36,16 @@ pub fn path_of(root: &Path, run: &RunId) -> PathBuf {
 #[derive(Debug)]
 pub struct Journal {
     file: Option<File>,
+    root: PathBuf,
+    run: RunId,
 }
 
 impl Journal {
     /// Begins the journal of a run whose folder is there.
     #[must_use]
     pub fn create(root: &Path, run: &RunId) -> Self {
-        Self { file: File::options().create(true).append(true).open(path_of(root, run)).ok() }
+        let file = File::options().create(true).append(true).open(path_of(root, run)).ok();
+        Self { file, root: root.to_owned(), run: run.clone() }
     }
 
     /// Adds an event.
@@ -44,36 +57,67 @@ impl Journal {
                 self.file = None;
             }
         }
+        if matches!(told.event, Event::RunFinished { .. }) {
+            // What readers ask of a long journal is made ready for them.
+            let long = self.file.as_ref().and_then(|file| file.metadata().ok()).is_some_and(|meta| meta.len() > SHORT);
+            let _ = long.then(|| served(&self.root, &self.run));
+        }
     }
 }
 
 /// Reads the events of a run, as far as they can be read.
 #[must_use]
 pub fn read(root: &Path, run: &RunId) -> Vec<Told> {
+    read_of(root, run, None)
+}
+
+/// The same; with a commit, without what happened to others: a journal is as long as its run, and one job is a small part of it.
+#[must_use]
+pub fn read_of(root: &Path, run: &RunId, commit: Option<&str>) -> Vec<Told> {
     let Ok(file) = open_regular(&path_of(root, run)) else { return Vec::new() };
-    let mut reader = BufReader::new(file);
+    let mut reader = BufReader::with_capacity(BUFFER, file);
+    let own = commit.map(|commit| format!("{COMMIT}{commit}\""));
+    // No text can hold these quotes: within one they are escaped.
+    let is_of_another = |line: &[u8]| {
+        let (Some(own), Ok(line)) = (&own, std::str::from_utf8(line)) else { return false };
+        line.contains(COMMIT) && !line.contains(own.as_str())
+    };
     let mut events = Vec::new();
     let mut line = Vec::new();
     loop {
         line.clear();
         match reader.read_until(b'\n', &mut line) {
             Ok(0) | Err(_) => return events,
-            Ok(_) if line.len() > LONGEST => {}
+            Ok(_) if line.len() > LONGEST || is_of_another(&line) => {}
             Ok(_) => events.extend(serde_json::from_slice(&line).ok()),
         }
     }
 }
 
-/// The keys of the attempts that spoke for a run's actions: executed, or served again.
+/// The keys of the attempts that spoke for a run's actions: executed, or served again. Sorted.
 #[must_use]
-pub fn served(root: &Path, run: &RunId) -> HashSet<ActionKey> {
-    let Ok(file) = open_regular(&path_of(root, run)) else { return HashSet::new() };
-    let lines = BufReader::new(file).lines().map_while(Result::ok).filter(|line| line.contains("\"action-settled\""));
+pub fn served(root: &Path, run: &RunId) -> Vec<ActionKey> {
+    let Ok(file) = open_regular(&path_of(root, run)) else { return Vec::new() };
+    let length = file.metadata().map_or(0, |meta| meta.len());
+    if let Some(keys) = served_cache::read(root, run, length) {
+        return keys;
+    }
     // A journal is as long as its run: only the key of each line is read.
-    let key = |line: String| {
-        serde_json::from_str(&format!("\"{}\"", line.split_once("\"key\":\"")?.1.split('"').next()?)).ok()
-    };
-    lines.filter_map(key).collect()
+    let mut reader = BufReader::with_capacity(BUFFER, file);
+    let (mut keys, mut line) = (Vec::new(), String::new());
+    while line.len() <= LONGEST && reader.read_line(&mut line).is_ok_and(|read| read > 0) {
+        if line.contains("\"action-settled\"") {
+            let key = line.split_once("\"key\":\"").and_then(|(_, rest)| rest.get(..64));
+            keys.extend(key.and_then(|key| key.parse().ok()).map(ActionKey));
+        }
+        line.clear();
+    }
+    keys.sort_unstable();
+    keys.dedup();
+    if length > SHORT {
+        served_cache::write(root, run, length, &keys);
+    }
+    keys
 }
 
 /// What kept actions of a run from beginning though nothing of their own did, by step and point.
@@ -135,22 +179,80 @@ pub fn write_plan(
         jobs: plan.jobs.iter().map(|job| (job.id.clone(), job.axes.clone())).collect(),
     };
     if let Ok(bytes) = serde_json::to_vec(&file) {
-        let _ = std::fs::write(root.join("runs").join(run.as_str()).join("plan.json"), bytes);
+        let _ = std::fs::write(plan_path(root, run), bytes);
     }
 }
 
 /// Reads what was kept of a run's plan.
 #[must_use]
 pub fn read_plan(root: &Path, run: &RunId) -> Option<PlanFile> {
-    let path = root.join("runs").join(run.as_str()).join("plan.json");
-    let bytes = crate::hostile::read_regular(&path, 256 * 1024 * 1024).ok()??;
-    let mut plan: PlanFile = serde_json::from_slice(&bytes).ok()?;
-    // A copy of a project is about its own manifest, though the one that it was copied from is still there.
-    let moved = plan.from_store.as_ref().map(|from_store| plain(&root.join(from_store)));
-    if let Some(moved) = moved.filter(|moved| moved.is_file() || !plan.manifest.is_file()) {
-        plan.manifest = moved;
+    Kept::read(root, run)?.plan()
+}
+
+/// What was kept of a run's plan, as far as it is read yet: that of a large run is long, and most readers need one job of it.
+pub struct Kept {
+    /// Where the manifest lies today.
+    pub manifest: PathBuf,
+    text: String,
+}
+
+/// What stands before the jobs.
+#[derive(serde::Deserialize)]
+struct Head {
+    manifest: PathBuf,
+    #[serde(default)]
+    from_store: Option<PathBuf>,
+}
+
+impl Head {
+    /// Of the text of a plan, or of its beginning. No text within it can hold these quotes: there they are escaped.
+    fn of(text: &str, root: &Path) -> Option<PathBuf> {
+        let head = match text.split_once(",\"jobs\":[") {
+            Some((head, _)) => serde_json::from_str::<Self>(&format!("{head}}}")).ok(),
+            None => None,
+        };
+        let head = head.or_else(|| serde_json::from_str(text).ok())?;
+        // A copy of a project is about its own manifest, though the one that it was copied from is still there.
+        let moved = head.from_store.map(|from_store| plain(&root.join(from_store)));
+        Some(moved.filter(|moved| moved.is_file() || !head.manifest.is_file()).unwrap_or(head.manifest))
     }
-    Some(plan)
+}
+
+impl Kept {
+    /// Reads it.
+    #[must_use]
+    pub fn read(root: &Path, run: &RunId) -> Option<Self> {
+        let bytes = crate::hostile::read_regular(&plan_path(root, run), LARGEST).ok()??;
+        let text = String::from_utf8(bytes).ok()?;
+        Some(Self { manifest: Head::of(&text, root)?, text })
+    }
+
+    /// Whether its text has some words.
+    #[must_use]
+    pub fn has(&self, words: &str) -> bool {
+        self.text.contains(words)
+    }
+
+    /// All of it.
+    #[must_use]
+    pub fn plan(&self) -> Option<PlanFile> {
+        let plan: PlanFile = serde_json::from_str(&self.text).ok()?;
+        Some(PlanFile { manifest: self.manifest.clone(), ..plan })
+    }
+}
+
+/// Where the manifest of a run lies today. Of a large run much faster than all that was kept of it.
+#[must_use]
+pub fn manifest_of(root: &Path, run: &RunId) -> Option<PathBuf> {
+    let mut head = Vec::new();
+    open_regular(&plan_path(root, run)).ok()?.take(HEAD).read_to_end(&mut head).ok()?;
+    // The end of it may be half a letter.
+    let known = Head::of(&String::from_utf8_lossy(&head), root);
+    known.or_else(|| Some(Kept::read(root, run)?.manifest))
+}
+
+fn plan_path(root: &Path, run: &RunId) -> PathBuf {
+    root.join("runs").join(run.as_str()).join("plan.json")
 }
 
 /// The path of a file as seen from a folder; `None` where both have only the root in common, or one is not absolute.

@@ -19,6 +19,7 @@ pub mod prepare;
 pub mod recheck;
 pub mod recover;
 pub mod reuse;
+mod served_cache;
 pub mod state;
 pub mod uncommitted;
 pub mod writer;

@@ -114,7 +114,7 @@ fn last_used(
     if best.len() > 1 {
         let newest = || begun(&store.root).into_iter().rev().take(RUNS).map(|run| served(&store.root, &run)).collect();
         let used = index.used(newest);
-        let at = used.iter().find_map(|used| best.iter().position(|(key, _)| used.contains(key)));
+        let at = used.iter().find_map(|used| best.iter().position(|(key, _)| used.binary_search(key).is_ok()));
         best.swap(0, at.unwrap_or(0));
     }
     best.into_iter().next()

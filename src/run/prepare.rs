@@ -28,6 +28,8 @@ use crate::store::{Index, Store};
 
 /// How long fetching a repository may take.
 const FETCH: Duration = Duration::from_secs(2 * 3600);
+/// How the advice begins where a repository is not here and a run brings it by itself.
+pub const FETCHES: &str = "`flow run` fetches it";
 
 /// A plan and what it was made with.
 pub struct Prepared {
@@ -180,7 +182,7 @@ fn open(
                 .map_err(|error| missing(format!("the repository {name} cannot be had: {error}")))
         }
         Ok(None) => Err(Missing {
-            hint: "`flow run` fetches it; a local clone can be given with --repo NAME=PATH".into(),
+            hint: format!("{FETCHES}; a local clone can be given with --repo NAME=PATH"),
             ..missing(format!("the repository {name} is not fetched yet"))
         }),
         Err(error) => Err(missing(format!("the repository {name} cannot be read: {error}"))),

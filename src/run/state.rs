@@ -102,6 +102,11 @@ impl States {
         self.over == self.states.len()
     }
 
+    /// Notes an attempt that settled nothing.
+    pub fn lost_attempt(&mut self) {
+        self.counts.attempts_lost += 1;
+    }
+
     /// What became of those that are over.
     #[must_use]
     pub fn counts(&self) -> Counts {

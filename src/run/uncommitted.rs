@@ -6,37 +6,10 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::PathBuf;
 
+use crate::event::GitState;
 use crate::git::{Held, Project};
 use crate::manifest::clean;
-use crate::names::ObjectId;
 use crate::plan::{Intake, Plan};
-use crate::text::harmless;
-
-/// How a manifest and the files that it names stood in their project's repository.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct GitState {
-    /// The commit that was checked out; `None` before the first one.
-    pub commit: Option<ObjectId>,
-    /// The files that were not as the commit has them, relative to the project, at most 50.
-    pub dirty: Vec<String>,
-}
-
-impl GitState {
-    /// What of it a reader of the run's results has to know: that some files are in no commit. `None` if all are.
-    #[must_use]
-    pub fn warning(&self) -> Option<String> {
-        let first = self.dirty.first()?;
-        let more = match self.dirty.len() {
-            1 => String::new(),
-            n => format!(" and {} more", n - 1),
-        };
-        let what = match &self.commit {
-            Some(commit) => format!("not as commit {} has it", commit.as_str().get(..8).unwrap_or_default()),
-            None => "in no commit".to_owned(),
-        };
-        Some(harmless(&format!("UNCOMMITTED: {first}{more}: {what}; nobody else can make this run again")))
-    }
-}
 
 /// Dirty files that are named.
 const DIRTY: usize = 50;

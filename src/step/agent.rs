@@ -36,6 +36,10 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: &AgentAsk) -> Draft<'a> {
     draft.input("tree", &Role::Checkout, "tree");
     draft.record.push_some("prompt", ask.prompt.map(Value::Blob));
     draft.record.push_some("config", ask.config.as_ref().map(|(value, _, _)| Value::Blob(*value)));
+    // The same value in another notation is another file to the agent.
+    let notation = ask.config.as_ref().and_then(|(_, _, path)| path.extension()?.to_str()).map(str::to_lowercase);
+    let notation = notation.filter(|ending| !matches!(ending.as_str(), "yaml" | "yml"));
+    draft.record.push_some("config notation", notation.map(Value::text));
     draft.record.push_some("model", ask.model.as_ref().map(Value::text));
     draft.push("argv", Value::List(ask.argv.iter().map(ToString::to_string).collect()));
     draft.record.push_some("stdin", ask.stdin.as_ref().map(|file| Value::text(file.to_string())));
@@ -123,6 +127,7 @@ async fn attempt(
         )
         .await;
     drop(private);
+    let secrets = &context.secrets_since(&ask.env.secrets, secrets).await;
     let changed = context.changed_tool(&ask.tools);
     let mut done = tokio::task::block_in_place(|| match end {
         Ok(end) => {
@@ -258,12 +263,45 @@ fn leaked(context: &Context, ask: &AgentAsk, telling: &Telling, work: &Path) -> 
     let in_prompt = prompt.map(|prompt| telling.in_prompt(&prompt, work)).transpose().map_err(unread)?.flatten();
     let leak = match in_prompt {
         Some(leak) => Some(leak),
-        None => telling.in_tree(work).map_err(unread)?,
+        None => match leaked_otherwise(context, ask, telling, work)? {
+            Some(leak) => Some(leak),
+            None => telling.in_tree(work).map_err(unread)?,
+        },
     };
     match leak {
         Some(leak) if !ask.leaks_recorded => Err(Failure::new(Cause::LeakedAnswer, &leak.to_string())),
         other => Ok(other),
     }
+}
+
+/// The same of what else it is given: files, arguments, variables, the config. What calls no model is told nothing by them.
+fn leaked_otherwise(
+    context: &Context,
+    ask: &AgentAsk,
+    telling: &Telling,
+    work: &Path,
+) -> Result<Option<Leak>, Failure> {
+    if ask.free {
+        return Ok(None);
+    }
+    let mut given: Vec<(String, Vec<u8>)> = Vec::new();
+    for (name, digest) in &ask.files {
+        given.extend(
+            digest.map(|digest| context.get(&digest)).transpose()?.map(|bytes| (format!("the file {name}"), bytes)),
+        );
+    }
+    if let Some((_, bytes, _)) = &ask.config {
+        given.push(("the config".into(), context.get(bytes)?));
+    }
+    let words: Vec<String> = ask.argv.iter().map(ToString::to_string).chain(ask.env.hashed.values().cloned()).collect();
+    given.push(("an argument or a variable".into(), words.join("\n").into_bytes()));
+    for (place, bytes) in given {
+        let leak = telling.in_prompt(&bytes, work).map_err(|error| fault(&format!("{}: {error}", work.display())))?;
+        if let Some(leak) = leak {
+            return Ok(Some(Leak { place, ..leak }));
+        }
+    }
+    Ok(None)
 }
 
 /// Puts the config where the agent reads it: within the place, or outside the store if a secret is filled into it.

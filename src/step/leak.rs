@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::hostile;
+use crate::text::shorten;
 
 /// How the note of an attempt begins that was shown lines of the human's change.
 pub const NOTE: &str = "LEAK: ";
@@ -19,6 +20,8 @@ const IN_A_FILE: usize = 5;
 const SHARE: f64 = 0.8;
 /// Files of the tree larger than this are not looked into, in bytes.
 const LARGEST: u64 = 4 << 20;
+/// How much of a line is shown, in columns.
+const EXAMPLE: usize = 100;
 /// Lines that are looked for at most.
 const LINES: usize = 10_000;
 
@@ -102,17 +105,21 @@ impl Telling {
     /// # Errors
     /// If the folder cannot be read.
     pub fn in_tree(&self, tree: &Path) -> std::io::Result<Option<Leak>> {
-        if self.lines.len() < IN_A_FILE {
+        if self.lines.is_empty() {
             return Ok(None);
         }
+        // Of a small change all lines have to be there, and as those of a patch or a quotation: few lines may be anybody's.
+        let small = self.lines.len() < IN_A_FILE;
         let mut most: Option<Leak> = None;
         walk(tree, |path, bytes| {
-            let copied = self.may_be_copied_from(path);
+            let copied = small || self.may_be_copied_from(path);
             let found = self.in_file(bytes, |line| !copied || is_marked(line));
             #[expect(clippy::cast_precision_loss, reason = "at most LINES")]
             let share = found.len() as f64 / self.lines.len() as f64;
             let more = most.as_ref().is_none_or(|leak| found.len() > leak.lines);
-            if found.len() >= IN_A_FILE && share >= SHARE && more {
+            let enough =
+                if small { found.len() == self.lines.len() } else { found.len() >= IN_A_FILE && share >= SHARE };
+            if enough && more {
                 most = self.leak(&path.display().to_string(), &found);
             }
         })?;
@@ -126,13 +133,13 @@ impl Telling {
 
     fn in_file(&self, bytes: &[u8], counts: impl Fn(&str) -> bool) -> BTreeSet<&String> {
         let text = String::from_utf8_lossy(bytes);
-        let lines = text.lines().filter(|line| says_enough(line) && counts(line));
+        let lines = text.split(['\n', '\r']).filter(|line| says_enough(line) && counts(line));
         lines.filter_map(|line| Some(self.lines.get_key_value(&bare(line))?.0)).collect()
     }
 
     fn leak(&self, place: &str, found: &BTreeSet<&String>) -> Option<Leak> {
         let example = found.iter().filter_map(|line| self.lines.get(*line)).max_by_key(|line| line.len())?;
-        let example: String = example.chars().take(60).collect();
+        let example = shorten(example, EXAMPLE);
         Some(Leak { place: place.to_owned(), lines: found.len(), of: self.lines.len(), example })
     }
 }
@@ -179,9 +186,29 @@ fn is_idiom(line: &str) -> bool {
 
 /// What stands before a line that is quoted, or that a patch adds.
 const MARKS: [char; 3] = ['+', '>', '|'];
+/// What makes a comment of a line, or a string of a list.
+const WRAPS: [char; 5] = ['#', '/', '*', ';', '"'];
 
 fn is_marked(line: &str) -> bool {
-    line.trim_start_matches(is_blank).starts_with(MARKS)
+    let line = uncoloured(line);
+    unnumbered(line.trim_start_matches(|c| is_blank(c) || WRAPS.contains(&c))).starts_with(MARKS)
+}
+
+/// A line without the number that stands before it, as in `12: x` or `12 | x`.
+fn unnumbered(line: &str) -> &str {
+    let line = line.trim_start_matches(is_blank);
+    let rest = line.trim_start_matches(|c: char| c.is_ascii_digit());
+    if rest.len() == line.len() { line } else { rest.trim_start_matches(|c| is_blank(c) || c == ':') }
+}
+
+/// A line without escape sequences for colours.
+fn uncoloured(line: &str) -> String {
+    let mut parts = line.split("\u{1b}[");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        out.push_str(part.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';').get(1..).unwrap_or_default());
+    }
+    out
 }
 
 fn is_blank(c: char) -> bool {
@@ -190,8 +217,13 @@ fn is_blank(c: char) -> bool {
 
 /// A line without what does not change its words: blanks, characters that nobody sees, signs of a patch or a quotation before
 /// it, and the case of its letters.
+/// Of a line that is a comment or a string of a list, only what is in it.
 fn bare(line: &str) -> String {
-    let line = line.trim_start_matches(|c| is_blank(c) || MARKS.contains(&c));
+    let line = uncoloured(line);
+    let before = |c: char| is_blank(c) || MARKS.contains(&c) || WRAPS.contains(&c);
+    let line = unnumbered(line.trim_start_matches(before)).trim_start_matches(before);
+    // The end of a string of a list, as a notebook has them.
+    let line = line.trim_end_matches(is_blank).trim_end_matches([',', '"']).trim_end_matches("\\n");
     line.chars().filter(|c| !is_blank(*c)).flat_map(char::to_lowercase).collect()
 }
 
@@ -241,12 +273,32 @@ mod tests {
         std::fs::create_dir(dir.path().join("notes")).unwrap();
         let quoted: String = code.lines().map(|line| format!(" > {line}\n")).collect();
         let indented: String = DIFF.lines().map(|line| format!("    {line}\n")).collect();
-        for (name, text) in [("fix.patch", DIFF), ("a.txt", &code), ("b.py", &quoted), ("c.py", &indented)] {
+        let commented: String = DIFF.lines().map(|line| format!("# {line}\r")).collect();
+        let numbered: String = code.lines().enumerate().map(|(n, line)| format!("{n:>4}: {line}\n")).collect();
+        let coloured: String = DIFF.lines().map(|line| format!("\u{1b}[32m{line}\u{1b}[m\n")).collect();
+        let notebook: String = code.lines().map(|line| format!("    \"{line}\\n\",\n")).collect();
+        for (name, text) in [
+            ("fix.patch", DIFF),
+            ("a.txt", &code),
+            ("b.py", &quoted),
+            ("c.py", &indented),
+            ("d.py", &commented),
+            ("e.txt", &numbered),
+            ("f.py", &coloured),
+            ("g.ipynb", &notebook),
+        ] {
             let path = dir.path().join("notes").join(name);
             std::fs::write(&path, text).unwrap();
             let leak = telling.in_tree(dir.path()).unwrap().unwrap();
             assert_eq!((leak.place, leak.lines), (format!("notes/{name}"), 5));
             std::fs::remove_file(path).unwrap();
         }
+        let small = Telling::of(
+            b"+    cache = {key: heavy(key) for key in wanted}\n+    return [cache[key] for key in wanted_keys]\n",
+        );
+        std::fs::write(dir.path().join("notes/x.py"), "    cache = {key: heavy(key) for key in wanted}\n").unwrap();
+        assert_eq!(small.in_tree(dir.path()).unwrap(), None);
+        std::fs::write(dir.path().join("notes/fix.patch"), DIFF).unwrap();
+        assert_eq!(small.in_tree(dir.path()).unwrap().unwrap().lines, 2, "a small change whole");
     }
 }

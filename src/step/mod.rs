@@ -225,6 +225,13 @@ pub fn inputs_of(plan: &Plan, node: usize) -> Vec<(String, usize)> {
     }
 }
 
+/// The actions of which an action's key will hold an output or an end, before anything ran, whatever the machine lacks.
+#[must_use]
+pub fn read_by(plan: &Plan, node: usize) -> Vec<usize> {
+    let waiting = drafted(plan, node, &SomeEnds::default()).map_or_else(|_| Vec::new(), |draft| draft.waiting);
+    waiting.into_iter().map(|(_, up)| up).collect()
+}
+
 /// The ingredients of an action's key that are known before anything ran, whatever the machine lacks.
 #[must_use]
 pub fn known(plan: &Plan, node: usize) -> KeyRecord {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::agent::no_login;
 use crate::hostile;
 use crate::manifest::{SecretFrom, SecretSource, secret_name};
 use crate::outcome::{Cause, Failure};
@@ -11,8 +12,10 @@ use crate::plan::{EnvAsk, Missing};
 use crate::process;
 use crate::redact::{Redactor, Secret};
 use crate::step::context::{Context, Machine};
+use crate::text::called;
+use crate::units::human_size;
 
-/// The longest secret that is read from a file.
+/// The longest secret that is read, in bytes.
 const LARGEST_SECRET: u64 = 64 * 1024;
 
 impl Context {
@@ -23,23 +26,40 @@ impl Context {
     pub async fn secrets(&self, from: &[SecretFrom]) -> Result<Vec<Secret>, Failure> {
         let mut secrets = Vec::new();
         for secret in from {
-            // Without its provider's credential no agent can work: a login that ran out looks like this.
-            let cause = if secret.of_provider { Cause::CredentialsExpired } else { Cause::SecretMissing };
+            // Without its provider's credential no agent can work: that closes the lane, as a login that ran out does.
+            let cause = |why: &NoSecret| match why {
+                _ if !secret.of_provider => Cause::SecretMissing,
+                NoSecret::Absent(why) if no_login(why) => Cause::CredentialsExpired,
+                _ => Cause::CredentialsMissing,
+            };
             // What its command complains of may hold another one, also one that is not read yet.
             let secret =
                 read_secret(&self.machine, secret, process::ANSWER_LIMIT, &at_hand(&self.machine, from, &secrets))
                     .await
-                    .map_err(|why| Failure::new(cause, &format!("the secret {} {why}", secret.name.value)))?;
+                    .map_err(|why| Failure::new(cause(&why), &format!("the secret {} {why}", secret.name.value)))?;
             // Of a name that adapter and candidate both give, the candidate's holds.
             secrets.retain(|other: &Secret| other.name() != secret.name());
             secrets.push(secret);
         }
         Ok(secrets)
     }
+
+    /// The secrets that an attempt began with, and those that have taken their place while it ran: an agent that reads its
+    /// credential anew may have written either. One that is not to be had any more has no new value to be found.
+    pub async fn secrets_since(&self, from: &[SecretFrom], began: &[Secret]) -> Vec<Secret> {
+        let mut all: Vec<Secret> = began.iter().map(|s| Secret::new(s.name(), s.expose().to_vec())).collect();
+        for secret in from {
+            let read = read_secret(&self.machine, secret, process::ANSWER_LIMIT, &all).await;
+            all.extend(read.ok().filter(|new| began.iter().all(|old| old.expose() != new.expose())));
+        }
+        all
+    }
 }
 
 /// What was read in this process. A login that ran out is often complained of with the value that it had.
 static READ: Mutex<Vec<Secret>> = Mutex::new(Vec::new());
+/// What to do where a value is no credential.
+const PLACEHOLDER: &str = "what stands in for a key where none is asked is written with `set`, or made long enough to be found in what is kept";
 /// How many values are remembered; the oldest are forgotten.
 const REMEMBERED: usize = 64;
 
@@ -78,37 +98,60 @@ pub fn at_hand(machine: &Machine, from: &[SecretFrom], read: &[Secret]) -> Vec<S
     read.chain(declared).chain(named).chain(remembered()).filter(|secret| !secret.expose().is_empty()).collect()
 }
 
+/// Why a secret is not to be had: the end of a sentence that begins with its name, and never its value. What a command complained
+/// of is in it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoSecret {
+    /// Nobody gives it.
+    #[error("{0}")]
+    Absent(String),
+    /// It is given, and holds nothing.
+    #[error("is empty")]
+    Empty,
+    /// It is given, and can be none.
+    #[error("{0}")]
+    Unfit(String),
+}
+
 /// Reads a secret. A command may take so long; `known` are secrets that it may not tell when it complains.
 ///
 /// # Errors
-/// Why it is not to be had, as the end of a sentence that begins with its name; never with its value. What a command complained
-/// of is in it.
+/// If it is not to be had.
 pub async fn read_secret(
     machine: &Machine,
     from: &SecretFrom,
     limit: Duration,
     known: &[Secret],
-) -> Result<Secret, String> {
+) -> Result<Secret, NoSecret> {
     let name = &from.name.value;
+    let absent = NoSecret::Absent;
     let value = match &from.source {
-        SecretSource::Variable => {
-            machine.variables.get(name).map(|value| value.clone().into_bytes()).ok_or("is not set")?
-        }
+        SecretSource::Variable => machine
+            .variables
+            .get(name)
+            .map(|value| value.clone().into_bytes())
+            .ok_or_else(|| absent("is not set".into()))?,
         SecretSource::File(path) => crate::store::read_bounded(path, LARGEST_SECRET)
             .ok()
             .flatten()
-            .ok_or_else(|| format!("cannot be read from {}", path.display()))?,
+            .ok_or_else(|| absent(format!("cannot be read from {}", path.display())))?,
         SecretSource::Command(argv) => {
             let said = process::answer_in_confidence(argv, &machine.variables, Path::new("."), limit, known).await;
-            said.map_err(|why| format!("was not given by `{}`: {why}", argv.join(" ")))?
+            said.map_err(|why| absent(format!("was not given by `{}`: {why}", called(argv))))?
         }
     };
+    if value.len() as u64 > LARGEST_SECRET {
+        return Err(NoSecret::Unfit(format!("is longer than {}", human_size(LARGEST_SECRET))));
+    }
     let secret = Secret::new(name, value);
     if secret.expose().is_empty() {
-        return Err("is empty".into());
+        return Err(NoSecret::Empty);
     }
     if std::str::from_utf8(secret.expose()).is_err() || secret.expose().contains(&0) {
-        return Err("is no text".into());
+        return Err(NoSecret::Unfit("is no text".into()));
+    }
+    if let Some(why) = secret.too_plain() {
+        return Err(NoSecret::Unfit(format!("{why}: {PLACEHOLDER}")));
     }
     remember(&secret);
     Ok(secret)
@@ -211,7 +254,7 @@ impl Drop for Aside {
     }
 }
 
-/// What of an action's secrets this machine does not have. In no key: an action that is served needs none of them. What a
+/// What of an action's secrets, and of the variables that no key holds, this machine does not have. In no key: an action that is served needs none of them. What a
 /// command would answer is not asked before the attempt.
 #[must_use]
 pub fn lacking_secrets(machine: &Machine, env: &EnvAsk) -> Vec<Missing> {
@@ -221,10 +264,15 @@ pub fn lacking_secrets(machine: &Machine, env: &EnvAsk) -> Vec<Missing> {
             SecretSource::Variable => match machine.variables.get(name).map(|value| value.trim_end()) {
                 None => (format!("the secret {name} is not set"), format!("export {name}=… before `flow run`")),
                 Some("") => (format!("the secret {name} is empty"), format!("export {name}=… before `flow run`")),
-                Some(_) => return None,
+                Some(value) => {
+                    (format!("the secret {name} {}", too_plain(name, value.as_bytes())?), PLACEHOLDER.into())
+                }
             },
             SecretSource::File(path) => match crate::store::read_bounded(path, LARGEST_SECRET) {
-                Ok(Some(bytes)) if !bytes.trim_ascii_end().is_empty() => return None,
+                Ok(Some(bytes)) if !bytes.trim_ascii_end().is_empty() => (
+                    format!("the secret {name} in {} {}", path.display(), too_plain(name, &bytes)?),
+                    PLACEHOLDER.into(),
+                ),
                 found => {
                     let why = match found {
                         Ok(Some(_)) => "it is empty".to_owned(),
@@ -241,7 +289,21 @@ pub fn lacking_secrets(machine: &Machine, env: &EnvAsk) -> Vec<Missing> {
         };
         Some(Missing { what, hint, place: Some(secret.name.place), fatal: true })
     };
-    env.secrets.iter().filter_map(lacking).collect()
+    env.secrets.iter().filter_map(lacking).chain(unset(env)).collect()
+}
+
+/// The variables that are to be passed on in no key, and are not set.
+pub fn unset(env: &EnvAsk) -> impl Iterator<Item = Missing> + '_ {
+    env.unset.iter().map(|(name, place)| Missing {
+        what: format!("the variable {name} is not set"),
+        hint: format!("export {name}=… before `flow run`"),
+        place: Some(*place),
+        fatal: true,
+    })
+}
+
+fn too_plain(name: &str, value: &[u8]) -> Option<String> {
+    Secret::new(name, value.to_vec()).too_plain()
 }
 
 /// A redactor of some secrets.
@@ -271,7 +333,7 @@ mod tests {
         let first = read_secret(&machine, &secret, limit, &[]).await.unwrap();
         assert_eq!(first.expose(), b"st.SESSIONVALUE.88776655");
         let known = at_hand(&machine, std::slice::from_ref(&secret), &[]);
-        let why = read_secret(&machine, &secret, limit, &known).await.unwrap_err();
+        let why = read_secret(&machine, &secret, limit, &known).await.unwrap_err().to_string();
         assert!(why.contains("[secret TOKEN] ran out"), "{why}");
     }
 }

@@ -85,7 +85,10 @@ pub fn write_durable(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
 }
 
 /// Replaces a file that is derived: whole or old for every reader, but not durable.
-pub(super) fn write_derived(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write_derived(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let temp = replace(path, dir, bytes, false)?;
     fs::rename(&temp, path).map_err(StoreError::io("rename to", path)).inspect_err(|_| drop(fs::remove_file(&temp)))

@@ -23,7 +23,7 @@ use crate::key::ActionKey;
 use crate::names::{AttemptId, Axes, RunId};
 
 /// So many questions are answered by looking through all rows.
-const FEW: usize = 24;
+const FEW: usize = 48;
 /// The derived file is written anew once so many lines had to be read beside it.
 const WORTH_WRITING: usize = 64;
 
@@ -36,13 +36,15 @@ pub struct Index {
     pub(super) recent: HashMap<ActionKey, Vec<Row>>,
     /// Ended lines that this process wrote itself.
     pub(super) added: HashMap<ActionKey, Vec<Arc<Ended>>>,
+    /// Of `recent` and `added`.
+    pub(super) fresh: Fresh,
     own: Option<String>,
     /// Of `Rows::files`.
     by_name: HashMap<String, u32>,
     pub(super) near: ByNumber,
     pub(super) wide: ByNumber,
-    /// The keys that the newest runs used, once somebody asked.
-    pub(super) used: OnceLock<Vec<HashSet<ActionKey>>>,
+    /// The keys that the newest runs used, each run's sorted, once somebody asked.
+    pub(super) used: OnceLock<Vec<Vec<ActionKey>>>,
     pub(super) open: Mutex<HashMap<u32, Arc<File>>>,
     pub(super) damage: Mutex<Vec<Damage>>,
     folder: Option<(i64, i64)>,
@@ -50,11 +52,13 @@ pub struct Index {
     odd: HashSet<PathBuf>,
 }
 
-/// The sorted rows by a number of theirs. A few questions look through all rows, which costs less than the table that answers
+/// The sorted rows by a number of theirs. A few questions look through all numbers, which costs less than the table that answers
 /// many.
 #[derive(Debug, Default)]
 pub(super) struct ByNumber {
     asked: AtomicUsize,
+    /// The numbers alone: looking through them reads a tenth of what the rows hold.
+    numbers: OnceLock<Vec<u64>>,
     table: OnceLock<HashMap<u64, Vec<u32>>>,
 }
 
@@ -63,7 +67,8 @@ impl ByNumber {
     pub(super) fn of(&self, rows: &[Row], number: fn(&Row) -> u64, wanted: u64) -> Vec<u32> {
         let few = self.asked.fetch_add(1, Ordering::Relaxed) < FEW;
         if few && self.table.get().is_none() {
-            return (0..).zip(rows).filter(|(_, row)| number(row) == wanted).map(|(at, _)| at).collect();
+            let numbers = self.numbers.get_or_init(|| rows.iter().map(number).collect());
+            return (0..).zip(numbers).filter(|(_, number)| **number == wanted).map(|(at, _)| at).collect();
         }
         let table = self.table.get_or_init(|| {
             let mut by: HashMap<u64, Vec<u32>> = HashMap::new();
@@ -74,6 +79,42 @@ impl ByNumber {
         });
         table.get(&wanted).cloned().unwrap_or_default()
     }
+}
+
+/// What was found or written since the load, by numbers of the rows: a run that executes much asks at each step, and must not look
+/// through all that it has done.
+#[derive(Debug, Default)]
+pub(super) struct Fresh {
+    near: HashMap<u64, Vec<(i64, ActionKey, u64)>>,
+    wide: HashMap<u64, Vec<(i64, ActionKey, u64)>>,
+}
+
+impl Fresh {
+    fn put(&mut self, at: i64, key: ActionKey, near: u64, wide: u64) {
+        self.near.entry(near).or_default().push((at, key, near));
+        if wide != 0 {
+            self.wide.entry(wide).or_default().push((at, key, near));
+        }
+    }
+
+    fn put_ended(&mut self, ended: &Ended) {
+        let (near, wide) = (near_hash(&ended.kind, &ended.axes), wide_hash(&ended.kind, &ended.axes));
+        self.put(nanoseconds(ended.at), ended.key, near, wide);
+    }
+
+    /// Time, key and `near` of what has this `near`.
+    pub(super) fn near(&self, wanted: u64) -> &[(i64, ActionKey, u64)] {
+        self.near.get(&wanted).map_or(&[], Vec::as_slice)
+    }
+
+    /// The same by `wide`.
+    pub(super) fn wide(&self, wanted: u64) -> &[(i64, ActionKey, u64)] {
+        self.wide.get(&wanted).map_or(&[], Vec::as_slice)
+    }
+}
+
+fn nanoseconds(at: Timestamp) -> i64 {
+    i64::try_from(at.as_nanosecond()).unwrap_or(i64::MAX)
 }
 
 /// What the index needs of a line.
@@ -100,6 +141,7 @@ impl Index {
             rows: index_cache::read(root).unwrap_or_default(),
             recent: HashMap::new(),
             added: HashMap::new(),
+            fresh: Fresh::default(),
             own: None,
             by_name: HashMap::new(),
             near: ByNumber::default(),
@@ -224,7 +266,7 @@ impl Index {
                 (Ok(head), Ok(line)) => {
                     let row = Row {
                         key: head.key,
-                        at: i64::try_from(head.at.as_nanosecond()).unwrap_or(i64::MAX),
+                        at: nanoseconds(head.at),
                         near: near_hash(&head.kind, &head.axes),
                         wide: wide_hash(&head.kind, &head.axes),
                         file,
@@ -270,6 +312,7 @@ impl Index {
     /// Adds an attempt that this process has ended.
     pub fn add(&mut self, ended: Arc<Ended>) {
         self.rows.started.retain(|s| s.key != ended.key || self.rows.names.get(s.name) != ended.attempt.as_str());
+        self.fresh.put_ended(&ended);
         self.added.entry(ended.key).or_default().push(ended);
     }
 
@@ -290,7 +333,9 @@ impl Index {
             // Something was removed or rewritten: nothing that is known can be built upon.
             let new = Self::load(&self.root)?;
             let (own, added, odd) = (self.own.take(), std::mem::take(&mut self.added), std::mem::take(&mut self.odd));
-            *self = Self { own, added, odd, ..new };
+            let mut fresh = Fresh::default();
+            added.values().flatten().for_each(|ended| fresh.put_ended(ended));
+            *self = Self { own, added, fresh, odd, ..new };
             return Ok(());
         };
         let before = self.rows.damage.len();
@@ -304,6 +349,7 @@ impl Index {
             why,
         }));
         for row in std::mem::take(&mut self.rows.tail) {
+            self.fresh.put(row.at, row.key, row.near, row.wide);
             self.recent.entry(row.key).or_default().push(row);
         }
         self.settle_rows();

@@ -244,6 +244,11 @@ impl<'a> Take<'a> {
                 name: Name { start: short(b, 76..80)?, len: short(b, 80..84)? },
             })
         };
-        bytes.chunks_exact(LEN).map(row).collect()
+        // Collected into an `Option`, the list would grow step by step: nobody tells such a collector how long it gets.
+        let mut rows = Vec::with_capacity(count);
+        for bytes in bytes.chunks_exact(LEN) {
+            rows.push(row(bytes)?);
+        }
+        Some(rows)
     }
 }

@@ -1,6 +1,7 @@
 //! The questions that the index answers, each line of an answer read from its record file and checked.
 
-use std::collections::{HashMap, HashSet};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -59,8 +60,7 @@ impl Index {
     pub fn nearest_candidates(&self, kind: &str, axes: &Axes) -> Vec<ActionKey> {
         let wanted = near_hash(kind, axes);
         let near = self.near.of(&self.rows.sorted, |row| row.near, wanted);
-        let own = |ended: &Ended| ended.kind == kind && ended.axes == *axes;
-        self.newest(&near, &|row| row.near == wanted, &own)
+        self.newest(&near, self.fresh.near(wanted), &|_| true)
     }
 
     /// The keys under which attempts of this kind ended for the same commit at points that are none of today's, the newest
@@ -72,33 +72,22 @@ impl Index {
             return Vec::new();
         }
         let wide = self.wide.of(&self.rows.sorted, |row| row.wide, wanted);
-        let own = |ended: &Ended| {
-            wide_hash(&ended.kind, &ended.axes) == wanted && !is_today(near_hash(&ended.kind, &ended.axes))
-        };
-        self.newest(&wide, &|row| row.wide == wanted && !is_today(row.near), &own)
+        self.newest(&wide, self.fresh.wide(wanted), &|near| !is_today(near))
     }
 
-    /// The keys that the newest runs used, the newest run first; read once, by whoever knows journals.
+    /// The keys that the newest runs used, each run's sorted, the newest run first; read once, by whoever knows journals.
     #[must_use]
-    pub fn used(&self, read: impl FnOnce() -> Vec<HashSet<ActionKey>>) -> &[HashSet<ActionKey>] {
+    pub fn used(&self, read: impl FnOnce() -> Vec<Vec<ActionKey>>) -> &[Vec<ActionKey>] {
         self.used.get_or_init(read)
     }
 
-    /// The keys of some sorted rows, of those found since and of those added, as far as they are wanted: the newest first.
-    fn newest(
-        &self,
-        sorted: &[u32],
-        row_wanted: &dyn Fn(&Row) -> bool,
-        own_wanted: &dyn Fn(&Ended) -> bool,
-    ) -> Vec<ActionKey> {
-        let sorted = sorted.iter().map(|&i| &self.rows.sorted[i as usize]);
-        let rows = sorted.chain(self.recent.values().flatten()).filter(|row| row_wanted(row));
-        let mut found: Vec<_> = rows.map(|row| (row.at, row.key)).collect();
-        let own = self.added.values().flatten().filter(|ended| own_wanted(ended));
-        found.extend(own.map(|e| (i64::try_from(e.at.as_nanosecond()).unwrap_or(i64::MAX), e.key)));
+    /// The keys of some sorted rows and of what is fresh, as far as their `near` is wanted: the newest first.
+    fn newest(&self, sorted: &[u32], fresh: &[(i64, ActionKey, u64)], wanted: &dyn Fn(u64) -> bool) -> Vec<ActionKey> {
+        let sorted = sorted.iter().map(|&at| &self.rows.sorted[at as usize]).map(|row| (row.at, row.key, row.near));
+        let mut found: Vec<_> = sorted.chain(fresh.iter().copied()).filter(|(_, _, near)| wanted(*near)).collect();
         found.sort_by(|a, b| b.cmp(a));
         let mut seen = HashSet::new();
-        found.into_iter().map(|(_, key)| key).filter(|key| seen.insert(*key)).collect()
+        found.into_iter().map(|(_, key, _)| key).filter(|key| seen.insert(*key)).collect()
     }
 
     /// The attempts of some kinds that ended, and with `held` those of any kind that held slots: the newest `most` of each
@@ -116,21 +105,22 @@ impl Index {
         let codes: Vec<u32> = kinds.iter().map(|kind| kind_code(kind, false)).collect();
         let wanted = |code: u32| codes.contains(&(code & !1)) || held && code & 1 == 1;
         let rows = self.rows.sorted.iter().chain(self.recent.values().flatten()).filter(|row| wanted(row.kind));
-        let mut by_kind: HashMap<u32, Vec<&Row>> = HashMap::new();
+        // Of each kind the newest: what is older than all of them is passed over without being kept.
+        let mut by_kind: HashMap<u32, BinaryHeap<Reverse<Aged<'_>>>> = HashMap::new();
         for row in rows {
-            by_kind.entry(row.kind & !1).or_default().push(row);
+            let newest = by_kind.entry(row.kind & !1).or_default();
+            if newest.len() < most {
+                newest.push(Reverse(Aged(row)));
+            } else if let Some(mut oldest) = newest.peek_mut().filter(|oldest| oldest.0.0.at < row.at) {
+                *oldest = Reverse(Aged(row));
+            }
         }
         let own = self.added.values().flatten().filter(|e| wanted(kind_code(&e.kind, !e.slots.is_empty())));
         let mut all: Vec<Arc<Ended>> = own.filter(|e| !known(e.attempt.as_str())).cloned().collect();
-        for mut rows in by_kind.into_values() {
-            if rows.len() > most {
-                rows.select_nth_unstable_by_key(most, |row| std::cmp::Reverse(row.at));
-                rows.truncate(most);
-            }
-            for row in rows.into_iter().filter(|row| !known(self.rows.name(row))) {
-                if let Some(Line::Ended(ended)) = self.line(row, true)? {
-                    all.push(Arc::new(ended));
-                }
+        let rows = by_kind.into_values().flatten().map(|Reverse(Aged(row))| row);
+        for row in rows.filter(|row| !known(self.rows.name(row))) {
+            if let Some(Line::Ended(ended)) = self.line(row, true)? {
+                all.push(Arc::new(ended));
             }
         }
         Ok(in_order(all))
@@ -214,6 +204,29 @@ impl Index {
         Ok(opened)
     }
 }
+
+/// A row by its age.
+struct Aged<'a>(&'a Row);
+
+impl Ord for Aged<'_> {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.at.cmp(&other.0.at)
+    }
+}
+
+impl PartialOrd for Aged<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Aged<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.at == other.0.at
+    }
+}
+
+impl Eq for Aged<'_> {}
 
 /// Ends in the order of their times, then of their attempts' ids. Of two ends of one attempt the earlier holds.
 fn in_order(mut all: Vec<Arc<Ended>>) -> Vec<Arc<Ended>> {

@@ -99,6 +99,25 @@ fn record(step: &OfSide, sources: &Sources<'_>) -> Option<KeyRecord> {
     step.record.clone().or_else(|| sources.record(&step.key?))
 }
 
+/// A comparison in one line a step: its state, and the first thing that differs.
+#[must_use]
+pub fn short(all: &[Compared], columns: usize) -> String {
+    let mut text = String::new();
+    for said in all {
+        for step in &said.steps {
+            let first = step.changes.first().map(|change| printable(&change.ingredient)).unwrap_or_default();
+            let more = match step.changes.len() {
+                0 | 1 => String::new(),
+                count => format!(" and {} more", count - 1),
+            };
+            let line = format!("{} {}  {}  {first}{more}", printable(&said.job), step.step, step.state);
+            text.push_str(&cut(line.trim_end(), columns));
+            text.push('\n');
+        }
+    }
+    text
+}
+
 /// A comparison for people, in so many columns.
 #[must_use]
 pub fn text(all: &[Compared], columns: usize) -> String {

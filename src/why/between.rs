@@ -11,7 +11,7 @@ use crate::key::Change;
 use crate::manifest::Kind;
 use crate::plan::{Plan, point_name};
 use crate::run::decide::limits_shown;
-use crate::step::known;
+use crate::step::{known, read_by};
 use crate::why::action::Action;
 use crate::why::change::{Blobs, Shown};
 use crate::why::explain::{Explanation, JobSaid, StepSaid};
@@ -94,8 +94,9 @@ pub fn compare(old: &Plan, new: &Plan) -> Vec<Differs> {
                 differs.limits.push(Change { ingredient: name.clone(), old, new });
             }
         }
-        let links = new.nodes[node].links.iter().map(|link| link.node);
-        differs.follows = links.filter(|up| all.get(*up).is_some_and(Differs::is_touched)).collect();
+        // Who is linked to an action and has nothing of it in its key, does not follow it.
+        let read = read_by(new, node).into_iter();
+        differs.follows = read.filter(|up| all.get(*up).is_some_and(Differs::is_touched)).collect();
         differs.follows.sort_unstable();
         differs.follows.dedup();
         all.push(differs);

@@ -30,8 +30,10 @@ pub struct Estimate {
     pub wall: Option<f64>,
     /// Where they lie.
     pub wall_interval: Option<[f64; 2]>,
-    /// Kinds of which no attempt is recorded, so that their time is a guess.
+    /// Steps of which no attempt is recorded, so that their time is a guess.
     pub guessed: Vec<String>,
+    /// The same seconds without what is guessed.
+    pub wall_known: Option<f64>,
     /// How the budget stands, if there is one.
     pub budget: Option<BudgetEstimate>,
 }
@@ -122,7 +124,7 @@ pub fn estimate(
         let standing = ledger.standing(pipeline, budget, None);
         allowed(pipeline, budget, &standing, &paid, &expected)
     });
-    let time = Time { plan, forecasts, durations, beside, expected: &expected, jobs: &jobs };
+    let time = Time { plan, forecasts, durations, beside, expected: &expected, jobs: &jobs, guesses: true };
     let wall = time.wall(|mean, _| mean);
     let wall_interval = wall.and_then(|_| {
         let varies = expected
@@ -138,6 +140,7 @@ pub fn estimate(
         wall,
         wall_interval,
         guessed: time.guessed(),
+        wall_known: Time { guesses: false, ..time }.wall(|mean, _| mean),
         budget,
     }
 }
@@ -202,6 +205,8 @@ struct Time<'a> {
     beside: usize,
     expected: &'a BTreeMap<usize, Expectation>,
     jobs: &'a BTreeMap<usize, usize>,
+    /// Whether what is not known is guessed; else it takes no time.
+    guesses: bool,
 }
 
 impl Time<'_> {
@@ -216,7 +221,20 @@ impl Time<'_> {
             let bounds = estimate.interval(count).map_or([estimate.mean(); 2], |[low, high]| [each(low), each(high)]);
             Some(choose(estimate.mean(), bounds))
         });
-        seconds.unwrap_or_else(|| self.durations.typical(self.plan, node))
+        match seconds {
+            Some(seconds) => seconds,
+            None if !self.guesses && self.is_guess(node) => 0.0,
+            None => self.durations.typical(self.plan, node),
+        }
+    }
+
+    /// Whether an action takes long and nothing is recorded or expected of it.
+    fn is_guess(&self, node: usize) -> bool {
+        let kind = self.plan.kind(node);
+        let free = matches!(&self.plan.nodes[node].ask, Ask::Agent(ask) if ask.free);
+        let expected = self.plan.nodes[node].point.candidate.and_then(|at| self.expected.get(&at)?.seconds);
+        let told = kind == Kind::Agent && expected.is_some() || self.durations.known(self.plan, node).is_some();
+        matches!(kind, Kind::Agent | Kind::Test) && !free && !told
     }
 
     fn wall(&self, choose: impl Fn(f64, [f64; 2]) -> f64) -> Option<f64> {
@@ -272,14 +290,8 @@ impl Time<'_> {
     fn guessed(&self) -> Vec<String> {
         let mut names: Vec<String> = Vec::new();
         for said in self.forecasts.iter().filter(|said| said.state.executes()) {
-            let node = said.node;
-            let free = matches!(&self.plan.nodes[node].ask, Ask::Agent(ask) if ask.free);
-            let slow = matches!(self.plan.kind(node), Kind::Agent | Kind::Test) && !free;
-            let expected = self.plan.nodes[node].point.candidate.and_then(|at| self.expected.get(&at)?.seconds);
-            let known = self.durations.known(self.plan, node).is_some()
-                || self.plan.kind(node) == Kind::Agent && expected.is_some();
-            let name = self.plan.step(node).name.value.as_str();
-            if slow && !known && !names.iter().any(|other| other == name) {
+            let name = self.plan.step(said.node).name.value.as_str();
+            if self.is_guess(said.node) && !names.iter().any(|other| other == name) {
                 names.push(name.to_owned());
             }
         }
@@ -345,11 +357,15 @@ impl Estimate {
         }
         if let Some(wall) = self.wall.filter(|wall| *wall >= 1.0) {
             let between = self.wall_interval.map(|[low, high]| format!(" ({} to {})", span(low), span(high)));
-            let guessed = match self.guessed.as_slice() {
-                [] => String::new(),
-                steps => format!("; a guess, for no {} is recorded", steps.join(", ")),
-            };
-            lines.push(format!("expected time: {}{}{guessed}", span(wall), between.unwrap_or_default()));
+            let known = self.wall_known.filter(|known| *known >= 1.0);
+            // A sum of guesses would be read as an estimate.
+            lines.push(match (self.guessed.as_slice(), known) {
+                ([], _) => format!("expected time: {}{}", span(wall), between.unwrap_or_default()),
+                (steps, None) => format!("expected time: unknown: no {} is recorded yet", steps.join(", ")),
+                (steps, Some(known)) => {
+                    format!("expected time: at least {}; no {} is recorded yet", span(known), steps.join(", "))
+                }
+            });
         }
         lines
     }

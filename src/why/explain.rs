@@ -10,14 +10,13 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::attempt::Ended;
-use crate::event::Disagreement;
+use crate::event::{Disagreement, GitState};
 use crate::key::{ActionKey, Change, KeyRecord};
 use crate::manifest::Kind;
 use crate::names::{AttemptId, Axes, JobId, RunId};
 use crate::plan::{Plan, point_name};
 use crate::run::journal::read_plan;
 use crate::run::recheck::{disagreements, is_pure};
-use crate::run::uncommitted::GitState;
 use crate::store::Index;
 use crate::why::action::Action;
 use crate::why::change::{Blobs, Shown};
@@ -217,7 +216,10 @@ pub fn age(at: Timestamp, now: Timestamp) -> i64 {
 /// What a limit change means, beside its figures.
 #[must_use]
 pub fn about_limits(changes: &[Change]) -> Option<String> {
-    changes.iter().any(|change| change.ingredient.starts_with("limit ")).then(|| "the attempt had met it".to_owned())
+    changes
+        .iter()
+        .any(|change| change.ingredient.starts_with("limit "))
+        .then(|| "the attempt had met the old limit".to_owned())
 }
 
 /// What an explanation is told from.

@@ -220,6 +220,7 @@ fn rerun(old: &Plan, new: &Plan) -> Rerun {
             path: Some(printable(&spot.path.strip_prefix(&root).unwrap_or(&spot.path).to_string_lossy())),
             line: Some(spot.line),
             age_s: None,
+            uncommitted_then: false,
         });
         Some(First { action: new.title(node), change: shown })
     });

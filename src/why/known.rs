@@ -85,7 +85,7 @@ fn beside(plan: &Plan, node: usize) -> Vec<Beside> {
         for secret in &env.secrets {
             say(format!("secret {}", secret.name.value), "read anew at each attempt, never stored");
         }
-        for name in env.unhashed.keys() {
+        for name in env.unhashed.keys().chain(env.unset.iter().map(|(name, _)| name)) {
             say(format!("variable {name}"), "passed with `hash=#false`");
         }
     }

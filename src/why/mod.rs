@@ -12,6 +12,7 @@ pub mod forecast;
 pub mod history;
 pub mod inside;
 pub mod known;
+mod later;
 pub mod origin;
 pub mod past;
 pub mod plan;

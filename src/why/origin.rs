@@ -5,17 +5,17 @@
 //! to be so and no commit is named.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::event::GitState;
 use crate::git::{GitError, PastCommit};
 use crate::key::{Change, Value};
 use crate::names::{Axes, ObjectId};
 use crate::plan::Plan;
-use crate::run::uncommitted::GitState;
 use crate::why::action::{Action, places_of, value};
 use crate::why::past::{Past, Snapshot};
 use crate::why::spot::{Spot, spot, spot_of_places};
@@ -44,6 +44,9 @@ pub struct Origin {
     /// How long ago a file that is not committed was last written, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub age_s: Option<i64>,
+    /// It was committed only after the run that is explained had used it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub uncommitted_then: bool,
 }
 
 /// What is known of where a change comes from.
@@ -79,9 +82,11 @@ pub struct Since {
 
 /// Follows changes back.
 pub struct Tracer {
-    past: Past,
+    pub(super) past: Past,
     /// The newest version: of the work tree, or of the commit that is asked about.
-    top: Arc<Snapshot>,
+    pub(super) top: Arc<Snapshot>,
+    /// Where the manifest of a commit that is asked about lies today.
+    pub(super) today: Option<PathBuf>,
     /// The commit from which on is looked; `None` where nothing is committed.
     head: Option<(PastCommit, Arc<Snapshot>)>,
     /// Why no commit can be named, whatever is asked.
@@ -109,14 +114,15 @@ impl Tracer {
             Ok(None) => hopeless = Some("the project has no commit yet".to_owned()),
             Err(error) => hopeless = Some(format!("the history cannot be read: {error}")),
         }
-        Self { past, top, head: found, hopeless, stretches: HashMap::new() }
+        Self { past, top, today: None, head: found, hopeless, stretches: HashMap::new() }
     }
 
     /// From a commit on, in which the manifest lies at this path.
     #[must_use]
     pub fn of_commit(mut past: Past, manifest: &Path, commit: PastCommit) -> Self {
         let top = past.at(manifest, &commit);
-        Self { past, top: top.clone(), head: Some((commit, top)), hopeless: None, stretches: HashMap::new() }
+        let head = Some((commit, top.clone()));
+        Self { past, top, today: None, head, hopeless: None, stretches: HashMap::new() }
     }
 
     /// The action of a step by its name, at a point; `None` if the newest version has no such step.
@@ -141,10 +147,11 @@ impl Tracer {
             && *now != change.new
             && self.top.commit.is_some()
         {
-            return Traced::No("not in git: it was edited and never committed so".to_owned());
+            return self.edited(action, change, &whence);
         }
         match self.follow(action, &change.ingredient, &now) {
             Err(error) => Traced::No(format!("not known: the history cannot be read: {error}")),
+            Ok(Followed::Uncommitted) if self.top.commit.is_some() => self.edited(action, change, &whence),
             Ok(Followed::Uncommitted) => self.uncommitted(action, &change.ingredient),
             Ok(Followed::Never(why)) => match whence.machine {
                 Some(machine) => Traced::No(format!("not in git: {machine}")),
@@ -347,9 +354,6 @@ impl Tracer {
     }
 
     fn uncommitted(&self, action: &Action, role: &str) -> Traced {
-        if self.top.commit.is_some() {
-            return Traced::No("not in git: it was edited and never committed so".to_owned());
-        }
         let spot = self.top.plan.as_ref().ok().and_then(|plan| {
             let old = self.head.as_ref().and_then(|(_, snapshot)| snapshot.plan.as_ref().ok());
             spot((plan, action.within(plan)), old.map(|old| (old, action.within(old))), role)
@@ -357,7 +361,7 @@ impl Tracer {
         Traced::To(self.origin(None, spot))
     }
 
-    fn origin(&self, commit: Option<&PastCommit>, spot: Option<Spot>) -> Origin {
+    pub(super) fn origin(&self, commit: Option<&PastCommit>, spot: Option<Spot>) -> Origin {
         let root = self.past.project().root();
         let edited = || {
             let modified = std::fs::metadata(&spot.as_ref()?.path).ok()?.modified().ok()?;
@@ -374,6 +378,7 @@ impl Tracer {
                 crate::text::harmless(&spot.path.strip_prefix(root).unwrap_or(&spot.path).to_string_lossy())
             }),
             line: spot.as_ref().map(|spot| spot.line),
+            uncommitted_then: false,
         }
     }
 }

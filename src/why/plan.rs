@@ -6,7 +6,8 @@ use serde_json::json;
 
 use crate::manifest::goals_line;
 use crate::plan::{Missing, Plan};
-use crate::text::{Table, wrap};
+use crate::run::prepare::FETCHES;
+use crate::text::{Table, counted, wrap};
 use crate::why::change::Shown;
 use crate::why::estimate::Estimate;
 use crate::why::explain::{Group, groups};
@@ -88,7 +89,17 @@ pub fn text(plan: &Plan, forecasts: &[Forecast], lacking: &[Missing], estimate: 
             text.push_str(&paragraph(plan, &[what], &members));
         }
     }
-    let lacking = missing(plan, forecasts, lacking);
+    let (done, lacking): (Vec<&Missing>, _) =
+        missing(plan, forecasts, lacking).into_iter().partition(|lacks| lacks.hint.starts_with(FETCHES));
+    if !done.is_empty() {
+        text.push_str("\nnot here yet, so that what needs it cannot be told; a run begins with that:\n");
+        for lacks in done {
+            text.push_str(&format!("    {}\n", printable(&lacks.what)));
+            for line in wrap(&printable(&lacks.hint), 72) {
+                text.push_str(&format!("        {line}\n"));
+            }
+        }
+    }
     if !lacking.is_empty() {
         text.push_str("\nthis machine lacks, and a run would not start without:\n");
         for lacks in lacking.iter().take(LACKING) {
@@ -153,7 +164,7 @@ fn cause(plan: &Plan, group: &Group<'_>) -> String {
         (None, _) => {}
     }
     if group.changes.iter().any(|change| change.ingredient.starts_with("limit ")) {
-        lines.push("(the attempt had met it)".to_owned());
+        lines.push("(the attempt had met the old limit)".to_owned());
     }
     paragraph(plan, &lines, &group.members)
 }
@@ -220,12 +231,15 @@ fn summary(plan: &Plan, forecasts: &[Forecast]) -> String {
     }
     let said: Vec<&Forecast> = forecasts.iter().collect();
     let consequences = said.iter().filter(|said| said.state.executes() && !said.is_root()).count();
-    let roots = groups(&said).len();
-    let plural = |count: usize, one: &str| if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") };
+    let roots = counted(groups(&said).len(), "root");
+    // A root is a cause; how many actions it sets going by itself is said where that is not one.
+    let roots = match execute - consequences {
+        1 => roots,
+        begun => format!("{roots} of {begun} actions"),
+    };
     let mut text = format!(
-        "{}, {}: {execute} of {} actions would be executed\n",
-        plural(roots, "root"),
-        plural(consequences, "consequence"),
+        "{roots}, {}: {execute} of {} actions would be executed\n",
+        counted(consequences, "consequence"),
         forecasts.len()
     );
     if said.iter().any(|said| said.state == State::Follows) {

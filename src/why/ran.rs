@@ -11,7 +11,7 @@ use crate::event::{Event, Reason, Told};
 use crate::key::{ActionKey, Change};
 use crate::names::{Axes, JobId, RunId};
 use crate::plan::point_name;
-use crate::run::journal::{PlanFile, read};
+use crate::run::journal::{PlanFile, read_of};
 use crate::why::explain::{AttemptSaid, Explanation, JobSaid, Sources, StepSaid, about_limits, age, disagree};
 use crate::why::known::{Known, held};
 
@@ -38,11 +38,11 @@ pub struct Ran {
 }
 
 impl Ran {
-    /// Reads a run's journal.
+    /// Reads a run's journal; with a commit, only what it tells of that one and of what has none.
     #[must_use]
-    pub fn read(root: &Path, run: &RunId, now: Timestamp) -> Self {
+    pub fn read(root: &Path, run: &RunId, commit: Option<&str>, now: Timestamp) -> Self {
         let mut ran = Self { actions: BTreeMap::new(), finished: false };
-        for told in read(root, run) {
+        for told in read_of(root, run, commit) {
             ran.see(told, now);
         }
         ran

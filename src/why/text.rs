@@ -191,14 +191,14 @@ fn of_known(known: &Known, columns: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let width = known.ingredients.iter().map(|held| held.ingredient.chars().count()).max().unwrap_or(0);
     if !known.ingredients.is_empty() {
-        lines.push("in its key:".to_owned());
+        lines.push("what decides it, in its key:".to_owned());
     }
     for held in &known.ingredients {
         let value = side(&held.value);
         lines.push(format!("  {:width$}  {}", printable(&held.ingredient), shorten(&value, VALUE)));
     }
     if !known.not_in_key.is_empty() {
-        lines.push("not in its key:".to_owned());
+        lines.push("what may matter and is not in its key:".to_owned());
     }
     for beside in &known.not_in_key {
         let said = wrap(&printable(&format!("{}: {}", beside.what, beside.because)), columns - 10);
@@ -268,6 +268,8 @@ fn summary(said: &Explanation, sections: &[Section<'_>]) -> String {
         &format!("\n{}: what they read came out as before", plural(cut, "step") + " cut off early")
     } else if said.run.is_none() && said.between.is_none() && steps.iter().any(|step| step.state == "follows") {
         "\nwhat only follows is served after all if what it reads comes out the same"
+    } else if said.between.is_some() && steps.iter().any(|step| step.state == "follows") {
+        "\nwhat only follows is the same after all if what it reads comes out the same"
     } else {
         ""
     };
@@ -292,7 +294,8 @@ fn origin_lines(origin: Option<&Origin>, unexplained: Option<&str>, width: usize
     let date = origin.date.map(|date| format!(", {}", date.strftime("%Y-%m-%d"))).unwrap_or_default();
     let by = origin.author.as_deref().unwrap_or_default();
     let subject = origin.subject.as_deref().unwrap_or_default();
-    vec![format!("by {}{date}, {by}: {subject}", commit.get(..8).unwrap_or(commit)), format!("   {place}")]
+    let then = if origin.uncommitted_then { "uncommitted then, committed since " } else { "" };
+    vec![format!("{then}by {}{date}, {by}: {subject}", commit.get(..8).unwrap_or(commit)), format!("   {place}")]
 }
 
 /// The file and the line of an origin.

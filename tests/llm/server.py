@@ -14,7 +14,9 @@ The base URL says what a client meets, so that one server serves any number of a
     http://127.0.0.1:PORT/script=edit/fault=rate-limit/from=1/times=2/job=7/v1
 
     script=NAME   DIR/NAME.json is the conversation; `done` (nothing to do) if not said
-    fault=NAME    one of FAULTS
+    fault=NAME    quota-exceeded, rate-limit, invalid-key, expired-token, no-tool-output, tool-result-missing,
+                  empty-error-content, context-length, model-not-found, server-error, overloaded, truncated-json,
+                  truncated-body, hang, drop
     from=N        the first turn that meets the fault, from 0; the faults that complain of a tool call begin at 1
     times=N       how many requests of this job meet it, then it is over; `rate-limit` 1, others without end
     job=ID        what the log and the counting of `times` call the client
@@ -506,7 +508,10 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(200, {"input_tokens": estimate(body)})
         wires = {"responses": "responses", "chat/completions": "chat", "messages": "messages"}
         wire = next((wire for tail, wire in wires.items() if end.endswith(tail)), None)
-        if wire is None or (route["fault"] and route["fault"] not in FAULTS):
+        if route["fault"] and route["fault"] not in FAULTS:
+            known = ", ".join(FAULTS)
+            return self.answer(*openai(400, "there is no fault %r here; there are: %s" % (route["fault"], known), "invalid_request_error"))
+        if wire is None:
             return self.answer(*openai(404, "nothing is at " + self.path, "invalid_request_error"))
         self.serve(route, Asked(wire, body))
 

@@ -203,6 +203,11 @@ pipeline sample {
         self.env.insert(name.into(), value.into());
     }
 
+    /// A variable that is set for the program no more.
+    pub fn without(&mut self, name: &str) {
+        self.env.remove(name);
+    }
+
     /// Writes a file.
     pub fn write(&self, name: &str, text: &str) {
         let path = self.path(name);

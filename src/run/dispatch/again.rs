@@ -20,6 +20,15 @@ pub(super) enum Next {
     Lane,
     /// It stays open, for this reason.
     Open(String),
+    /// The same, and it is not tried again before somebody asks: that was its last attempt.
+    UsedUp(String),
+}
+
+impl Next {
+    /// Whether this run is done with the action.
+    pub(super) fn ends(&self) -> bool {
+        matches!(self, Self::Open(_) | Self::UsedUp(_))
+    }
 }
 
 impl Dispatcher {
@@ -38,8 +47,11 @@ impl Dispatcher {
         }
         let cap = self.plan().step(node).attempts.as_ref().map_or(ATTEMPTS, |attempts| attempts.value);
         let tried = self.tried.get(&node).copied().unwrap_or(0) + 1;
-        if !failure.cause.counts() || tried >= cap {
+        if !failure.cause.counts() {
             return Next::Open(because());
+        }
+        if tried >= cap {
+            return Next::UsedUp(because());
         }
         match wait(failure.cause.owner(), tried, failure.evidence.as_str(), lot()) {
             Wait::For(span) => Next::After(span),
@@ -110,16 +122,18 @@ impl Dispatcher {
             attempt: ended.attempt.clone(),
             outcome: ended.outcome.word().into(),
             evidence: ended.outcome.failure().map(|failure| failure.evidence.as_str().to_owned()).unwrap_or_default(),
-            again: !matches!(next, Next::Open(_)),
+            again: !next.ends(),
+            used_up: matches!(next, Next::UsedUp(_)),
             retry_in_ms: match next {
                 Next::After(span) => Some(millis(*span)),
-                Next::Lane | Next::Open(_) => None,
+                Next::Lane | Next::Open(_) | Next::UsedUp(_) => None,
             },
         }
     }
 
     /// Brings it about.
     pub(super) fn unsettled(&mut self, node: usize, ended: &Ended, next: Next) {
+        self.states.lost_attempt();
         if let Some(failure) = ended.outcome.failure() {
             if failure.cause.counts() {
                 *self.tried.entry(node).or_insert(0) += 1;
@@ -139,7 +153,7 @@ impl Dispatcher {
                     self.traffic.lanes[lane].queue.push(rank);
                 }
             }
-            Next::Open(because) => {
+            Next::Open(because) | Next::UsedUp(because) => {
                 self.records.remove(&node);
                 self.states.set(node, State::Over { end: End::open(because), by: By::Executed });
                 self.fresh.push(node);

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::again::Next;
 use super::*;
 use crate::event::Held;
 
@@ -78,7 +77,7 @@ impl Dispatcher {
         let event = self.outbox.hold(Told { event, at: Timestamp::now() });
         self.write(Line::Ended((*ended).clone()), Token::Ended { event, lock });
         self.leave(node, &ended);
-        self.observe_attempt(node, &ended, !matches!(next, None | Some(Next::Open(_))));
+        self.observe_attempt(node, &ended, next.as_ref().is_some_and(|next| !next.ends()));
         if let Some(earlier) = earlier_speaks {
             return self.rechecked(node, earlier, &ended);
         }
@@ -119,7 +118,9 @@ impl Dispatcher {
         let evidence = format!("its agent has finished, but {}", why.evidence.as_str());
         let mend = match why.cause {
             Cause::CheckoutFailed => "make the repository readable again",
-            Cause::CredentialsExpired | Cause::SecretMissing => "see that the secret can be had",
+            Cause::CredentialsExpired | Cause::CredentialsMissing | Cause::SecretMissing => {
+                "see that the secret can be had"
+            }
             _ => "see that the disk can be written",
         };
         let next = format!("{mend}: the next run reads what the agent left, and pays for no other");

@@ -292,6 +292,8 @@ impl Dispatcher {
                     if left.is_zero() { "expired".to_owned() } else { format!("expires in {}", human_span(left)) };
                 (expired, format!("its credential {when}, before an agent could be done"))
             }
+            // Its queue is only what a run that was stopped did not come to.
+            (None, None) if self.draining.is_some() || self.broken.is_some() => return None,
             (None, None) => (expired, "the provider was not asked".to_owned()),
         };
         let remedy = cause.next_action().to_owned();

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::attempt::{Ended, Line, Reserved, Started};
-use crate::event::{Disagreement, Event, Reason, Told};
+use crate::event::{Disagreement, Event, GitState, Reason, Told};
 use crate::key::{ActionKey, KeyRecord, Value};
 use crate::manifest::Kind;
 use crate::names::{AttemptId, RunId, SlotKind};
@@ -100,6 +100,7 @@ pub struct Dispatcher {
     context: Arc<Context>,
     run: RunId,
     manifest: String,
+    git: Option<GitState>,
     index: Index,
     options: Options,
     states: States,
@@ -150,7 +151,7 @@ impl Dispatcher {
     /// Makes a dispatcher for a plan whose files are in the store.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { context, run, manifest, index, records, journal, leases, options, purse, observers } = parts;
+        let Parts { context, run, manifest, git, index, records, journal, leases, options, purse, observers } = parts;
         let (done, written) = mpsc::unbounded_channel();
         let writer = Writer::start(records, done);
         let actions = context.plan.nodes.len();
@@ -162,11 +163,13 @@ impl Dispatcher {
         frame.insert("pipeline".into(), context.plan.manifest.pipeline.name.value.clone().into());
         frame.insert("manifest".into(), manifest.clone().into());
         let on = context.plan.manifest.pipeline.on.clone();
-        let hooks = Hooks::new(on, context.machine.variables.clone(), frame);
+        let secrets = context.plan.manifest.pipeline.secrets().cloned().collect();
+        let hooks = Hooks::new(on, context.machine.clone(), secrets, frame);
         Self {
             context,
             run,
             manifest,
+            git,
             index,
             options,
             states: States::new(actions),
@@ -233,13 +236,14 @@ impl Dispatcher {
     /// Runs the plan to its end, or to where it is told to stop.
     pub async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) -> Report {
         let wanted = self.options.wanted.iter().filter(|wanted| **wanted).count();
-        let jobs = self.options.about.len();
+        let (jobs, git) = (self.options.about.len(), self.git.take());
         self.tell(Event::RunStarted {
             run: self.run.clone(),
             pipeline: self.plan().manifest.pipeline.name.value.clone(),
             manifest: self.manifest.clone(),
             jobs,
             actions: wanted,
+            git,
         });
         let (finished, mut results) = mpsc::unbounded_channel::<Finished>();
         let mut cleared = false;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::event::{Event, Told};
+use crate::event::{Event, GitState, Told};
 use crate::names::RunId;
 use crate::run::budget::Purse;
 use crate::run::decide::Again;
@@ -55,6 +55,8 @@ pub struct Parts {
     pub run: RunId,
     /// The manifest's path as it was written.
     pub manifest: String,
+    /// How its files stood in its project's repository.
+    pub git: Option<GitState>,
     /// What the store knows.
     pub index: Index,
     /// Where this run writes its attempts.

@@ -12,7 +12,12 @@ impl Dispatcher {
     pub(super) fn afford(&mut self, node: usize, key: &ActionKey) -> Option<Reserved> {
         let Some(purse) = &mut self.purse else { return Some(Reserved::default()) };
         let context = self.context.clone();
-        match purse.ask(&context.plan, node, key, &context.store, &mut self.index) {
+        let (states, wanted) = (&self.states, &self.options.wanted);
+        let open = || {
+            let is = |node: &usize| wanted[*node] && (!states.end(*node).is_over() || states.end(*node).is_open());
+            (0..wanted.len()).filter(is).collect()
+        };
+        match purse.ask(&context.plan, node, key, &context.store, &mut self.index, &open) {
             Ok(Verdict::Pay(reserved)) => return Some(reserved),
             Ok(Verdict::Wait) => self.unpaid.push(node),
             Ok(Verdict::Busy) => {

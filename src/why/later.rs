@@ -1,0 +1,94 @@
+//! What became of an edit that a run used before anybody had committed it: the later commit that has it, or the work tree that still
+//! has it.
+//!
+//! Looks only at what came after the commit that was checked out then. What was committed before is `origin`'s.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::git::{GitError, PastCommit};
+use crate::key::Change;
+use crate::why::action::{Action, value};
+use crate::why::origin::{Origin, Traced, Tracer};
+use crate::why::past::{Newest, Snapshot};
+use crate::why::spot::spot;
+use crate::why::whence::Whence;
+
+/// Commits that are looked at for one change.
+const COMMITS: usize = 10_000;
+
+impl Tracer {
+    /// What is known of a value that the version of a run does not have: its files were edited and not committed then.
+    pub(super) fn edited(&mut self, action: &Action, change: &Change, whence: &Whence) -> Traced {
+        let known = self.committed_since(action, change).ok().flatten();
+        if let Some(origin) = known.or_else(|| self.in_work_tree(action, change)) {
+            return Traced::To(origin);
+        }
+        let root = self.past.project().root();
+        let file = whence.files.first().map(|file| file.strip_prefix(root).unwrap_or(file));
+        Traced::No(match file {
+            Some(file) => format!("not in git: {} was edited for the run, and never committed so", file.display()),
+            None => "not in git: it was edited for the run, and never committed so".to_owned(),
+        })
+    }
+
+    /// The first later commit that has it.
+    fn committed_since(&mut self, action: &Action, change: &Change) -> Result<Option<Origin>, GitError> {
+        let (Some(then), Some(today)) = (self.top.commit.clone(), self.today.clone()) else { return Ok(None) };
+        let Some(head) = self.past.project().head()? else { return Ok(None) };
+        let newest = self.past.at(&today, &head);
+        let mut line = Newest::new(head, newest);
+        let mut found: Option<(PastCommit, Arc<Snapshot>, Option<Arc<Snapshot>>)> = None;
+        for _ in 0..COMMITS {
+            let Some((commit, snapshot)) = line.next().filter(|(commit, _)| commit.id != then.id) else { break };
+            let mut before = None;
+            for parent in &commit.parents {
+                let parent = self.past.project().commit(parent)?;
+                let older = self.past.before((&commit, &snapshot), &parent)?;
+                before.get_or_insert_with(|| older.clone());
+                line.push(&commit, parent, older);
+            }
+            if has(&snapshot, action, change) {
+                found = Some((commit, snapshot, before));
+            }
+            if self.past.is_spent() {
+                break;
+            }
+        }
+        Ok(found.map(|(commit, snapshot, before)| {
+            let spot = spot_between(&snapshot, before.as_deref(), action, change);
+            Origin { uncommitted_then: true, ..self.origin(Some(&commit), spot) }
+        }))
+    }
+
+    /// The work tree, if that still has it.
+    fn in_work_tree(&mut self, action: &Action, change: &Change) -> Option<Origin> {
+        let today = self.today.clone()?;
+        let now = self.past.work_tree(&today);
+        let spot = has(&now, action, change).then(|| spot_between(&now, Some(&*self.top), action, change))?;
+        Some(self.origin(None, spot))
+    }
+
+    /// Where the manifest lies today: with it, what a run used before it was committed is looked for in what came later.
+    #[must_use]
+    pub fn known_today_as(mut self, manifest: &Path) -> Self {
+        self.today = Some(manifest.to_owned());
+        self
+    }
+}
+
+fn has(snapshot: &Snapshot, action: &Action, change: &Change) -> bool {
+    let Ok(plan) = &snapshot.plan else { return false };
+    action.within(plan).is_some_and(|node| value(plan, node, &change.ingredient) == change.new)
+}
+
+fn spot_between(
+    new: &Snapshot,
+    old: Option<&Snapshot>,
+    action: &Action,
+    change: &Change,
+) -> Option<crate::why::spot::Spot> {
+    let plan = new.plan.as_ref().ok()?;
+    let old = old.and_then(|old| old.plan.as_ref().ok());
+    spot((plan, action.within(plan)), old.map(|old| (old, action.within(old))), &change.ingredient)
+}
