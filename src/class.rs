@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::outcome::{Cause, Owner};
 
 /// The number of the rules below: an ingredient of every classify action, so that a changed rule classifies everything anew.
-pub const RULES: u16 = 1;
+pub const RULES: u16 = 2;
 
 macro_rules! classes {
     ($($name:ident = $text:literal, $stage:literal, $owner:expr, $retry:literal, $next:literal;)+) => {
@@ -65,7 +65,7 @@ classes! {
     SuccessNeutral = "SUCCESS_NEUTRAL", "patched", None, false, "none: the patch is measurably no faster and no slower";
     SuccessRegression = "SUCCESS_REGRESSION", "patched", None, false, "none: the patch is slower";
     Mixed = "MIXED", "patched", None, false, "read the metrics: one gained and a guard lost";
-    Inconclusive = "INCONCLUSIVE", "patched", None, false, "raise `blocks max`: the interval is too wide to say";
+    Inconclusive = "INCONCLUSIVE", "patched", None, false, "raise the bound that was reached, `blocks max` or `time max`: the interval is too wide to say";
     Suspect = "SUSPECT", "patched", Some(Agent), false, "read the patch: what was measured cannot be believed";
     AgentNoPatch = "AGENT_NO_PATCH", "agent", Some(Agent), false, "none for this draw: the agent ended without changing a file";
     AgentTimeout = "AGENT_TIMEOUT", "agent", Some(Agent), false, "raise `timeout` on the agent step if it was still working";

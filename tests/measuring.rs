@@ -25,7 +25,7 @@ fn a_wrong_result_costs_one_block() {
     assert_eq!(run.class("{one}/human/1"), "SUCCESS_NEUTRAL");
     let records = std::fs::read_dir(flow.cache().join("records/v1")).unwrap();
     let lines: String = records.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect();
-    let stopped = lines.lines().filter(|line| line.contains("stopped after 1 of 5 blocks: the results differ"));
+    let stopped = lines.lines().filter(|line| line.contains("stopped after block 1: the results differ"));
     assert_eq!(stopped.count(), 1, "{lines}");
 }
 

@@ -29,6 +29,7 @@ pub mod progress;
 pub mod reclassify;
 pub mod run;
 pub mod select;
+pub mod selftest;
 pub mod show;
 pub mod status;
 pub mod versions;
@@ -56,7 +57,7 @@ A run may be stopped at any instant: the same command goes on where it was.
 
 Exit codes:
   0    all jobs are settled, or what was asked for was told
-  1    `doctor` found what a run would fail on
+  1    `doctor` found what a run would fail on, or `selftest` a figure that is off
   2    usage, or flaws of the manifest: nothing was executed
   3    jobs are left unsettled, or the store cannot be used
   130  interrupted")]
@@ -87,6 +88,9 @@ enum Verb {
     Show(show::ShowArgs),
     /// Print what a step of a job printed
     Log(log::LogArgs),
+    /// Try out what flow promises of itself
+    #[command(subcommand)]
+    Selftest(selftest::Selftest),
     /// Print what a shell needs to complete flow's commands
     Completions(completions::CompletionsArgs),
     /// Play an agent of the `human`, `nop` or `scripted` adapter
@@ -153,6 +157,7 @@ pub fn main() -> ExitCode {
             Verb::Status(args) => status::status(&args),
             Verb::Show(args) => show::show(args).await,
             Verb::Log(args) => log::log(args).await,
+            Verb::Selftest(what) => selftest::selftest(&what),
             Verb::Completions(args) => completions::completions(&args, Cli::command()),
             // What an agent prints last is the evidence of its failure.
             Verb::Act(act) => Ok(act::act(act).unwrap_or_else(|fault| fault::report_plainly(&fault))),

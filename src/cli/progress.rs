@@ -12,7 +12,7 @@ use crate::cli::fault::Fault;
 use crate::cli::output;
 use crate::event::{Event, Told};
 use crate::manifest::Kind;
-use crate::measure::result::Ratio;
+use crate::measure::analysis::Ratio;
 use crate::names::Axes;
 use crate::plan::{Plan, point_name};
 use crate::run::dispatch::Observer;

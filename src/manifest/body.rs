@@ -157,6 +157,8 @@ pub struct TestBody {
     pub protocol: Protocol,
     /// Arm B is a second copy of the base tree.
     pub aa: bool,
+    /// The human's tree is a third arm of the same session.
+    pub human: bool,
     /// Argv in place of `{interpreter} {script}`.
     pub run: Vec<Spanned<Template>>,
 }

@@ -2,21 +2,30 @@
 //!
 //! Everything here is a pure function of bytes and numbers. It starts no process, reads no clock and no file, and knows
 //! nothing of slots, of the store or of classes: the test step runs what `protocol` says and hands what came out to
-//! `contract`; the classifier reads `result`.
+//! `contract`; the classifier reads `analysis`.
 
+pub mod analysis;
 pub mod compare;
 pub mod contract;
+pub mod course;
+pub mod crosscheck;
 pub mod metric;
 pub mod protocol;
+pub mod published;
 pub mod result;
 pub mod signature;
+pub mod simulate;
 pub mod stats;
 
+pub use analysis::{Verdict, analyse};
 pub use compare::Equal;
 pub use contract::{Contract, ProcessEnd, Sample, read};
+pub use course::{Course, Stop};
 pub use metric::{Kind, MetricSpec};
-pub use protocol::{Arm, Protocol, Turn, gate, schedule};
-pub use result::{Note, Run, TestResult, Verdict, analyse, conclude};
+pub use protocol::{Arm, Protocol, Turn, gate};
+pub use result::{Note, Run, TestResult, conclude};
 
 #[cfg(test)]
 mod contract_tests;
+#[cfg(test)]
+mod testing;

@@ -1,28 +1,41 @@
-//! The protocol: in which order the fresh processes of a test run, and how many.
+//! The protocol: in which order the fresh processes of a test run, after how many blocks their results are looked at, and how
+//! sure a verdict has to be at each look.
 //!
-//! A pure schedule. One turn is one fresh process of one arm. Turns come in **blocks**, and a block yields one log ratio.
-//! A block of `Shape::Mirror`, the usual one, is `A B B A` or its mirror `B A A B` (A is the base, B the patched tree): within
-//! it a linear drift of the machine cancels out exactly (harnesses.md section 2.4, points 4 and 6). A block of `Shape::Pair`
-//! is `A B` or `B A`: half the price, and a drift cancels only over two blocks (base against base with 1 % of noise and 3 %
-//! of drift: 82 % of mirrored sessions of five blocks are shown to be neutral, 40 % of those in pairs; `stats_tests`). Either way a block's order is the mirror of
-//! the order of the block before it, and the seed decides the first.
+//! A pure schedule. One turn is one fresh process of one arm. Turns come in **blocks**, and a block yields one log ratio for
+//! each pair of its arms. A block of `Shape::Mirror`, the usual one, is an order of the arms and its mirror, `A B B A` say (A
+//! is the base, B the patched tree, H the human's): within it a linear drift of the machine cancels out exactly (harnesses.md
+//! section 2.4, points 4 and 6). A block of `Shape::Pair` is one order alone: half the price, and a drift cancels only over
+//! two blocks (base against base with 1 % of noise and 3 % of drift: 82 % of mirrored sessions of five blocks are shown to be
+//! neutral at 5 %, 40 % of those in pairs; `stats_tests`). With two arms a block's order is the mirror of the order of the block before
+//! it, and the seed decides the first. With three the six orders come once each in every six blocks, shuffled by the seed:
+//! each arm follows each other one equally often (Williams 1949).
 //!
-//! `block` gives any block by its number alone, so that a later look (`LOOKS`) or an extension continues a schedule and
-//! repeats nothing. Does not start processes, and does not decide when to stop beyond the first look.
+//! `block` gives any block by its number and the arms that are left, so that a later look or an extension continues a schedule
+//! and repeats nothing. Starts no process; `course` decides when it is over.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::metric::Kind;
-
-/// After how many blocks the results are looked at (design section 8). So far only the first look is taken.
+/// After how many blocks the results are looked at (design section 8). Beyond the last, which needs a `blocks max` of more,
+/// there is a look at each half as many again; the rates of false verdicts that the profiles promise end with the last.
 pub const LOOKS: [u32; 5] = [5, 8, 12, 18, 26];
+/// The error rate of `screen` at one look, two-sided: constant over the looks (Pocock 1977), so that all five together call
+/// at most 5.7 % of equal trees different (harnesses.md section 2.4, point 7; `flow selftest stats`).
+pub const SCREEN_ALPHA: f64 = 0.0158;
+/// The same of `headline`: at most 0.8 % over all looks.
+pub const HEADLINE_ALPHA: f64 = 0.0025;
+/// The same of `fixed`, which looks once.
+pub const FIXED_ALPHA: f64 = 0.05;
 /// The most blocks of a schedule, whatever the manifest says.
 pub const BLOCKS_MAX: u32 = 1000;
 /// The most warm-up runs of an arm, whatever the manifest says.
 pub const WARMUP_MAX: u32 = 20;
+/// After so many warm-up runs an arm is measured, though no two agreed.
+pub const WARMUP_CAP: u32 = 5;
+/// Two warm-up runs agree if the larger is at most so much more than the smaller, as a fraction.
+pub const WARMUP_AGREE: f64 = 0.02;
 
 /// What runs in a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -32,6 +45,8 @@ pub enum Arm {
     Base,
     /// The patched tree, or in A/A a second copy of the base tree: B.
     Patched,
+    /// The tree that the human's own change makes: H.
+    Human,
 }
 
 impl fmt::Display for Arm {
@@ -39,19 +54,14 @@ impl fmt::Display for Arm {
         f.pad(match self {
             Self::Base => "base",
             Self::Patched => "patched",
+            Self::Human => "human",
         })
     }
 }
 
 impl Arm {
-    /// The other arm.
-    #[must_use]
-    pub fn other(self) -> Self {
-        match self {
-            Self::Base => Self::Patched,
-            Self::Patched => Self::Base,
-        }
-    }
+    /// Every arm.
+    pub const ALL: [Self; 3] = [Self::Base, Self::Patched, Self::Human];
 }
 
 /// How many blocks are run and how sure a verdict has to be.
@@ -119,7 +129,7 @@ pub struct Protocol {
     pub time_max_ms: Option<u64>,
     /// Decides which arm begins.
     pub seed: u64,
-    /// How many runs of each arm are made and thrown away before the first block.
+    /// How many runs of each arm are made and thrown away before the first block, at least: see `cold`. 0 for none at all.
     pub warmup: u32,
 }
 
@@ -135,19 +145,37 @@ impl Protocol {
         Self { profile, shape: Shape::Mirror, blocks_max, time_max_ms: None, seed: 0, warmup: 1 }
     }
 
-    /// How many blocks are run before the results are looked at: all with `Fixed`, else the first look.
+    /// The most blocks: what the manifest says, within what can be.
     #[must_use]
-    pub fn blocks(&self) -> u32 {
-        match self.profile {
-            Profile::Fixed => self.blocks_max.clamp(1, BLOCKS_MAX),
-            Profile::Screen | Profile::Headline => self.blocks_max.clamp(1, LOOKS[0]),
-        }
+    pub fn most(&self) -> u32 {
+        self.blocks_max.clamp(1, BLOCKS_MAX)
     }
 
-    /// The arm that begins block 0, by the seed alone.
+    /// After how many blocks the results are looked at, in order. The last is the most blocks: whatever is not settled then is
+    /// not settled.
     #[must_use]
-    pub fn first(&self) -> Arm {
-        if splitmix64(self.seed) & 1 == 0 { Arm::Base } else { Arm::Patched }
+    pub fn looks(&self) -> Vec<u32> {
+        let last = self.most();
+        let mut looks: Vec<u32> = match self.profile {
+            Profile::Fixed => Vec::new(),
+            Profile::Screen | Profile::Headline => LOOKS.to_vec(),
+        };
+        while let Some(look) = looks.last().filter(|look| **look < last) {
+            looks.push(look + look / 2);
+        }
+        looks.retain(|look| *look < last);
+        looks.push(last);
+        looks
+    }
+
+    /// The two-sided error rate of the interval at each look.
+    #[must_use]
+    pub fn alpha(&self) -> f64 {
+        match self.profile {
+            Profile::Screen => SCREEN_ALPHA,
+            Profile::Headline => HEADLINE_ALPHA,
+            Profile::Fixed => FIXED_ALPHA,
+        }
     }
 
     /// How many runs of each arm a whole block has.
@@ -172,29 +200,72 @@ pub struct Turn {
     pub warmup: bool,
 }
 
-/// The turns of one block, whatever came before it.
+/// The turns of one block of these arms, whatever came before it.
 #[must_use]
-pub fn block(protocol: &Protocol, number: u32) -> Vec<Turn> {
-    let first = if number.is_multiple_of(2) { protocol.first() } else { protocol.first().other() };
-    let other = first.other();
-    let arms: &[Arm] = match protocol.shape {
-        Shape::Mirror => &[first, other, other, first],
-        Shape::Pair => &[first, other],
+pub fn block(protocol: &Protocol, number: u32, arms: &[Arm]) -> Vec<Turn> {
+    // In blocks that are not mirrored, every second is the mirror of the one before it.
+    let (order, turned) = match protocol.shape {
+        Shape::Mirror => (order(protocol.seed, number, arms), false),
+        Shape::Pair if arms.len() == 2 => (order(protocol.seed, number, arms), false),
+        Shape::Pair => (order(protocol.seed, number / 2, arms), number % 2 == 1),
     };
-    arms.iter().map(|&arm| Turn { arm, block: number, warmup: false }).collect()
+    let back = order.iter().rev().copied();
+    let arms: Vec<Arm> = match protocol.shape {
+        Shape::Mirror => order.iter().copied().chain(back).collect(),
+        Shape::Pair if turned => back.collect(),
+        Shape::Pair => order,
+    };
+    arms.into_iter().map(|arm| Turn { arm, block: number, warmup: false }).collect()
 }
 
-/// All turns up to the first look: for noisy metrics the warm-ups and then the blocks; for exact counts `A B B A`, one pair
-/// and a repeat, without a warm-up and whatever the seed, for nothing drifts.
-#[must_use]
-pub fn schedule(protocol: &Protocol, kind: Kind) -> Vec<Turn> {
-    if kind == Kind::Count {
-        let arms = [Arm::Base, Arm::Patched, Arm::Patched, Arm::Base];
-        return arms.map(|arm| Turn { arm, block: 0, warmup: false }).into();
+/// The order of the arms in a block's first half.
+fn order(seed: u64, number: u32, arms: &[Arm]) -> Vec<Arm> {
+    match *arms {
+        [a, b] => {
+            let turned = (splitmix64(seed) & 1 == 1) ^ (number % 2 == 1);
+            if turned { vec![b, a] } else { vec![a, b] }
+        }
+        [a, b, c] => {
+            let mut orders = [[a, b, c], [b, c, a], [c, a, b], [c, b, a], [a, c, b], [b, a, c]];
+            // Fisher and Yates, with a generator for each six blocks.
+            let mut state = splitmix64(seed ^ splitmix64(u64::from(number / 6) + 1));
+            for last in (1..orders.len()).rev() {
+                state = splitmix64(state);
+                orders.swap(last, (state % (last as u64 + 1)) as usize);
+            }
+            orders[(number % 6) as usize].to_vec()
+        }
+        _ => arms.to_vec(),
     }
-    let pair = [protocol.first(), protocol.first().other()];
-    let warm = (0..protocol.warmup.min(WARMUP_MAX)).flat_map(|_| pair).map(|arm| Turn { arm, block: 0, warmup: true });
-    warm.chain((0..protocol.blocks()).flat_map(|number| block(protocol, number))).collect()
+}
+
+/// The order of the arms in a round of warm-ups.
+#[must_use]
+pub fn warm_ups(protocol: &Protocol, arms: &[Arm]) -> Vec<Turn> {
+    let order = order(protocol.seed, 0, arms);
+    order.into_iter().map(|arm| Turn { arm, block: 0, warmup: true }).collect()
+}
+
+/// Whether an arm needs one more warm-up, given what its warm-ups measured so far: at least `warmup` of them, more until two in
+/// a row agree within `WARMUP_AGREE`, and no more than `WARMUP_CAP` for want of that (harnesses.md section 2.4, point 3).
+#[must_use]
+pub fn cold(protocol: &Protocol, values: &[f64]) -> bool {
+    let least = protocol.warmup.min(WARMUP_MAX) as usize;
+    if least == 0 || values.len() < least {
+        return least > 0;
+    }
+    let agree = match values {
+        [.., a, b] => a.max(*b) <= a.min(*b) * (1.0 + WARMUP_AGREE),
+        _ => false,
+    };
+    !agree && values.len() < WARMUP_CAP as usize
+}
+
+/// All turns for exact counts: each arm and a repeat, mirrored, without a warm-up and whatever the seed, for nothing drifts.
+#[must_use]
+pub fn exact(arms: &[Arm]) -> Vec<Turn> {
+    let mirrored = arms.iter().chain(arms.iter().rev());
+    mirrored.map(|&arm| Turn { arm, block: 0, warmup: false }).collect()
 }
 
 /// The turns of a gate: two runs of the base, which show that it runs, how long it takes, and whether its results agree.
@@ -205,7 +276,7 @@ pub fn gate() -> Vec<Turn> {
 }
 
 /// SplitMix64's output function (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).
-fn splitmix64(seed: u64) -> u64 {
+pub(super) fn splitmix64(seed: u64) -> u64 {
     let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -213,74 +284,5 @@ fn splitmix64(seed: u64) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn word(turns: &[Turn]) -> String {
-        turns
-            .iter()
-            .map(|t| match (t.arm, t.warmup) {
-                (Arm::Base, false) => 'A',
-                (Arm::Patched, false) => 'B',
-                (Arm::Base, true) => 'a',
-                (Arm::Patched, true) => 'b',
-            })
-            .collect()
-    }
-
-    #[test]
-    fn schedules_read_as_they_should() {
-        let seed = (0..).find(|&seed| Protocol { seed, ..Protocol::new(Profile::Screen) }.first() == Arm::Base);
-        let screen = Protocol { seed: seed.unwrap(), ..Protocol::new(Profile::Screen) };
-        assert_eq!(word(&schedule(&screen, Kind::Time)), "abABBABAABABBABAABABBA");
-        let pairs = Protocol { shape: Shape::Pair, warmup: 0, ..screen };
-        assert_eq!(word(&schedule(&pairs, Kind::Time)), "ABBAABBAAB");
-        assert_eq!(word(&schedule(&screen, Kind::Count)), "ABBA");
-        assert_eq!(word(&gate()), "AA");
-    }
-
-    #[test]
-    fn limits_hold() {
-        let huge = Protocol { blocks_max: u32::MAX, warmup: u32::MAX, ..Protocol::new(Profile::Fixed) };
-        assert_eq!(schedule(&huge, Kind::Time).len(), 2 * WARMUP_MAX as usize + 4 * BLOCKS_MAX as usize);
-        let none = Protocol { blocks_max: 0, warmup: 0, ..Protocol::new(Profile::Screen) };
-        assert_eq!(schedule(&none, Kind::Time).len(), 4);
-        assert_eq!(Protocol::new(Profile::Headline).blocks(), 5);
-        assert!(LOOKS.is_sorted());
-    }
-
-    #[test]
-    fn seeds_decide_and_neither_arm_is_favoured() {
-        let begins = |seed| Protocol { seed, ..Protocol::new(Profile::Screen) }.first();
-        let base = (0..1000).filter(|&seed| begins(seed) == Arm::Base).count();
-        assert!((430..570).contains(&base), "{base}");
-    }
-
-    proptest! {
-        #[test]
-        fn blocks_are_balanced_and_cancel_a_linear_drift(seed: u64, number in 0u32..2000, pair: bool) {
-            let shape = if pair { Shape::Pair } else { Shape::Mirror };
-            let protocol = Protocol { seed, shape, ..Protocol::new(Profile::Screen) };
-            // The sum of the places of A less that of B, over two blocks of pairs or one mirrored block.
-            let turns: Vec<Turn> = match shape {
-                Shape::Mirror => block(&protocol, number),
-                Shape::Pair => [block(&protocol, number), block(&protocol, number + 1)].concat(),
-            };
-            let moment: i64 = turns
-                .iter()
-                .enumerate()
-                .map(|(i, t)| if t.arm == Arm::Base { i as i64 } else { -(i as i64) })
-                .sum();
-            prop_assert_eq!(moment, 0);
-            prop_assert_eq!(turns.iter().filter(|t| t.arm == Arm::Base).count(), turns.len() / 2);
-        }
-
-        #[test]
-        fn a_longer_schedule_continues_a_shorter_one(seed: u64, a in 1u32..30, more in 1u32..30) {
-            let run = |n| schedule(&Protocol { seed, blocks_max: n, ..Protocol::new(Profile::Fixed) }, Kind::Time);
-            let (short, long) = (run(a), run(a + more));
-            prop_assert_eq!(&long[..short.len()], &short[..]);
-        }
-    }
-}
+#[path = "protocol_tests.rs"]
+mod tests;

@@ -2,19 +2,15 @@
 //!
 //! The source of the method is harnesses.md section 2.4, points 6 and 8, as design section 8 decides it. A log ratio is
 //! positive where the patched tree is the better one, so that a speed-up above 1 is better for every metric. Knows nothing
-//! of samples, files or several metrics, trims no outlier, and corrects for one look only.
+//! of samples, files or several metrics, trims no outlier, and knows nothing of looks: the error rate that it is given is that of
+//! one look (`protocol`).
 
 use serde::{Deserialize, Serialize};
 
 use super::metric::{Better, MetricSpec};
 
-/// The two-sided error rate of the intervals: 5 %, for the one look that is taken so far.
-pub const ALPHA: f64 = 0.05;
 /// Up to how many blocks are tried when it is estimated how many would settle a verdict: about ten times the last look.
 pub const NEEDED_MAX: u32 = 256;
-/// The most blocks for which the permutation test is made; it is exact.
-pub const PERMUTE_MAX: usize = 32;
-
 /// What the blocks of one metric say.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
@@ -22,18 +18,16 @@ pub struct Estimate {
     pub n: u32,
     /// The geometric mean of the blocks' speed-ups, `exp(log_mean)`; above 1 is better. A ratio.
     pub speedup: f64,
-    /// The lower end of its 95 % interval, `exp(log_mean - t · log_sd / √n)`.
+    /// The lower end of its interval, `exp(log_mean - t · log_sd / √n)`.
     pub low: f64,
     /// The upper end.
     pub high: f64,
+    /// The two-sided error rate of that interval: 0.05 for one at 95 %.
+    pub alpha: f64,
     /// The mean of the blocks' log ratios.
     pub log_mean: f64,
     /// Their standard deviation, with n - 1.
     pub log_sd: f64,
-    /// The two-sided p of the sign-flip permutation test; absent for more than `PERMUTE_MAX` blocks. It cannot be below
-    /// 2^(1-n), 0.0625 at five blocks: a cross-check, in no verdict.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub p_signflip: Option<f64>,
 }
 
 /// What an estimate means, given the least effect that counts.
@@ -69,9 +63,10 @@ pub fn block_log_ratio(base: &[f64], patched: &[f64], better: Better) -> Option<
     })
 }
 
-/// The estimate from the blocks' log ratios, in any order; `None` for fewer than two blocks or where one is not finite.
+/// The estimate from the blocks' log ratios, in any order, with an interval of the two-sided error rate `alpha`; `None` for
+/// fewer than two blocks or where one is not finite.
 #[must_use]
-pub fn estimate(log_ratios: &[f64]) -> Option<Estimate> {
+pub fn estimate(log_ratios: &[f64], alpha: f64) -> Option<Estimate> {
     if log_ratios.len() < 2 || log_ratios.iter().any(|d| !d.is_finite()) {
         return None;
     }
@@ -82,40 +77,52 @@ pub fn estimate(log_ratios: &[f64]) -> Option<Estimate> {
     let mean = sorted.iter().sum::<f64>() / n;
     let sd = (sorted.iter().map(|d| (d - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt();
     let count = u32::try_from(sorted.len()).ok()?;
-    let half = half_width(sd, count, ALPHA);
-    // A ratio must be a number in JSON too: absurd logarithms end at e^±700.
-    let ratio = |log: f64| log.clamp(-700.0, 700.0).exp();
+    let half = half_width(sd, count, alpha);
     Some(Estimate {
         n: count,
         speedup: ratio(mean),
         low: ratio(mean - half),
         high: ratio(mean + half),
+        alpha,
         log_mean: mean,
         log_sd: sd,
-        p_signflip: sign_flip(&sorted),
     })
+}
+
+/// The ratio of a logarithm. It must be a number in JSON too: absurd ones end at e^±700.
+pub(super) fn ratio(log: f64) -> f64 {
+    log.clamp(-700.0, 700.0).exp()
 }
 
 /// What an estimate means; `min_effect` is a fraction, 0.02 for 2 %. On the log scale, with d = ln(1 + min_effect):
 ///
 /// - `Improvement` if the interval lies above 0 and the estimate is at least d; `Regression` if it lies below 0 and the
 ///   estimate is at most -d;
-/// - `Neutral` if the interval lies strictly between -d and d: equivalence, not the lack of a difference;
+/// - `Neutral` if the interval at twice the error rate lies strictly between -d and d: equivalence by two one-sided tests
+///   (Schuirmann 1987), each at the error rate of one look, and not the lack of a difference;
 /// - `Inconclusive` otherwise.
 ///
 /// The three exclude each other: an estimate lies in its interval.
 #[must_use]
 pub fn judge(estimate: &Estimate, min_effect: f64) -> Effect {
-    let half = half_width(estimate.log_sd, estimate.n, ALPHA);
-    if let Some(effect) = settled(estimate.log_mean, half, min_effect.ln_1p()) {
-        return effect;
-    }
-    let (mean, sd, least) = (estimate.log_mean, estimate.log_sd, min_effect.ln_1p());
-    let settles = |n: u32| settled(mean, half_width(sd, n, ALPHA), least).is_some();
+    settles(estimate, min_effect)
+        .unwrap_or_else(|| Effect::Inconclusive { needed_blocks: needed_blocks(estimate, min_effect) })
+}
+
+/// What an estimate settles, as `judge` says it; `None` where it settles nothing.
+#[must_use]
+pub fn settles(estimate: &Estimate, min_effect: f64) -> Option<Effect> {
+    settled_by(estimate, estimate.n, min_effect.ln_1p())
+}
+
+/// How many blocks in all would settle it if mean and deviation stayed as they are.
+fn needed_blocks(estimate: &Estimate, min_effect: f64) -> Option<u32> {
+    let least = min_effect.ln_1p();
+    let settles = |n: u32| settled_by(estimate, n, least).is_some();
     // The interval only narrows with n, so the least n that settles can be found by halving.
     let (mut low, mut high) = (estimate.n, NEEDED_MAX);
     if high <= low || !settles(high) {
-        return Effect::Inconclusive { needed_blocks: None };
+        return None;
     }
     while high - low > 1 {
         let middle = low.midpoint(high);
@@ -125,20 +132,71 @@ pub fn judge(estimate: &Estimate, min_effect: f64) -> Effect {
             low = middle;
         }
     }
-    Effect::Inconclusive { needed_blocks: Some(high) }
+    Some(high)
 }
 
-fn settled(mean: f64, half: f64, least: f64) -> Option<Effect> {
-    let (low, high) = (mean - half, mean + half);
-    if low > 0.0 && mean >= least {
-        Some(Effect::Improvement)
-    } else if high < 0.0 && mean <= -least {
-        Some(Effect::Regression)
-    } else if low > -least && high < least {
-        Some(Effect::Neutral)
-    } else {
-        None
+/// What `n` blocks of this mean and deviation settle; `least` is the least effect on the log scale.
+fn settled_by(estimate: &Estimate, n: u32, least: f64) -> Option<Effect> {
+    let (mean, sd) = (estimate.log_mean, estimate.log_sd);
+    if mean.abs() >= least {
+        // Beyond the least effect there is no equivalence, whatever the interval.
+        let half = half_width(sd, n, estimate.alpha);
+        return match () {
+            () if mean - half > 0.0 => Some(Effect::Improvement),
+            () if mean + half < 0.0 => Some(Effect::Regression),
+            () => None,
+        };
     }
+    (mean.abs() + half_width(sd, n, 2.0 * estimate.alpha) < least).then_some(Effect::Neutral)
+}
+
+/// The difference of two sessions' means, each given as mean, deviation and number of its log ratios: Welch's interval, with
+/// the degrees of freedom of Satterthwaite, rounded down. Its deviation and number are those with which `judge` finds that
+/// interval again.
+#[must_use]
+pub fn difference(own: [f64; 3], other: [f64; 3], alpha: f64) -> Estimate {
+    let ([a, a_sd, a_n], [b, b_sd, b_n]) = (own, other);
+    let (va, vb) = (a_sd * a_sd / a_n.max(1.0), b_sd * b_sd / b_n.max(1.0));
+    let error = (va + vb).sqrt();
+    let below = va * va / (a_n - 1.0).max(1.0) + vb * vb / (b_n - 1.0).max(1.0);
+    let freedom = if below > 0.0 { ((va + vb).powi(2) / below).clamp(1.0, 1e6) } else { (a_n + b_n - 2.0).max(1.0) };
+    let n = freedom as u32 + 1;
+    let (mean, sd) = (a - b, error * f64::from(n).sqrt());
+    let half = half_width(sd, n, alpha);
+    Estimate {
+        n,
+        speedup: ratio(mean),
+        low: ratio(mean - half),
+        high: ratio(mean + half),
+        alpha,
+        log_mean: mean,
+        log_sd: sd,
+    }
+}
+
+/// The two-sided p of an estimate by Student's t: how probable blocks so far from 0 are where there is no effect.
+#[must_use]
+pub fn p_value(estimate: &Estimate) -> f64 {
+    if estimate.n < 2 || estimate.log_mean == 0.0 {
+        return 1.0;
+    }
+    let error = estimate.log_sd / f64::from(estimate.n).sqrt();
+    (1.0 - t_within((estimate.log_mean / error).abs(), estimate.n - 1)).clamp(0.0, 1.0)
+}
+
+/// The p of several tests made together, by Holm's step-down rule (1979): each may be held against the error rate that one
+/// test alone would be.
+#[must_use]
+pub fn holm(p: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..p.len()).collect();
+    order.sort_by(|a, b| p[*a].total_cmp(&p[*b]));
+    let mut corrected = vec![1.0; p.len()];
+    let mut least: f64 = 0.0;
+    for (rank, at) in order.into_iter().enumerate() {
+        least = least.max(p[at] * (p.len() - rank) as f64).min(1.0);
+        corrected[at] = least;
+    }
+    corrected
 }
 
 /// What two trees' exact counts mean, and the speed-up. Equal counts within a tree are required, else nothing can be said;
@@ -221,36 +279,6 @@ fn t_within(t: f64, freedom: u32) -> f64 {
         term *= square * f64::from(power - 1) / f64::from(power);
     }
     if odd { (angle + sin * sum) * std::f64::consts::FRAC_2_PI } else { sin * sum }
-}
-
-/// The sign-flip permutation test: the share of all 2^n choices of signs under which the sum of the log ratios is at least
-/// as far from 0 as it is (Fisher's randomisation test for pairs, 1935). Exact: the sums of both halves are listed, one list
-/// is sorted, and pairs are counted by bisection (Horowitz and Sahni's way for subset sums, 1974).
-fn sign_flip(ratios: &[f64]) -> Option<f64> {
-    if ratios.is_empty() || ratios.len() > PERMUTE_MAX {
-        return None;
-    }
-    let sums = |half: &[f64]| {
-        half.iter().fold(vec![0.0], |sums, d| sums.iter().flat_map(|s| [s + d, s - d]).collect::<Vec<f64>>())
-    };
-    let (left, right) = ratios.split_at(ratios.len() / 2);
-    let (left, mut right) = (sums(left), sums(right));
-    right.sort_by(f64::total_cmp);
-    // Sums that differ only by rounding count as equal.
-    let scale: f64 = ratios.iter().map(|d| d.abs()).sum();
-    let bound = ratios.iter().sum::<f64>().abs() - scale * 1e-12;
-    if bound <= 0.0 {
-        return Some(1.0);
-    }
-    let far: usize = left
-        .iter()
-        .map(|l| {
-            let above = right.len() - right.partition_point(|r| l + r < bound);
-            let below = right.partition_point(|r| l + r <= -bound);
-            above + below
-        })
-        .sum();
-    Some(far as f64 / (left.len() as f64 * right.len() as f64))
 }
 
 #[cfg(test)]

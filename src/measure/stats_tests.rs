@@ -1,10 +1,13 @@
-//! Tests of `stats`: table values, properties, and false-verdict rates by simulation with a fixed seed.
+//! Tests of `stats`: table values, properties, and what five blocks looked at once are worth.
 
 use proptest::prelude::*;
 
-use super::super::metric::{Better, Kind, MetricSpec};
-use super::super::protocol::{Arm, Profile, Protocol, Shape, schedule};
+use super::super::metric::{Better, MetricSpec};
+use super::super::protocol::{Arm, FIXED_ALPHA, Profile, Protocol, SCREEN_ALPHA, Shape, Turn, block};
+use super::super::simulate::Rng;
 use super::*;
+
+const ALPHA: f64 = FIXED_ALPHA;
 
 /// Student's t, two-sided 5 %, 1 % and 0.25 %: Abramowitz and Stegun, table 26.10, and scipy.stats.t.ppf(1 - a/2, df).
 #[test]
@@ -32,21 +35,22 @@ fn t_is_as_in_tables() {
 fn an_estimate_by_hand() {
     // Mean 0.3, sd 0.1, t(4) = 2.776: half width 0.1242.
     let d = [0.2, 0.25, 0.3, 0.35, 0.4];
-    let e = estimate(&d).unwrap();
-    assert_eq!(e.n, 5);
+    let e = estimate(&d, ALPHA).unwrap();
+    assert_eq!((e.n, e.alpha), (5, 0.05));
     assert!((e.log_mean - 0.3).abs() < 1e-12);
     assert!((e.log_sd - 0.079_056_941_5).abs() < 1e-9);
     assert!((e.speedup - 0.3f64.exp()).abs() < 1e-12);
     assert!((e.low.ln() - (0.3 - 2.776_445 * 0.079_056_94 / 5f64.sqrt())).abs() < 1e-6);
-    assert_eq!(e.p_signflip, Some(2.0 / 32.0));
+    // t = 0.3 / (0.0790569 / √5) = 8.485 with 4 degrees of freedom.
+    assert!((p_value(&e) - 0.001_057).abs() < 2e-6, "{}", p_value(&e));
     assert_eq!(judge(&e, 0.02), Effect::Improvement);
-    assert_eq!(estimate(&[0.1]), None);
-    assert_eq!(estimate(&[0.1, f64::NAN]), None);
+    assert_eq!(estimate(&[0.1], ALPHA), None);
+    assert_eq!(estimate(&[0.1, f64::NAN], ALPHA), None);
 }
 
 #[test]
 fn each_verdict_has_its_case() {
-    let of = |mean: f64, sd: f64| Estimate { log_mean: mean, log_sd: sd, ..estimate(&[0.0; 5]).unwrap() };
+    let of = |mean: f64, sd: f64| Estimate { log_mean: mean, log_sd: sd, ..estimate(&[0.0; 5], ALPHA).unwrap() };
     assert_eq!(judge(&of(0.03, 0.01), 0.02), Effect::Improvement);
     assert_eq!(judge(&of(-0.03, 0.01), 0.02), Effect::Regression);
     assert_eq!(judge(&of(0.0, 0.01), 0.02), Effect::Neutral);
@@ -59,6 +63,44 @@ fn each_verdict_has_its_case() {
     assert_eq!(judge(&of(0.0, 0.0), 0.0), Effect::Inconclusive { needed_blocks: None });
     assert_eq!(judge(&of(0.0, 0.0), 0.02), Effect::Neutral);
     assert_eq!(judge(&of(1e-9, 0.0), 0.0), Effect::Improvement);
+}
+
+#[test]
+fn each_look_has_its_level_and_equivalence_twice_its_error_rate() {
+    let of = |mean: f64, sd: f64, alpha: f64| Estimate {
+        log_mean: mean,
+        log_sd: sd,
+        alpha,
+        ..estimate(&[0.0; 5], alpha).unwrap()
+    };
+    // t(4) is 2.776 at 5 % and about 4.05 at 1.58 %: half widths of 0.0124 and 0.0181 at a deviation of 0.01.
+    let found = |mean, alpha| judge(&of(mean, 0.015, alpha), 0.02) == Effect::Improvement;
+    assert!(found(0.0215, ALPHA) && !found(0.0215, SCREEN_ALPHA) && found(0.03, SCREEN_ALPHA));
+    // 0.0154 either side at 5 %, 0.0118 at 10 %: the least effect is 0.0198.
+    assert_eq!(judge(&of(0.006, 0.0124, ALPHA), 0.02), Effect::Neutral);
+    assert!(matches!(judge(&of(0.009, 0.0124, ALPHA), 0.02), Effect::Inconclusive { .. }));
+}
+
+#[test]
+fn several_tests_are_corrected_for_their_number() {
+    // Holm's own way: 3 · 0.01, then 2 · 0.02, then 1 · 0.03 held up by the one before.
+    let corrected = holm(&[0.03, 0.01, 0.02]);
+    assert!(corrected.iter().zip([0.04, 0.03, 0.04]).all(|(a, b)| (a - b).abs() < 1e-12), "{corrected:?}");
+    assert_eq!(holm(&[0.6, 0.5]), [1.0, 1.0]);
+    assert!(holm(&[]).is_empty());
+}
+
+#[test]
+fn two_sessions_are_told_apart_by_welch() {
+    // R: t.test(x, y) of samples with these means, deviations and sizes has 7.97 degrees of freedom.
+    let of = difference([0.3, 0.02, 5.0], [0.1, 0.021, 5.0], 0.05);
+    assert_eq!(of.n, 8);
+    assert!((of.log_mean - 0.2).abs() < 1e-12);
+    let error = (0.02f64.powi(2) / 5.0 + 0.021f64.powi(2) / 5.0).sqrt();
+    assert!((of.high.ln() - 0.2 - 2.364_624 * error).abs() < 1e-6, "{}", of.high.ln());
+    assert_eq!(judge(&of, 0.02), Effect::Improvement);
+    let none = difference([0.1, 0.0, 5.0], [0.1, 0.0, 5.0], 0.05);
+    assert_eq!(judge(&none, 0.02), Effect::Neutral);
 }
 
 #[test]
@@ -80,48 +122,6 @@ fn counts_are_judged_exactly() {
     assert_eq!(say(&[], &[1.0], &low), (unsure, None));
 }
 
-#[test]
-fn the_permutation_test_is_exact() {
-    let naive = |d: &[f64]| {
-        let bound = d.iter().sum::<f64>().abs() - 1e-12;
-        let far = (0..1u32 << d.len())
-            .filter(|mask| {
-                let sum: f64 = d.iter().enumerate().map(|(i, v)| if mask >> i & 1 == 0 { *v } else { -v }).sum();
-                sum.abs() >= bound
-            })
-            .count();
-        far as f64 / f64::from(1u32 << d.len())
-    };
-    let mut rng = Rng(7);
-    for n in 1..=12 {
-        let d: Vec<f64> = (0..n).map(|_| rng.normal() + 0.4).collect();
-        let mut sorted = d.clone();
-        sorted.sort_by(f64::total_cmp);
-        assert!((sign_flip(&sorted).unwrap() - naive(&d)).abs() < 1e-12, "{d:?}");
-    }
-    assert_eq!(sign_flip(&[0.0; 26]), Some(1.0));
-    assert!((sign_flip(&[1.0; 26]).unwrap() - 2f64.powi(-25)).abs() < 1e-15);
-    assert_eq!(sign_flip(&[1.0; 33]), None);
-}
-
-/// A generator of its own, so that the simulations say the same for ever.
-struct Rng(u64);
-
-impl Rng {
-    /// xorshift64* (Vigna 2016), uniform in (0, 1).
-    fn uniform(&mut self) -> f64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        ((self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11) as f64 + 0.5) / (1u64 << 53) as f64
-    }
-
-    /// Box and Muller 1958.
-    fn normal(&mut self) -> f64 {
-        (-2.0 * self.uniform().ln()).sqrt() * (std::f64::consts::TAU * self.uniform()).cos()
-    }
-}
-
 /// Simulated sessions of five mirrored blocks: log noise `sd` a run and a linear drift of `drift` over the session, of a
 /// patched tree that is faster by `effect` on the log scale. How many of 4,000 became each verdict.
 fn simulate(seed: u64, sd: f64, drift: f64, effect: f64) -> (u32, u32, u32, u32) {
@@ -129,23 +129,22 @@ fn simulate(seed: u64, sd: f64, drift: f64, effect: f64) -> (u32, u32, u32, u32)
 }
 
 fn simulate_as(shape: Shape, seed: u64, sd: f64, drift: f64, effect: f64) -> (u32, u32, u32, u32) {
-    let mut rng = Rng(seed);
+    let mut rng = Rng::new(seed, 0);
     let mut seen = (0, 0, 0, 0);
     for session in 0..4000 {
         let protocol = Protocol { seed: session, warmup: 0, shape, ..Protocol::new(Profile::Screen) };
-        let turns = schedule(&protocol, Kind::Time);
+        let turns: Vec<Turn> = (0..5).flat_map(|number| block(&protocol, number, &[Arm::Base, Arm::Patched])).collect();
         let mut blocks = vec![(vec![], vec![]); 5];
         for (i, turn) in turns.iter().enumerate() {
             let log = sd * rng.normal() + drift * i as f64 / turns.len() as f64;
             let pair = &mut blocks[turn.block as usize];
             match turn.arm {
                 Arm::Base => pair.0.push(log.exp()),
-                Arm::Patched => pair.1.push((log - effect).exp()),
+                _ => pair.1.push((log - effect).exp()),
             }
         }
         let ratios: Vec<f64> = blocks.iter().map(|(b, p)| block_log_ratio(b, p, Better::Lower).unwrap()).collect();
-        let e = estimate(&ratios).unwrap();
-        match settled(e.log_mean, half_width(e.log_sd, e.n, ALPHA), 0.02f64.ln_1p()) {
+        match settles(&estimate(&ratios, ALPHA).unwrap(), 0.02) {
             Some(Effect::Improvement) => seen.0 += 1,
             Some(Effect::Regression) => seen.1 += 1,
             Some(Effect::Neutral) => seen.2 += 1,
@@ -165,10 +164,11 @@ fn base_against_base_is_rarely_called_an_effect() {
     }
     // Noise below the least effect: hardly ever, and most are shown to be neutral.
     let (better, worse, neutral, _) = simulate(4, 0.01, 0.03, 0.0);
-    assert!(better + worse <= 12 && neutral >= 3200, "{better} {worse} {neutral}");
-    // Blocks of pairs keep the rate as well, but show less than half as many to be neutral.
+    assert!(better + worse <= 12 && neutral >= 3500, "{better} {worse} {neutral}");
+    eprintln!("{neutral}");
+    // Blocks of pairs keep the rate as well, but show far fewer to be neutral.
     let (better, worse, neutral, _) = simulate_as(Shape::Pair, 4, 0.01, 0.03, 0.0);
-    assert!(better + worse <= 40 && neutral <= 2000, "{better} {worse} {neutral}");
+    assert!(better + worse <= 40 && neutral <= 2700, "{better} {worse} {neutral}");
 }
 
 #[test]
@@ -197,11 +197,11 @@ proptest! {
     #[test]
     fn swapping_the_arms_turns_the_sign(d in ratios(), min in 0.0f64..0.2) {
         let swapped: Vec<f64> = d.iter().map(|x| -x).collect();
-        let (a, b) = (estimate(&d).unwrap(), estimate(&swapped).unwrap());
+        let (a, b) = (estimate(&d, ALPHA).unwrap(), estimate(&swapped, ALPHA).unwrap());
         prop_assert!((a.log_mean + b.log_mean).abs() < 1e-12);
         prop_assert!((a.speedup * b.speedup - 1.0).abs() < 1e-9);
         prop_assert!((a.low * b.high - 1.0).abs() < 1e-9);
-        prop_assert!((a.p_signflip.unwrap() - b.p_signflip.unwrap()).abs() < 1e-9);
+        prop_assert!((p_value(&a) - p_value(&b)).abs() < 1e-9);
         prop_assert_eq!(judge(&a, min), turned(judge(&b, min)));
     }
 
@@ -218,17 +218,17 @@ proptest! {
 
     #[test]
     fn the_order_of_blocks_changes_nothing((d, shuffled) in ratios().prop_flat_map(|d| (Just(d.clone()), Just(d).prop_shuffle()))) {
-        prop_assert_eq!(estimate(&d), estimate(&shuffled));
+        prop_assert_eq!(estimate(&d, ALPHA), estimate(&shuffled, ALPHA));
     }
 
     #[test]
     fn judgement_is_total_and_unique(mean in -0.5f64..0.5, sd in 0.0f64..0.5, n in 2u32..40, min in 0.0f64..0.3) {
-        let e = Estimate { n, log_mean: mean, log_sd: sd, ..estimate(&[0.0, 0.0]).unwrap() };
-        let (half, least) = (half_width(sd, n, ALPHA), min.ln_1p());
+        let e = Estimate { n, log_mean: mean, log_sd: sd, ..estimate(&[0.0, 0.0], ALPHA).unwrap() };
+        let (half, narrow, least) = (half_width(sd, n, ALPHA), half_width(sd, n, 2.0 * ALPHA), min.ln_1p());
         let says = [
             mean - half > 0.0 && mean >= least,
             mean + half < 0.0 && mean <= -least,
-            mean - half > -least && mean + half < least,
+            mean - narrow > -least && mean + narrow < least,
         ];
         prop_assert!(says.iter().filter(|s| **s).count() <= 1, "{says:?}");
         let effect = judge(&e, min);

@@ -322,6 +322,8 @@ pub struct TestAsk {
     pub protocol: Protocol,
     /// Arm B is a second copy of the base.
     pub aa: bool,
+    /// The human's tree is measured beside the patched one.
+    pub human: bool,
     /// The interpreter's tool, where the step has no environment step: the only declared one.
     pub tool: Option<String>,
     /// Tools named in the argv.

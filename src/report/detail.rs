@@ -12,11 +12,12 @@ use crate::attempt::{Ended, Started};
 use crate::event::Disagreement;
 use crate::key::ActionKey;
 use crate::ledger::{Entry, Rates, usage_of};
+use crate::measure::analysis::Ratio;
 use crate::measure::metric::{Better, Kind as MetricKind, MetricSpec};
-use crate::measure::result::Ratio;
 use crate::money::{Amount, Cost, Totals};
 use crate::names::{AttemptId, JobId, RunId};
 use crate::plan::{Ask, Plan, Role};
+use crate::report::human;
 use crate::report::jobs::{self, JobResult};
 use crate::report::marks;
 use crate::report::standing::standing;
@@ -123,6 +124,11 @@ impl StepDetail {
 pub fn detail(plan: &Plan, job: usize, store: &Store, index: &Index) -> Result<JobDetail, StoreError> {
     let mut wanted = vec![false; plan.nodes.len()];
     for node in &plan.jobs[job].nodes {
+        wanted[*node] = true;
+    }
+    // What the job is compared with, where the human's change was measured apart.
+    let human = plan.jobs[job].classify.and_then(|classify| human::beside(plan, classify));
+    for node in human.iter().flat_map(|job| &job.nodes) {
         wanted[*node] = true;
     }
     let mut standing = standing(plan, store, index, &wanted);
@@ -341,7 +347,8 @@ fn speedup_means(plan: &Plan, classify: usize, result: &JobResult) -> Option<Str
     let sure = match result.ci {
         Some([low, high]) => {
             let one = if low <= 1.0 && high >= 1.0 { "; 1 lies within, so a difference is not shown" } else { "" };
-            format!("at 95 % between {} and {}{one}", Ratio(low), Ratio(high))
+            let level = result.level.as_deref().unwrap_or("its level");
+            format!("at {level} between {} and {}{one}", Ratio(low), Ratio(high))
         }
         None if metric.kind == MetricKind::Count => "an exact count, which needs no interval".to_owned(),
         None => "without an interval".to_owned(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::key::Value;
-use crate::measure::result::Ratio;
+use crate::measure::analysis::Ratio;
 use crate::report::attempts::used;
 use crate::report::detail::{AttemptDetail, JobDetail, StepDetail};
 use crate::report::given;
@@ -36,6 +36,12 @@ pub fn text(detail: &JobDetail, store: &Store, now: Timestamp, width: usize) -> 
     if let Some(speedup) = result.speedup {
         let means = detail.speedup_means.as_ref().map_or_else(String::new, |means| format!(": {means}"));
         fact("speedup", &format!("{}x{means}", Ratio(speedup)));
+    }
+    for metric in &result.metrics {
+        fact("metric", metric);
+    }
+    if let Some(human) = &result.human {
+        fact("human", &human.text());
     }
     if let Some(owner) = result.owner {
         fact("owner", &owner.to_string());

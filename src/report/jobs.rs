@@ -11,6 +11,7 @@ use crate::manifest::Kind;
 use crate::names::{Axes, JobId};
 use crate::outcome::{Cause, Owner};
 use crate::plan::{Job, Plan, Role};
+use crate::report::human::{self, HumanResult};
 use crate::report::standing::{Standing, Why};
 use crate::step::{End, Keyed, classify, draft, leak};
 use crate::store::Index;
@@ -49,9 +50,18 @@ pub struct JobResult {
     /// Base over patched: above 1 is better.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub speedup: Option<f64>,
-    /// Its interval at 95 %.
+    /// Its interval.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ci: Option<[f64; 2]>,
+    /// How sure the interval is, at one look: `98.42 %`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub level: Option<String>,
+    /// How it compares with the human's change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub human: Option<HumanResult>,
+    /// Every metric in words, where the test has several; the primary one first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<String>,
     /// Marks such as SAME_AS_HUMAN.
     pub marks: Vec<String>,
     /// Tokens of the agent's settled attempt: input and output; `None` is unknown.
@@ -112,6 +122,9 @@ pub fn result(plan: &Plan, job: usize, standing: &Standing, wanted: &[bool]) -> 
         see: None,
         speedup: None,
         ci: None,
+        level: None,
+        human: None,
+        metrics: Vec::new(),
         marks: Vec::new(),
         tokens: [None, None],
         models: Vec::new(),
@@ -142,6 +155,11 @@ pub fn result(plan: &Plan, job: usize, standing: &Standing, wanted: &[bool]) -> 
         if let Some(Value::List(marks)) = ended.outputs.get("marks") {
             result.marks.clone_from(marks);
         }
+        result.level = text("level").map(str::to_owned);
+        if let Some(Value::List(metrics)) = ended.outputs.get("metrics") {
+            result.metrics.clone_from(metrics);
+        }
+        result.human = human::of(plan, classify, ended, ends);
         if let Some(Value::List(interval)) = ended.outputs.get("interval") {
             let ends: Vec<f64> = interval.iter().filter_map(|text| text.parse().ok()).collect();
             result.ci = <[f64; 2]>::try_from(ends).ok();

@@ -9,7 +9,7 @@ use unicode_width::UnicodeWidthStr;
 
 use crate::class::Class;
 use crate::event::Event;
-use crate::measure::result::Ratio;
+use crate::measure::analysis::Ratio;
 use crate::outcome::Owner;
 use crate::report::jobs::{JobResult, Left};
 use crate::report::marks;
@@ -131,7 +131,9 @@ fn happened(result: &JobResult) -> String {
     }
     match (result.speedup, result.ci, evidence.split_once(' ')) {
         // The ratio has a column of its own.
-        (Some(_), Some(_), Some((_, rest))) => parts.push(format!("95 % {rest}")),
+        (Some(_), Some(_), Some((_, rest))) => {
+            parts.push(format!("{} {rest}", result.level.as_deref().unwrap_or("interval")));
+        }
         (Some(_), None, Some((_, "exact"))) => parts.push("exact count".to_owned()),
         // What only repeats the class says nothing.
         _ => parts.push(match (result.class, evidence.split_once(": ")) {
@@ -199,7 +201,8 @@ pub fn legend(results: &[JobResult], width: usize) -> String {
         }
     }
     if results.iter().any(|result| result.speedup.is_some()) {
-        let words = "speedup: base divided by patched, so above 1x is better; `95 % [a, b]` is its interval";
+        let words =
+            "speedup: base divided by patched, so above 1x is better; `98.42 % [a, b]` is its interval at that level";
         text.push_str(&format!("  {}\n", wrap(words, width.saturating_sub(2)).join("\n    ")));
     }
     text

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use crate::attempt::Ended;
 use crate::event::Reason;
 use crate::key::{ActionKey, Change, KeyRecord, Value};
+use crate::measure::protocol::Profile;
 use crate::outcome::Outcome;
-use crate::plan::{Ask, Plan};
+use crate::plan::{Ask, Plan, Role};
 use crate::run::nearest::reason_for;
 use crate::run::reuse::{self, Reused, reusable};
 use crate::step::{End, Ends, Keyed, draft};
@@ -215,7 +216,7 @@ pub fn limits_shown(plan: &Plan, node: usize) -> BTreeMap<String, Value> {
     limits(plan, node).into_iter().map(|(name, limit)| (format!("limit {name}"), shown_limit(&name, limit))).collect()
 }
 
-/// The limits that are in force today, by name, in milliseconds or bytes.
+/// The limits that are in force today, by name, in milliseconds, blocks or bytes.
 fn limits(plan: &Plan, node: usize) -> BTreeMap<String, u64> {
     let step = plan.step(node);
     let mut today = BTreeMap::new();
@@ -227,6 +228,16 @@ fn limits(plan: &Plan, node: usize) -> BTreeMap<String, u64> {
     }
     if let Ask::Patch(ask) = &plan.nodes[node].ask {
         today.insert("limit".to_owned(), ask.limit.unwrap_or(crate::step::patch::LIMIT));
+    }
+    if let Ask::Test(ask) = &plan.nodes[node].ask
+        && !ask.counts_only()
+        && (ask.aa || plan.linked(node, &Role::Patch).is_some())
+    {
+        let protocol = &ask.protocol;
+        if protocol.profile != Profile::Fixed {
+            today.insert("blocks max".to_owned(), u64::from(protocol.most()));
+        }
+        today.extend(protocol.time_max_ms.map(|limit| ("time max".to_owned(), limit)));
     }
     today
 }
@@ -265,10 +276,10 @@ fn limit_change(name: &str, old: u64, new: Option<u64>) -> Change {
 }
 
 fn shown_limit(name: &str, value: u64) -> Value {
-    if name == "timeout" {
-        Value::text(human_span(std::time::Duration::from_millis(value)))
-    } else {
-        Value::text(format!("{value} bytes"))
+    match name {
+        "timeout" | "time max" => Value::text(human_span(std::time::Duration::from_millis(value))),
+        "blocks max" => Value::text(format!("{value} blocks")),
+        _ => Value::text(format!("{value} bytes")),
     }
 }
 

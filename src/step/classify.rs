@@ -4,6 +4,8 @@
 
 use crate::class::{self, Class, Effect, StepEnd, Verdict};
 use crate::key::Value;
+use crate::measure::analysis::{AgainstHuman, level, metric_text};
+use crate::measure::stats::Estimate;
 use crate::measure::{self, TestResult};
 use crate::outcome::{Cause, Failure};
 use crate::plan::{Ask, ClassifyAsk, Plan, Role};
@@ -166,12 +168,35 @@ fn say(context: &Context, node: usize, ask: ClassifyAsk, ends: &dyn Ends) -> Res
         if let Some([low, high]) = analysis.ci {
             done.output("interval", Value::List(vec![format!("{low:.6}"), format!("{high:.6}")]));
         }
+        if let Some(alpha) = analysis.alpha {
+            done.output("level", Value::text(level(alpha)));
+        }
+        if let Some(estimate) = analysis.metrics.first().and_then(|metric| metric.estimate) {
+            // What another session is compared with.
+            let Estimate { log_mean, log_sd, n, .. } = estimate;
+            done.output("blocks", Value::List(vec![format!("{log_mean:.9}"), format!("{log_sd:.9}"), n.to_string()]));
+        }
+        if let Some(human) = &analysis.human {
+            done.output("human", Value::List(against(human)));
+        }
+        if analysis.metrics.len() > 1 {
+            done.output("metrics", Value::List(analysis.metrics.iter().map(metric_text).collect()));
+        }
         done.output("evidence", Value::text(analysis.text));
     }
     if !marks.is_empty() {
         done.output("marks", Value::List(marks));
     }
     Ok(done)
+}
+
+/// The human's comparison as it is stored: what it comes to, the ratio, the ends of its interval and its level, and what the
+/// human's tree gains; what there is not is empty.
+fn against(human: &AgainstHuman) -> Vec<String> {
+    let number = |value: Option<f64>| value.map_or_else(String::new, |value| format!("{value:.6}"));
+    let [low, high] = human.ci.map_or([None, None], |ci| ci.map(Some));
+    let level = human.alpha.map(level).unwrap_or_default();
+    vec![human.says.name().to_owned(), number(human.ratio), number(low), number(high), level, number(human.gain)]
 }
 
 fn effect(verdict: measure::Verdict) -> Effect {

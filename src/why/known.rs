@@ -9,6 +9,7 @@ use serde_json::Value as Json;
 
 use crate::key::KeyRecord;
 use crate::manifest::Template;
+use crate::measure::protocol::Profile;
 use crate::plan::{Ask, Plan};
 use crate::units::{human_size, human_span};
 use crate::why::change::json;
@@ -108,6 +109,9 @@ fn beside(plan: &Plan, node: usize) -> Vec<Beside> {
             say("time and load of the machine".into(), "an agent that is short of time may do less");
         }
         Ask::Test(ask) => {
+            if !ask.counts_only() && ask.protocol.profile != Profile::Fixed {
+                say(format!("blocks max {}", ask.protocol.most()), LIMIT);
+            }
             if let Some(time) = ask.protocol.time_max_ms.filter(|_| !ask.counts_only()) {
                 say(format!("time max {}", human_span(std::time::Duration::from_millis(time))), LIMIT);
             }

@@ -190,7 +190,8 @@ impl Seeker<'_> {
                 found.words = &["run"];
             }
             "metrics" => found.words = &["metric"],
-            "profile" | "block" => found.words = &["protocol"],
+            "profile" | "block" | "looks" | "blocks" => found.words = &["protocol"],
+            "human tree" => found.words = &["with"],
             "seed" => found.words = &["seed"],
             "arms" => found.words = &["aa"],
             "device" => found.machine = Some("this is another device".to_owned()),

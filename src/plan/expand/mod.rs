@@ -303,6 +303,7 @@ impl Expander<'_> {
             metrics,
             protocol: shape.protocol,
             aa: body.aa,
+            human: body.human,
             tool: of_environment.or(only_tool),
             tools,
             env,

@@ -1,0 +1,85 @@
+//! Noisy metrics: warm-ups, then block by block until the course says that it is over or the time is up.
+
+use std::time::{Duration, Instant};
+
+use crate::measure::protocol::{cold, warm_ups};
+use crate::measure::{Arm, Course, Note, Stop};
+use crate::outcome::Failure;
+use crate::step::test::Session;
+use crate::step::test::session::{Sitting, Took};
+
+impl Session<'_> {
+    /// Runs what there is to run, and says why no more was; nothing where a process failed or the results differ, which
+    /// comparing them will tell.
+    pub(super) async fn looks(&self, sitting: &mut Sitting) -> Result<Option<Stop>, Failure> {
+        if !self.warm_up(sitting).await? {
+            return Ok(None);
+        }
+        let primary = self.ask.metrics.first().cloned().unwrap_or_else(|| self.ask.contract.default_metric());
+        let mut course = Course::new(self.ask.protocol, &primary, self.with_human());
+        let mut longest_block = Duration::ZERO;
+        loop {
+            if sitting.human_failed.is_some() {
+                course.give_up(Arm::Human);
+            }
+            let turns = match course.next() {
+                Ok(turns) => turns,
+                Err(stop) => return Ok(Some(stop)),
+            };
+            if self.time_is_up(sitting.began.elapsed(), longest_block) {
+                return Ok(Some(Stop::TimeMax));
+            }
+            let began = Instant::now();
+            let from = sitting.runs.len();
+            for turn in turns {
+                if turn.arm == Arm::Human && sitting.human_failed.is_some() {
+                    continue;
+                }
+                if let Took::Failed = self.turn(sitting, turn).await? {
+                    return Ok(None);
+                }
+            }
+            longest_block = longest_block.max(began.elapsed());
+            let value = |run: &crate::measure::Run| Some((run.turn.arm, *run.sample.metrics.get(&primary.name)?));
+            course.took(&sitting.runs[from..].iter().filter_map(value).collect::<Vec<_>>());
+            match self.compared(&sitting.runs) {
+                Ok(result) if result.notes.contains(&Note::HumanFailed) => course.give_up(Arm::Human),
+                Ok(_) => {}
+                Err(_) => {
+                    let blocks = course.blocks();
+                    sitting.done.notes.push(format!("stopped after block {blocks}: the results differ"));
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    /// Runs and throws away until every arm is warm; false where a process failed.
+    async fn warm_up(&self, sitting: &mut Sitting) -> Result<bool, Failure> {
+        let name = match self.ask.metrics.first() {
+            Some(metric) => metric.name.clone(),
+            None => self.ask.contract.default_metric().name,
+        };
+        loop {
+            let values = |arm: Arm| {
+                let own = sitting.runs.iter().filter(|run| run.turn.arm == arm);
+                own.filter_map(|run| run.sample.metrics.get(&name).copied()).collect::<Vec<f64>>()
+            };
+            let given_up = |arm: Arm| arm == Arm::Human && sitting.human_failed.is_some();
+            let wanted = |arm: &Arm| !given_up(*arm) && cold(&self.ask.protocol, &values(*arm));
+            let arms: Vec<Arm> = self.arms().into_iter().filter(wanted).collect();
+            if arms.is_empty() {
+                return Ok(true);
+            }
+            for turn in warm_ups(&self.ask.protocol, &arms) {
+                if let Took::Failed = self.turn(sitting, turn).await? {
+                    return Ok(false);
+                }
+            }
+        }
+    }
+
+    fn time_is_up(&self, elapsed: Duration, block: Duration) -> bool {
+        self.ask.protocol.time_max_ms.is_some_and(|max| elapsed + block > Duration::from_millis(max))
+    }
+}

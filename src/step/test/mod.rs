@@ -1,0 +1,97 @@
+//! The `test` step: runs a script in fresh processes, base and patched tree in turn on one leased slot, compares results
+//! before speed, and keeps the samples. What they mean is said by `classify`.
+//!
+//! Scripts come from the manifest, never from the tested tree. Results are read from a private file whose name is made after
+//! the patch was frozen, or from stdout where the contract says so.
+
+mod arms;
+mod looks;
+mod process;
+mod session;
+
+use crate::key::Value;
+use crate::measure;
+use crate::outcome::Cause;
+use crate::plan::{Ask, Role, TestAsk};
+use crate::step::context::{Context, Place, fault};
+use crate::step::done::{Done, Inputs};
+use crate::step::{Draft, End};
+
+/// What the attempts of this kind mean. From 2 on a result is one of trees, script and results that no other process of the
+/// attempt had changed.
+pub(super) const FORMAT: u16 = 2;
+
+pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: &TestAsk) -> Draft<'a> {
+    match ask.script {
+        Some(script) => draft.push("script", Value::Blob(script)),
+        None if ask.runs_script() => draft.stop(End::Skipped(Cause::NoTestScript)),
+        None => {}
+    }
+    draft.text("contract", ask.contract.to_string());
+    if !ask.argv.is_empty() {
+        draft.push("argv", Value::List(ask.argv.iter().map(ToString::to_string).collect()));
+    }
+    draft.env(&ask.env);
+    let facts = &draft.plan.facts;
+    draft.tools(facts, &ask.tools);
+    draft.input("base tree", &Role::Checkout, "tree");
+    if ask.aa {
+        draft.text("arms", "base and base");
+    } else {
+        draft.input("tree", &Role::Patch, "tree");
+    }
+    let human = ask.human && !ask.aa && draft.plan.linked(draft.node, &Role::Patch).is_some();
+    draft.input("base build", &Role::Environment, "identity");
+    draft.input("build", &Role::Rebuilt, "identity");
+    if human {
+        draft.input("human tree", &Role::Checkout, "human tree");
+    }
+    draft.input("reference", &Role::Baseline, "reference");
+    draft.push("metrics", Value::List(ask.metrics.iter().map(ToString::to_string).collect()));
+    if compares(&draft, ask) && !ask.counts_only() {
+        draft.text("profile", ask.protocol.profile.to_string());
+        draft.text("block", format!("{:?}", ask.protocol.shape).to_lowercase());
+        draft.text("seed", ask.protocol.seed.to_string());
+        if ask.protocol.profile != measure::protocol::Profile::Fixed {
+            draft.text("looks", looks(&ask.protocol));
+        }
+        // Elsewhere a limit; there it says what is measured.
+        let fixed = ask.protocol.profile == measure::protocol::Profile::Fixed;
+        if fixed && ask.protocol.blocks_max != measure::Protocol::new(ask.protocol.profile).blocks_max {
+            draft.text("blocks", ask.protocol.blocks_max.to_string());
+        }
+    }
+    draft.record.push_some("device", ask.device.as_ref().map(Value::text));
+    draft
+}
+
+fn compares(draft: &Draft<'_>, ask: &TestAsk) -> bool {
+    ask.aa || draft.plan.linked(draft.node, &Role::Patch).is_some()
+}
+
+/// When results are looked at, and how sure a verdict has to be there; whatever `blocks max` is, which is a limit.
+fn looks(protocol: &measure::Protocol) -> String {
+    let looks: Vec<String> = measure::protocol::LOOKS.iter().map(ToString::to_string).collect();
+    format!("after {} blocks, each at {}", looks.join(" "), measure::analysis::level(protocol.alpha()))
+}
+
+/// Measures.
+pub async fn run(context: &Context, node: usize, inputs: &Inputs, place: &Place) -> Done {
+    let (Ask::Test(ask), Some((repo, _))) = (&context.plan.nodes[node].ask, context.plan.nodes[node].point.commit)
+    else {
+        return Done::failed(fault("a test step without a commit"));
+    };
+    let session = Session { context, ask, inputs, place, repo };
+    match session.measure().await {
+        Ok(done) => done,
+        Err(failure) => Done::failed(failure),
+    }
+}
+/// One attempt that measures.
+struct Session<'a> {
+    context: &'a Context,
+    ask: &'a TestAsk,
+    inputs: &'a Inputs,
+    place: &'a Place,
+    repo: usize,
+}

@@ -1,0 +1,200 @@
+//! A session: processes one after the other, results compared before any speed is believed, and the samples stored.
+//!
+//! Which process is next, and when enough were run, is said by `measure`; the loop is in `looks`.
+
+use std::time::Instant;
+
+use crate::attempt::LimitUse;
+use crate::key::Value;
+use crate::measure::protocol::Profile;
+use crate::measure::{self, Arm, Equal, Run, Stop, TestResult, Turn};
+use crate::outcome::{Cause, Failure, Outcome};
+use crate::plan::Role;
+use crate::redact::Secret;
+use crate::step::done::Done;
+use crate::step::pristine::Pristine;
+use crate::step::test::Session;
+
+/// What stands for the reference where a test reports no digest.
+const UNCHECKED: &str = "unchecked";
+
+/// What a session has come to so far.
+pub(super) struct Sitting {
+    pub(super) began: Instant,
+    pub(super) runs: Vec<Run>,
+    pub(super) done: Done,
+    /// Why nothing is said of the human's tree, where it could not be measured.
+    pub(super) human_failed: Option<Failure>,
+    pristine: Pristine,
+    secrets: Vec<Secret>,
+    processes: usize,
+    longest_ms: u64,
+}
+
+/// How a turn went.
+pub(super) enum Took {
+    /// It measured something.
+    Sample,
+    /// The human's tree could not be measured; the others can.
+    GivenUp,
+    /// The session has failed: `done` says how.
+    Failed,
+}
+
+impl Session<'_> {
+    pub(super) async fn measure(&self) -> Result<Done, Failure> {
+        let tools: Vec<String> = self.ask.tools.iter().chain(&self.ask.tool).cloned().collect();
+        if let Some(failure) = self.context.changed_tool(&tools) {
+            return Err(failure);
+        }
+        tokio::task::block_in_place(|| self.materialise())?;
+        let secrets = self.context.secrets(&self.ask.env.secrets).await?;
+        let mut done = Done::succeeded();
+        if let Some((arm, failure)) = self.other_program(&tools).await? {
+            done.output("failed arm", Value::text(arm.to_string()));
+            done.outcome = Outcome::Failed(failure);
+            return Ok(done);
+        }
+        let mut sitting = Sitting {
+            began: Instant::now(),
+            runs: Vec::new(),
+            done,
+            human_failed: None,
+            pristine: self.pristine()?,
+            secrets,
+            processes: 0,
+            longest_ms: 0,
+        };
+        let stopped = self.all_turns(&mut sitting).await?;
+        if let Some(failure) = self.context.changed_tool(&tools) {
+            return Err(failure);
+        }
+        self.note_limits(&mut sitting, stopped);
+        if sitting.done.outcome.failure().is_none() {
+            self.conclude(&mut sitting, stopped)?;
+        }
+        Ok(sitting.done)
+    }
+
+    /// Runs every process that is needed, and says why no more were; nothing of a gate.
+    async fn all_turns(&self, sitting: &mut Sitting) -> Result<Option<Stop>, Failure> {
+        if !self.compares() {
+            self.turns(sitting, measure::gate()).await?;
+            return Ok(None);
+        }
+        if self.ask.counts_only() {
+            self.turns(sitting, measure::protocol::exact(&self.arms())).await?;
+            return Ok(Some(Stop::Settled));
+        }
+        self.looks(sitting).await
+    }
+
+    /// Runs these turns, as far as they go.
+    async fn turns(&self, sitting: &mut Sitting, turns: Vec<Turn>) -> Result<(), Failure> {
+        for turn in turns {
+            if turn.arm == Arm::Human && sitting.human_failed.is_some() {
+                continue;
+            }
+            if let Took::Failed = self.turn(sitting, turn).await? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs one turn.
+    pub(super) async fn turn(&self, sitting: &mut Sitting, turn: Turn) -> Result<Took, Failure> {
+        let ran = self.once(sitting.processes, turn.arm, &sitting.secrets).await?;
+        sitting.processes += 1;
+        sitting.longest_ms = sitting.longest_ms.max(ran.end.wall_ms);
+        for (name, log) in ran.logs {
+            if let Some(log) = log {
+                sitting.done.logs.insert(format!("{} {name}", turn.arm), log);
+            }
+        }
+        let (arm, failure) = match (self.put_back(&mut sitting.pristine, turn.arm)?, ran.run) {
+            // A human's change that spoils the other trees cannot be measured beside them: the test's to mend.
+            (Some(failure), _) => (if turn.arm == Arm::Human { Arm::Base } else { turn.arm }, failure),
+            (None, Ok(sample)) => {
+                sitting.runs.push(Run { turn, sample });
+                return Ok(Took::Sample);
+            }
+            (None, Err(failure)) if turn.arm == Arm::Human => {
+                sitting.human_failed = Some(failure);
+                return Ok(Took::GivenUp);
+            }
+            (None, Err(failure)) => (turn.arm, failure),
+        };
+        let log = sitting.done.logs.get(&format!("{} stderr", turn.arm)).copied();
+        sitting.done.output("failed arm", Value::text(arm.to_string()));
+        sitting.done.outcome = Outcome::Failed(failure.log(log));
+        Ok(Took::Failed)
+    }
+
+    /// What was used of each limit, and which of them ended it.
+    fn note_limits(&self, sitting: &mut Sitting, stopped: Option<Stop>) {
+        let limits = &mut sitting.done.limits;
+        if let Some(timeout) = self.ask.timeout {
+            let limit = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+            let met = sitting.done.outcome.failure().is_some_and(|failure| failure.cause == Cause::TestTimeout);
+            limits.insert("timeout".into(), LimitUse { limit, used: sitting.longest_ms, met });
+        }
+        let Some(stopped) = stopped.filter(|_| !self.ask.counts_only()) else { return };
+        let protocol = &self.ask.protocol;
+        if protocol.profile != Profile::Fixed {
+            let last = sitting.runs.iter().rev().find(|run| !run.turn.warmup);
+            let used = last.map_or(0, |run| u64::from(run.turn.block) + 1);
+            let met = stopped == Stop::BlocksMax;
+            limits.insert("blocks max".into(), LimitUse { limit: u64::from(protocol.most()), used, met });
+        }
+        if let Some(limit) = protocol.time_max_ms {
+            let used = u64::try_from(sitting.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            limits.insert("time max".into(), LimitUse { limit, used, met: stopped == Stop::TimeMax });
+        }
+    }
+
+    /// The result of the runs so far, or why they have none. What differs now cannot agree later: no time is spent on the speed
+    /// of a wrong result.
+    pub(super) fn compared(&self, runs: &[Run]) -> Result<TestResult, Failure> {
+        let reference = match self.inputs.has(&Role::Baseline) {
+            true => Some(self.inputs.text(&Role::Baseline, "reference")?).filter(|text| *text != UNCHECKED),
+            false => None,
+        };
+        let ask = self.ask;
+        measure::conclude(ask.contract, ask.protocol, &ask.metrics, Equal::Digest, runs.to_vec(), reference).map_err(
+            |failure| match failure.cause {
+                // In A/A both trees are the base: whatever differs is the test's doing.
+                Cause::WrongResult if ask.aa => Failure::new(Cause::Nondeterministic, failure.evidence.as_str()),
+                _ => failure,
+            },
+        )
+    }
+
+    /// Compares results before any speed is believed, and stores the samples.
+    fn conclude(&self, sitting: &mut Sitting, stopped: Option<Stop>) -> Result<(), Failure> {
+        let (ask, done) = (self.ask, &mut sitting.done);
+        match self.compared(&sitting.runs) {
+            Ok(mut result) => {
+                result.stopped = stopped;
+                if ask.aa {
+                    result.notes.insert(measure::Note::SameTree);
+                }
+                if let Some(failure) = &sitting.human_failed {
+                    result.notes.insert(measure::Note::HumanFailed);
+                    done.notes.push(format!("the human's tree was given up: {}", failure.evidence.as_str()));
+                } else if result.notes.contains(&measure::Note::HumanFailed) {
+                    done.notes.push("the human's tree was given up: its result is not the base's".to_owned());
+                }
+                let own = result.reference.clone().unwrap_or_else(|| UNCHECKED.to_owned());
+                done.output("reference", Value::text(own));
+                done.output("result", Value::Blob(self.context.put(&result.encode())?));
+            }
+            Err(failure) => {
+                let arm = if failure.cause == Cause::WrongResult { Arm::Patched } else { Arm::Base };
+                done.output("failed arm", Value::text(arm.to_string()));
+                done.outcome = Outcome::Failed(failure);
+            }
+        }
+        Ok(())
+    }
+}
