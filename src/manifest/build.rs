@@ -11,8 +11,8 @@ use super::node::{Node, Value};
 use super::read::{Top, missing, read_file};
 use super::{
     Agent, Axis, Candidate, Config, Env, GivenFile, Lane, Pass, Pipeline, Repo, RepoSource, Reuse, SecretFrom,
-    SecretSource, Slot, Spanned, Template, Tests, Tool, argv, commits, config, goals, measured, money, providers, readings,
-    types,
+    SecretSource, Slot, Spanned, Template, Tests, Tool, argv, commits, config, goals, measured, money, providers,
+    readings, types,
 };
 use crate::agent::Tables;
 use crate::measure::Contract;

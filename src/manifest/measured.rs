@@ -83,7 +83,11 @@ pub(super) fn metrics<'a>(nodes: impl Iterator<Item = Node<'a>>, report: &Report
         let equal = node.prop("equal").and_then(Value::flag).unwrap_or(false);
         let counts = node.prop("kind").and_then(Value::str) == Some("count");
         if equal && (!counts || metrics.is_empty()) {
-            let what = if counts { "the first metric is primary and cannot be equal in both trees" } else { "only a `count` can be equal in both trees" };
+            let what = if counts {
+                "the first metric is primary and cannot be equal in both trees"
+            } else {
+                "only a `count` can be equal in both trees"
+            };
             report.add(
                 Draft::new("equal-metric", node.place(), what)
                     .label("would decide nothing")

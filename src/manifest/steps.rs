@@ -6,9 +6,9 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use super::build::{env, exists, unique};
-use super::measured::{checks, equal, metrics};
 use super::flaw::{Draft, Report, suggest};
 use super::grammar::In;
+use super::measured::{checks, equal, metrics};
 use super::node::{Node, Value};
 use super::shape;
 use super::types::split_source;

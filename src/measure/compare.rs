@@ -80,7 +80,10 @@ pub fn same_work(base: &[Sample], patched: &[Sample], metrics: &[MetricSpec]) ->
         let value = |run: &Sample| run.metrics.get(&metric.name).copied();
         let Some(first) = base.iter().find_map(value) else { continue };
         if let Some(other) = patched.iter().filter_map(value).find(|v| v.total_cmp(&first).is_ne()) {
-            return Err(format!("the counter `{}` is {first} in the base and {other} in the patched tree", metric.name));
+            return Err(format!(
+                "the counter `{}` is {first} in the base and {other} in the patched tree",
+                metric.name
+            ));
         }
     }
     Ok(())

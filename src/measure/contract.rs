@@ -281,7 +281,8 @@ pub fn values(contract: Contract, end: &ProcessEnd<'_>, file: Option<&[u8]>) -> 
         Contract::Flow => end.result.and_then(|bytes| parse_object(bytes).ok()),
         Contract::Isobench => last_object(end.stdout, "").ok().flatten(),
     };
-    let Some(values) = object.as_ref().and_then(|object| object.get("values")).filter(|values| !values.is_null()) else {
+    let Some(values) = object.as_ref().and_then(|object| object.get("values")).filter(|values| !values.is_null())
+    else {
         return Ok(None);
     };
     Values::parse(values.to_string().as_bytes()).map(Some).map_err(refuse)

@@ -119,7 +119,9 @@ pub enum BadMetric {
     #[error(transparent)]
     Name(#[from] crate::names::BadName),
     /// A part that is missing or not understood.
-    #[error("a metric is `NAME better=lower|higher min-effect=FRACTION kind=time|count [guard] [equal] [bound=RATIO]`, this has `{0}`")]
+    #[error(
+        "a metric is `NAME better=lower|higher min-effect=FRACTION kind=time|count [guard] [equal] [bound=RATIO]`, this has `{0}`"
+    )]
     Part(String),
     /// A least effect out of range.
     #[error("min-effect must be at least 0 and below 1 (100 %), not {0}")]

@@ -1,7 +1,7 @@
 //! What the tests of results share: made-up runs of a whole schedule.
 
-use super::equal::Equal;
 use super::contract::{Contract, Sample};
+use super::equal::Equal;
 use super::metric::{Kind, MetricSpec};
 use super::protocol::{Arm, LOOKS, Profile, Protocol, Turn, block, exact, warm_ups};
 use super::result::{Run, TestResult, conclude};

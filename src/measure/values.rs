@@ -262,7 +262,8 @@ mod tests {
     #[test]
     fn what_is_no_json_of_numbers_is_refused() {
         let deep = "[".repeat(100_000);
-        for text in ["", "[", "[1,]", "[1 2]", "null", "\"x\"", "{1:2}", "{\"a\"}", "1 2", "[infinity]", "\"\\", &deep] {
+        for text in ["", "[", "[1,]", "[1 2]", "null", "\"x\"", "{1:2}", "{\"a\"}", "1 2", "[infinity]", "\"\\", &deep]
+        {
             assert!(Values::parse(text.as_bytes()).is_err(), "{text:.20}");
         }
     }

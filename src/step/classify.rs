@@ -152,7 +152,10 @@ fn say(context: &Context, node: usize, ask: ClassifyAsk, ends: &dyn Ends) -> Res
         })
         .transpose()?;
     let analysis = result.as_ref().map(|result| measure::analyse(result, ask.judge_min_effect));
-    let doubt = result.as_ref().zip(analysis.as_ref()).and_then(|(result, analysis)| measure::plausible::doubt(result, analysis));
+    let doubt = result
+        .as_ref()
+        .zip(analysis.as_ref())
+        .and_then(|(result, analysis)| measure::plausible::doubt(result, analysis));
     let found = match &doubt {
         Some(_) => Some(Effect::Doubted),
         None => analysis.as_ref().map(|analysis| effect(analysis.verdict)),

@@ -4,9 +4,9 @@
 use std::path::Path;
 
 use crate::hostile;
+use crate::key::Value;
 use crate::measure::{Arm, Equal, Note};
 use crate::outcome::{Cause, Failure, Outcome};
-use crate::key::Value;
 use crate::process::Exit;
 use crate::step::context::{OUTPUT_LIMIT, fault};
 use crate::step::processes::Command;
@@ -77,7 +77,8 @@ impl Session<'_> {
 
     fn read_reference(&self) -> Result<Reference, String> {
         let dir = self.place.dir.join(FOLDER);
-        let none = || "the script kept no results of the base: with FLOW_MODE=reference it writes $FLOW_REFERENCE".to_owned();
+        let none =
+            || "the script kept no results of the base: with FLOW_MODE=reference it writes $FLOW_REFERENCE".to_owned();
         let entries = std::fs::read_dir(&dir).map_err(|_| none())?;
         let mut names: Vec<String> = Vec::new();
         for entry in entries.take(FILES_MAX + 1) {
@@ -155,6 +156,7 @@ impl Session<'_> {
     /// Runs a check in a tree.
     async fn passes(&self, sitting: &mut Sitting, arm: Arm, number: usize) -> Result<Passed, Failure> {
         let label = format!("check-{}", sitting.processes);
+        self.context.folder(self.place, "results")?;
         sitting.processes += 1;
         self.clean()?;
         let argv = self.context.fill(&self.ask.checks[number], &|name| self.stands_for(name))?;

@@ -53,7 +53,8 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: &TestAsk) -> Draft<'a> {
         draft.text("comparison", ask.equal.to_string());
     }
     if !ask.checks.is_empty() && compares(&draft, ask) && !ask.aa {
-        let checks = ask.checks.iter().map(|check| check.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
+        let checks =
+            ask.checks.iter().map(|check| check.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
         draft.push("checks", Value::List(checks.collect()));
     }
     draft.push("metrics", Value::List(ask.metrics.iter().map(ToString::to_string).collect()));

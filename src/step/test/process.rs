@@ -187,7 +187,9 @@ impl Session<'_> {
         }
         let last = || measure::signature::last_line(ended.stderr).map(|line| format!(": {line}")).unwrap_or_default();
         match run {
-            _ if ended.exit == Some(NOT_EQUAL) => Some(format!("the script says that they differ (exit {NOT_EQUAL}){}", last())),
+            _ if ended.exit == Some(NOT_EQUAL) => {
+                Some(format!("the script says that they differ (exit {NOT_EQUAL}){}", last()))
+            }
             Err(failure) if failure.cause == Cause::Assertion => Some(failure.evidence.as_str().to_owned()),
             _ => None,
         }

@@ -145,7 +145,9 @@ impl Session<'_> {
         let mut ran = self.ran(sitting, turn.arm, Mode::Measure).await?;
         if let Some(why) = ran.not_equal {
             ran.run = Err(match turn.arm {
-                Arm::Base => Failure::new(Cause::Nondeterministic, &format!("the base's results are not its own: {why}")),
+                Arm::Base => {
+                    Failure::new(Cause::Nondeterministic, &format!("the base's results are not its own: {why}"))
+                }
                 Arm::Patched if self.ask.aa => Failure::new(Cause::Nondeterministic, &why),
                 Arm::Patched | Arm::Human => Failure::new(Cause::WrongResult, &why),
             });
