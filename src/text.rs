@@ -110,7 +110,12 @@ pub fn harmless(text: &str) -> String {
 /// Words as a line for a shell, quoted where they need it.
 #[must_use]
 pub fn shell(words: impl IntoIterator<Item = String>) -> String {
+    // An option and its value need no quotes, which `=` alone would get.
+    let plain = |word: &str| {
+        word.starts_with("--") && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_=./:+,%".contains(c))
+    };
     let quoted = words.into_iter().map(|word| match shlex::try_quote(&word) {
+        _ if plain(&word) => word.clone(),
         Ok(quoted) => quoted.into_owned(),
         // Only a NUL cannot be quoted, and no argument holds one.
         Err(_) => word.clone(),

@@ -219,7 +219,8 @@ fn used_up_attempts_say_why_and_what_tries_again() {
     for _ in 0..2 {
         let again = flow.flow(&["run", "m.kdl", "--commit", "{one}"]);
         again.exits(3).says("baseline ended in NOT_STARTED once").says("Permission denied");
-        again.says("attempts are used up: mend what the table says").says("--retry pkg/{one}/human/1");
+        again.says("NOT_STARTED: install the program").says("--retry pkg/{one}/human/1");
+        flow.flow(&["status"]).settles().says("m.kdl --commit {one} --retry '*'").says("left open");
         assert!(!again.stdout.contains("run the same command again"), "{}", again.stdout);
         assert!(!again.stderr.contains("takes up the rest"), "{}", again.stderr);
     }

@@ -169,6 +169,12 @@ fn a_credential_is_present_or_absent_and_from_where() {
     says(&flow, "credential", "ok", "present", "");
     let flow = with_provider("secret CLOUD_KEY { command \"sh\" \"-c\" \"exit 1\" }");
     says(&flow, "credential", "fail", "the command `sh …` does not give it", "by hand");
+    let flow = with_provider("secret CLOUD_KEY { command \"sh\" \"-c\" \"true | cat\" }");
+    says(&flow, "credential", "fail", "the command `sh …` prints nothing", "by hand");
+    let gone = "{ command \"sh\" \"-c\" \"no-such-cloud login | head -1\" }";
+    let flow = with_provider(&format!("secret CLOUD_KEY {gone}; secret CLOUD_ID {gone}"));
+    says(&flow, "credential", "fail", "starts `no-such-cloud`, which is not there", "install no-such-cloud");
+    flow.flow(&["doctor", "m.kdl"]).says("CLOUD_KEY, CLOUD_ID");
 }
 
 #[test]

@@ -451,3 +451,75 @@ fn a_folder_of_tests_knows_variables_alone() {
     flow.replace("m.kdl", "dir=\"tests\"", "dir=\"{commit.id8}\"");
     is_a_flaw(&flow, &["`{commit.id8}` is not known here"]);
 }
+
+#[test]
+fn a_command_line_in_one_text_is_a_flaw_that_says_how_it_is_written() {
+    let provider = |node: &str| {
+        let flow = Flow::sample();
+        flow.replace("m.kdl", "pipeline sample", &format!("provider far {{ {node} }}\npipeline sample"));
+        flow.replace(
+            "m.kdl",
+            "candidate human agent=human",
+            "candidate human agent=human { model \"m\" provider=far }",
+        );
+        flow
+    };
+    let says = ["no shell", "not a whole command line"];
+    is_a_flaw(&provider("probe \"curl -fsS http://127.0.0.1:1\""), &[says[0], says[1], "probe \"curl\" \"-fsS\""]);
+    is_a_flaw(&provider("secret K { command \"pass show bench | head -1\" }"), &[says[1], "command \"sh\" \"-c\""]);
+    let flow = Flow::sample();
+    flow.replace("agents.kdl", "run \"{flow}\" \"act\" \"nothing\"", "run \"{flow} act nothing\"");
+    is_a_flaw(&flow, &[says[0], says[1]]);
+    // A path with a blank in it is a path, if it is there.
+    flow.program("my agent", "#!/bin/sh\n");
+    flow.replace("agents.kdl", "\"{flow} act nothing\"", "\"my agent\"");
+    flow.flow(&["check", "m.kdl"]).settles();
+}
+
+#[test]
+fn a_reading_that_cannot_be_meant_is_a_flaw() {
+    let reading = |nodes: &str| {
+        let flow = Flow::sample();
+        flow.edit("agents.kdl", |text| format!("{text}agent own {{ run \"x\"; reading {{ {nodes} }} }}\n"));
+        flow.add("candidate own agent=own");
+        flow
+    };
+    is_a_flaw(&reading("error text=stderr"), &["no attempt succeeds", "add `finished"]);
+    let finished = "finished jsonl=stdout { where \"/type\" \"end\" }";
+    let half = format!("{finished}; usage jsonl=stdout {{ output \"/out\" }}");
+    is_a_flaw(&reading(&half), &["finds the input tokens", "add `input`"]);
+    let odd = format!("{finished}; usage text=stdout match=\"(?P<inp>[0-9]+) in, (?<output>[0-9]+) out\"");
+    is_a_flaw(&reading(&odd), &["no figure is called `inp`", "`cache_read`"]);
+    reading("message text=stdout").flow(&["check", "m.kdl"]).settles().says("neither `finished` nor `error`");
+}
+
+#[test]
+fn a_tool_that_is_not_declared_and_a_file_that_is_not_imported_are_named_as_such() {
+    let flow = Flow::sample();
+    flow.replace("agents.kdl", "run \"{flow}\" \"act\" \"nothing\"", "run \"{tool.node}\" \"x\"");
+    flow.replace("m.kdl", "candidate human agent=human", "candidate nop agent=nop; candidate human agent=human");
+    is_a_flaw(&flow, &["`{tool.node}` is not known", "declare it in the pipeline: tool node"]);
+    let flow = with("candidate far agent=far");
+    is_a_flaw(&flow, &["no agent `far`", "has to be imported", "there is `human`"]);
+    flow.write("agents/far.kdl", "flow 1\nagent far { run \"x\" }\n");
+    is_a_flaw(&flow, &["no agent `far`", "add `import \"agents/far.kdl\"`"]);
+}
+
+#[test]
+fn an_unmet_require_names_the_line_in_every_format() {
+    let require = |file: &str, text: &str| {
+        let flow = with(&format!("candidate c agent=nop {{ config \"{file}\" {{ require \"model.steps\" 3 }} }}"));
+        flow.write(file, text);
+        flow
+    };
+    is_a_flaw(&require("c.yaml", "model:\n  steps: 4\n"), &["c.yaml:2 says `steps: 4`"]);
+    is_a_flaw(&require("c.toml", "[model]\n# steps\nsteps = 4\n"), &["c.toml:3 says `steps = 4`"]);
+    is_a_flaw(&require("c.json", "{\"steps\": 3,\n \"model\": {\n  \"steps\": 4\n}}"), &["c.json:3 says"]);
+}
+
+#[test]
+fn of_a_mistyped_amount_only_the_mistake_is_said() {
+    let flow = with("budget (usd)1 perjob=(usd)1");
+    let ran = refuses(&flow, &["did you mean `per-job`?"]);
+    assert!(!ran.stderr.contains("annotation"), "{}", ran.stderr);
+}

@@ -173,6 +173,8 @@ fn a_login_that_runs_out_harms_nobody_and_three_such_nights_exhaust_nobody() {
     for _ in 0..2 {
         let night = office.flow.flow(&["run", "m.kdl"]);
         night.exits(3).says("8 agents wait for lane acme: CREDENTIALS_EXPIRED").says("log in to the provider again");
+        night.says("; 1 attempt settled nothing");
+        assert_eq!(night.stderr.matches("  flow run m.kdl\n").count(), 1, "the command once:\n{}", night.stderr);
     }
     office.flow.flow(&["status"]).says("lane acme is closed since");
     assert_eq!(office.ends(), counts(&[("succeeded", 4), ("CREDENTIALS_EXPIRED", 3)]));
@@ -305,7 +307,9 @@ fn an_agent_that_fails_always_alike_is_paused_at_the_canary_until_somebody_says_
     assert_eq!((&breaker["count"], &breaker["of"], &breaker["canary"]), (&5.into(), &5.into(), &true.into()));
     assert_eq!(first.finished()["paused"][0]["waiting"], 7);
     let second = office.flow.flow(&["run", "m.kdl"]);
-    second.exits(3).says("candidate acme is paused").says("--continue");
+    second.exits(3).says("candidate acme is paused").says("7 jobs not begun: read");
+    second.says("this takes up the rest:\n  flow run m.kdl\nor, without mending what paused a candidate:\n");
+    second.says("  flow run m.kdl --continue\n");
     assert_eq!(office.ends(), counts(&[("TOOL_OUTPUT_MISSING", 5)]), "it is paused in the next run too");
     let third = office.flow.run_with(&["--continue"]);
     third.settles();

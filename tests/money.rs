@@ -73,7 +73,9 @@ fn a_budget_that_allows_5_of_12_pays_for_5_and_the_plan_said_so_and_a_raised_one
     }
     assert_eq!(ran.finished()["open"], 7);
     let open = events(&ran, "action-over").into_iter().find(|over| over["step"] == "agent").unwrap();
-    assert!(open["because"].as_str().unwrap().starts_with("budget: "), "{open}");
+    let because = open["because"].as_str().unwrap();
+    assert!(because.starts_with("budget: "), "{open}");
+    assert!(because.contains("to $6.00 or more for one attempt more, to $12.00 for all 7 that are left"), "{open}");
     // Nothing more is paid for by trying again.
     flow.run().exits(3).says("raise `budget`");
     assert_eq!(agents(&flow), 5);

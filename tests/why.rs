@@ -78,7 +78,10 @@ fn settled() -> Flow {
 fn a_manifest_that_was_never_run_is_all_new_and_one_cause() {
     let flow = Flow::sample();
     assert!(planned(&flow).values().all(|what| what == "new"));
-    flow.flow(&["plan", "m.kdl"]).exits(0).says("new: nothing like it was run before").says("1 root, ");
+    flow.flow(&["plan", "m.kdl"])
+        .exits(0)
+        .says("new: nothing like it was run before")
+        .says("1 root of 3 actions, 18 consequences: 21 of");
     assert_eq!(before(&flow, "{one}").len(), 11);
     flow.run().settles();
     assert!(planned(&flow).is_empty());
@@ -174,7 +177,8 @@ fn the_test_script_of_a_commit_is_one_cause_for_all_that_runs_it() {
     ];
     is(&flow, &planned(&flow), &wanted);
     is(&flow, &before(&flow, "{one}"), &wanted);
-    flow.flow(&["plan", "m.kdl"]).says("1 baseline, 2 patched").says("1 root, 2 consequences").says("critical path: ");
+    let plan = flow.flow(&["plan", "m.kdl"]);
+    plan.says("1 baseline, 2 patched").says("1 root of 3 actions, 2 consequences: 5 of").says("critical path: ");
     flow.run().settles();
     let said = after(&flow, "{one}");
     assert_eq!(said[&flow.fill("{one} baseline")], "changed script");
@@ -217,7 +221,7 @@ fn another_judgement_concerns_classify_alone() {
     flow.flow(&["plan", "m.kdl"])
         .says("judge: (none) -> min-effect 0.01")
         .says("4 classify")
-        .says("1 root, 0 consequences");
+        .says("1 root of 4 actions, 0 consequences");
     flow.run().settles();
     is(&flow, &after(&flow, "{one}"), &wanted);
 }
@@ -356,7 +360,7 @@ fn attempts_that_settled_nothing_are_told_each_with_its_cause() {
     assert_eq!(retry["state"], "retry");
     assert_eq!(retry["attempts"].as_array().unwrap().len(), 1);
     assert!(retry["attempts"][0]["evidence"].as_str().unwrap().contains("/nowhere/program"), "{retry}");
-    flow.flow(&["plan", "m.kdl"]).says("the last attempt ended in NOT_STARTED").says("1 root, ");
+    flow.flow(&["plan", "m.kdl"]).says("the last attempt ended in NOT_STARTED").says("1 root of 2 actions, ");
     flow.run().exits(3);
     flow.flow(&["why", "pkg/{one}/idle/1", "--run"]).exits(0).says("retry").says("NOT_STARTED");
 }

@@ -128,14 +128,14 @@ fn why(flow: &Flow, run: &[&str]) -> (Said, BTreeSet<String>) {
     (Said::of(steps.into_iter()), cut)
 }
 
-const OF_TIDY: [&str; 6] = [
-    "{one}/tidy/1 patch",
-    "{one}/tidy/1 patched",
-    "{one}/tidy/1 classify",
-    "{two}/tidy/1 patch",
-    "{two}/tidy/1 patched",
-    "{two}/tidy/1 classify",
-];
+const OF_TIDY: [&str; 1] = ["[{one} {two}]/tidy/1 [patch patched classify]"];
+
+/// The names that a name with alternatives stands for: `[a b]/1` is `a/1` and `b/1`.
+fn spread(name: &str) -> Vec<String> {
+    let Some((head, rest)) = name.split_once('[') else { return vec![name.to_owned()] };
+    let (all, tail) = rest.split_once(']').expect("each `[` has its `]`");
+    all.split(' ').flat_map(|one| spread(&format!("{head}{one}{tail}"))).collect()
+}
 
 /// Every case on a copy of its own.
 fn hold(base: &Flow, cases: &[Case]) {
@@ -143,9 +143,14 @@ fn hold(base: &Flow, cases: &[Case]) {
     for case in cases {
         let mut flow = base.twin();
         (case.change)(&mut flow);
-        let filled = |names: &[&str]| names.iter().map(|name| flow.fill(name)).collect::<BTreeSet<String>>();
-        let roots: BTreeMap<String, String> =
-            case.roots.iter().map(|(name, what)| (flow.fill(name), (*what).to_owned())).collect();
+        let filled = |names: &[&str]| {
+            names.iter().flat_map(|name| spread(name)).map(|name| flow.fill(&name)).collect::<BTreeSet<String>>()
+        };
+        let root = |(name, what): &(&str, &str)| {
+            let what = (*what).to_owned();
+            spread(name).into_iter().map(|name| (flow.fill(&name), what.clone())).collect::<Vec<_>>()
+        };
+        let roots: BTreeMap<String, String> = case.roots.iter().flat_map(root).collect();
         let mut wrong = |what: &str, got: String, wanted: String| {
             if got != wanted {
                 faults.push(format!("{}: {what}\n  got    {got}\n  wanted {wanted}", case.what));
@@ -192,39 +197,21 @@ fn what_determines_an_agent() {
             what: "a prompt",
             change: |flow| flow.write("prompt.md", "Make it much faster.\n"),
             // The prompt is an ingredient of every agent of the step, whether its adapter reads it or not.
-            roots: &[
-                ("{one}/human/1 agent", "changed prompt"),
-                ("{one}/tidy/1 agent", "changed prompt"),
-                ("{two}/human/1 agent", "changed prompt"),
-                ("{two}/tidy/1 agent", "changed prompt"),
-            ],
-            cut: &[
-                "{one}/human/1 patch",
-                "{one}/human/1 patched",
-                "{one}/human/1 classify",
-                "{two}/human/1 patch",
-                "{two}/human/1 patched",
-                "{two}/human/1 classify",
-                "{one}/tidy/1 patch",
-                "{one}/tidy/1 patched",
-                "{one}/tidy/1 classify",
-                "{two}/tidy/1 patch",
-                "{two}/tidy/1 patched",
-                "{two}/tidy/1 classify",
-            ],
+            roots: &[("[{one} {two}]/[human tidy]/1 agent", "changed prompt")],
+            cut: &["[{one} {two}]/[human tidy]/1 [patch patched classify]"],
             left: &[],
         },
         Case {
             what: "a value of a config",
             change: |flow| flow.replace("tidy.yaml", "true", "false"),
-            roots: &[("{one}/tidy/1 agent", "changed config"), ("{two}/tidy/1 agent", "changed config")],
+            roots: &[("[{one} {two}]/tidy/1 agent", "changed config")],
             cut: &OF_TIDY,
             left: &[],
         },
         Case {
             what: "an argument of the adapter",
             change: |flow| flow.replace("agents.kdl", "\"--patch\"", "\"--exit\" \"0\" \"--patch\""),
-            roots: &[("{one}/tidy/1 agent", "changed argv"), ("{two}/tidy/1 agent", "changed argv")],
+            roots: &[("[{one} {two}]/tidy/1 agent", "changed argv")],
             cut: &OF_TIDY,
             left: &[],
         },
@@ -245,50 +232,43 @@ fn what_determines_an_agent() {
         Case {
             what: "a variable of the candidate",
             change: |flow| flow.replace("m.kdl", "LEVEL \"1\"", "LEVEL \"2\""),
-            roots: &[("{one}/tidy/1 agent", "changed env LEVEL"), ("{two}/tidy/1 agent", "changed env LEVEL")],
+            roots: &[("[{one} {two}]/tidy/1 agent", "changed env LEVEL")],
             cut: &OF_TIDY,
             left: &[],
         },
         Case {
             what: "the version of the adapter",
             change: |flow| flow.replace("agents.kdl", "\"{args}\"; version \"1\"", "\"{args}\"; version \"2\""),
-            roots: &[("{one}/tidy/1 agent", "changed version"), ("{two}/tidy/1 agent", "changed version")],
+            roots: &[("[{one} {two}]/tidy/1 agent", "changed version")],
             cut: &OF_TIDY,
             left: &[],
         },
         Case {
             what: "the answer of the agent's tool",
             change: |flow| flow.replace("actor/actor", "actor 1.0", "actor 1.1"),
-            roots: &[("{one}/tidy/1 agent", "changed tool actor"), ("{two}/tidy/1 agent", "changed tool actor")],
+            roots: &[("[{one} {two}]/tidy/1 agent", "changed tool actor")],
             cut: &OF_TIDY,
             left: &[],
         },
         Case {
             what: "a file of the source tree of the agent's tool",
             change: |flow| flow.write("actor/lib.txt", "two\n"),
-            roots: &[("{one}/tidy/1 agent", "changed source actor"), ("{two}/tidy/1 agent", "changed source actor")],
+            roots: &[("[{one} {two}]/tidy/1 agent", "changed source actor")],
             cut: &OF_TIDY,
             left: &[],
         },
         Case {
             what: "the model",
             change: |flow| flow.replace("m.kdl", "config \"tidy.yaml\"", "config \"tidy.yaml\"\n        model \"m-1\""),
-            roots: &[("{one}/tidy/1 agent", "changed model"), ("{two}/tidy/1 agent", "changed model")],
+            roots: &[("[{one} {two}]/tidy/1 agent", "changed model")],
             cut: &OF_TIDY,
             left: &[],
         },
         Case {
             what: "one more sample",
             change: |flow| flow.replace("m.kdl", "config \"tidy.yaml\"", "config \"tidy.yaml\"\n        samples 2"),
-            roots: &[("{one}/tidy/2 agent", "new"), ("{two}/tidy/2 agent", "new")],
-            cut: &[
-                "{one}/tidy/2 patch",
-                "{one}/tidy/2 patched",
-                "{one}/tidy/2 classify",
-                "{two}/tidy/2 patch",
-                "{two}/tidy/2 patched",
-                "{two}/tidy/2 classify",
-            ],
+            roots: &[("[{one} {two}]/tidy/2 agent", "new")],
+            cut: &["[{one} {two}]/tidy/2 [patch patched classify]"],
             left: &[],
         },
         Case {
@@ -299,7 +279,7 @@ fn what_determines_an_agent() {
                 flow.add(&format!("{head}{{commit.id8}}.patch\" optional=#true {tail}"));
                 flow.patch("twice", "one", "pkg/work.py", |text| text.replacen("+= 10", "+= 3", 1));
             },
-            roots: &[("{one}/twice/1 agent", "new"), ("{two}/twice/1 agent", "new")],
+            roots: &[("[{one} {two}]/twice/1 agent", "new")],
             cut: &[],
             left: &["{two}/twice/1 patched"],
         },
@@ -321,60 +301,23 @@ fn what_determines_a_commit_a_patch_and_a_measurement() {
             what: "one more protected path",
             change: |flow| flow.add("step patch { protect \"tests/**\" \"docs/**\" }"),
             roots: &[
-                ("{one} checkout", "changed protect"),
-                ("{two} checkout", "changed protect"),
-                ("{one}/human/1 patch", "changed protect"),
-                ("{one}/tidy/1 patch", "changed protect"),
-                ("{two}/human/1 patch", "changed protect"),
-                ("{two}/tidy/1 patch", "changed protect"),
+                ("[{one} {two}] checkout", "changed protect"),
+                ("[{one} {two}]/[human tidy]/1 patch", "changed protect"),
             ],
-            cut: &[
-                "{one} baseline",
-                "{two} baseline",
-                "{one}/human/1 agent",
-                "{one}/human/1 patched",
-                "{one}/human/1 classify",
-                "{one}/tidy/1 agent",
-                "{one}/tidy/1 patched",
-                "{one}/tidy/1 classify",
-                "{two}/human/1 agent",
-                "{two}/human/1 patched",
-                "{two}/human/1 classify",
-                "{two}/tidy/1 agent",
-                "{two}/tidy/1 patched",
-                "{two}/tidy/1 classify",
-            ],
+            cut: &["[{one} {two}] baseline", "[{one} {two}]/[human tidy]/1 [agent patched classify]"],
             left: &[],
         },
         Case {
             what: "one more ignored path",
             change: |flow| flow.add("step patch { ignore \"*.log\" \"*.tmp\" }"),
-            roots: &[
-                ("{one}/human/1 patch", "changed ignore"),
-                ("{one}/tidy/1 patch", "changed ignore"),
-                ("{two}/human/1 patch", "changed ignore"),
-                ("{two}/tidy/1 patch", "changed ignore"),
-            ],
-            cut: &[
-                "{one}/human/1 patched",
-                "{one}/human/1 classify",
-                "{one}/tidy/1 patched",
-                "{one}/tidy/1 classify",
-                "{two}/human/1 patched",
-                "{two}/human/1 classify",
-                "{two}/tidy/1 patched",
-                "{two}/tidy/1 classify",
-            ],
+            roots: &[("[{one} {two}]/[human tidy]/1 patch", "changed ignore")],
+            cut: &["[{one} {two}]/[human tidy]/1 [patched classify]"],
             left: &[],
         },
         Case {
             what: "the script of a test",
             change: |flow| flow.edit("tests/{one}.py", |text| format!("{text}# a comment\n")),
-            roots: &[
-                ("{one} baseline", "changed script"),
-                ("{one}/human/1 patched", "changed script"),
-                ("{one}/tidy/1 patched", "changed script"),
-            ],
+            roots: &[("{one} baseline", "changed script"), ("{one}/[human tidy]/1 patched", "changed script")],
             cut: &[],
             left: &[],
         },
@@ -382,12 +325,8 @@ fn what_determines_a_commit_a_patch_and_a_measurement() {
             what: "the arguments of a test",
             change: |flow| flow.replace("m.kdl", "set MODE", "run \"{interpreter}\" \"-B\" \"{script}\"; set MODE"),
             roots: &[
-                ("{one} baseline", "changed argv"),
-                ("{two} baseline", "changed argv"),
-                ("{one}/human/1 patched", "changed argv"),
-                ("{one}/tidy/1 patched", "changed argv"),
-                ("{two}/human/1 patched", "changed argv"),
-                ("{two}/tidy/1 patched", "changed argv"),
+                ("[{one} {two}] baseline", "changed argv"),
+                ("[{one} {two}]/[human tidy]/1 patched", "changed argv"),
             ],
             cut: &[],
             left: &[],
@@ -396,12 +335,8 @@ fn what_determines_a_commit_a_patch_and_a_measurement() {
             what: "a variable of a test",
             change: |flow| flow.replace("m.kdl", "MODE \"a\"", "MODE \"b\""),
             roots: &[
-                ("{one} baseline", "changed env MODE"),
-                ("{two} baseline", "changed env MODE"),
-                ("{one}/human/1 patched", "changed env MODE"),
-                ("{one}/tidy/1 patched", "changed env MODE"),
-                ("{two}/human/1 patched", "changed env MODE"),
-                ("{two}/tidy/1 patched", "changed env MODE"),
+                ("[{one} {two}] baseline", "changed env MODE"),
+                ("[{one} {two}]/[human tidy]/1 patched", "changed env MODE"),
             ],
             cut: &[],
             left: &[],
@@ -416,32 +351,28 @@ fn what_determines_a_commit_a_patch_and_a_measurement() {
         Case {
             what: "the smallest effect of a metric",
             change: |flow| flow.replace("m.kdl", "min-effect=\"3%\"", "min-effect=\"4%\""),
-            roots: &[
-                ("{two} baseline", "changed metrics"),
-                ("{two}/human/1 patched", "changed metrics"),
-                ("{two}/tidy/1 patched", "changed metrics"),
-            ],
+            roots: &[("{two} baseline", "changed metrics"), ("{two}/[human tidy]/1 patched", "changed metrics")],
             cut: &[],
             left: &[],
         },
         Case {
             what: "the profile of the protocol",
             change: |flow| flow.replace("m.kdl", "protocol fixed", "protocol screen"),
-            roots: &[("{two}/human/1 patched", "changed profile"), ("{two}/tidy/1 patched", "changed profile")],
+            roots: &[("{two}/[human tidy]/1 patched", "changed profile")],
             cut: &[],
             left: &[],
         },
         Case {
             what: "the number of blocks of a fixed protocol",
             change: |flow| flow.replace("m.kdl", "blocks max=2", "blocks max=3"),
-            roots: &[("{two}/human/1 patched", "changed blocks"), ("{two}/tidy/1 patched", "changed blocks")],
+            roots: &[("{two}/[human tidy]/1 patched", "changed blocks")],
             cut: &[],
             left: &[],
         },
         Case {
             what: "the seed of the protocol",
             change: |flow| flow.replace("m.kdl", "seed 1", "seed 2"),
-            roots: &[("{two}/human/1 patched", "changed seed"), ("{two}/tidy/1 patched", "changed seed")],
+            roots: &[("{two}/[human tidy]/1 patched", "changed seed")],
             cut: &[],
             left: &[],
         },
@@ -452,11 +383,7 @@ fn what_determines_a_commit_a_patch_and_a_measurement() {
                 let path = format!("{}:{}", flow.path("bin2").display(), support::search_path());
                 flow.env("PATH", &path);
             },
-            roots: &[
-                ("{two} baseline", "changed device"),
-                ("{two}/human/1 patched", "changed device"),
-                ("{two}/tidy/1 patched", "changed device"),
-            ],
+            roots: &[("{two} baseline", "changed device"), ("{two}/[human tidy]/1 patched", "changed device")],
             cut: &[],
             left: &[],
         },
@@ -471,12 +398,7 @@ fn what_determines_a_commit_a_patch_and_a_measurement() {
         Case {
             what: "the judgement of the classes",
             change: |flow| flow.add("step classify { judge min-effect=\"1%\" }"),
-            roots: &[
-                ("{one}/human/1 classify", "changed judge"),
-                ("{one}/tidy/1 classify", "changed judge"),
-                ("{two}/human/1 classify", "changed judge"),
-                ("{two}/tidy/1 classify", "changed judge"),
-            ],
+            roots: &[("[{one} {two}]/[human tidy]/1 classify", "changed judge")],
             cut: &[],
             left: &[],
         },
@@ -501,16 +423,10 @@ fn what_determines_a_commit_a_patch_and_a_measurement() {
             },
             roots: &[
                 ("{one} baseline", "changed script"),
-                ("{one}/human/1 patched", "changed script"),
-                ("{one}/tidy/1 patched", "changed script"),
-                ("{two}/human/1 patched", "changed seed"),
-                ("{two}/tidy/1 patched", "changed seed"),
-                ("{one}/human/1 patch", "changed ignore"),
-                ("{one}/tidy/1 patch", "changed ignore"),
-                ("{two}/human/1 patch", "changed ignore"),
-                ("{two}/tidy/1 patch", "changed ignore"),
-                ("{one}/tidy/1 agent", "changed config"),
-                ("{two}/tidy/1 agent", "changed config"),
+                ("{one}/[human tidy]/1 patched", "changed script"),
+                ("{two}/[human tidy]/1 patched", "changed seed"),
+                ("[{one} {two}]/[human tidy]/1 patch", "changed ignore"),
+                ("[{one} {two}]/tidy/1 agent", "changed config"),
             ],
             cut: &[],
             left: &[],

@@ -61,6 +61,11 @@ pub fn check(args: &CheckArgs) -> Result<ExitCode, Fault> {
                 for said in [goals_line(pipeline), elsewhere(pipeline), away(pipeline)].into_iter().flatten() {
                     output::data(format!("    {}\n", wrap(&said.replace(" %", "\u{a0}%"), width).join("\n    ")))?;
                 }
+                for notice in &manifest.notices {
+                    let (file, line) = manifest.line_of(notice.place);
+                    let said = format!("note: {file}:{line}: {}", notice.value);
+                    output::data(format!("    {}\n", wrap(&said, width).join("\n    ")))?;
+                }
                 if let Some(message) = shared(&names, path, pipeline) {
                     last.replace(Fault::hint(2, message, ONE_NAME)).map(|before| super::fault::report(&before));
                 }
@@ -112,6 +117,10 @@ fn for_programs(args: &CheckArgs) -> Result<ExitCode, Fault> {
                     "candidates": pipeline.candidates.len(),
                     "steps": pipeline.steps.len(),
                     "flaws": shared.into_iter().collect::<Vec<_>>(),
+                    "notices": manifest.notices.iter().map(|notice| {
+                        let (file, line) = manifest.line_of(notice.place);
+                        json!({"message": notice.value, "file": file, "line": line})
+                    }).collect::<Vec<_>>(),
                 })
             }
             Err(flaws) => {

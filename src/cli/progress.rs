@@ -145,7 +145,7 @@ fn line(plan: &Plan, event: &Event) -> Option<String> {
                 let evidence = sentence(evidence);
                 format!(
                     "lane {lane} closed: {cause}: {evidence}; {remedy}{stopped}. Its jobs wait unharmed; the next try is in {again} at \
-                     the earliest"
+                     the earliest, if the run is at work then: `--wait` makes it stay"
                 )
             }
         }

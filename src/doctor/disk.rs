@@ -120,7 +120,7 @@ pub(super) fn room(question: &Question, free: Option<u64>, size: Option<&Size>) 
     let packs = size.sum / PACKED;
     let need = trees.saturating_add(packs).saturating_add(size.distinct);
     let what = format!(
-        "{shown} are free, about {} are needed: {TREES} x {jobs} work trees of at most {} each, {} base trees packed (a third of {}), and their contents once ({}){}",
+        "{shown} are free, about {} are needed: {TREES} x {jobs} work trees of at most {} each, base trees packed: {} (a third of {}), and their contents once ({}){}",
         human_size(need),
         human_size(size.largest),
         size.trees,

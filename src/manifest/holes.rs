@@ -11,6 +11,8 @@ use super::{Agent, Body, Env, InputFrom, Pipeline, Place, SecretSource, Spanned,
 
 /// The largest prompt, in bytes.
 const PROMPT_BYTES: u64 = 4 << 20;
+/// From so many bytes on the system refuses an argument.
+const LONGEST_ARGUMENT: usize = 128 << 10;
 /// What is known of every commit.
 const COMMIT: &[&str] = &["commit.id", "commit.id8", "commit.base", "commit.subject"];
 /// What an adapter's argv may use beside the common names.
@@ -300,6 +302,8 @@ impl Checker<'_> {
                             .label("unknown column")
                             .help(suggest(&show.value, names, "column")),
                         );
+                    } else if let Ok(used) = Template::parse(&format!("{{{column}}}")) {
+                        self.columns(&Spanned { value: used, place: show.place }, None);
                     }
                 }
                 if let Some((path, dir)) = &body.prompt {
@@ -319,6 +323,18 @@ impl Checker<'_> {
         }
         // A missing file has been reported where the path was read.
         let Ok(text) = read_file(self.report, full, PROMPT_BYTES) else { return };
+        let as_argument =
+            |agent: &Agent| agent.run.iter().any(|arg| arg.value.holes().any(|hole| hole == "prompt-text"));
+        if text.len() >= LONGEST_ARGUMENT
+            && let Some(agent) = self.pipeline.agents.values().find(|agent| as_argument(agent))
+        {
+            let message = format!("{} bytes are too many for the argument `{{prompt-text}}`", text.len());
+            self.report.add(
+                Draft::new("prompt-too-long", path.place, message)
+                    .label(format!("an argument of `{}`", agent.name.value))
+                    .help("the system takes 131071 at most: shorten it, or have the adapter give it as `stdin \"{prompt}\"`"),
+            );
+        }
         let file = self.report.add_file(
             full.to_owned(),
             self.report.shown(path.place.file, &path.value.to_string()),

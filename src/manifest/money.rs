@@ -161,6 +161,11 @@ pub(super) fn check(pipeline: &Pipeline, report: &Report) {
             );
         }
         let priced = candidate.model.as_ref().is_some_and(|model| pipeline.prices.knows(&model.value));
+        if let (Some(model), true, false, None) = (&candidate.model, priced, free, expected)
+            && let Err(why) = pipeline.prices.of(&model.value, jiff::Timestamp::now())
+        {
+            report.notice(model.place, format!("{why}: what is spent before is unknown to the budget"));
+        }
         if free || expected.is_some() || priced {
             continue;
         }

@@ -101,8 +101,19 @@ pub(super) fn on(node: Node<'_>, report: &Report) -> Option<On> {
     Some(On { moments: node.texts().into_iter().filter_map(moment).collect(), command })
 }
 
-/// Checks that the providers that candidates name are declared.
+/// Checks that the providers that candidates name are declared, and notes a model that names none where none is named at all.
 pub(super) fn check(pipeline: &Pipeline, report: &Report) {
+    let none_named = pipeline.candidates.iter().all(|candidate| candidate.provider.is_none());
+    let model = pipeline.candidates.iter().find_map(|candidate| candidate.model.as_ref());
+    if let (true, Some(model), Some(provider)) = (none_named, model, pipeline.providers.keys().next()) {
+        report.notice(
+            model.place,
+            format!(
+                "no candidate names a provider: `model \"{}\" provider={provider}` gives it that one's key and lane",
+                model.value
+            ),
+        );
+    }
     for provider in pipeline.candidates.iter().filter_map(|candidate| candidate.provider.as_ref()) {
         if !pipeline.providers.contains_key(&provider.value) {
             let known = pipeline.providers.keys().map(ProviderName::as_str);

@@ -113,7 +113,7 @@ fn tokens(usage: Option<&Usage>) -> String {
     let mut parts = vec![format!("{} tokens in", count(usage.input)), format!("{} out", count(usage.output))];
     let cached = [(usage.cache_read, "read from the cache"), (usage.cache_write, "written into it")];
     parts.extend(cached.iter().filter_map(|(n, what)| Some(format!("{} {what}", human_count((*n)?)))));
-    parts.extend(usage.calls.map(|calls| format!("{calls} calls")));
+    parts.extend(usage.calls.map(|calls| if calls == 1 { "1 call".to_owned() } else { format!("{calls} calls") }));
     let about = if usage.approximate { "about " } else { "" };
     format!("{about}{}", parts.join(", "))
 }

@@ -99,7 +99,7 @@ impl Purse {
         index: &mut Index,
         open: &dyn Fn() -> Vec<usize>,
     ) -> Result<Verdict, StoreError> {
-        let (Some(candidate), Ask::Agent(ask)) = (plan.nodes[node].point.candidate, &plan.nodes[node].ask) else {
+        let (Some(_), Ask::Agent(ask)) = (plan.nodes[node].point.candidate, &plan.nodes[node].ask) else {
             return Ok(Verdict::Pay(Reserved::default()));
         };
         if ask.free {
@@ -115,8 +115,7 @@ impl Purse {
             // What another run wrote before it let go.
             index.refresh()?;
         }
-        let verdict =
-            self.judge(plan, pipeline.candidates[candidate].name.value.as_str(), node, key, store, index, open);
+        let verdict = self.judge(plan, node, key, store, index, open);
         if self.undurable == 0 && !matches!(verdict, Ok(Verdict::Pay(_))) {
             self.lock = None;
         }
@@ -126,13 +125,14 @@ impl Purse {
     fn judge(
         &mut self,
         plan: &Plan,
-        candidate: &str,
         node: usize,
         key: &ActionKey,
         store: &Store,
         index: &Index,
         open: &dyn Fn() -> Vec<usize>,
     ) -> Result<Verdict, StoreError> {
+        let Some(candidate) = plan.nodes[node].point.candidate else { return Ok(Verdict::Pay(Reserved::default())) };
+        let candidate = plan.manifest.pipeline.candidates[candidate].name.value.as_str();
         self.ledger.refresh(store, index)?;
         let working = self.sort_unfinished(store, index)?;
         let standing = self.ledger.standing(&plan.manifest.pipeline, &self.budget, Some(&self.run));

@@ -281,6 +281,54 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_manifest_of_a_long_plan_is_known_by_its_beginning() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, run) = (dir.path(), RunId::from("r"));
+        std::fs::create_dir_all(root.join("runs/r")).unwrap();
+        let job = r#"["r/a/c/1",{"commit":"aa"}]"#;
+        let jobs = vec![job; 10_000].join(",");
+        // What looks like the jobs stands within a text.
+        let head = r#"{"pipeline":",\"jobs\":[","manifest":"/gone/m.kdl","steps":[["s",1]]"#;
+        std::fs::write(root.join("runs/r/plan.json"), format!("{head},\"jobs\":[{jobs}]}}")).unwrap();
+        assert_eq!(manifest_of(root, &run).as_deref(), Some(Path::new("/gone/m.kdl")));
+        let kept = Kept::read(root, &run).unwrap();
+        assert!(kept.has("\"commit\":\"aa\"") && !kept.has("\"commit\":\"bb"));
+        assert_eq!(kept.plan().unwrap().jobs.len(), 10_000);
+        std::fs::write(root.join("runs/r/plan.json"), head).unwrap();
+        assert!(Kept::read(root, &run).is_none() && manifest_of(root, &run).is_none(), "a torn one");
+    }
+
+    #[test]
+    fn a_journal_is_read_for_one_commit_and_for_what_has_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, run) = (dir.path(), RunId::from("r"));
+        std::fs::create_dir_all(root.join("runs/r")).unwrap();
+        let mut journal = Journal::create(root, &run);
+        let key = ActionKey(crate::digest::Digest::of(b"x"));
+        for commit in [Some("aa"), Some("bb"), None] {
+            let axes = Axes(commit.map(|commit| ("commit".to_owned(), commit.to_owned())).into_iter().collect());
+            let event = Event::ActionSettled {
+                node: 0,
+                key,
+                axes,
+                step: "s".into(),
+                attempt: crate::names::AttemptId::from("r-1"),
+                cached: true,
+                shared_with: None,
+                outcome: "SUCCEEDED".into(),
+                evidence: None,
+                wall_ms: 1,
+                marks: Vec::new(),
+                because: None,
+                follows: Vec::new(),
+            };
+            journal.see(&Told { event, at: jiff::Timestamp::now() });
+        }
+        assert_eq!([read(root, &run).len(), read_of(root, &run, Some("bb")).len()], [3, 2]);
+        assert_eq!(served(root, &run), [key]);
+    }
+
+    #[test]
     fn a_path_is_said_from_a_folder_and_found_from_it() {
         let from = relative(Path::new("/a/p/x/../m.kdl"), Path::new("/a/p/cache"));
         assert_eq!(from.as_deref(), Some(Path::new("../m.kdl")));

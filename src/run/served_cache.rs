@@ -36,3 +36,27 @@ pub(super) fn write(root: &Path, run: &RunId, length: u64, keys: &[ActionKey]) {
     let _ = path.parent().map(std::fs::create_dir_all);
     let _ = write_derived(&path, &bytes);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_believed_for_the_journal_that_it_was_made_of_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunId::from("r");
+        let mut keys: Vec<ActionKey> = ["a", "b", "c"].map(|text| ActionKey(Digest::of(text.as_bytes()))).to_vec();
+        keys.sort_unstable();
+        write(dir.path(), &run, 10, &keys);
+        assert_eq!(read(dir.path(), &run, 10), Some(keys.clone()));
+        assert_eq!(read(dir.path(), &run, 11), None, "the journal has grown");
+        let path = path(dir.path(), &run);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes.pop();
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(read(dir.path(), &run, 10), None, "it is torn");
+        keys.reverse();
+        write(dir.path(), &run, 10, &keys);
+        assert_eq!(read(dir.path(), &run, 10), None, "it is in disorder");
+    }
+}

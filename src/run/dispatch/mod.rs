@@ -363,7 +363,8 @@ impl Dispatcher {
                 let failure =
                     last.outcome.failure().map(|failure| format!("{}: {}", failure.cause, failure.evidence.as_str()));
                 let said = failure.unwrap_or_default();
-                let because = format!("{counted} attempts are used up, the last by {said}; `--retry JOB` tries again");
+                let because =
+                    format!("its attempts are used up, the last of {counted} by {said}; `--retry JOB` tries again");
                 self.over(node, End::open(because));
             }
             Decision::Served { ended, over_limit, .. } => {

@@ -48,7 +48,7 @@ impl Dispatcher {
             of,
             canary,
             evidence,
-            remedy: remedy(cause).into(),
+            remedy: remedy(cause),
             overridden,
         });
     }
@@ -62,7 +62,7 @@ impl Dispatcher {
             cause: trip.cause.name().into(),
             // It stands within a sentence.
             evidence: trip.evidence.trim_end_matches('.').to_owned(),
-            remedy: remedy(trip.cause).into(),
+            remedy: remedy(trip.cause),
             waiting: one.left,
         })
     }
@@ -202,6 +202,11 @@ fn verdict(agent: Option<&Failure>, patch: Option<&Failure>) -> (Option<Cause>, 
     )
 }
 
-fn remedy(cause: Cause) -> &'static str {
-    if cause.shuts() == Shuts::Nothing { REMEDY } else { cause.next_action() }
+fn remedy(cause: Cause) -> String {
+    match cause.owner() {
+        _ if cause.shuts() != Shuts::Nothing => cause.next_action().to_owned(),
+        Owner::Agent => REMEDY.to_owned(),
+        // Nothing in the agent's log tells more than the cause does.
+        _ => format!("{}; `--continue` goes on all the same", cause.next_action()),
+    }
 }
