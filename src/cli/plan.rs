@@ -19,10 +19,10 @@ use crate::plan::Missing;
 use crate::report::{jobs, status};
 use crate::run::journal;
 use crate::text::wrap;
+use crate::why;
 use crate::why::causes::{Cause, causes};
 use crate::why::estimate::Estimate;
 use crate::why::forecast::{Forecast, forecast_with};
-use crate::why;
 
 /// Arguments of `flow plan`.
 #[derive(Debug, Args)]

@@ -260,7 +260,8 @@ pub fn text(figures: &[Figure], trials: u32, seed: u64) -> String {
     let mut text = format!(
         "{trials} sessions of each kind, seed {seed}. Each line: what flow does and its\n\
          standard error, what was published, and by how many standard errors of the\n\
-         difference they are apart.\n"
+         difference they are apart. Q quiet, T drifting with outliers, R wandering,\n\
+         N noisy; \"least\": another `min-effect` than 2 %.\n"
     );
     for table in [FALSE, POWER, OTHERS] {
         let of: Vec<&Figure> = figures.iter().filter(|figure| figure.table == table).collect();
