@@ -107,6 +107,7 @@ fn the_time_ends_it_between_two_blocks() {
     flow.replace("m.kdl", "holds cpu=1", "holds cpu=1; protocol screen { time max=\"1ms\" }");
     let run = flow.run();
     assert_eq!(run.settles().class("{one}/tidy/1"), "INCONCLUSIVE");
+    assert_eq!(show(&flow)["evidence"], "no ratio, `time max` reached; an interval needs two blocks at least");
     let [base, patched, _] = processes(&flow);
     assert_eq!((base, patched), (5, 5), "no block was begun after the warm-ups");
     flow.replace("m.kdl", "time max=\"1ms\"", "time max=\"2h\"");
