@@ -109,10 +109,11 @@ fn beside(plan: &Plan, node: usize) -> Vec<Beside> {
             say("time and load of the machine".into(), "an agent that is short of time may do less");
         }
         Ask::Test(ask) => {
-            if !ask.counts_only() && ask.protocol.profile != Profile::Fixed {
+            let timed = plan.compares(node) && !ask.counts_only();
+            if timed && ask.protocol.profile != Profile::Fixed {
                 say(format!("blocks max {}", ask.protocol.most()), LIMIT);
             }
-            if let Some(time) = ask.protocol.time_max_ms.filter(|_| !ask.counts_only()) {
+            if let Some(time) = ask.protocol.time_max_ms.filter(|_| timed) {
                 say(format!("time max {}", human_span(std::time::Duration::from_millis(time))), LIMIT);
             }
             if !ask.counts_only() {
