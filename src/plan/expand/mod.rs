@@ -310,7 +310,7 @@ impl Expander<'_> {
             checks,
             protocol: shape.protocol,
             aa: body.aa,
-            human: body.human,
+            human: body.human.is_some(),
             tool: of_environment.or(only_tool),
             tools,
             env,
