@@ -31,13 +31,23 @@ impl Within {
     /// # Errors
     /// If it lies in no repository.
     pub fn needed(manifest: &Path) -> Result<Self, Fault> {
-        Self::of(manifest).ok_or_else(|| {
+        let full = real(manifest);
+        let none = || {
             Fault::hint(
                 2,
                 format!("{} lies in no git repository", manifest.display()),
                 "versions are commits: `git init` the project's folder and commit the manifest",
             )
-        })
+        };
+        let opened = Project::open(full.parent().ok_or_else(none)?);
+        let project = opened.map_err(|error| {
+            Fault::hint(
+                2,
+                error.to_string(),
+                "versions are commits: `git fsck` tells what is wrong with the repository",
+            )
+        })?;
+        Ok(Self { project: Arc::new(project.ok_or_else(none)?), manifest: full })
     }
 
     /// The commit that a text names.

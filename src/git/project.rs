@@ -82,6 +82,8 @@ pub enum Held {
     File(ObjectId),
     /// A folder.
     Folder,
+    /// A submodule, or something in one.
+    Submodule,
     /// What cannot be read, and why.
     Odd(&'static str),
 }
@@ -91,14 +93,22 @@ impl Project {
     /// is called `.git` there is no repository.
     #[must_use]
     pub fn of(folder: &Path) -> Option<Self> {
-        let root = folder.ancestors().find(|folder| folder.join(".git").exists())?;
-        let root = root.canonicalize().ok()?;
-        let (git_dir, common) = git_dirs(&root).ok()?;
-        let mirror = Mirror::at(&root).ok()?;
+        Self::open(folder).ok().flatten()
+    }
+
+    /// The same, and `None` only where no such folder is.
+    ///
+    /// # Errors
+    /// If what is called `.git` is no repository, with what is wrong with it.
+    pub fn open(folder: &Path) -> Result<Option<Self>, GitError> {
+        let Some(root) = folder.ancestors().find(|folder| folder.join(".git").exists()) else { return Ok(None) };
+        let root = root.canonicalize().map_err(GitError::io(root))?;
+        let (git_dir, common) = git_dirs(&root)?;
+        let mirror = Mirror::at(&root)?;
         let shallow = read_regular(&common.join("shallow"), REFERENCES).ok().flatten().unwrap_or_default();
         let shallow =
             String::from_utf8_lossy(&shallow).lines().filter_map(|id| Oid::from_str(id.trim()).ok()).collect();
-        Some(Self { root, git_dir, common, mirror, shallow, trees: Mutex::default() })
+        Ok(Some(Self { root, git_dir, common, mirror, shallow, trees: Mutex::default() }))
     }
 
     /// Its folder, without links.
@@ -274,7 +284,7 @@ impl Project {
                 return Ok(Err(self.leads(&above, target).map(|to| to.join(parts.collect::<PathBuf>()))));
             }
             if line.mode == GITLINK {
-                return Ok(Ok(Held::Odd("it lies in a submodule")));
+                return Ok(Ok(Held::Submodule));
             }
             if !line.is_tree() {
                 let last = parts.peek().is_none();
@@ -284,6 +294,23 @@ impl Project {
             above.push(name);
         }
         Ok(Ok(Held::Folder))
+    }
+
+    /// The commit that a tree names for the submodule at a path; `None` if there is none.
+    ///
+    /// # Errors
+    /// If an object cannot be read.
+    pub fn submodule(&self, tree: &ObjectId, path: &Path) -> Result<Option<ObjectId>, GitError> {
+        let mut at = private(tree)?;
+        for part in path.components() {
+            let Some(line) = self.line(at, part.as_os_str().as_bytes())? else { return Ok(None) };
+            match line.mode {
+                GITLINK => return Ok(Some(public(line.id))),
+                _ if line.is_tree() => at = line.id,
+                _ => return Ok(None),
+            }
+        }
+        Ok(None)
     }
 
     /// Where a link in a folder leads to, relative to the project; `None` if that is out of it.

@@ -9,6 +9,7 @@ pub mod change;
 pub mod estimate;
 pub mod explain;
 pub mod forecast;
+mod gap;
 pub mod history;
 pub mod inside;
 pub mod known;

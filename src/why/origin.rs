@@ -12,11 +12,12 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::event::GitState;
-use crate::git::{GitError, PastCommit};
+use crate::git::{GitError, Held, PastCommit};
 use crate::key::{Change, Value};
 use crate::names::{Axes, ObjectId};
 use crate::plan::Plan;
 use crate::why::action::{Action, places_of, value};
+use crate::why::gap::{self, Found, Mark};
 use crate::why::past::{Past, Snapshot};
 use crate::why::spot::{Spot, spot, spot_of_places};
 use crate::why::whence::{Whence, whence};
@@ -158,24 +159,17 @@ impl Tracer {
                 None => Traced::No(why),
             },
             Ok(Followed::To(brought)) => {
-                let Brought { commit, snapshot, before, action: then, first } = *brought;
                 let old = |tracer: &mut Self| {
                     let since = since?;
                     let then = tracer.said_then(since, action, &change.ingredient);
-                    Some(then.map_or(commit.committed.as_second() < since.at.as_second(), |then| then == now))
+                    let older = brought.commit.committed.as_second() < since.at.as_second();
+                    Some(then.map_or(older, |then| then == now))
                 };
                 match whence.machine {
-                    Some(machine) if first || old(self) == Some(true) => Traced::No(format!("not in git: {machine}")),
-                    _ => {
-                        let spot = snapshot.plan.as_ref().ok().and_then(|plan| {
-                            let old = before.as_ref().and_then(|(snapshot, action)| {
-                                let old = snapshot.plan.as_ref().ok()?;
-                                Some((old, action.within(old)))
-                            });
-                            spot((plan, then.within(plan)), old, &change.ingredient)
-                        });
-                        Traced::To(self.origin(Some(&commit), spot))
+                    Some(machine) if brought.first || old(self) == Some(true) => {
+                        Traced::No(format!("not in git: {machine}"))
                     }
+                    _ => self.brought(&brought, change, since),
                 }
             }
         }
@@ -214,10 +208,15 @@ impl Tracer {
                 Traced::To(self.origin(None, spot))
             }
             Ok(Followed::To(brought)) => {
-                let Brought { commit, snapshot, before, .. } = *brought;
-                let old = before.as_ref().and_then(|(snapshot, _)| snapshot.plan.as_ref().ok());
-                let spot = snapshot.plan.as_ref().ok().and_then(|plan| places(plan, old));
-                Traced::To(self.origin(Some(&commit), spot))
+                let old = brought.before.as_ref().and_then(|(snapshot, _)| snapshot.plan.as_ref().ok());
+                let spot = brought.snapshot.plan.as_ref().ok().and_then(|plan| places(plan, old));
+                match (&spot, old) {
+                    (Some(Spot { said: Some(line), .. }), Some(_)) => {
+                        let mark = Mark::Line(line.clone());
+                        self.settled(&brought, spot, &mark, None)
+                    }
+                    _ => Traced::To(self.origin(Some(&brought.commit), spot)),
+                }
             }
         }
     }
@@ -272,12 +271,21 @@ impl Tracer {
             let mut before = None;
             let mut next = None;
             let mut cut = commit.cut;
-            for (parent, older) in self.readable_parents(&commit, &snapshot, &mut cut)? {
+            let mut stops = HashSet::new();
+            let mut loose = false;
+            let parents = self.readable_parents(&commit, &snapshot, &mut cut)?;
+            for (parent, older) in parents {
                 let (said, then) = ask(&older, &snapshot, &action);
                 if said == *now {
                     next = Some((parent, older, then));
                     break;
                 }
+                // What cannot be read is not known to say otherwise.
+                if said == Said::Unread {
+                    loose = true;
+                    continue;
+                }
+                stops.insert(parent.id);
                 before.get_or_insert((older, then));
             }
             match next {
@@ -291,7 +299,16 @@ impl Tracer {
                     let first = before.as_ref().is_none_or(|(older, action): &(Arc<Snapshot>, Action)| {
                         older.plan.as_ref().map_or(true, |plan| action.within(plan).is_none())
                     });
-                    return Ok(Followed::To(Box::new(Brought { commit, snapshot, before, action, first })));
+                    loose |= commit.parents.iter().any(|parent| !stops.contains(parent));
+                    return Ok(Followed::To(Box::new(Brought {
+                        commit,
+                        snapshot,
+                        before,
+                        action,
+                        first,
+                        stops,
+                        loose,
+                    })));
                 }
             }
         }
@@ -353,11 +370,99 @@ impl Tracer {
         Ok(found)
     }
 
+    /// Who brought what a commit says first of all that can be planned: it, unless what changed is in an older commit already.
+    fn brought(&self, brought: &Brought, change: &Change, since: Option<&Since>) -> Traced {
+        let role = &change.ingredient;
+        let Ok(plan) = &brought.snapshot.plan else { return Traced::To(self.origin(Some(&brought.commit), None)) };
+        let node = brought.action.within(plan);
+        let old = brought.before.as_ref().and_then(|(snapshot, action)| {
+            let old = snapshot.plan.as_ref().ok()?;
+            Some((old, action.within(old)))
+        });
+        let whence = node.and_then(|node| whence(plan, node, role)).unwrap_or_default();
+        let before = old.and_then(|(old, node)| value(old, node?, role));
+        if let Some(file) = self.foreign(plan, &whence).filter(|_| old.is_none() || before != change.old) {
+            return Traced::No(file);
+        }
+        let found = spot((plan, node), old, role);
+        let mark = match &found {
+            Some(Spot { line: None, .. }) => Mark::Gone,
+            Some(spot) if whence.files.contains(&spot.path) => Mark::Content { comments: role != "config" },
+            Some(Spot { said: Some(line), .. }) => Mark::Line(line.clone()),
+            _ if brought.loose => return Traced::No(brought.between()),
+            _ => return Traced::To(self.origin(Some(&brought.commit), found)),
+        };
+        self.settled(brought, found, &mark, since)
+    }
+
+    /// The commit that brought a mark, where that one which says it first may have found it there.
+    fn settled(&self, brought: &Brought, found: Option<Spot>, mark: &Mark, since: Option<&Since>) -> Traced {
+        let project = self.past.project();
+        let path = found.as_ref().and_then(|spot| spot.path.strip_prefix(project.root()).ok());
+        let Some(path) = path.filter(|_| brought.loose) else {
+            return Traced::To(self.origin(Some(&brought.commit), found));
+        };
+        match gap::follow(project, &brought.commit, path, mark, &brought.stops) {
+            Err(error) => Traced::No(format!("not known: the history cannot be read: {error}")),
+            Ok(Found::Unknown(why)) => Traced::No(why),
+            Ok(Found::Older) => Traced::No(brought.between()),
+            Ok(Found::By(commit, _)) if commit.id == brought.commit.id => Traced::To(self.origin(Some(&commit), found)),
+            // It was so before what is compared with was made: then it is that a manifest names it which is new.
+            Ok(Found::By(commit, _))
+                if brought.before.is_none() && since.is_some_and(|since| commit.committed < since.at) =>
+            {
+                Traced::To(self.origin(Some(&brought.commit), found))
+            }
+            Ok(Found::By(commit, path)) => {
+                let line = gap::line(project, &commit, &path, mark);
+                let spot = Spot { path: project.root().join(path), line, said: None };
+                Traced::To(self.origin(Some(&commit), Some(spot)))
+            }
+        }
+    }
+
+    /// That a file from which something comes is in no commit of the project's: it lies elsewhere.
+    fn foreign(&self, plan: &Plan, whence: &Whence) -> Option<String> {
+        let project = self.past.project();
+        let files = &plan.manifest.files;
+        let places = whence.places.iter().filter_map(|place| Some(&files.get(place.file)?.path));
+        let all: Vec<&PathBuf> = whence.files.iter().chain(places).collect();
+        let mut own = false;
+        let mut found = None;
+        for path in all {
+            let elsewhere = match path.strip_prefix(project.root()) {
+                Err(_) => Some("lies outside of the repository"),
+                Ok(within) => {
+                    let head = self.head.as_ref().map(|(head, _)| project.at(&head.tree, within, &mut |_| {}));
+                    matches!(head, Some(Ok(Held::Submodule))).then_some("lies in a submodule")
+                }
+            };
+            own |= elsewhere.is_none() && whence.files.is_empty();
+            if let Some(why) = elsewhere {
+                found.get_or_insert((path, why));
+            }
+        }
+        let (path, why) = found?;
+        let path = path.strip_prefix(project.root()).unwrap_or(path).display().to_string();
+        let path = crate::text::harmless(&path);
+        Some(match own {
+            true => format!("not known: {path} has a part in it and {why}"),
+            false => format!("not in git: {path} {why}"),
+        })
+    }
+
     fn uncommitted(&self, action: &Action, role: &str) -> Traced {
         let spot = self.top.plan.as_ref().ok().and_then(|plan| {
             let old = self.head.as_ref().and_then(|(_, snapshot)| snapshot.plan.as_ref().ok());
             spot((plan, action.within(plan)), old.map(|old| (old, action.within(old))), role)
         });
+        let project = self.past.project();
+        if let (Some((head, _)), Some(Ok(within))) =
+            (&self.head, spot.as_ref().map(|spot| spot.path.strip_prefix(project.root())))
+            && let Ok(Held::Odd(why)) = project.at(&head.tree, within, &mut |_| {})
+        {
+            return Traced::No(format!("not in git: {}: {why}", crate::text::harmless(&within.to_string_lossy())));
+        }
         Traced::To(self.origin(None, spot))
     }
 
@@ -377,7 +482,7 @@ impl Tracer {
             path: spot.as_ref().map(|spot| {
                 crate::text::harmless(&spot.path.strip_prefix(root).unwrap_or(&spot.path).to_string_lossy())
             }),
-            line: spot.as_ref().map(|spot| spot.line),
+            line: spot.as_ref().and_then(|spot| spot.line),
             uncommitted_then: false,
         }
     }
@@ -402,6 +507,19 @@ struct Brought {
     action: Action,
     /// Whether the action itself is as old.
     first: bool,
+    /// The commits before it that say otherwise.
+    stops: HashSet<ObjectId>,
+    /// Whether between them and it lie commits that say nothing: it may have been one of these.
+    loose: bool,
+}
+
+impl Brought {
+    /// That it is one of several commits, which cannot be told apart.
+    fn between(&self) -> String {
+        let id = self.commit.id.as_str();
+        let id = id.get(..8).unwrap_or(id);
+        format!("not known: by {id}, or by a commit before it whose manifest cannot be planned")
+    }
 }
 
 /// Whether a commit has a manifest at a path.
