@@ -224,3 +224,124 @@ fn what_is_no_file_in_a_repository_is_not_waited_for() {
         }
     }
 }
+
+#[test]
+fn all_who_brought_a_part_of_one_change_are_named() {
+    let p = Project::new();
+    p.flow.run().settles();
+    p.flow.replace("prompts/task.md", "Make it faster.", "Be fast.");
+    let ivo = p.commit("Ivo", "shorter");
+    p.flow.replace("prompts/task.md", "Good luck.", "Good bye.");
+    let jim = p.commit("Jim", "colder");
+    p.flow.replace("configs/tidy.yaml", "steps: 10", "steps: 11");
+    p.commit("Lea", "a thought that is overwritten");
+    p.flow.replace("configs/tidy.yaml", "steps: 11", "steps: 12");
+    let kay = p.commit("Kay", "more steps");
+    p.flow.replace("configs/tidy.yaml", "temperature: 0.2", "temperature: 0.9");
+    let prompt = p.change("agent", "prompt");
+    names(&prompt, &jim, "Jim", "prompts/task.md:5");
+    let also = prompt["origin"]["also"].as_array().unwrap();
+    assert_eq!((also.len(), &also[0]["commit"], &also[0]["line"]), (1, &ivo.as_str().into(), &1.into()), "{prompt:#}");
+    let config = p.change("agent", "config");
+    let origin = &config["origin"];
+    assert_eq!((&origin["commit"], &origin["line"]), (&Value::Null, &3.into()), "{config:#}");
+    let also = origin["also"].as_array().unwrap();
+    assert_eq!((also.len(), &also[0]["commit"], &also[0]["line"]), (1, &kay.as_str().into(), &4.into()), "{config:#}");
+    let text = p.flow.flow(&["why", "pkg/{one}/tidy/1", "m.kdl"]);
+    text.exits(0).says("Ivo: shorter").says("Jim: colder").says("Kay: more steps").says("uncommitted, edited");
+    assert!(!text.stdout.contains("Lea"), "{}", text.stdout);
+    for (n, word) in ["one", "two", "three", "four"].iter().enumerate() {
+        p.flow.edit("prompts/task.md", |text| format!("{text}\n{word}\n"));
+        p.commit("Many", ["a", "b", "c", "d"][n]);
+    }
+    p.flow.flow(&["why", "pkg/{one}/tidy/1", "m.kdl"]).exits(0).says("and by 3 commits more");
+}
+
+#[test]
+fn ends_of_lines_that_git_writes_are_no_edit() {
+    let p = Project::new();
+    p.flow.write(".gitattributes", "*.md text eol=crlf\n*.yaml ident\n");
+    p.flow.edit("configs/tidy.yaml", |text| format!("# $Id$\n{text}"));
+    p.commit("Ann", "other ends of lines");
+    for path in ["prompts/task.md", "configs/tidy.yaml"] {
+        std::fs::remove_file(p.flow.path(path)).unwrap();
+    }
+    p.git(&["checkout", "-q", "--", "."]);
+    assert!(std::fs::read_to_string(p.flow.path("prompts/task.md")).unwrap().contains("\r\n"));
+    assert!(std::fs::read_to_string(p.flow.path("configs/tidy.yaml")).unwrap().contains("$Id: "));
+    assert_eq!(p.git(&["status", "--short"]), "");
+    let ran = p.flow.flow(&["run", "m.kdl", "--quiet"]);
+    assert!(!ran.exits(0).stdout.contains("UNCOMMITTED"), "{}", ran.stdout);
+    assert_eq!(p.flow.flow(&["plan", "m.kdl", "--at", "HEAD", "--json"]).exits(0).json()["execute"], 0);
+    p.flow.replace("prompts/task.md", "Make it faster.", "Be fast.");
+    let bea = p.commit("Bea", "a shorter prompt");
+    names(&p.change("agent", "prompt"), &bea, "Bea", "prompts/task.md:1");
+    // An edit is one all the same.
+    p.flow.replace("prompts/task.md", "Be fast.", "Be really fast.");
+    assert_eq!(p.change("agent", "prompt")["origin"]["commit"], Value::Null);
+    p.flow.flow(&["run", "m.kdl", "--quiet"]).exits(0).says("UNCOMMITTED");
+}
+
+#[test]
+fn a_version_that_cannot_be_planned_is_said_to_be_that_version() {
+    let p = Project::new();
+    p.flow.replace("m.kdl", "agent=scripted {", "agent=scriptd {");
+    p.commit("Max", "a typing error");
+    p.flow.replace("m.kdl", "agent=scriptd {", "agent=scripted {");
+    std::fs::copy(p.flow.path("m.kdl"), p.flow.path("second.kdl")).unwrap();
+    p.commit("Ned", "mend it, and a second one");
+    p.flow.flow(&["plan", "m.kdl", "--at", "HEAD~1"]).exits(2).says("(a typing error)");
+    p.flow.flow(&["why", "{one}", "m.kdl", "--between", "HEAD~1", "HEAD"]).exits(2).says("(a typing error)");
+    p.flow.flow(&["plan", "second.kdl", "--at", "HEAD~2"]).exits(2).says("second.kdl is not in ");
+    p.flow.flow(&["why", "{one}", "m.kdl", "--between", "HEAD", "HEAD~2"]).exits(0).says("is newer than");
+}
+
+#[test]
+fn what_only_tells_writes_nothing() {
+    let p = Project::new();
+    let asks = [
+        &["history", "m.kdl"][..],
+        &["plan", "m.kdl", "--at", "HEAD"],
+        &["why", "{one}", "m.kdl", "--between", "HEAD", "HEAD"],
+        &["why", "{one}", "m.kdl"],
+        &["why", "{one}", "m.kdl", "--against", "HEAD"],
+    ];
+    for ask in asks {
+        p.flow.flow(ask).exits(0);
+        assert!(!p.flow.path("cache").exists(), "{ask:?} makes a store");
+    }
+    p.flow.run().settles();
+    // What the tools answered is remembered by now.
+    let times = || {
+        let mut times = Vec::new();
+        let mut next = vec![p.flow.path("cache")];
+        while let Some(folder) = next.pop() {
+            times.push((folder.clone(), folder.metadata().unwrap().modified().unwrap()));
+            for entry in folder.read_dir().unwrap().map(Result::unwrap) {
+                match entry.file_type().unwrap().is_dir() {
+                    true => next.push(entry.path()),
+                    false => times.push((entry.path(), entry.metadata().unwrap().modified().unwrap())),
+                }
+            }
+        }
+        times.sort();
+        times
+    };
+    for ask in asks {
+        let before = times();
+        p.flow.flow(ask).exits(0);
+        let touched: Vec<_> = times().into_iter().filter(|known| !before.contains(known)).collect();
+        assert!(touched.is_empty(), "{ask:?} writes {touched:?}");
+    }
+}
+
+#[test]
+fn who_removed_a_file_is_named_with_its_path() {
+    let p = Project::new();
+    p.flow.run().settles();
+    std::fs::remove_file(p.flow.path("patches/tidy/{one}.patch")).unwrap();
+    let yan = p.commit("Yan", "drop a patch");
+    let change = p.change("agent", "file patch");
+    let path = p.flow.fill("patches/tidy/{one}.patch");
+    assert_eq!((&change["origin"]["commit"], &change["origin"]["path"]), (&yan.into(), &path.into()), "{change:#}");
+}

@@ -1,17 +1,18 @@
 //! A project's own repository: its commits, what its references name, and the files of its commits.
 //!
-//! Reads `HEAD`, references and objects, and nothing else: no config, no index, no hooks, no filters. Writes nothing. Says what a
+//! Reads `HEAD`, references, objects and the index, and nothing else: no config, no hooks, no filters. Writes nothing. Says what a
 //! commit holds; what the difference of two of them means is for others to tell.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use git2::Oid;
 use jiff::Timestamp;
 
+use super::checkout::{Known, Style, read_index};
 use super::error::GitError;
 use super::mirror::{Mirror, git_dirs};
 use super::objects::{GITLINK, LINK, Line, private, public};
@@ -33,6 +34,8 @@ const TREES: usize = 20_000;
 const RENAMES: usize = 200;
 /// The largest file that is compared to find its old name, in bytes.
 const COMPARED: u64 = 1 << 20;
+/// Commits among which an ancestor is looked for.
+const ANCESTORS: usize = 20_000;
 /// The largest pointer that git-lfs writes in place of a file, in bytes.
 const POINTER: u64 = 1024;
 /// How much of a renamed file must be the same.
@@ -47,6 +50,8 @@ pub struct Project {
     mirror: Mirror,
     shallow: HashSet<Oid>,
     trees: Mutex<HashMap<Oid, Listing>>,
+    index: OnceLock<Known>,
+    styles: Mutex<HashMap<PathBuf, Style>>,
 }
 
 /// The lines of a tree.
@@ -108,7 +113,31 @@ impl Project {
         let shallow = read_regular(&common.join("shallow"), REFERENCES).ok().flatten().unwrap_or_default();
         let shallow =
             String::from_utf8_lossy(&shallow).lines().filter_map(|id| Oid::from_str(id.trim()).ok()).collect();
-        Ok(Some(Self { root, git_dir, common, mirror, shallow, trees: Mutex::default() }))
+        Ok(Some(Self {
+            root,
+            git_dir,
+            common,
+            mirror,
+            shallow,
+            trees: Mutex::default(),
+            index: OnceLock::new(),
+            styles: Mutex::default(),
+        }))
+    }
+
+    /// What the index of the work tree says of its files.
+    pub(super) fn index(&self) -> &Known {
+        self.index.get_or_init(|| read_index(&self.git_dir.join("index")))
+    }
+
+    /// How the file at a path is written, found out once.
+    pub(super) fn styled(&self, path: &Path, find: impl FnOnce() -> Style) -> Style {
+        let known = self.styles.lock().unwrap_or_else(PoisonError::into_inner).get(path).copied();
+        known.unwrap_or_else(|| {
+            let style = find();
+            self.styles.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), style);
+            style
+        })
     }
 
     /// Its folder, without links.
@@ -211,6 +240,25 @@ impl Project {
     /// If it is not there or cannot be read.
     pub fn commit(&self, id: &ObjectId) -> Result<PastCommit, GitError> {
         self.past(private(id)?)
+    }
+
+    /// Whether a commit comes before another one in its history.
+    #[must_use]
+    pub fn is_before(&self, older: &PastCommit, newer: &PastCommit) -> bool {
+        let mut next = vec![newer.clone()];
+        let mut seen: HashSet<ObjectId> = HashSet::new();
+        while let Some(commit) = next.pop() {
+            for id in commit.parents.iter().filter(|id| !seen.contains(*id)).cloned().collect::<Vec<_>>() {
+                if id == older.id {
+                    return true;
+                }
+                seen.insert(id.clone());
+                // A clock that was a little wrong is allowed for.
+                let near = |parent: &PastCommit| parent.committed.as_second() + 86_400 >= older.committed.as_second();
+                next.extend(self.commit(&id).ok().filter(near).filter(|_| seen.len() < ANCESTORS));
+            }
+        }
+        false
     }
 
     fn past(&self, id: Oid) -> Result<PastCommit, GitError> {

@@ -84,6 +84,10 @@ impl Version {
         let too_large = || io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {} MiB", most >> 20));
         match self.held(path)? {
             Some((project, Held::File(id))) => match project.content(&id, most) {
+                Ok(bytes) => {
+                    let path = clean(path);
+                    Ok(project.written(path.strip_prefix(project.root()).unwrap_or(&path), &id, bytes))
+                }
                 Err(crate::git::GitError::TooMuch { .. }) => Err(too_large()),
                 read => read.map_err(|error| {
                     self.lacks(path);

@@ -35,7 +35,9 @@ pub fn git_state(plan: &Plan, intake: &Intake) -> Option<GitState> {
             None => Held::Nothing,
         };
         let same = match (&here, &there) {
-            (Some(here), Held::File(there)) => project.has_content(there, here),
+            (Some(here), Held::File(there)) => {
+                project.has_content(there, here) || project.is_written(within, there, here)
+            }
             (Some(here), Held::Submodule) => {
                 head.as_ref().is_some_and(|head| in_submodule(&project, head, &path, here))
             }

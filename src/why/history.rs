@@ -221,6 +221,8 @@ fn rerun(old: &Plan, new: &Plan) -> Rerun {
             line: spot.line,
             age_s: None,
             uncommitted_then: false,
+            also: Vec::new(),
+            and_more: 0,
         });
         Some(First { action: new.title(node), change: shown })
     });

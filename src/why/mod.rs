@@ -4,6 +4,7 @@
 pub mod action;
 pub mod against;
 pub mod between;
+mod blame;
 pub mod causes;
 pub mod change;
 pub mod estimate;

@@ -17,7 +17,8 @@ use crate::key::{Change, Value};
 use crate::names::{Axes, ObjectId};
 use crate::plan::Plan;
 use crate::why::action::{Action, places_of, value};
-use crate::why::gap::{self, Found, Mark};
+use crate::why::blame::{Brought, Followed};
+use crate::why::gap::Mark;
 use crate::why::past::{Past, Snapshot};
 use crate::why::spot::{Spot, spot, spot_of_places};
 use crate::why::whence::{Whence, whence};
@@ -48,6 +49,17 @@ pub struct Origin {
     /// It was committed only after the run that is explained had used it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub uncommitted_then: bool,
+    /// Commits before it that brought a part of the same change, the newest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<Origin>,
+    /// How many more there are.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub and_more: usize,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "it is what serde calls")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// What is known of where a change comes from.
@@ -63,7 +75,7 @@ pub enum Traced {
 
 /// What a version says of an ingredient.
 #[derive(Clone, Debug, PartialEq)]
-enum Said {
+pub(super) enum Said {
     /// The version cannot be planned.
     Unread,
     /// There is no such action.
@@ -89,7 +101,9 @@ pub struct Tracer {
     /// Where the manifest of a commit that is asked about lies today.
     pub(super) today: Option<PathBuf>,
     /// The commit from which on is looked; `None` where nothing is committed.
-    head: Option<(PastCommit, Arc<Snapshot>)>,
+    pub(super) head: Option<(PastCommit, Arc<Snapshot>)>,
+    /// The action whose changes are followed.
+    pub(super) asked: Option<Action>,
     /// Why no commit can be named, whatever is asked.
     hopeless: Option<String>,
     /// For commits that were come by, how far back their version reaches, and over how many commits.
@@ -115,7 +129,7 @@ impl Tracer {
             Ok(None) => hopeless = Some("the project has no commit yet".to_owned()),
             Err(error) => hopeless = Some(format!("the history cannot be read: {error}")),
         }
-        Self { past, top, today: None, head: found, hopeless, stretches: HashMap::new() }
+        Self { past, top, today: None, asked: None, head: found, hopeless, stretches: HashMap::new() }
     }
 
     /// From a commit on, in which the manifest lies at this path.
@@ -123,7 +137,7 @@ impl Tracer {
     pub fn of_commit(mut past: Past, manifest: &Path, commit: PastCommit) -> Self {
         let top = past.at(manifest, &commit);
         let head = Some((commit, top.clone()));
-        Self { past, top, today: None, head, hopeless: None, stretches: HashMap::new() }
+        Self { past, top, today: None, asked: None, head, hopeless: None, stretches: HashMap::new() }
     }
 
     /// The action of a step by its name, at a point; `None` if the newest version has no such step.
@@ -138,6 +152,7 @@ impl Tracer {
     /// been changed by an older commit.
     pub fn change(&mut self, action: &Action, change: &Change, since: Option<&Since>) -> Traced {
         let Some((whence, now)) = self.now(action, &change.ingredient) else { return Traced::Upstream };
+        self.asked = Some(action.clone());
         if let Some(why) = &self.hopeless {
             return Traced::No(match &whence.machine {
                 Some(machine) => format!("not in git: {machine}, or {why}"),
@@ -153,7 +168,16 @@ impl Tracer {
         match self.follow(action, &change.ingredient, &now) {
             Err(error) => Traced::No(format!("not known: the history cannot be read: {error}")),
             Ok(Followed::Uncommitted) if self.top.commit.is_some() => self.edited(action, change, &whence),
-            Ok(Followed::Uncommitted) => self.uncommitted(action, &change.ingredient),
+            Ok(Followed::Uncommitted) => match self.uncommitted(action, &change.ingredient) {
+                Traced::To(origin) => {
+                    let head = self.head.clone().map(|(commit, snapshot)| {
+                        let then = self.called_in(&snapshot, action);
+                        (commit, snapshot, then)
+                    });
+                    Traced::To(self.and_before(origin, change, head, since))
+                }
+                other => other,
+            },
             Ok(Followed::Never(why)) => match whence.machine {
                 Some(machine) => Traced::No(format!("not in git: {machine}")),
                 None => Traced::No(why),
@@ -169,7 +193,10 @@ impl Tracer {
                     Some(machine) if brought.first || old(self) == Some(true) => {
                         Traced::No(format!("not in git: {machine}"))
                     }
-                    _ => self.brought(&brought, change, since),
+                    _ => match self.brought(&brought, change, since) {
+                        Traced::To(origin) => Traced::To(self.and_before(origin, change, brought.link(), since)),
+                        other => other,
+                    },
                 }
             }
         }
@@ -228,24 +255,29 @@ impl Tracer {
         Some((whence(plan, node, role)?, Said::Is(value(plan, node, role))))
     }
 
+    /// An action as a version calls it, whose candidate may have been renamed since.
+    fn called_in(&self, snapshot: &Snapshot, action: &Action) -> Action {
+        let (Ok(plan), Ok(top)) = (&snapshot.plan, &self.top.plan) else { return action.clone() };
+        if action.within(plan).is_some() {
+            return action.clone();
+        }
+        let mut renamed = action.renamed(plan, top);
+        renamed.retain(|other| other.within(plan).is_some());
+        if renamed.len() == 1 { renamed.remove(0) } else { action.clone() }
+    }
+
     fn follow(&mut self, action: &Action, role: &str, now: &Said) -> Result<Followed, GitError> {
-        let mut ask = |snapshot: &Snapshot, later: &Snapshot, action: &Action| {
-            let Ok(plan) = &snapshot.plan else { return (Said::Unread, action.clone()) };
-            if let Some(node) = action.within(plan) {
-                return (Said::Is(value(plan, node, role)), action.clone());
-            }
-            let Ok(later) = &later.plan else { return (Said::NoAction, action.clone()) };
-            for renamed in action.renamed(plan, later) {
-                if let Some(node) = renamed.within(plan) {
-                    let said = Said::Is(value(plan, node, role));
-                    if said == *now {
-                        return (said, renamed);
-                    }
-                }
-            }
-            (Said::NoAction, action.clone())
-        };
-        self.walk(action, &mut ask, now)
+        self.walk(action, &mut asking(role, now), now)
+    }
+
+    /// The same from a version on that says so.
+    pub(super) fn follow_from(
+        &mut self,
+        from: (PastCommit, Arc<Snapshot>, Action),
+        role: &str,
+        now: &Said,
+    ) -> Result<Followed, GitError> {
+        self.walk_from(from, &mut asking(role, now), now)
     }
 
     /// From the newest commit back, as long as a parent says the same.
@@ -255,11 +287,20 @@ impl Tracer {
         ask: &mut dyn FnMut(&Snapshot, &Snapshot, &Action) -> (Said, Action),
         now: &Said,
     ) -> Result<Followed, GitError> {
-        let Some((mut commit, mut snapshot)) = self.head.clone() else { return Ok(Followed::Uncommitted) };
-        let (said, mut action) = ask(&snapshot, &self.top, action);
+        let Some((commit, snapshot)) = self.head.clone() else { return Ok(Followed::Uncommitted) };
+        let (said, action) = ask(&snapshot, &self.top, action);
         if said != *now {
             return Ok(Followed::Uncommitted);
         }
+        self.walk_from((commit, snapshot, action), ask, now)
+    }
+
+    fn walk_from(
+        &mut self,
+        (mut commit, mut snapshot, mut action): (PastCommit, Arc<Snapshot>, Action),
+        ask: &mut dyn FnMut(&Snapshot, &Snapshot, &Action) -> (Said, Action),
+        now: &Said,
+    ) -> Result<Followed, GitError> {
         let mut looked = 0;
         while looked < COMMITS && !self.past.is_spent() {
             let (last, passed) = self.stretch(&commit, &snapshot)?;
@@ -285,8 +326,8 @@ impl Tracer {
                     loose = true;
                     continue;
                 }
-                stops.insert(parent.id);
-                before.get_or_insert((older, then));
+                stops.insert(parent.id.clone());
+                before.get_or_insert((older, then, parent));
             }
             match next {
                 Some(next) => (commit, snapshot, action) = next,
@@ -296,6 +337,7 @@ impl Tracer {
                     return Ok(Followed::Never(why));
                 }
                 None => {
+                    let (before, parent) = before.map(|(older, then, parent)| ((older, then), parent)).unzip();
                     let first = before.as_ref().is_none_or(|(older, action): &(Arc<Snapshot>, Action)| {
                         older.plan.as_ref().map_or(true, |plan| action.within(plan).is_none())
                     });
@@ -304,6 +346,7 @@ impl Tracer {
                         commit,
                         snapshot,
                         before,
+                        parent,
                         action,
                         first,
                         stops,
@@ -370,87 +413,6 @@ impl Tracer {
         Ok(found)
     }
 
-    /// Who brought what a commit says first of all that can be planned: it, unless what changed is in an older commit already.
-    fn brought(&self, brought: &Brought, change: &Change, since: Option<&Since>) -> Traced {
-        let role = &change.ingredient;
-        let Ok(plan) = &brought.snapshot.plan else { return Traced::To(self.origin(Some(&brought.commit), None)) };
-        let node = brought.action.within(plan);
-        let old = brought.before.as_ref().and_then(|(snapshot, action)| {
-            let old = snapshot.plan.as_ref().ok()?;
-            Some((old, action.within(old)))
-        });
-        let whence = node.and_then(|node| whence(plan, node, role)).unwrap_or_default();
-        let before = old.and_then(|(old, node)| value(old, node?, role));
-        if let Some(file) = self.foreign(plan, &whence).filter(|_| old.is_none() || before != change.old) {
-            return Traced::No(file);
-        }
-        let found = spot((plan, node), old, role);
-        let mark = match &found {
-            Some(Spot { line: None, .. }) => Mark::Gone,
-            Some(spot) if whence.files.contains(&spot.path) => Mark::Content { comments: role != "config" },
-            Some(Spot { said: Some(line), .. }) => Mark::Line(line.clone()),
-            _ if brought.loose => return Traced::No(brought.between()),
-            _ => return Traced::To(self.origin(Some(&brought.commit), found)),
-        };
-        self.settled(brought, found, &mark, since)
-    }
-
-    /// The commit that brought a mark, where that one which says it first may have found it there.
-    fn settled(&self, brought: &Brought, found: Option<Spot>, mark: &Mark, since: Option<&Since>) -> Traced {
-        let project = self.past.project();
-        let path = found.as_ref().and_then(|spot| spot.path.strip_prefix(project.root()).ok());
-        let Some(path) = path.filter(|_| brought.loose) else {
-            return Traced::To(self.origin(Some(&brought.commit), found));
-        };
-        match gap::follow(project, &brought.commit, path, mark, &brought.stops) {
-            Err(error) => Traced::No(format!("not known: the history cannot be read: {error}")),
-            Ok(Found::Unknown(why)) => Traced::No(why),
-            Ok(Found::Older) => Traced::No(brought.between()),
-            Ok(Found::By(commit, _)) if commit.id == brought.commit.id => Traced::To(self.origin(Some(&commit), found)),
-            // It was so before what is compared with was made: then it is that a manifest names it which is new.
-            Ok(Found::By(commit, _))
-                if brought.before.is_none() && since.is_some_and(|since| commit.committed < since.at) =>
-            {
-                Traced::To(self.origin(Some(&brought.commit), found))
-            }
-            Ok(Found::By(commit, path)) => {
-                let line = gap::line(project, &commit, &path, mark);
-                let spot = Spot { path: project.root().join(path), line, said: None };
-                Traced::To(self.origin(Some(&commit), Some(spot)))
-            }
-        }
-    }
-
-    /// That a file from which something comes is in no commit of the project's: it lies elsewhere.
-    fn foreign(&self, plan: &Plan, whence: &Whence) -> Option<String> {
-        let project = self.past.project();
-        let files = &plan.manifest.files;
-        let places = whence.places.iter().filter_map(|place| Some(&files.get(place.file)?.path));
-        let all: Vec<&PathBuf> = whence.files.iter().chain(places).collect();
-        let mut own = false;
-        let mut found = None;
-        for path in all {
-            let elsewhere = match path.strip_prefix(project.root()) {
-                Err(_) => Some("lies outside of the repository"),
-                Ok(within) => {
-                    let head = self.head.as_ref().map(|(head, _)| project.at(&head.tree, within, &mut |_| {}));
-                    matches!(head, Some(Ok(Held::Submodule))).then_some("lies in a submodule")
-                }
-            };
-            own |= elsewhere.is_none() && whence.files.is_empty();
-            if let Some(why) = elsewhere {
-                found.get_or_insert((path, why));
-            }
-        }
-        let (path, why) = found?;
-        let path = path.strip_prefix(project.root()).unwrap_or(path).display().to_string();
-        let path = crate::text::harmless(&path);
-        Some(match own {
-            true => format!("not known: {path} has a part in it and {why}"),
-            false => format!("not in git: {path} {why}"),
-        })
-    }
-
     fn uncommitted(&self, action: &Action, role: &str) -> Traced {
         let spot = self.top.plan.as_ref().ok().and_then(|plan| {
             let old = self.head.as_ref().and_then(|(_, snapshot)| snapshot.plan.as_ref().ok());
@@ -484,41 +446,9 @@ impl Tracer {
             }),
             line: spot.as_ref().and_then(|spot| spot.line),
             uncommitted_then: false,
+            also: Vec::new(),
+            and_more: 0,
         }
-    }
-}
-
-enum Followed {
-    /// The newest commit says something else.
-    Uncommitted,
-    /// No commit can be named, and why.
-    Never(String),
-    /// This commit says it first.
-    To(Box<Brought>),
-}
-
-/// The commit that says something first.
-struct Brought {
-    commit: PastCommit,
-    snapshot: Arc<Snapshot>,
-    /// What its first parent that can be planned says otherwise, and the action there.
-    before: Option<(Arc<Snapshot>, Action)>,
-    /// The action as it was called then.
-    action: Action,
-    /// Whether the action itself is as old.
-    first: bool,
-    /// The commits before it that say otherwise.
-    stops: HashSet<ObjectId>,
-    /// Whether between them and it lie commits that say nothing: it may have been one of these.
-    loose: bool,
-}
-
-impl Brought {
-    /// That it is one of several commits, which cannot be told apart.
-    fn between(&self) -> String {
-        let id = self.commit.id.as_str();
-        let id = id.get(..8).unwrap_or(id);
-        format!("not known: by {id}, or by a commit before it whose manifest cannot be planned")
     }
 }
 
@@ -528,4 +458,24 @@ fn is_there(past: &Past, manifest: &Path, commit: &PastCommit) -> bool {
     let within = manifest.strip_prefix(root).unwrap_or(manifest);
     let held = past.project().at(&commit.tree, within, &mut |_| {});
     !matches!(held, Ok(crate::git::Held::Nothing))
+}
+
+/// What versions say of an ingredient, where a candidate that is gone in the later one may be the same under its older name.
+fn asking(role: &str, now: &Said) -> impl FnMut(&Snapshot, &Snapshot, &Action) -> (Said, Action) {
+    move |snapshot: &Snapshot, later: &Snapshot, action: &Action| {
+        let Ok(plan) = &snapshot.plan else { return (Said::Unread, action.clone()) };
+        if let Some(node) = action.within(plan) {
+            return (Said::Is(value(plan, node, role)), action.clone());
+        }
+        let Ok(later) = &later.plan else { return (Said::NoAction, action.clone()) };
+        for renamed in action.renamed(plan, later) {
+            if let Some(node) = renamed.within(plan) {
+                let said = Said::Is(value(plan, node, role));
+                if said == *now {
+                    return (said, renamed);
+                }
+            }
+        }
+        (Said::NoAction, action.clone())
+    }
 }
