@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::event::{Counts, Event, GitState, Paused};
-use crate::names::{AttemptId, Axes, RunId};
+use crate::event::{Against, Counts, Event, GitState, Paused};
+use crate::names::{AttemptId, Axes, JobId, RunId};
 use crate::outcome::Cause;
 use crate::run::journal::{self, PlanFile};
 use crate::store::{RunLock, begun};
@@ -50,6 +50,9 @@ pub struct Status {
     pub settled: usize,
     /// Those by class.
     pub classes: BTreeMap<String, usize>,
+    /// How those jobs compare with the human's change whose session measured that too.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub human: BTreeMap<JobId, Against>,
     /// Its steps in the manifest's order.
     pub steps: Vec<StepStatus>,
     /// What runs; after a death, what ran then.
@@ -201,6 +204,7 @@ pub fn status(root: &Path, run: &RunId) -> Status {
         jobs: 0,
         settled: 0,
         classes: BTreeMap::new(),
+        human: BTreeMap::new(),
         steps: steps(plan.as_ref()),
         running: Vec::new(),
         lanes: Vec::new(),
@@ -286,8 +290,9 @@ impl Status {
                     *self.open.entry(format!("{step}: {because}")).or_default() += 1;
                 }
             }
-            Event::JobSettled { class, .. } => {
+            Event::JobSettled { job, class, human, .. } => {
                 self.settled += 1;
+                self.human.extend(human.map(|human| (job, human)));
                 *self.classes.entry(class).or_default() += 1;
             }
             Event::LaneClosed { lane, cause, evidence, remedy, again_in_ms, .. } => {

@@ -303,7 +303,7 @@ impl Expander<'_> {
             metrics,
             protocol: shape.protocol,
             aa: body.aa,
-            human: body.human,
+            human: body.human.is_some(),
             tool: of_environment.or(only_tool),
             tools,
             env,
