@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use crate::agent::Tables;
 use crate::digest::Digest;
-use crate::manifest::{Base, Keep, Kind, Manifest, Place, SecretFrom, Step, Template};
+use crate::manifest::{Base, Keep, Kind, Manifest, Place, SandboxDecl, SecretFrom, Step, Template};
 use crate::measure::{self, Contract, MetricSpec, Protocol};
 use crate::names::{Axes, JobId, SlotKind};
 use crate::store::near_hash;
@@ -276,6 +276,8 @@ pub struct AgentAsk {
     pub human_change: bool,
     /// Whether it runs although it would be shown lines of the human's change.
     pub leaks_recorded: bool,
+    /// What holds its processes.
+    pub sandbox: SandboxDecl,
     /// Its environment.
     pub env: EnvAsk,
     /// Tools named in the argv.
@@ -334,6 +336,8 @@ pub struct TestAsk {
     pub timeout: Option<Duration>,
     /// What it is measured on, where that can matter.
     pub device: Option<String>,
+    /// What holds its processes.
+    pub sandbox: SandboxDecl,
 }
 
 impl TestAsk {

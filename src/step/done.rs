@@ -8,6 +8,7 @@ use crate::digest::Digest;
 use crate::key::Value;
 use crate::outcome::{Cause, Failure, Outcome};
 use crate::plan::Role;
+use crate::process::Sandbox;
 
 /// The settled attempts that an action reads.
 #[derive(Clone, Debug, Default)]
@@ -64,6 +65,8 @@ pub struct Done {
     pub read_by: Option<Digest>,
     /// Tokens.
     pub usage: Option<Usage>,
+    /// What the kernel held its processes to, where it was asked to.
+    pub sandbox: Option<Sandbox>,
     /// Why what a finished agent left could not be read. It is paid for: its place stays until it can be.
     pub unread: Option<Failure>,
 }
@@ -79,6 +82,7 @@ impl Done {
             process: None,
             read_by: None,
             usage: None,
+            sandbox: None,
             unread: None,
         }
     }

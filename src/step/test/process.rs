@@ -9,6 +9,7 @@ use crate::outcome::{Cause, Failure};
 use crate::process::{self, Exit};
 use crate::step::context::{OUTPUT_LIMIT, fault};
 use crate::step::processes::Command;
+use crate::step::sandbox::Holding;
 use crate::step::secrets::redactor;
 use crate::step::test::Session;
 
@@ -71,6 +72,12 @@ impl Session<'_> {
                     aside: None,
                     group: false,
                     durable: false,
+                    sandbox: Some(Holding {
+                        decl: &self.ask.sandbox,
+                        own: vec![self.tree(arm)?, results.clone()],
+                        unseen_tests: false,
+                        network: None,
+                    }),
                 },
             )
             .await?;

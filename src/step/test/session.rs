@@ -107,6 +107,10 @@ impl Session<'_> {
         let ran = self.once(sitting.processes, turn.arm, &sitting.secrets).await?;
         sitting.processes += 1;
         sitting.longest_ms = sitting.longest_ms.max(ran.end.wall_ms);
+        if let Some(held) = &ran.end.sandbox {
+            let all = sitting.done.sandbox.take();
+            sitting.done.sandbox = Some(all.map_or_else(|| held.clone(), |all| all.and(held)));
+        }
         for (name, log) in ran.logs {
             if let Some(log) = log {
                 sitting.done.logs.insert(format!("{} {name}", turn.arm), log);
