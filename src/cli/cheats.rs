@@ -196,14 +196,14 @@ agent cheats {{ run "{{tool.python}}" "{{file.script}}"; version "1"; free }}
     }}
     tool python "python3" {{ probe "-VV" }}
 {tool}    candidate human agent=human
-{candidates}    slots {{ bench "0" }}
+{candidates}    slots {{ cpu "a"; cpu "b" }}
     step checkout uses=checkout
     step build    uses=environment {{ needs checkout; recipe interpreter tool=python }}
     step baseline uses=test        {{ needs checkout build; timeout "1m" }}
     step agent    uses=agent       {{ needs checkout; after baseline; timeout "2m"; attempts 2 }}
     step patch    uses=patch       {{ needs agent; protect "tests/**"; limit "2MiB" }}
     step rebuild  like=build       {{ needs patch }}
-    step patched  uses=test        {{ needs patch rebuild; against baseline; timeout "1m"; holds bench=1; protocol screen {{ blocks max=8 }} }}
+    step patched  uses=test        {{ needs patch rebuild; against baseline; timeout "1m"; holds cpu=1; protocol fixed {{ blocks max=4 }} }}
     step classify uses=classify    {{ needs baseline patch patched }}
 }}
 "#
@@ -224,7 +224,7 @@ fn run(dir: &Path, cheats: &[Cheat]) -> Result<Vec<Came>, Fault> {
     let shown = flow(&["show", human.get(..8).unwrap_or_default(), "cheats.kdl", "--json"])?;
     let found: Json = serde_json::from_slice(&shown.stdout).map_err(|_| {
         let said = String::from_utf8_lossy(&ran.stderr).into_owned();
-        cannot(&harmless(said.lines().last().unwrap_or("the run said nothing")))
+        cannot(&harmless(said.trim()))
     })?;
     // One job alone is shown whole.
     let jobs = found["jobs"].as_array().cloned().unwrap_or_else(|| vec![found.clone()]);

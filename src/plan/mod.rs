@@ -296,6 +296,14 @@ pub struct AgentAsk {
     pub reading: Arc<Tables>,
 }
 
+impl AgentAsk {
+    /// Whether it may need a network: an adapter that says `free`, or that is flow's own, calls no model.
+    #[must_use]
+    pub fn calls_out(&self) -> bool {
+        !self.free && self.argv.first().is_none_or(|program| program.sole_hole() != Some("flow"))
+    }
+}
+
 /// Take the patch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PatchAsk {

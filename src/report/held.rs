@@ -30,7 +30,7 @@ pub fn marks(plan: &Plan, classify: usize, ends: &[End]) -> Vec<String> {
         let Ask::Agent(ask) = &plan.nodes[node].ask else { return marks };
         // What never began reached nothing.
         let began = agent.process.is_some();
-        if began && !ask.free && !holds(agent, Part::Network) {
+        if began && ask.calls_out() && !holds(agent, Part::Network) {
             marks.push(EGRESS_OPEN.to_owned());
         }
         if began && !holds(agent, Part::Files) {

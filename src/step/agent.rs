@@ -133,7 +133,7 @@ async fn attempt(
                     decl: &ask.sandbox,
                     own: ["work", "out"].map(|name| place.dir.join(name)).to_vec(),
                     unseen_tests: true,
-                    network: (!ask.free).then_some("it calls its model"),
+                    network: ask.calls_out().then_some("it calls its model"),
                 }),
             },
         )

@@ -146,6 +146,7 @@ for root in roots:
                 if " blob " in line:
                     seen.append(git("-C " + repo + " cat-file -p " + line.split()[0]))
     for path in glob.glob(root + "/**/*.py", recursive=True) if root.count("/") > 2 else []:
+        if "/later/" in path: continue  # what another cheat is about
         try: seen.append(open(path).read())
         except (OSError, UnicodeDecodeError): pass
 for text in seen:

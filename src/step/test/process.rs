@@ -46,8 +46,10 @@ impl Session<'_> {
         arm: Arm,
         secrets: &[crate::redact::Secret],
     ) -> Result<Ran, Failure> {
-        let results = self.context.folder(self.place, "results")?;
-        let result = results.join(format!("{number}-{:016x}.json", nonce()));
+        // A folder of its own: what a process leaves there, the next one does not find.
+        let folder = Path::new("results").join(format!("{number}-{:016x}", nonce()));
+        let results = self.context.folder(self.place, &folder.display().to_string())?;
+        let result = results.join("result.json");
         let label = format!("run-{number}");
         for private in ["home", "tmp"] {
             // Nothing that one process caches may reach the next: each starts with an empty home and an empty tmp.
@@ -92,9 +94,10 @@ impl Session<'_> {
             let stream =
                 |end: &str| self.context.stream(self.place, &format!("{label}.{end}"), OUTPUT_LIMIT, &redactor);
             let (stdout, stderr) = (stream("out"), stream("err"));
-            let name = Path::new("results").join(result.file_name().unwrap_or_default());
+            let name = folder.join("result.json");
             let reported = hostile::read_below(&self.place.dir, &name, OUTPUT_LIMIT).ok().flatten();
             let reported = reported.map(|bytes| redactor.clean(&bytes));
+            hostile::remove_all(&results).map_err(|error| fault(&format!("{}: {error}", results.display())))?;
             let ended = ProcessEnd {
                 exit: if let Exit::Code(code) = end.exit { Some(code) } else { None },
                 signal: if let Exit::Signal(signal) = end.exit { Some(signal) } else { None },
