@@ -32,6 +32,7 @@ mod grammar;
 mod graph;
 mod holes;
 mod locate;
+mod measured;
 mod money;
 mod nearby;
 mod node;

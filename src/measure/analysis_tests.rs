@@ -1,7 +1,7 @@
 //! Tests of `analysis`: what stored samples mean.
 
-use super::super::compare::Equal;
 use super::super::contract::Contract;
+use super::super::equal::Equal;
 use super::super::metric::Better;
 use super::super::protocol::{Profile, Protocol, Turn};
 use super::super::result::{Run, conclude};

@@ -50,6 +50,9 @@ pub struct Status {
     pub settled: usize,
     /// Those by class.
     pub classes: BTreeMap<String, usize>,
+    /// How many jobs bear each mark.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub marks: BTreeMap<String, usize>,
     /// Its steps in the manifest's order.
     pub steps: Vec<StepStatus>,
     /// What runs; after a death, what ran then.
@@ -201,6 +204,7 @@ pub fn status(root: &Path, run: &RunId) -> Status {
         jobs: 0,
         settled: 0,
         classes: BTreeMap::new(),
+        marks: BTreeMap::new(),
         steps: steps(plan.as_ref()),
         running: Vec::new(),
         lanes: Vec::new(),
@@ -286,7 +290,10 @@ impl Status {
                     *self.open.entry(format!("{step}: {because}")).or_default() += 1;
                 }
             }
-            Event::JobSettled { class, .. } => {
+            Event::JobSettled { class, marks, .. } => {
+                for mark in marks {
+                    *self.marks.entry(mark).or_default() += 1;
+                }
                 self.settled += 1;
                 *self.classes.entry(class).or_default() += 1;
             }

@@ -66,6 +66,9 @@ impl Status {
         for (class, count) in classes {
             text.push_str(&format!("  {count:>4}  {class}\n"));
         }
+        for (mark, count) in &self.marks {
+            text.push_str(&format!("  {count:>4}  marked {mark}\n"));
+        }
         if !self.open.is_empty() {
             text.push_str("\nleft open\n");
         }

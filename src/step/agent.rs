@@ -122,6 +122,7 @@ async fn attempt(
                 secrets,
                 stdin,
                 cwd: place.dir.join("work"),
+                mark: None,
                 label: "agent".into(),
                 timeout: ask.timeout,
                 limit: ask.limit.unwrap_or(OUTPUT_LIMIT),

@@ -8,7 +8,7 @@ use crate::digest::Digest;
 use crate::key::Value;
 use crate::outcome::{Cause, Failure, Outcome};
 use crate::plan::Role;
-use crate::process::Sandbox;
+use crate::process::{self, Sandbox};
 
 /// The settled attempts that an action reads.
 #[derive(Clone, Debug, Default)]
@@ -109,6 +109,14 @@ impl Done {
     #[must_use]
     pub fn unread(failure: Failure) -> Self {
         Self { unread: Some(failure.clone()), ..Self::failed(failure) }
+    }
+
+    /// Takes in what one of several processes was held to: what was held of all of them stands.
+    pub fn held(&mut self, end: &process::End) {
+        if let Some(held) = &end.sandbox {
+            let all = self.sandbox.take();
+            self.sandbox = Some(all.map_or_else(|| held.clone(), |all| all.and(held)));
+        }
     }
 
     /// Adds an output.

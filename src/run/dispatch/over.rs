@@ -117,10 +117,14 @@ impl Dispatcher {
         let Some(ended) = self.states.end(node).settled() else { return };
         let text = |name: &str| ended.outputs.get(name).and_then(Value::as_text);
         let speedup = text("speedup").and_then(|text| text.parse().ok());
+        let marks = match ended.outputs.get("marks") {
+            Some(Value::List(marks)) => marks.clone(),
+            _ => Vec::new(),
+        };
         if let (Some(class), false) = (text("class").map(str::to_owned), self.jobs_told[job]) {
             self.jobs_told[job] = true;
             let job = self.plan().jobs[job].id.clone();
-            self.tell_if_durable(Event::JobSettled { job, class, speedup, cached });
+            self.tell_if_durable(Event::JobSettled { job, class, speedup, marks, cached });
         }
     }
 }
