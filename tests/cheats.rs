@@ -6,13 +6,11 @@ mod support;
 use support::Flow;
 
 /// Each takes a session of its own: the whole list is for the command, these are for every change of the code.
-const TRIED: [&str; 9] = [
-    "forged-stdout",
+const TRIED: [&str; 7] = [
     "forged-result",
     "overwritten-result",
     "patched-timer",
     "memo-files",
-    "slow-base",
     "git-history",
     "git-elsewhere",
     "later-release",

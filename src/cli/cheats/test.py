@@ -12,9 +12,13 @@ if not answer.work.__file__.startswith(os.getcwd() + os.sep):
     sys.exit(3)
 
 seed = 71_993_041
+# Each mark is stamped by flow's own clock, which no code in here can patch.
+mark = int(os.environ["FLOW_MARK"])
+os.write(mark, b"<")
 begin = time.perf_counter()
 result = answer.work.total(seed, 1_200_000)
 took = time.perf_counter() - begin
+os.write(mark, b">")
 
 digest = "sha256:" + hashlib.sha256(str(result).encode()).hexdigest()
 with open(os.environ["FLOW_RESULT"], "w") as f:
