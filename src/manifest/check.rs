@@ -210,7 +210,7 @@ fn gates(pipeline: &mut Pipeline, report: &Report) {
         }
         match (&body.equal, &measured.equal) {
             (None, _) => body.equal.clone_from(&measured.equal),
-            (Some(own), said) if said.as_ref().map(|said| said.value) != Some(own.value) => {
+            (Some(own), said) if said.as_ref().map(|said| said.value).unwrap_or_default() != own.value => {
                 drift("comparison", own.place);
             }
             _ => {}
