@@ -111,6 +111,7 @@ fn repo(node: Node<'_>, report: &Report) -> Option<Repo> {
         source: Spanned { value, place: source.place() },
         commits: node.child("commits").map(|node| commits::read(node, report)).unwrap_or_default(),
         tests: node.all("tests").filter_map(|node| tests(node, report)).collect(),
+        package: node.child("package").and_then(|node| node.text()),
     })
 }
 

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::digest::Digest;
-use crate::manifest::{Agent, Body, Env, InputFrom, Manifest, Pipeline, Spanned, Step, Template, Tests, clean};
+use crate::manifest::{
+    Agent, Body, Env, InputFrom, Manifest, Pipeline, SandboxDecl, Spanned, Step, Template, Tests, clean,
+};
 use crate::measure::{self, Contract};
 use crate::names::SlotKind;
 use crate::plan::binding::{Bound, bind};
@@ -312,6 +314,7 @@ impl Expander<'_> {
             aa: body.aa,
             human: body.human.is_some(),
             tool: of_environment.or(only_tool),
+            sandbox: if decl.sandbox == SandboxDecl::default() { &like.sandbox } else { &decl.sandbox }.clone(),
             tools,
             env,
             timeout: decl.timeout.as_ref().map(|timeout| timeout.value),

@@ -17,6 +17,7 @@ use crate::outcome::Cause;
 use crate::plan::{Ask, Role, TestAsk};
 use crate::step::context::{Context, Place, fault};
 use crate::step::done::{Done, Inputs};
+use crate::step::sandbox;
 use crate::step::{Draft, End};
 
 /// What the attempts of this kind mean. From 2 on a result is one of trees, script and results that no other process of the
@@ -71,6 +72,7 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: &TestAsk) -> Draft<'a> {
             draft.text("blocks", ask.protocol.blocks_max.to_string());
         }
     }
+    sandbox::draft(&mut draft, &ask.sandbox);
     draft.record.push_some("device", ask.device.as_ref().map(Value::text));
     draft
 }

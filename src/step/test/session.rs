@@ -177,6 +177,7 @@ impl Session<'_> {
         let ran = self.once(sitting.processes, arm, &sitting.secrets, mode, &sitting.reference).await?;
         sitting.processes += 1;
         sitting.longest_ms = sitting.longest_ms.max(ran.end.wall_ms);
+        sitting.done.held(&ran.end);
         for (name, log) in &ran.logs {
             if let Some(log) = log {
                 sitting.done.logs.insert(format!("{arm} {name}"), *log);
