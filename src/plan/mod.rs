@@ -124,6 +124,8 @@ pub struct Job {
     pub nodes: Vec<usize>,
     /// The one that says its class.
     pub classify: Option<usize>,
+    /// Whether it is an A/A control: no candidate's, and in no rate but that of false verdicts.
+    pub control: bool,
 }
 
 /// An action, not yet keyed.

@@ -1,11 +1,11 @@
 //! The points of the axes: where each step is instantiated, and in which order.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::digest::Digest;
-use crate::manifest::{Axis, Pipeline, Step};
+use crate::manifest::{Axis, DRAW, Kind, Pipeline, Step};
 use crate::names::Axes;
-use crate::plan::Point;
+use crate::plan::{Point, point_name};
 
 /// Every step at every point: commits in an order that their ids shuffle, so that a run stopped half-way is an honest sample
 /// and a commit added to the list moves no other; all candidates of a commit together; each after what it needs.
@@ -72,8 +72,33 @@ fn points_of(pipeline: &Pipeline, step: &Step) -> Vec<Point> {
                 })
             })
             .collect();
+        if axis.name.value == DRAW
+            && let Some(calibrate) = &pipeline.calibrate
+        {
+            let drawn = |(repo, commit): (usize, usize), draw: usize| calibrate.drawn.contains(&(repo, commit, draw));
+            points.retain(|point| {
+                let draw = point.own.iter().find(|(own, _)| *own == index);
+                draw.is_some_and(|(_, draw)| point.commit.is_some_and(|commit| drawn(commit, *draw)))
+            });
+        }
     }
     points
+}
+
+/// Whether a point is of an A/A control, and which draw of its commit it is, from 1.
+#[must_use]
+pub fn draw_of(pipeline: &Pipeline, point: &Point) -> Option<u64> {
+    pipeline.calibrate.as_ref()?;
+    let is = |axis: usize| pipeline.axes.get(axis).is_some_and(|axis| axis.name.value == DRAW);
+    point.own.iter().find(|(axis, _)| is(*axis)).map(|(_, draw)| *draw as u64 + 1)
+}
+
+/// The names of all jobs, where the pipeline says classes: known before anything of the machine is.
+#[must_use]
+pub fn job_names(pipeline: &Pipeline) -> BTreeSet<String> {
+    let classify = pipeline.steps.iter().filter(|step| step.kind() == Kind::Classify);
+    let points = classify.flat_map(|step| points_of(pipeline, step));
+    points.map(|point| point_name(&axes_of(pipeline, &point))).collect()
 }
 
 /// The axes of a point, for people and records.
