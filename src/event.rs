@@ -256,6 +256,9 @@ pub enum Event {
         /// Whether an earlier run had said so.
         #[serde(default)]
         cached: bool,
+        /// Whether it is an A/A control.
+        #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+        control: bool,
     },
     /// An amount of the manifest's `budget` keeps an agent from beginning. Told once for each amount, and once for each job that
     /// came to `per-job`.
@@ -287,8 +290,11 @@ pub enum Event {
     RunFinished {
         /// The run.
         run: RunId,
-        /// How many jobs.
+        /// How many jobs, the A/A controls not counted.
         jobs: usize,
+        /// How many A/A controls.
+        #[serde(skip_serializing_if = "is_zero", default)]
+        controls: usize,
         /// How many actions, by what became of them.
         actions: Counts,
         /// How many jobs of each class; those not settled are `NOT_RUN` or provisional and counted in `open`.

@@ -125,7 +125,7 @@ fn line(plan: &Plan, event: &Event) -> Option<String> {
         Event::ActionOver { axes, step, end, because, .. } if end == "open" && !because.starts_with("waits for ") => {
             format!("{}  not settled: {because}", title(axes, step))
         }
-        Event::JobSettled { job, class, speedup, cached: false } => {
+        Event::JobSettled { job, class, speedup, cached: false, .. } => {
             let speedup = speedup.map_or_else(String::new, |speedup| format!(" {}x", Ratio(speedup)));
             format!("{job}  {class}{speedup}")
         }

@@ -46,6 +46,9 @@ pub enum Note {
     /// The human's tree could not be measured, or computes something else than the base: nothing is said against it.
     #[serde(rename = "HUMAN-FAILED")]
     HumanFailed,
+    /// It continues an earlier measurement: its blocks are of more than one session.
+    #[serde(rename = "EXTENDED")]
+    Extended,
 }
 
 impl Note {
@@ -57,6 +60,7 @@ impl Note {
             Self::Unchecked => "UNCHECKED",
             Self::SameTree => "A/A",
             Self::HumanFailed => "HUMAN-FAILED",
+            Self::Extended => "EXTENDED",
         }
     }
 }

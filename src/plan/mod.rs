@@ -324,6 +324,8 @@ pub struct TestAsk {
     pub protocol: Protocol,
     /// Arm B is a second copy of the base.
     pub aa: bool,
+    /// Its limits are a person's of today, beyond the manifest's. In no key.
+    pub asked: bool,
     /// The human's tree is measured beside the patched one.
     pub human: bool,
     /// The interpreter's tool, where the step has no environment step: the only declared one.

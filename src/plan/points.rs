@@ -28,11 +28,13 @@ pub(super) fn ordered_points(pipeline: &Pipeline) -> Vec<(usize, Point)> {
     }
     let rank_of = |point: &Point| point.commit.map_or(0, |commit| rank[&commit]);
     // Fewer axes of the manifest's own first: a step never needs one of more axes.
+    // A control goes with its commit: a run that is stopped half-way has its share of them.
+    let axes = pipeline.axes.iter().filter(|axis| pipeline.calibrate.is_none() || axis.name.value != DRAW).count();
     points.sort_by_cached_key(|(step, point)| {
-        let shared = point.own.is_empty();
+        let shared = point.own.is_empty() || point.own.len() == 1 && draw_of(pipeline, point).is_some();
         (!shared, rank_of(point), if shared { Vec::new() } else { point.own.clone() }, *step, point.clone())
     });
-    if pipeline.axes.len() > 1 {
+    if axes > 1 {
         points.sort_by_key(|(step, _)| *step);
     }
     points

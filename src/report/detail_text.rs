@@ -26,6 +26,10 @@ pub fn text(detail: &JobDetail, store: &Store, now: Timestamp, width: usize) -> 
         let lines = wrap(&short_digests(value), width.saturating_sub(12));
         text.push_str(&format!("  {name:9} {}\n", lines.join(&format!("\n{}", " ".repeat(12)))));
     };
+    if let Some(ruling) = &result.ruling {
+        let verdict = ruling.verdict.map_or("taken out", crate::class::Class::name);
+        fact("ruling", &format!("{verdict} by a person: {}", ruling.because));
+    }
     if let Some(subject) = &result.subject {
         fact("commit", subject);
     }

@@ -1,6 +1,7 @@
 //! What came of it: the results of jobs, read from the store alone, and tables of them.
 
 pub mod attempts;
+pub mod campaign;
 pub mod composite;
 pub mod detail;
 pub mod detail_text;
@@ -14,3 +15,4 @@ pub mod standing;
 pub mod status;
 pub mod status_text;
 pub mod table;
+pub mod vetting;

@@ -303,6 +303,7 @@ impl Expander<'_> {
             metrics,
             protocol: self.protocol(&shape.protocol, point),
             aa: body.aa,
+            asked: false,
             human: body.human,
             tool: of_environment.or(only_tool),
             tools,

@@ -228,9 +228,10 @@ impl Dispatcher {
         self.outbox.abandon();
         let mut classes: BTreeMap<String, usize> = BTreeMap::new();
         let mut open = 0;
-        let jobs = self.options.about.len();
+        let (mut jobs, mut controls) = (0, 0);
         for job in &self.options.about {
             let job = &self.context.plan.jobs[*job];
+            *if job.control { &mut controls } else { &mut jobs } += 1;
             match job.classify.filter(|classify| self.options.wanted[*classify]) {
                 Some(node) => {
                     let settled = self.states.end(node).settled();
@@ -241,7 +242,9 @@ impl Dispatcher {
                     let class = class.unwrap_or_else(|| {
                         classify::provisional(&self.context.plan, node, &self.states).class.name().to_owned()
                     });
-                    *classes.entry(class).or_default() += 1;
+                    if !job.control {
+                        *classes.entry(class).or_default() += 1;
+                    }
                 }
                 None => {
                     let unsettled = |node: &usize| {
@@ -270,6 +273,7 @@ impl Dispatcher {
         Event::RunFinished {
             run: self.run.clone(),
             jobs,
+            controls,
             actions,
             classes,
             open,

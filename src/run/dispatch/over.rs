@@ -119,8 +119,8 @@ impl Dispatcher {
         let speedup = text("speedup").and_then(|text| text.parse().ok());
         if let (Some(class), false) = (text("class").map(str::to_owned), self.jobs_told[job]) {
             self.jobs_told[job] = true;
-            let job = self.plan().jobs[job].id.clone();
-            self.tell_if_durable(Event::JobSettled { job, class, speedup, cached });
+            let (control, job) = (self.plan().jobs[job].control, self.plan().jobs[job].id.clone());
+            self.tell_if_durable(Event::JobSettled { job, class, speedup, cached, control });
         }
     }
 }

@@ -9,13 +9,20 @@ mod looks;
 mod process;
 mod session;
 
+use crate::attempt::Ended;
 use crate::key::Value;
 use crate::measure;
-use crate::outcome::Cause;
+use crate::measure::TestResult;
+use crate::outcome::{Cause, Failure};
 use crate::plan::{Ask, Role, TestAsk};
 use crate::step::context::{Context, Place, fault};
 use crate::step::done::{Done, Inputs};
 use crate::step::{Draft, End};
+
+/// The output that names the attempt whose measurement one continues.
+pub const CONTINUES: &str = "continues";
+/// The output of one that goes beyond the manifest's limits because a person asked for it.
+pub const ASKED: &str = "asked for";
 
 /// What the attempts of this kind mean. From 2 on a result is one of trees, script and results that no other process of the
 /// attempt had changed.
@@ -76,12 +83,16 @@ fn looks(protocol: &measure::Protocol) -> String {
 }
 
 /// Measures.
-pub async fn run(context: &Context, node: usize, inputs: &Inputs, place: &Place) -> Done {
+pub async fn run(context: &Context, node: usize, inputs: &Inputs, place: &Place, earlier: Option<&Ended>) -> Done {
     let (Ask::Test(ask), Some((repo, _))) = (&context.plan.nodes[node].ask, context.plan.nodes[node].point.commit)
     else {
         return Done::failed(fault("a test step without a commit"));
     };
-    let session = Session { context, ask, inputs, place, repo };
+    let earlier = match earlier.map(|ended| Earlier::read(context, ask, ended)).transpose() {
+        Ok(earlier) => earlier.flatten(),
+        Err(failure) => return Done::failed(failure),
+    };
+    let session = Session { context, ask, inputs, place, repo, earlier };
     match session.measure().await {
         Ok(done) => done,
         Err(failure) => Done::failed(failure),
@@ -94,4 +105,29 @@ struct Session<'a> {
     inputs: &'a Inputs,
     place: &'a Place,
     repo: usize,
+    earlier: Option<Earlier>,
+}
+
+/// A measurement that is continued: its runs stay, and the schedule goes on where it ended.
+struct Earlier {
+    attempt: String,
+    runs: Vec<measure::Run>,
+    spent_ms: u64,
+    blocks: u64,
+}
+
+impl Earlier {
+    /// Reads what an attempt measured; nothing where that was another measurement.
+    fn read(context: &Context, ask: &TestAsk, ended: &Ended) -> Result<Option<Self>, Failure> {
+        let Some(digest) = ended.outputs.get("result").and_then(Value::as_blob) else { return Ok(None) };
+        let result = TestResult::decode(&context.get(&digest)?).map_err(|error| fault(&error.to_string()))?;
+        let same = |protocol: &measure::Protocol| {
+            (protocol.profile, protocol.shape, protocol.seed)
+                == (ask.protocol.profile, ask.protocol.shape, ask.protocol.seed)
+        };
+        let blocks = result.runs.iter().filter(|run| !run.turn.warmup).map(|run| u64::from(run.turn.block) + 1).max();
+        let Some(blocks) = blocks.filter(|_| same(&result.protocol)) else { return Ok(None) };
+        let spent_ms = ended.limits.get("time max").map_or(ended.wall_ms, |limit| limit.used);
+        Ok(Some(Self { attempt: ended.attempt.to_string(), runs: result.runs, spent_ms, blocks }))
+    }
 }
