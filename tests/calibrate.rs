@@ -84,3 +84,17 @@ fn a_share_that_is_none_is_a_flaw() {
     flow.flow(&["check", "m.kdl"]).exits(2).says("at most 100 %");
     flow.flow(&["calibrate", "m.kdl", "--share", "200%"]).exits(2).says("at most 100%");
 }
+
+#[test]
+fn plan_says_for_how_long_the_slots_are_held_from_one_measured_sample() {
+    let flow = Flow::timed("ops / 1000");
+    flow.flow(&["plan", "m.kdl"]).settles().says("is unknown: no process of these commits was measured yet");
+    flow.flow(&["run", "m.kdl", "--until", "baseline"]).settles();
+    let plan = flow.flow(&["plan", "m.kdl", "--json"]).settles().json();
+    let hours = &plan["slot_hours"];
+    assert_eq!((hours["measurements"].as_u64(), hours["sampled"].as_u64()), (Some(4), Some(4)));
+    let of = |profile: usize, what: &str| hours["profiles"][profile][what].as_f64().unwrap();
+    assert!(of(0, "least_h") > 0.0 && of(0, "most_h") > 3.0 * of(0, "least_h"), "{hours}");
+    assert!(of(2, "most_h") < of(0, "most_h"), "{hours}");
+    flow.flow(&["plan", "m.kdl"]).settles().says("slots: 4 measurements hold them for, in all, screen");
+}

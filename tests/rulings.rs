@@ -6,7 +6,8 @@ mod support;
 use support::Flow;
 
 fn ruled(line: &str) -> Flow {
-    let flow = Flow::sample();
+    let mut flow = Flow::sample();
+    flow.env("COLUMNS", "300");
     flow.run().settles();
     flow.add("rulings \"rulings.kdl\"");
     flow.write("rulings.kdl", &format!("flow 1\n{line}\n"));
@@ -34,7 +35,10 @@ fn a_ruling_stands_beside_the_class_runs_nothing_and_counts() {
 fn a_job_that_is_taken_out_is_in_no_rate_is_not_begun_and_is_listed() {
     let flow = ruled("skip \"pkg/{one}/tidy/1\" because=\"stopped by hand\"");
     let run = flow.flow(&["run", "m.kdl"]);
-    run.settles().says("3 of 3 jobs improved").says("pkg/{one}/tidy/1: taken out by a person").says("stopped by hand");
+    run.settles()
+        .says("3 of 3 jobs improved")
+        .says("pkg/{one}/tidy/1: taken out by a person, SUCCESS_IMPROVEMENT by flow")
+        .says("stopped by hand");
     flow.edit("patches/tidy/{one}.patch", |text| text.replace("+        OPS[0] += 5", "+        OPS[0] += 4"));
     flow.run().settles().executes_nothing();
 }

@@ -16,6 +16,7 @@ use crate::cli::versions;
 use crate::report::jobs;
 use crate::text::wrap;
 use crate::why::causes::causes;
+use crate::why::slot_hours::slot_hours;
 use crate::why::{self, forecast::forecast_with};
 
 /// Arguments of `flow plan`.
@@ -70,6 +71,7 @@ pub async fn plan(args: PlanArgs) -> Result<ExitCode, Fault> {
     let retried = select::retried(opened.plan(), &selected.jobs, &args.retry)?;
     let forecasts = forecast_with(opened.plan(), &opened.store, &opened.index, &wanted, &retried);
     let estimate = opened.estimate(&forecasts)?;
+    let slots = slot_hours(opened.plan(), &forecasts, &opened.index);
     let asks = asks(&opened.plan().manifest.pipeline, &estimate);
     let causes = match args.explain {
         true => Some(causes(opened.plan(), &forecasts, &opened.estimator()?)),
@@ -81,6 +83,7 @@ pub async fn plan(args: PlanArgs) -> Result<ExitCode, Fault> {
             document["at"] = commit.id.as_str().into();
         }
         document["asks"] = asks.into();
+        document["slot_hours"] = serde_json::json!(slots);
         if let Some(causes) = causes {
             document["causes"] = serde_json::json!(causes);
         }
@@ -95,6 +98,9 @@ pub async fn plan(args: PlanArgs) -> Result<ExitCode, Fault> {
         output::data(format!("{}{none}{}", why::causes::text(&causes), estimate.text()))?;
     } else {
         output::data(why::plan::text(opened.plan(), &forecasts, &lacking, &estimate, args.all))?;
+        if let Some(slots) = slots {
+            output::data(slots.text(80))?;
+        }
         if let Some(asks) = asks {
             output::data(format!(
                 "{}\n",

@@ -289,7 +289,8 @@ pub(super) async fn run_selected(args: RunArgs, opened: Opened, selected: Select
             output::data(table::results(&results, width))?;
             output::data(table::legend(&results, width))?;
         }
-        output::data(harmless(&campaign::rulings(&plan.manifest.pipeline, &results, width)))?;
+        let ruled = campaign::ruled(&plan, &store, &index);
+        output::data(harmless(&campaign::rulings(&plan.manifest.pipeline, &ruled, width)))?;
         output::data(composite::text(&composite::composites(&plan, &store, &index, &standing.ends), width))?;
         let ledger = whole_ledger(Rates::of(&plan.manifest.pipeline), &store, &index, Some(&run));
         let ledger = ledger.map_err(|error| broken(error.to_string()))?;

@@ -10,7 +10,7 @@ use crate::cli::fault::Fault;
 use crate::cli::job::Found;
 use crate::cli::open::Opened;
 use crate::cli::{Places, job, output};
-use crate::report::campaign::{self, Calibration};
+use crate::report::campaign::Calibration;
 use crate::report::spent::several_models;
 use crate::report::standing::standing;
 use crate::report::{detail, detail_text, jobs, table};
@@ -86,7 +86,7 @@ fn list(opened: &Opened, meant: &[usize], json: bool) -> Result<ExitCode, Fault>
     } else {
         output::data(calibration.text(width))?;
         output::data(harmless(&table::results(&results, width)))?;
-        output::data(harmless(&campaign::rulings(&plan.manifest.pipeline, &results, width)))?;
+
         output::say("name one of them to see all of it: flow show JOB");
     }
     Ok(ExitCode::SUCCESS)

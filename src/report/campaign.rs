@@ -10,7 +10,7 @@ use crate::manifest::Pipeline;
 use crate::measure::protocol::Profile;
 use crate::measure::stats::wilson;
 use crate::measure::{Kind, MetricSpec};
-use crate::plan::Plan;
+use crate::plan::{Job, Plan};
 use crate::report::jobs::{self, JobResult};
 use crate::report::standing::standing;
 use crate::store::{Index, Store};
@@ -120,7 +120,18 @@ impl Calibration {
 /// The results of all A/A controls of a plan.
 #[must_use]
 pub fn controls(plan: &Plan, store: &Store, index: &Index) -> Vec<JobResult> {
-    let jobs: Vec<usize> = (0..plan.jobs.len()).filter(|job| plan.jobs[*job].control).collect();
+    look(plan, store, index, |job| job.control)
+}
+
+/// The results of the jobs that a person ruled, whether or not a run is about them.
+#[must_use]
+pub fn ruled(plan: &Plan, store: &Store, index: &Index) -> Vec<JobResult> {
+    let rulings = &plan.manifest.pipeline.rulings;
+    look(plan, store, index, |job| rulings.iter().any(|ruling| ruling.job.value == job.id.as_str()))
+}
+
+fn look(plan: &Plan, store: &Store, index: &Index, is: impl Fn(&Job) -> bool) -> Vec<JobResult> {
+    let jobs: Vec<usize> = (0..plan.jobs.len()).filter(|job| is(&plan.jobs[*job])).collect();
     if jobs.is_empty() {
         return Vec::new();
     }

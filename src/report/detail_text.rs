@@ -75,6 +75,15 @@ pub fn text(detail: &JobDetail, store: &Store, now: Timestamp, width: usize) -> 
         fact("tokens", &tokens(result.tokens, because));
         fact("spent", &spent(detail));
     }
+    if let Some(explained) = &detail.explained {
+        text.push('\n');
+        for sentence in &explained.sentences {
+            text.push_str(&format!("{}\n", wrap(sentence, width).join("\n")));
+        }
+        for row in explained.plot(width) {
+            text.push_str(&format!("{row}\n"));
+        }
+    }
     let name = detail.steps.iter().map(|step| step.step.len()).max().unwrap_or(0);
     for step in &detail.steps {
         text.push('\n');

@@ -98,12 +98,6 @@ impl JobResult {
     pub fn counts_as(&self) -> Option<Class> {
         self.ruling.as_ref().map_or(self.class, |ruling| ruling.verdict)
     }
-
-    /// Whether a person took it out.
-    #[must_use]
-    pub fn taken_out(&self) -> bool {
-        self.ruling.as_ref().is_some_and(|ruling| ruling.verdict.is_none())
-    }
 }
 
 /// Why a job is open, as far as one of its actions says it.

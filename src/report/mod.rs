@@ -5,6 +5,7 @@ pub mod campaign;
 pub mod composite;
 pub mod detail;
 pub mod detail_text;
+pub mod explain;
 pub mod flips;
 pub mod given;
 pub mod human;

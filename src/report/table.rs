@@ -228,8 +228,6 @@ pub fn meaning(class: Class) -> &'static str {
 /// How many jobs improved, and what the run did.
 #[must_use]
 pub fn summary(results: &[JobResult], finished: Option<&Event>, vetted: Option<&str>, width: usize) -> String {
-    let taken_out = results.iter().filter(|result| result.taken_out()).count();
-    let results: Vec<&JobResult> = results.iter().filter(|result| !result.taken_out()).collect();
     let of = |class: Class| results.iter().filter(|result| result.counts_as() == Some(class) && !result.open).count();
     let ruled = results.iter().filter(|result| result.ruling.is_some()).count();
     let open = results.iter().filter(|result| result.open).count();
@@ -263,14 +261,15 @@ pub fn summary(results: &[JobResult], finished: Option<&Event>, vetted: Option<&
     if ruled > 0 {
         parts.push(format!("{ruled} of these by a person's ruling"));
     }
-    if taken_out > 0 {
-        parts.push(format!("{taken_out} taken out by a person"));
-    }
     let mut said = parts.join(", ");
     if let Some(vetted) = vetted {
         said.push_str(&format!(" ({vetted})"));
     }
-    let mut text = format!("\n{}\n", wrap(&said, width).join("\n  "));
+    // A run of controls alone is about no job.
+    let mut text = match results.is_empty() && finished.is_some() {
+        true => "\n".to_owned(),
+        false => format!("\n{}\n", wrap(&said, width).join("\n  ")),
+    };
     if let Some(Event::RunFinished { run, actions, .. }) = finished {
         let reused = if actions.reused > 0 { format!("{} reused, ", actions.reused) } else { String::new() };
         // An agent that changed nothing and a target that is absent are results: nothing went wrong with the run.

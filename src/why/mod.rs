@@ -17,6 +17,7 @@ pub mod origin;
 pub mod past;
 pub mod plan;
 pub mod ran;
-pub mod spot;
+pub mod slot_hours;
+mod spot;
 pub mod text;
 pub mod whence;

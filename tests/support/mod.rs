@@ -108,7 +108,8 @@ pipeline sample {
     /// The sample, measured in time on one slot: the script reports what `time` makes of `ops`, the work done, and of `n`, how
     /// many processes of that tree ran before. 1000 is the base's work, 500 what `tidy` does, 100 the human.
     pub fn timed(time: &str) -> Self {
-        let flow = Self::sample();
+        let mut flow = Self::sample();
+        flow.env("COLUMNS", "400");
         flow.replace("m.kdl", "metric ops better=lower kind=count", "metric time_s better=lower");
         flow.replace("m.kdl", "tool python", "slots { cpu \"a\" }\n    step patched { holds cpu=1 }\n    tool python");
         let seen = flow.beside("seen").display().to_string();
