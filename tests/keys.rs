@@ -102,6 +102,19 @@ fn a_variable_that_is_passed_unhashed_hides_no_result_where_it_is_not_set() {
 }
 
 #[test]
+fn where_a_tool_is_not_there_results_are_shown_as_they_were_recorded() {
+    let mut flow = Flow::sample();
+    flow.replace("m.kdl", "agent=scripted {", "agent=scripted {\n        set HERE \"{var.HERE}\"");
+    flow.env("HERE", "this machine");
+    flow.run().settles();
+    flow.without("HERE");
+    let shown = flow.flow(&["show", "pkg/{one}/tidy/1", "m.kdl"]);
+    shown.settles().says("SUCCESS_IMPROVEMENT").says("as it was last recorded, for here the variable HERE is not set");
+    flow.flow(&["show", "{one}", "m.kdl"]).settles().says("SUCCESS_IMPROVEMENT").says("as it was last recorded");
+    flow.run().exits(2);
+}
+
+#[test]
 fn another_judgement_classifies_anew_and_measures_nothing() {
     let flow = Flow::sample();
     flow.run().settles();

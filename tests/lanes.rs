@@ -512,6 +512,7 @@ fn a_candidate_that_is_paused_is_said_of_each_of_its_jobs() {
     office.good_for("pass-0001", 100);
     std::fs::write(office.file("idle"), "").unwrap();
     office.flow.flow(&["run", "m.kdl"]).exits(3).says("acme is paused: NO_PATCH");
+    office.flow.flow(&["plan", "m.kdl"]).settles().says("acme was paused by the last run, NO_PATCH").says("--continue");
     let left = (1..=6)
         .flat_map(|sample| ["{one}", "{two}"].map(|commit| office.flow.fill(&format!("pkg/{commit}/acme/{sample}"))))
         .map(|job| office.flow.flow(&["show", &job, "m.kdl", "--json"]).json())

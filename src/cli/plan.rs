@@ -13,11 +13,17 @@ use crate::cli::open::Opened;
 use crate::cli::output;
 use crate::cli::select::{self, Selection};
 use crate::cli::versions;
-use crate::report::jobs;
+use crate::event::{Event, Paused};
+use crate::manifest::Kind;
+use crate::plan::Missing;
+use crate::report::{jobs, status};
+use crate::run::journal;
 use crate::text::wrap;
-use crate::why::causes::causes;
+use crate::why;
+use crate::why::causes::{Cause, causes};
+use crate::why::estimate::Estimate;
+use crate::why::forecast::{Forecast, forecast_with};
 use crate::why::slot_hours::slot_hours;
-use crate::why::{self, forecast::forecast_with};
 
 /// Arguments of `flow plan`.
 #[derive(Debug, Args)]
@@ -73,6 +79,7 @@ pub async fn plan(args: PlanArgs) -> Result<ExitCode, Fault> {
     let estimate = opened.estimate(&forecasts)?;
     let slots = slot_hours(opened.plan(), &forecasts, &opened.index);
     let asks = asks(&opened.plan().manifest.pipeline, &estimate);
+    let paused = paused(&opened, &forecasts);
     let causes = match args.explain {
         true => Some(causes(opened.plan(), &forecasts, &opened.estimator()?)),
         false => None,
@@ -84,11 +91,61 @@ pub async fn plan(args: PlanArgs) -> Result<ExitCode, Fault> {
         }
         document["asks"] = asks.into();
         document["slot_hours"] = serde_json::json!(slots);
+        document["paused"] = serde_json::json!(paused);
         if let Some(causes) = causes {
             document["causes"] = serde_json::json!(causes);
         }
         output::json(&document)?;
-    } else if let Some(causes) = causes {
+    } else {
+        let grouped = causes.is_some();
+        tell(causes, &opened, &forecasts, &lacking, &estimate, args.all)?;
+        if let Some(slots) = slots.filter(|_| !grouped) {
+            output::data(slots.text(80))?;
+        }
+        if let Some(asks) = asks {
+            let asks = format!("`flow run` asks first, or wants --yes: {asks}");
+            output::data(format!("{}\n", wrap(&asks, 80).join("\n    ")))?;
+        }
+        for Paused { candidate, cause, evidence, .. } in paused {
+            let said = format!(
+                "{candidate} was paused by the last run, {cause}: {evidence}. Unless that is mended, `flow run` begins none of its \
+                 agents without --continue"
+            );
+            output::data(format!("{}\n", wrap(&said, 80).join("\n    ")))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The candidates that the manifest's last run left paused, of those that have agents to begin.
+fn paused(opened: &Opened, forecasts: &[Forecast]) -> Vec<Paused> {
+    let (plan, root) = (opened.plan(), &opened.store.root);
+    let candidates = &plan.manifest.pipeline.candidates;
+    let of = |said: &Forecast| Some(candidates.get(plan.nodes[said.node].point.candidate?)?.name.value.as_str());
+    let begins = |name: &str| {
+        let agents = forecasts.iter().filter(|said| said.state.executes() && plan.kind(said.node) == Kind::Agent);
+        agents.into_iter().any(|said| of(said) == Some(name))
+    };
+    let Ok(path) = std::path::absolute(&opened.path) else { return Vec::new() };
+    let last = status::runs(root).into_iter().find(|run| journal::manifest_of(root, run).is_some_and(|of| of == path));
+    // What happened to commits is not asked: that is nearly all of a journal.
+    let events = last.map(|run| journal::read_of(root, &run, Some("no commit"))).unwrap_or_default();
+    let paused = events.into_iter().rev().find_map(|told| match told.event {
+        Event::RunFinished { paused, .. } => Some(paused),
+        _ => None,
+    });
+    paused.unwrap_or_default().into_iter().filter(|paused| begins(&paused.candidate)).collect()
+}
+
+fn tell(
+    causes: Option<Vec<Cause>>,
+    opened: &Opened,
+    forecasts: &[Forecast],
+    lacking: &[Missing],
+    estimate: &Estimate,
+    all: bool,
+) -> Result<(), Fault> {
+    if let Some(causes) = causes {
         let none = if causes.is_empty() {
             "nothing would be executed
 "
@@ -96,17 +153,8 @@ pub async fn plan(args: PlanArgs) -> Result<ExitCode, Fault> {
             ""
         };
         output::data(format!("{}{none}{}", why::causes::text(&causes), estimate.text()))?;
-    } else {
-        output::data(why::plan::text(opened.plan(), &forecasts, &lacking, &estimate, args.all))?;
-        if let Some(slots) = slots {
-            output::data(slots.text(80))?;
-        }
-        if let Some(asks) = asks {
-            output::data(format!(
-                "{}\n",
-                wrap(&format!("`flow run` asks first, or wants --yes: {asks}"), 80).join("\n    ")
-            ))?;
-        }
+        return Ok(());
     }
-    Ok(ExitCode::SUCCESS)
+    output::data(why::plan::text(opened.plan(), forecasts, lacking, estimate, all))?;
+    Ok(())
 }

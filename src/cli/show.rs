@@ -12,7 +12,7 @@ use crate::cli::open::Opened;
 use crate::cli::{Places, job, output};
 use crate::report::campaign::Calibration;
 use crate::report::spent::several_models;
-use crate::report::standing::standing;
+use crate::report::standing::standing_as_recorded;
 use crate::report::{detail, detail_text, jobs, table};
 use crate::text::harmless;
 
@@ -74,7 +74,7 @@ fn list(opened: &Opened, meant: &[usize], json: bool) -> Result<ExitCode, Fault>
     for node in meant.iter().flat_map(|job| &plan.jobs[*job].nodes) {
         wanted[*node] = true;
     }
-    let mut standing = standing(plan, &opened.store, &opened.index, &wanted);
+    let mut standing = standing_as_recorded(plan, &opened.store, &opened.index, &wanted);
     if let Some(run) = meant.first().and_then(|job| detail::about(&opened.store.root, &plan.jobs[*job].id).next()) {
         standing = standing.after(plan, &opened.store.root, &run);
     }
@@ -86,7 +86,9 @@ fn list(opened: &Opened, meant: &[usize], json: bool) -> Result<ExitCode, Fault>
     } else {
         output::data(calibration.text(width))?;
         output::data(harmless(&table::results(&results, width)))?;
-
+        if let Some(lacks) = standing.lacks(plan) {
+            output::say(&harmless(&format!("note: {lacks}")));
+        }
         output::say("name one of them to see all of it: flow show JOB");
     }
     Ok(ExitCode::SUCCESS)

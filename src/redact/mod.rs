@@ -367,7 +367,7 @@ mod tests {
             "sk-01\u{1b}[0m23456789abcdef",
             "sk-01\u{1b}[38;5;1m2345\u{1b}[0m6789abcdef",
             "sk-01\u{1b}]0;title\u{7}23456789abcdef",
-            "sk-01\0234\u{8}56789abcdef",
+            "sk-01\u{0}234\u{8}56789abcdef",
             r"\u0073k-0123456789abcdef",
             r"sk-01\\u0032\u003345\u001b6789abcdef",
         ] {

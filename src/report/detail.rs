@@ -22,7 +22,7 @@ use crate::report::explain::{Explained, explain};
 use crate::report::human;
 use crate::report::jobs::{self, JobResult};
 use crate::report::marks;
-use crate::report::standing::standing;
+use crate::report::standing::standing_as_recorded;
 use crate::report::status::runs;
 use crate::report::table::meaning;
 use crate::run::decide::{Decision, decide, shut_gate};
@@ -43,6 +43,9 @@ pub struct JobDetail {
     /// What came of it.
     #[serde(flatten)]
     pub result: JobResult,
+    /// Why it is shown as it was last recorded: what this machine lacks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lacks: Option<String>,
     /// What its class means, in words.
     pub meaning: Option<String>,
     /// What to do.
@@ -138,7 +141,7 @@ pub fn detail(plan: &Plan, job: usize, store: &Store, index: &Index) -> Result<J
     for node in human.iter().flat_map(|job| &job.nodes) {
         wanted[*node] = true;
     }
-    let mut standing = standing(plan, store, index, &wanted);
+    let mut standing = standing_as_recorded(plan, store, index, &wanted);
     if standing.ends.iter().any(End::is_open)
         && let Some(run) = about(&store.root, &plan.jobs[job].id).next()
     {
@@ -179,6 +182,7 @@ pub fn detail(plan: &Plan, job: usize, store: &Store, index: &Index) -> Result<J
         }
     });
     Ok(JobDetail {
+        lacks: standing.lacks(plan),
         spent,
         machine_usd,
         meaning: result.class.map(|class| meaning(class).to_owned()),

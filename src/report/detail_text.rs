@@ -33,6 +33,9 @@ pub fn text(detail: &JobDetail, store: &Store, now: Timestamp, width: usize) -> 
     if let Some(subject) = &result.subject {
         fact("commit", subject);
     }
+    if let Some(lacks) = &detail.lacks {
+        fact("shown", lacks);
+    }
     let idle = detail.next_action.as_ref().is_some_and(|next| next.starts_with("none"));
     if let Some(meaning) = detail.meaning.as_ref().filter(|_| idle) {
         fact("meaning", meaning);

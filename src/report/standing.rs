@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::attempt::Ended;
 use crate::event::Held;
 use crate::names::RunId;
-use crate::plan::Plan;
+use crate::plan::{Missing, Plan};
 use crate::run::decide::{Decision, decide, shut_gate};
 use crate::run::journal::held;
 use crate::step::End;
@@ -24,6 +24,8 @@ pub struct Standing {
     pub open: BTreeMap<usize, Why>,
     /// Those whose attempt used more than today's limit.
     pub over_limit: BTreeSet<usize>,
+    /// Those whose keys cannot be told here, so that they stand as they were last recorded.
+    pub recorded: BTreeSet<usize>,
 }
 
 /// Why an action is open.
@@ -47,6 +49,14 @@ pub enum Why {
 }
 
 impl Standing {
+    /// Why some stand as they were last recorded, if some do: what this machine lacks.
+    #[must_use]
+    pub fn lacks(&self, plan: &Plan) -> Option<String> {
+        let missing = Missing::distinct(self.recorded.iter().flat_map(|node| &plan.nodes[*node].missing));
+        let what: Vec<&str> = missing.iter().map(|missing| missing.what.as_str()).collect();
+        (!what.is_empty()).then(|| format!("as it was last recorded, for here {}", what.join("; ")))
+    }
+
     /// Notes what a run said of those that it did not begin and that are open still.
     #[must_use]
     pub fn after(mut self, plan: &Plan, root: &Path, run: &RunId) -> Self {
@@ -76,6 +86,26 @@ impl Standing {
 /// Looks at every wanted action.
 #[must_use]
 pub fn standing(plan: &Plan, store: &Store, index: &Index, wanted: &[bool]) -> Standing {
+    look(plan, store, index, wanted, false)
+}
+
+/// The same for a reader: where the machine lacks what a key is made of, another one's results can be read all the same.
+#[must_use]
+pub fn standing_as_recorded(plan: &Plan, store: &Store, index: &Index, wanted: &[bool]) -> Standing {
+    look(plan, store, index, wanted, true)
+}
+
+/// The newest attempt that settled a step at a point, under whatever key.
+fn last_recorded(plan: &Plan, node: usize, index: &Index) -> Option<Arc<Ended>> {
+    let (step, axes) = (plan.step(node).name.value.as_str(), &plan.nodes[node].axes);
+    let keys = index.nearest_candidates(plan.kind(node).word(), axes);
+    let attempts = keys.iter().flat_map(|key| index.attempts(key).unwrap_or_default());
+    attempts
+        .filter(|ended| ended.step == step && ended.axes == *axes && ended.outcome.settles())
+        .max_by_key(|ended| ended.at)
+}
+
+fn look(plan: &Plan, store: &Store, index: &Index, wanted: &[bool], as_recorded: bool) -> Standing {
     let mut all = Standing { ends: vec![End::Pending; plan.nodes.len()], ..Standing::default() };
     for node in (0..plan.nodes.len()).filter(|node| wanted[*node]) {
         let (end, why) = match decide(plan, node, &all.ends, store, index, false) {
@@ -97,6 +127,13 @@ pub fn standing(plan: &Plan, store: &Store, index: &Index, wanted: &[bool]) -> S
                 (End::open("its attempts are used up"), Some(Why::UsedUp { last, counted }))
             }
             Decision::Reopened { last, .. } => (End::Reopened(last.clone()), Some(Why::Reopened(last))),
+            Decision::Lacking if as_recorded => match last_recorded(plan, node, index) {
+                Some(ended) => {
+                    all.recorded.insert(node);
+                    (End::Settled(ended), None)
+                }
+                None => (End::open("not settled"), None),
+            },
             Decision::Wait { .. } | Decision::Lacking => (End::open("not settled"), None),
         };
         all.ends[node] = end;

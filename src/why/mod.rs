@@ -18,6 +18,6 @@ pub mod past;
 pub mod plan;
 pub mod ran;
 pub mod slot_hours;
-mod spot;
+pub mod spot;
 pub mod text;
 pub mod whence;
