@@ -82,4 +82,9 @@ fn show_explains_the_verdict_in_three_sentences_and_plots_its_blocks() {
         told.stdout.lines().filter(|line| line.contains("x  ") && line.contains('o') && line.contains('|')).count();
     assert!(rows >= 6, "{}", told.stdout);
     assert_eq!(show(&flow)["explained"]["sentences"].as_array().unwrap().len(), 3);
+    let rules = show(&flow)["explained"]["point_rules"].clone();
+    assert!(
+        rules["first_faster"].is_boolean() && rules["gso_opt_base"].is_boolean() && rules["gso_opt_commit"].is_null(),
+        "{rules}"
+    );
 }
