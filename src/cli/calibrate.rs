@@ -23,10 +23,10 @@ Examples:
                                       says, else 10 % of its jobs
   flow calibrate m.kdl --share 100%   one for every job
 
-Each control is a second copy of the base, measured as if it were a patch: whatever
-is found there is false. Run it while the machine does what it does in a campaign.
-`calibrate \"10%\"` in the pipeline measures them with everything else, and what is
-measured here is served there.
+Each control is a second copy of the base, measured as if it were a patch:
+whatever is found there is false. Run it while the machine does what it does in
+a campaign. `calibrate \"10%\"` in the pipeline measures them with everything
+else, and what is measured here is served there.
 
 Exit codes: as of `flow run`; 1 where the observed rate is above what is promised.")]
 pub struct CalibrateArgs {

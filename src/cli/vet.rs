@@ -27,14 +27,14 @@ Examples:
                                           paid
   flow vet m.kdl --out vetted/vllm.kdl    write it there
 
-Of each commit the gate, the human's change and one A/A control are run. The file
-has the vetted commits, with the effect that the human's change has here, and the
-others with the reason why they are out; it is for git. `vetted \"vetted.kdl\"` in
-the manifest's `repo` then pays agents for vetted commits alone. What is measured
-here is served when the manifest is run.
+Of each commit the gate, the human's change and one A/A control are run. The
+file has the vetted commits, with the effect that the human's change has here,
+and the others with the reason why they are out; it is for git. In the
+manifest's `repo`, `vetted \"vetted.kdl\"` then pays agents for vetted commits
+alone. What is measured here is served when the manifest is run.
 
-Exit codes: as of `flow run`; 3 too where a commit is not settled: then nothing is
-written.")]
+Exit codes: as of `flow run`; 3 too where a commit is not settled: then nothing
+is written.")]
 pub struct VetArgs {
     #[command(flatten)]
     run: RunArgs,
@@ -80,6 +80,10 @@ pub async fn vet(args: VetArgs) -> Result<ExitCode, Fault> {
                 Found::Open(why) => format!("  {id}  {:10}  {why}", "open"),
             };
             say(harmless(&wrap(&line, output::width()).join("\n                        ")));
+        }
+        if json {
+            let found = serde_json::json!({"vetted": vetted, "out": out, "open": open});
+            output::json(&serde_json::json!({"event": "vetted", "repo": name, "file": file, "found": found}))?;
         }
         if open > 0 {
             say(format!("{}: {} not settled: {} is not written", name, counted(open, "commit"), file.display()));

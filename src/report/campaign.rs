@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn the_rate_is_told_with_its_interval() {
         let text = Calibration::new(true, 10, 10, 0, Some(0.057)).text(400);
-        let said = "A/A control: 0 of 10 pairs of equal trees came out as a difference: 0.0\u{a0}% false verdicts, 95\u{a0}% interval 0.0\u{a0}% to 27.8\u{a0}%, which includes what is promised, at most 5.7\u{a0}%\n";
+        let said = "A/A control: 0 of 10 pairs of equal trees came out as a difference: 0.0 % false verdicts, 95 % interval 0.0 % to 27.8 %, which includes what is promised, at most 5.7 %\n";
         assert_eq!(text, said);
     }
 }

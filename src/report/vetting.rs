@@ -173,6 +173,9 @@ fn one(
             let own = |control: &&JobResult| {
                 ["repo", "commit"].iter().all(|axis| control.axes.get(axis) == result.axes.get(axis))
             };
+            if controls.iter().filter(own).any(|control| control.open) {
+                return Found::Open("its A/A control is not settled".to_owned());
+            }
             if let Some(control) = controls.iter().filter(own).find(|control| control.class.is_some_and(differs)) {
                 let class = control.class.map_or("", Class::name);
                 let said =

@@ -13,14 +13,15 @@ use crate::attempt::Ended;
 use crate::key::Value;
 use crate::measure;
 use crate::measure::TestResult;
-use crate::outcome::{Cause, Failure};
+use crate::outcome::Cause;
 use crate::plan::{Ask, Role, TestAsk};
 use crate::step::context::{Context, Place, fault};
 use crate::step::done::{Done, Inputs};
 use crate::step::{Draft, End};
 
 /// The output that names the attempt whose measurement one continues.
-pub const CONTINUES: &str = "continues";
+/// No output of a command can be called so.
+pub const CONTINUES: &str = "continues attempt";
 /// The output of one that goes beyond the manifest's limits because a person asked for it.
 pub const ASKED: &str = "asked for";
 
@@ -88,10 +89,7 @@ pub async fn run(context: &Context, node: usize, inputs: &Inputs, place: &Place,
     else {
         return Done::failed(fault("a test step without a commit"));
     };
-    let earlier = match earlier.map(|ended| Earlier::read(context, ask, ended)).transpose() {
-        Ok(earlier) => earlier.flatten(),
-        Err(failure) => return Done::failed(failure),
-    };
+    let earlier = earlier.and_then(|ended| Earlier::read(context, ask, ended));
     let session = Session { context, ask, inputs, place, repo, earlier };
     match session.measure().await {
         Ok(done) => done,
@@ -117,17 +115,17 @@ struct Earlier {
 }
 
 impl Earlier {
-    /// Reads what an attempt measured; nothing where that was another measurement.
-    fn read(context: &Context, ask: &TestAsk, ended: &Ended) -> Result<Option<Self>, Failure> {
-        let Some(digest) = ended.outputs.get("result").and_then(Value::as_blob) else { return Ok(None) };
-        let result = TestResult::decode(&context.get(&digest)?).map_err(|error| fault(&error.to_string()))?;
+    /// Reads what an attempt measured; nothing where that was another measurement, or is gone from the store.
+    fn read(context: &Context, ask: &TestAsk, ended: &Ended) -> Option<Self> {
+        let digest = ended.outputs.get("result").and_then(Value::as_blob)?;
+        let result = TestResult::decode(&context.get(&digest).ok()?).ok()?;
         let same = |protocol: &measure::Protocol| {
             (protocol.profile, protocol.shape, protocol.seed)
                 == (ask.protocol.profile, ask.protocol.shape, ask.protocol.seed)
         };
         let blocks = result.runs.iter().filter(|run| !run.turn.warmup).map(|run| u64::from(run.turn.block) + 1).max();
-        let Some(blocks) = blocks.filter(|_| same(&result.protocol)) else { return Ok(None) };
+        let blocks = blocks.filter(|_| same(&result.protocol))?;
         let spent_ms = ended.limits.get("time max").map_or(ended.wall_ms, |limit| limit.used);
-        Ok(Some(Self { attempt: ended.attempt.to_string(), runs: result.runs, spent_ms, blocks }))
+        Some(Self { attempt: ended.attempt.to_string(), runs: result.runs, spent_ms, blocks })
     }
 }
