@@ -259,6 +259,9 @@ pub enum Event {
         /// Whether it is an A/A control.
         #[serde(skip_serializing_if = "std::ops::Not::not", default)]
         control: bool,
+        /// How it compares with the human's change, where the same session measured that.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        human: Option<Against>,
     },
     /// An amount of the manifest's `budget` keeps an agent from beginning. Told once for each amount, and once for each job that
     /// came to `per-job`.
@@ -338,6 +341,18 @@ impl Held {
     pub fn text(&self) -> String {
         format!("{}; {}", self.evidence, self.next)
     }
+}
+
+/// How a job compares with the human's change.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Against {
+    /// BEATS, MATCHES, PARTIAL, BELOW or UNSETTLED.
+    pub says: String,
+    /// How much better it is than the human's, a ratio; above 1 is better.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ratio: Option<f64>,
+    /// `same session`: no other is told here.
+    pub measured: String,
 }
 
 /// Two attempts of one key that came out otherwise.

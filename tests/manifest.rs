@@ -181,6 +181,8 @@ fn rules_of_steps() {
         ("step patched { equal script }", "unknown-word"),
         ("step patched { metric time_s better=lower }", "unheld-time"),
         ("step patched { metric a better=lower kind=count guard=#true }", "guard-first"),
+        ("step baseline { with human }", "no-third-arm"),
+        ("step patched { aa; with human }", "no-third-arm"),
         ("step agent { prompt file=\"gone.md\" }", "missing-file"),
         ("step agent { show nothing }", "unknown-column"),
         ("step agent { set FLOW_X \"1\" }", "bad-variable"),

@@ -107,6 +107,7 @@ fn the_time_ends_it_between_two_blocks() {
     flow.replace("m.kdl", "holds cpu=1", "holds cpu=1; protocol screen { time max=\"1ms\" }");
     let run = flow.run();
     assert_eq!(run.settles().class("{one}/tidy/1"), "INCONCLUSIVE");
+    assert_eq!(show(&flow)["evidence"], "no ratio, `time max` reached; an interval needs two blocks at least");
     let [base, patched, _] = processes(&flow);
     assert_eq!((base, patched), (5, 5), "no block was begun after the warm-ups");
     flow.replace("m.kdl", "time max=\"1ms\"", "time max=\"2h\"");
@@ -134,7 +135,23 @@ fn the_human_is_measured_in_the_same_session() {
     assert!((human["gain"].as_f64().unwrap() - 10.0).abs() < 0.5, "{human}");
     assert!(told(&flow).contains("PARTIAL the human's change: 0.20x ["), "{}", told(&flow));
     assert!(told(&flow).contains("at 98.42 %, same session; the human's gains 10.0x"), "{}", told(&flow));
+    let status = flow.flow(&["status", "--json"]).json();
+    let against = &status["human"][flow.fill("pkg/{one}/tidy/1")];
+    assert_eq!((against["says"].as_str(), against["measured"].as_str()), (Some("PARTIAL"), Some("same session")));
+    flow.flow(&["status"]).settles().says("against the human's change, same session");
     flow.flow(&["why", "{one}", "m.kdl", "--key"]).settles().says("human tree");
+}
+
+#[test]
+fn counts_are_compared_with_the_humans_exactly() {
+    let flow = Flow::sample();
+    flow.replace("m.kdl", "tool python", "step patched { with human }\n    tool python");
+    assert_eq!(flow.run().settles().class("{one}/tidy/1"), "SUCCESS_IMPROVEMENT");
+    let human = show(&flow)["human"].clone();
+    let said = (human["says"].as_str(), human["ratio"].as_f64(), human["gain"].as_f64());
+    assert_eq!(said, (Some("PARTIAL"), Some(0.2), Some(10.0)));
+    let own = flow.flow(&["show", "pkg/{one}/human/1", "--json"]).settles().json();
+    assert_eq!(own["human"]["says"], "MATCHES");
 }
 
 #[test]

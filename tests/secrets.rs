@@ -597,3 +597,30 @@ fn what_a_command_of_on_complains_of_is_told_without_secrets() {
     came.ran.says("the command of `on`").says("no [secret KEY_A]");
     nowhere(&wild.flow, &came.ran);
 }
+
+#[test]
+fn what_an_older_version_had_written_out_is_not_told_by_why() {
+    let wild = configured(USEFUL);
+    // Written out where nothing says that it is a secret.
+    wild.flow.write("c.yaml", &format!("model:\n  endpoint: \"https://me:{FROM_FILE}@host\"\n  steps: 3\n"));
+    wild.flow.replace(
+        "m.kdl",
+        "config \"c.yaml\"",
+        &format!("config \"c.yaml\"\n        set LOGIN \"{FROM_COMMAND}\""),
+    );
+    wild.flow.run().settles();
+    wild.flow.write("c.yaml", "model:\n  endpoint: \"https://me:{secret.KEY_B}@host\"\n  steps: 3\n");
+    wild.flow.replace("m.kdl", &format!("set LOGIN \"{FROM_COMMAND}\""), "set LOGIN \"none\"");
+    // That of a command is known once it was asked.
+    wild.flow.replace("m.kdl", "secret KEY_C { command \"cat\" \"c.key\" }", "secret KEY_C file=\"c.key\"");
+    for arguments in [
+        &["why", "{one}", "m.kdl", "--all"][..],
+        &["why", "{one}", "m.kdl", "--json"],
+        &["plan", "m.kdl", "--all"],
+        &["plan", "m.kdl", "--json"],
+    ] {
+        let said = wild.flow.flow(arguments);
+        said.exits(0).says("LOGIN");
+        holds_none(&arguments.join(" "), said.stdout.as_bytes());
+    }
+}

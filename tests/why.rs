@@ -310,7 +310,7 @@ fn an_unknown_commit_is_answered_by_those_there_are() {
     let flow = settled();
     flow.flow(&["why", "dead", "m.kdl"]).exits(2).says("there is no commit `dead`").says("{one}").says("{two}");
     flow.flow(&["why", "deadbeef"]).exits(2).says("no run holds `deadbeef`").says("{one}");
-    flow.flow(&["why", "abc"]).exits(2).says("at least 4 digits");
+    flow.flow(&["why", "abc"]).exits(2).says("a commit has at least 4 digits");
     flow.flow(&["why", "{one}", "--run", "1999"]).exits(2).says("there is no run `1999`");
     flow.flow(&["why", "{one}"]).exits(0).says("m.kdl, the manifest of run");
     let one = flow.flow(&["why", "pkg/{one}/tidy/1", "--json"]);

@@ -43,10 +43,13 @@ pub fn history(args: &HistoryArgs) -> Result<ExitCode, Fault> {
     let terms = Terms { variables: crate::cli::open::machine()?.variables, ..Terms::default() };
     let mut past = Past::new(within.project.clone(), terms);
     let said = history::history(&mut past, &within.manifest, args.number as usize).map_err(unreadable)?;
+    let manifest = crate::cli::versions::read(&args.manifest, None).ok();
+    let redactor = crate::cli::open::todays_secrets(manifest.as_ref())?;
     if args.json {
-        output::json(&said)?;
+        let text = serde_json::to_string(&said).map_err(|error| Fault::new(3, error.to_string()))?;
+        output::cleaned(&redactor, format!("{text}\n"))?;
     } else {
-        output::data(said.text(output::width()))?;
+        output::cleaned(&redactor, said.text(output::width()))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -11,14 +11,16 @@ use crate::cli::fault::Fault;
 use crate::cli::output;
 use crate::git::{Mirror, Source};
 use crate::ledger::Rates;
-use crate::manifest::{self, Manifest};
+
+use crate::manifest::{self, Manifest, SecretFrom};
 use crate::plan::{Missing, Plan};
+use crate::redact::Redactor;
 use crate::report::standing::standing;
 use crate::run::durations::Durations;
 use crate::run::prepare::{Prepared, Wishes, prepare};
 use crate::run::recover::whole_ledger;
 use crate::step::context::Machine;
-use crate::step::secrets::lacking_secrets;
+use crate::step::secrets::{at_hand, lacking_secrets, redactor};
 use crate::store::{Index, Store, StoreError};
 use crate::why::estimate::{Estimate, estimate};
 use crate::why::forecast::Forecast;
@@ -297,6 +299,17 @@ pub fn machine() -> Result<Machine, Fault> {
     let variables =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     Ok(Machine { flow, host, variables: variables.collect() })
+}
+
+/// Takes out of what is told what is a secret today, of a manifest or by the name of a variable: an older version may have had it
+/// written out.
+///
+/// # Errors
+/// If the machine cannot be asked who it is.
+pub fn todays_secrets(manifest: Option<&Manifest>) -> Result<Redactor, Fault> {
+    let declared: Vec<SecretFrom> =
+        manifest.map(|manifest| manifest.pipeline.secrets().cloned().collect()).unwrap_or_default();
+    Ok(redactor(&at_hand(&machine()?, &declared, &[])))
 }
 
 /// What the machine lacks, each underlined where the manifest asks for it.

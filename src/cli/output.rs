@@ -6,6 +6,7 @@ use serde::Serialize;
 use terminal_size::{Height, Width, terminal_size_of};
 
 use crate::cli::fault::Fault;
+use crate::redact::Redactor;
 
 /// The widest a table gets.
 const WIDEST: usize = 120;
@@ -21,6 +22,14 @@ pub fn data(bytes: impl AsRef<[u8]>) -> Result<(), Fault> {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(unwritable(&error)),
         _ => Ok(()),
     }
+}
+
+/// Prints data of which nothing may be a secret.
+///
+/// # Errors
+/// As [`data`].
+pub fn cleaned(redactor: &Redactor, text: String) -> Result<(), Fault> {
+    data(if redactor.is_idle() { text.into_bytes() } else { redactor.clean(text.as_bytes()) })
 }
 
 /// Writes to standard output, to its end.

@@ -9,7 +9,7 @@ use clap::Args;
 use crate::cli::Places;
 use crate::cli::confirm::asks;
 use crate::cli::fault::Fault;
-use crate::cli::open::Opened;
+use crate::cli::open::{Opened, todays_secrets};
 use crate::cli::output;
 use crate::cli::select::{self, Selection};
 use crate::cli::versions;
@@ -95,7 +95,7 @@ pub async fn plan(args: PlanArgs) -> Result<ExitCode, Fault> {
         if let Some(causes) = causes {
             document["causes"] = serde_json::json!(causes);
         }
-        output::json(&document)?;
+        output::cleaned(&todays_secrets(Some(&opened.plan().manifest))?, format!("{document}\n"))?;
     } else {
         let grouped = causes.is_some();
         tell(causes, &opened, &forecasts, &lacking, &estimate, args.all)?;
@@ -145,6 +145,7 @@ fn tell(
     estimate: &Estimate,
     all: bool,
 ) -> Result<(), Fault> {
+    let redactor = todays_secrets(Some(&opened.plan().manifest))?;
     if let Some(causes) = causes {
         let none = if causes.is_empty() {
             "nothing would be executed
@@ -152,9 +153,9 @@ fn tell(
         } else {
             ""
         };
-        output::data(format!("{}{none}{}", why::causes::text(&causes), estimate.text()))?;
+        output::cleaned(&redactor, format!("{}{none}{}", why::causes::text(&causes), estimate.text()))?;
         return Ok(());
     }
-    output::data(why::plan::text(opened.plan(), forecasts, lacking, estimate, all))?;
+    output::cleaned(&redactor, why::plan::text(opened.plan(), forecasts, lacking, estimate, all))?;
     Ok(())
 }

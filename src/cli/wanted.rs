@@ -30,14 +30,8 @@ pub(super) struct Wanted {
 
 impl Wanted {
     pub(super) fn new(text: &str, jobs: &[String]) -> Result<Self, Fault> {
-        let digits = text.bytes().all(|b| b.is_ascii_hexdigit()) && text.len() <= 40;
-        if digits && text.len() < DIGITS {
-            return Err(Fault::hint(
-                2,
-                format!("`{text}` is too short for a commit"),
-                format!("give at least {DIGITS} digits of its id, or a job: 'repo/commit/candidate/sample' with `*`"),
-            ));
-        }
+        // What is too short for a commit may be the name of a job.
+        let digits = text.bytes().all(|b| b.is_ascii_hexdigit()) && (DIGITS..=40).contains(&text.len());
         let mut globs = select::globs(jobs)?;
         if !digits {
             globs.extend(select::globs(&[text.to_owned()])?);
@@ -56,6 +50,12 @@ impl Wanted {
             Some(commit) if self.digits => self.begins(commit),
             _ => !self.digits && self.holds(id),
         }
+    }
+
+    /// What to say of a text that may be meant as a commit and is too short for one.
+    fn too_short(&self) -> String {
+        let hex = !self.text.is_empty() && self.text.bytes().all(|b| b.is_ascii_hexdigit());
+        if hex && !self.digits { format!("a commit has at least {DIGITS} digits; ") } else { String::new() }
     }
 
     pub(super) fn is_digits(&self) -> bool {
@@ -104,7 +104,7 @@ impl Wanted {
             (false, only) => format!("no job called `{}` matches --job {}", self.text, only.join(" --job ")),
             (true, only) => format!("no job of commit `{}` matches --job {}", self.text, only.join(" --job ")),
         };
-        Fault::hint(2, what, format!("there are {}", some_of(jobs)))
+        Fault::hint(2, what, format!("{}there are {}", self.too_short(), some_of(jobs)))
     }
 }
 
@@ -146,7 +146,7 @@ pub(super) fn newest_of(root: &Path, manifest: Option<&Path>, wanted: &Wanted) -
     let hint = if commits.is_empty() && others.is_empty() {
         format!("no run is recorded under {}; name the manifest: flow why {} MANIFEST", root.display(), wanted.text)
     } else {
-        format!("the recorded runs hold {}", some_of(commits.iter().chain(&others)))
+        format!("{}the recorded runs hold {}", wanted.too_short(), some_of(commits.iter().chain(&others)))
     };
     Err(Fault::hint(2, format!("no run holds `{}`", wanted.text), hint))
 }

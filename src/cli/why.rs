@@ -234,7 +234,8 @@ async fn before(args: &WhyArgs, (manifest, places): Which, wanted: &Wanted, line
     for node in jobs.iter().flat_map(|job| &plan.jobs[*job].nodes) {
         of_interest[*node] = true;
     }
-    let blobs = Blobs { store: &opened.store, intakes: vec![&opened.prepared.intake] };
+    let redactor = open::todays_secrets(Some(&plan.manifest))?;
+    let blobs = Blobs { store: &opened.store, intakes: vec![&opened.prepared.intake], redactor };
     let (now, runs) = (Timestamp::now(), RefCell::default());
     let mut sources = Sources { blobs, index: &opened.index, lines, keys: args.key, now, tracer: None, runs };
     if let Some(text) = &args.against {
@@ -301,7 +302,8 @@ fn versions(
         Some(new) => Tracer::of_commit(past, &new_name, new),
         None => Tracer::of_work_tree(past, &new_name),
     };
-    let blobs = Blobs { store: &store, intakes: vec![&after.intake, &before.intake] };
+    let redactor = open::todays_secrets(Some(&newer.manifest))?;
+    let blobs = Blobs { store: &store, intakes: vec![&after.intake, &before.intake], redactor };
     output::say(&format!("note: from {} to {name_of_new}", called(&old)));
     let names = [called(&old), name_of_new];
     let keys = args.key.then(Timestamp::now);
@@ -339,7 +341,9 @@ fn after(args: &WhyArgs, run: &str, wanted: &Wanted, lines: usize) -> Result<Sai
     if !ran.finished() {
         output::say("note: the run has not finished; this is how far it came");
     }
-    let blobs = Blobs { store: &store, intakes: Vec::new() };
+    let manifest = crate::cli::versions::read(&plan.manifest, None).ok();
+    let redactor = open::todays_secrets(manifest.as_ref())?;
+    let blobs = Blobs { store: &store, intakes: Vec::new(), redactor };
     let (tracer, runs) = (None, RefCell::default());
     let mut sources = Sources { blobs, index: &index, lines, keys: args.key, now, tracer, runs };
     if let Some(text) = &args.against {

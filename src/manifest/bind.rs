@@ -46,6 +46,7 @@ impl<'a> Binder<'a> {
                 self.exactly_one(&[Agent], "work", "agent");
             }
             Test => {
+                self.third_arm();
                 self.only(
                     &[Checkout, Patch, Environment],
                     "it reads one tree, of a checkout or a patch, and environments",
@@ -181,6 +182,21 @@ impl<'a> Binder<'a> {
             return None;
         }
         self.at_most_one(kinds, what)
+    }
+
+    /// A third arm stands beside two others.
+    fn third_arm(&self) {
+        let Body::Test(test) = &self.step.body else { return };
+        let Some(place) = test.human else { return };
+        let (label, help) = if test.aa {
+            ("both arms are the base tree here", "drop `with human`, or `aa`")
+        } else if self.of(&[Kind::Patch]).is_empty() {
+            ("measures one tree alone", "say it on the step that tests the patched tree")
+        } else {
+            return;
+        };
+        let what = format!("`{}` compares nothing that the human's tree could stand beside", self.step.name.value);
+        self.report.add(Draft::new("no-third-arm", place, what).label(label).help(help));
     }
 
     /// At most one environment of each tree that the test runs.

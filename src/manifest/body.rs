@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Env, Spanned, Template};
+use super::{Env, Place, Spanned, Template};
 use crate::measure::{MetricSpec, Protocol};
 use crate::names::{SlotKind, StepName};
 
@@ -157,8 +157,8 @@ pub struct TestBody {
     pub protocol: Protocol,
     /// Arm B is a second copy of the base tree.
     pub aa: bool,
-    /// The human's tree is a third arm of the same session.
-    pub human: bool,
+    /// The human's tree is a third arm of the same session; where that is said.
+    pub human: Option<Place>,
     /// Argv in place of `{interpreter} {script}`.
     pub run: Vec<Spanned<Template>>,
 }

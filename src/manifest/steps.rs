@@ -221,7 +221,7 @@ fn build(raw: &Raw<'_>, tools: &Tools<'_>, report: &Report) -> Option<Step> {
             metrics: metrics(all("metric"), report),
             protocol: find("protocol").map_or_else(|| Protocol::new(Profile::Screen), |node| protocol(*node)),
             aa: find("aa").is_some(),
-            human: find("with").is_some(),
+            human: find("with").map(|node| node.place()),
             run: find("run").map(|node| argv::run(*node, report)).unwrap_or_default(),
         })),
         Kind::Classify => Body::Classify(ClassifyBody {

@@ -190,8 +190,9 @@ pub fn analyse(result: &TestResult, judge_min_effect: Option<f64>) -> Analysis {
     let estimate = primary.and_then(|m| m.estimate);
     let speedup = primary.and_then(|m| m.speedup);
     let mut text = speedup_text(speedup, estimate.as_ref(), result.metrics.first());
-    if let (Effect::Inconclusive { needed_blocks }, Some(estimate)) = (effect, &estimate) {
-        text.push_str(&unsettled_text(result.stopped, needed_blocks, estimate.n));
+    if let (Effect::Inconclusive { needed_blocks }, Some(Kind::Time)) = (effect, result.metrics.first().map(|m| m.kind))
+    {
+        text.push_str(&unsettled_text(result.stopped, needed_blocks, estimate.map(|e| e.n)));
     }
     let human = against_human(result, judge_min_effect, effect == Effect::Improvement);
     let ci = estimate.map(|e| [e.low, e.high]);
@@ -344,16 +345,17 @@ pub fn metric_text(metric: &MetricAnalysis) -> String {
 }
 
 /// Which bound was reached before anything was settled, and what would settle it.
-fn unsettled_text(stopped: Option<Stop>, needed: Option<u32>, n: u32) -> String {
+fn unsettled_text(stopped: Option<Stop>, needed: Option<u32>, n: Option<u32>) -> String {
     let bound = match stopped {
         Some(Stop::BlocksMax) => ", `blocks max` reached",
         Some(Stop::TimeMax) => ", `time max` reached",
         Some(Stop::Settled) | None => "",
     };
-    let more = match needed {
-        Some(blocks) => format!("about {blocks} blocks would settle it"),
-        None if n < NEEDED_MAX => format!("more than {NEEDED_MAX} blocks would be needed"),
-        None => "how many blocks would settle it is not known".to_owned(),
+    let more = match (needed, n) {
+        (_, None) => "an interval needs two blocks at least".to_owned(),
+        (Some(blocks), _) => format!("about {blocks} blocks would settle it"),
+        (None, Some(n)) if n < NEEDED_MAX => format!("more than {NEEDED_MAX} blocks would be needed"),
+        (None, _) => "how many blocks would settle it is not known".to_owned(),
     };
     format!("{bound}; {more}")
 }

@@ -1,10 +1,14 @@
 //! Tests of `analysis`: what stored samples mean.
 
+use proptest::prelude::*;
+
 use super::super::compare::Equal;
 use super::super::contract::Contract;
+use super::super::course::Course;
 use super::super::metric::Better;
-use super::super::protocol::{Profile, Protocol, Turn};
+use super::super::protocol::{LOOKS, Profile, Protocol, Turn};
 use super::super::result::{Run, conclude};
+use super::super::simulate::{MODELS, Noise, Rng};
 use super::super::testing::{conclude_flow, runs, sample, schedule, times};
 use super::*;
 use crate::outcome::Cause;
@@ -37,7 +41,7 @@ fn a_torn_block_does_not_count_and_one_block_says_nothing() {
     result.runs.truncate(6);
     let one = analyse(&result, None);
     assert_eq!(one.verdict, Verdict::Inconclusive { needed_blocks: None });
-    assert_eq!((one.speedup, one.text.as_str()), (None, "no ratio"));
+    assert_eq!((one.speedup, one.text.as_str()), (None, "no ratio; an interval needs two blocks at least"));
 }
 
 #[test]
@@ -180,4 +184,58 @@ fn metrics_beside_the_primary_one_are_corrected_for_their_number() {
 #[test]
 fn levels_are_told_without_needless_digits() {
     assert_eq!([0.05, 0.0158, 0.0025, 0.1].map(level), ["95 %", "98.42 %", "99.75 %", "90 %"]);
+}
+
+#[test]
+fn a_guard_that_says_nothing_beside_an_improvement_is_marked() {
+    let guard = MetricSpec { guard: true, ..MetricSpec::time("p99") };
+    let runs = runs(&Protocol::new(Profile::Screen), Kind::Time, |i, turn| {
+        let time = if turn.arm == Arm::Base { 1.0 } else { 0.5 };
+        vec![("time_s", time * (1.0 + 0.001 * (i % 3) as f64)), ("p99", [1.0, 1.6, 0.7, 1.2][(i * 7 + i / 3) % 4])]
+    });
+    let analysis = analyse(&conclude_flow(&[MetricSpec::time("time_s"), guard], runs).unwrap(), None);
+    assert_eq!(analysis.verdict, Verdict::Improvement);
+    assert_eq!(analysis.marks, ["GUARD-UNDECIDED p99"]);
+}
+
+/// Runs a session of a noise as the test step does, and stores it as that does.
+fn session(noise: Noise, effect: f64, seed: u64, human: bool) -> TestResult {
+    let protocol = Protocol { seed, ..Protocol::new(Profile::Screen) };
+    let mut course = Course::new(protocol, &MetricSpec::time("time_s"), human);
+    let (mut rng, mut all) = (Rng::new(seed, 0), Vec::new());
+    let stopped = loop {
+        let turns = match course.next() {
+            Ok(turns) => turns,
+            Err(stop) => break stop,
+        };
+        let gain = |arm| if arm == Arm::Base { 0.0 } else { effect };
+        let measured: Vec<(Arm, f64)> =
+            turns.iter().map(|turn| (turn.arm, (noise.sd * rng.normal() - gain(turn.arm)).exp())).collect();
+        course.took(&measured);
+        all.extend(
+            turns
+                .into_iter()
+                .zip(&measured)
+                .map(|(turn, (_, time))| Run { turn, sample: sample(&[("time_s", *time)], Some("d")) }),
+        );
+    };
+    let mut result = conclude(Contract::Flow, protocol, &[], Equal::Digest, all, None).unwrap();
+    result.stopped = Some(stopped);
+    result
+}
+
+proptest! {
+    /// What ends a session is what is read of it afterwards: the verdict that was settled, and no other.
+    #[test]
+    fn what_is_read_of_a_session_is_what_ended_it(model in 0usize..4, effect in -0.1f64..0.1, seed: u64, human: bool) {
+        let result = session(MODELS[model], effect, seed, human);
+        let analysis = analyse(&result, None);
+        let settled = !matches!(analysis.verdict, Verdict::Inconclusive { .. });
+        let against = analysis.human.map(|human| human.says != Standing::Unsettled);
+        prop_assert_eq!(against.is_some(), human);
+        prop_assert_eq!(result.stopped == Some(Stop::Settled), settled && against.unwrap_or(true));
+        let n = analysis.metrics[0].estimate.unwrap().n;
+        prop_assert!(LOOKS.contains(&n), "{} blocks", n);
+        prop_assert!(settled || n == 26);
+    }
 }

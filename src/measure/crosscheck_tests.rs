@@ -35,6 +35,8 @@ fn the_bootstrap_is_the_seeds_and_lies_where_the_blocks_do() {
     let e = estimate(&d, 0.05).unwrap();
     let checks = Checks::of(&d, &e, 1);
     assert_eq!(checks, Checks::of(&d, &e, 1));
+    let ([low, high], [inner, outer]) = (checks.bootstrap, checks.bootstrap_twice);
+    assert!(low < inner && inner < outer && outer < high, "{checks:?}");
     assert_ne!(checks.bootstrap, Checks::of(&d, &e, 2).bootstrap);
     let backwards: Vec<f64> = d.iter().rev().copied().collect();
     assert_eq!(checks, Checks::of(&backwards, &e, 1));
@@ -57,8 +59,9 @@ fn a_contradiction_is_seen_and_agreement_is_none() {
     // Five blocks cannot have a p below 1/16: that alone is no contradiction.
     assert_eq!(checks.p_signflip, Some(1.0 / 16.0));
     assert!(checks.bootstrap_disagrees(Effect::Regression, 0.02) && checks.bootstrap_disagrees(Effect::Neutral, 0.02));
-    let mixed = Checks { p_signflip: Some(0.3), bootstrap: [0.9, 1.1] };
+    let mixed = Checks { p_signflip: Some(0.3), bootstrap: [0.9, 1.1], bootstrap_twice: [0.99, 1.01] };
     assert!(mixed.flips_disagree(&e, Effect::Improvement) && mixed.bootstrap_disagrees(Effect::Improvement, 0.02));
+    assert!(!mixed.bootstrap_disagrees(Effect::Neutral, 0.02) && mixed.bootstrap_disagrees(Effect::Neutral, 0.005));
     let unsure = Effect::Inconclusive { needed_blocks: None };
     assert!(!mixed.flips_disagree(&e, unsure) && !mixed.bootstrap_disagrees(unsure, 0.02));
 }

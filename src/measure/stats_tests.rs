@@ -165,7 +165,6 @@ fn base_against_base_is_rarely_called_an_effect() {
     // Noise below the least effect: hardly ever, and most are shown to be neutral.
     let (better, worse, neutral, _) = simulate(4, 0.01, 0.03, 0.0);
     assert!(better + worse <= 12 && neutral >= 3500, "{better} {worse} {neutral}");
-    eprintln!("{neutral}");
     // Blocks of pairs keep the rate as well, but show far fewer to be neutral.
     let (better, worse, neutral, _) = simulate_as(Shape::Pair, 4, 0.01, 0.03, 0.0);
     assert!(better + worse <= 40 && neutral <= 2700, "{better} {worse} {neutral}");

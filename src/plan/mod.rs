@@ -399,6 +399,15 @@ impl Plan {
         self.nodes[node].links.iter().find(|link| link.role == *role).map(|link| link.node)
     }
 
+    /// Whether an action is a test that compares two trees, as opposed to a gate.
+    #[must_use]
+    pub fn compares(&self, node: usize) -> bool {
+        match &self.nodes[node].ask {
+            Ask::Test(ask) => ask.aa || self.linked(node, &Role::Patch).is_some(),
+            _ => false,
+        }
+    }
+
     /// Whether some action has the kind and the axes of this `near_hash`.
     #[must_use]
     pub fn has_point(&self, near: u64) -> bool {

@@ -52,6 +52,36 @@ pub fn tool_stat(path: &Path) -> String {
     }
 }
 
+/// The folders in which the packages of a Python interpreter are: one that is installed, removed or replaced changes them. Nothing
+/// for another program.
+#[must_use]
+pub fn packages(program: &Path) -> Vec<PathBuf> {
+    let is_python = program.file_name().is_some_and(|name| name.to_string_lossy().starts_with("python"));
+    if !is_python {
+        return Vec::new();
+    }
+    // Of a virtual environment its own, and those of the interpreter behind it.
+    let real = std::fs::canonicalize(program).ok();
+    let mut prefixes: Vec<&Path> =
+        [Some(program), real.as_deref()].into_iter().flatten().filter_map(|path| path.parent()?.parent()).collect();
+    prefixes.dedup();
+    let mut found = Vec::new();
+    for lib in prefixes.iter().flat_map(|prefix| ["lib", "lib64"].map(|lib| prefix.join(lib))) {
+        let Ok(entries) = std::fs::read_dir(lib) else { continue };
+        let versions = entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with("python"));
+        for version in versions.map(|entry| entry.path()) {
+            found.extend(
+                ["site-packages", "dist-packages"]
+                    .map(|name| version.join(name))
+                    .into_iter()
+                    .filter(|dir| dir.is_dir()),
+            );
+        }
+    }
+    found.sort();
+    found
+}
+
 /// The newest change below a folder, and how many entries there are: changes when something in it changes.
 #[must_use]
 pub fn newest_within(folder: &Path) -> String {

@@ -11,6 +11,9 @@ use crate::measure::stats;
 use crate::plan::{Ask, Job, Plan, Role};
 use crate::step::End;
 
+/// Said of what one session measured.
+pub const SAME_SESSION: &str = "same session";
+
 /// How a job compares with the human's change.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct HumanResult {
@@ -65,7 +68,7 @@ fn same_session(stored: &[String]) -> Option<HumanResult> {
         ci: number(low).zip(number(high)).map(|(low, high)| [low, high]),
         level: (!level.is_empty()).then(|| level.clone()),
         gain: number(gain),
-        measured: "same session",
+        measured: SAME_SESSION,
     })
 }
 

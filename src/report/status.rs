@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::class::Class;
-use crate::event::{Counts, Event, GitState, Paused};
-use crate::names::{AttemptId, Axes, RunId};
+use crate::event::{Against, Counts, Event, GitState, Paused};
+use crate::names::{AttemptId, Axes, JobId, RunId};
 use crate::outcome::Cause;
 use crate::report::campaign::differs;
 use crate::run::journal::{self, PlanFile};
@@ -54,6 +54,9 @@ pub struct Status {
     pub classes: BTreeMap<String, usize>,
     /// What of its A/A controls is settled.
     pub control: ControlStatus,
+    /// How those jobs compare with the human's change whose session measured that too.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub human: BTreeMap<JobId, Against>,
     /// Its steps in the manifest's order.
     pub steps: Vec<StepStatus>,
     /// What runs; after a death, what ran then.
@@ -217,6 +220,7 @@ pub fn status(root: &Path, run: &RunId) -> Status {
         settled: 0,
         classes: BTreeMap::new(),
         control: ControlStatus::default(),
+        human: BTreeMap::new(),
         steps: steps(plan.as_ref()),
         running: Vec::new(),
         lanes: Vec::new(),
@@ -308,8 +312,9 @@ impl Status {
                 self.control.measured += usize::from(class.is_some_and(|class| class.usable() || differs(class)));
                 self.control.false_verdicts += usize::from(class.is_some_and(differs));
             }
-            Event::JobSettled { class, .. } => {
+            Event::JobSettled { job, class, human, .. } => {
                 self.settled += 1;
+                self.human.extend(human.map(|human| (job, human)));
                 *self.classes.entry(class).or_default() += 1;
             }
             Event::LaneClosed { lane, cause, evidence, remedy, again_in_ms, .. } => {

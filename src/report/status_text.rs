@@ -1,5 +1,6 @@
 //! How a run stands, as text.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -65,6 +66,16 @@ impl Status {
         classes.sort_by_key(|(class, count)| (std::cmp::Reverse(**count), (*class).clone()));
         for (class, count) in classes {
             text.push_str(&format!("  {count:>4}  {class}\n"));
+        }
+        let mut against: BTreeMap<&str, usize> = BTreeMap::new();
+        for human in self.human.values() {
+            *against.entry(&human.says).or_default() += 1;
+        }
+        if !against.is_empty() {
+            text.push_str("\nagainst the human's change, same session\n");
+        }
+        for (says, count) in against {
+            text.push_str(&format!("  {count:>4}  {says}\n"));
         }
         if !self.open.is_empty() {
             text.push_str("\nleft open\n");

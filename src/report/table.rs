@@ -11,6 +11,7 @@ use crate::class::Class;
 use crate::event::Event;
 use crate::measure::analysis::Ratio;
 use crate::outcome::Owner;
+use crate::report::human::SAME_SESSION;
 use crate::report::jobs::{JobResult, Left};
 use crate::report::marks;
 use crate::text::{Table, counted, short_digests, shorten, wrap};
@@ -146,6 +147,9 @@ fn happened(result: &JobResult) -> String {
             (Some(class), Some((first, rest))) if first == class.name() => rest.to_owned(),
             _ => evidence,
         }),
+    }
+    if let Some(human) = result.human.as_ref().filter(|human| human.measured == SAME_SESSION) {
+        parts.push(format!("{} the human's", human.says));
     }
     parts.retain(|part| !part.is_empty());
     parts.join("; ")

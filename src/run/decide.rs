@@ -10,7 +10,7 @@ use crate::event::Reason;
 use crate::key::{ActionKey, Change, KeyRecord, Value};
 use crate::measure::protocol::Profile;
 use crate::outcome::Outcome;
-use crate::plan::{Ask, Plan, Role};
+use crate::plan::{Ask, Plan};
 use crate::run::nearest::reason_for;
 use crate::run::reuse::{self, Reused, reusable};
 use crate::step::test::{ASKED, CONTINUES};
@@ -247,7 +247,7 @@ fn limits(plan: &Plan, node: usize) -> BTreeMap<String, u64> {
     }
     if let Ask::Test(ask) = &plan.nodes[node].ask
         && !ask.counts_only()
-        && (ask.aa || plan.linked(node, &Role::Patch).is_some())
+        && plan.compares(node)
     {
         let protocol = &ask.protocol;
         if protocol.profile != Profile::Fixed {

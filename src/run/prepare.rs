@@ -17,7 +17,7 @@ use crate::key::Value;
 use crate::manifest::{Body, Manifest, Pipeline, Place, RepoSource, Template, Tool};
 use crate::names::SlotKind;
 use crate::plan::expand::{expand, protected, set_heights};
-use crate::plan::tools::{newest_within, source_listing, source_stat, tool_stat};
+use crate::plan::tools::{newest_within, packages, source_listing, source_stat, tool_stat};
 use crate::plan::{CheckoutAsk, CommitFact, Facts, Intake, Missing, Plan, SourceFact, ToolFact};
 use crate::process::{ANSWER_LIMIT, answer};
 use crate::run::durations::Durations;
@@ -330,6 +330,9 @@ async fn probe(tool: &Tool, machine: &Machine, memory: &mut Memory, intake: &mut
     let mut watched = String::new();
     for folder in &watch {
         watched.push_str(&newest_within(folder));
+    }
+    for folder in packages(&path) {
+        watched.push_str(&tool_stat(&folder));
     }
     let source = match (&tool.source, source) {
         (Some(source), Some(dir)) => {

@@ -3,12 +3,15 @@
 //! Blobs are read from the store, or from the files that were just taken and are not in it yet. What they hold may be anything:
 //! it is bounded and never printed raw.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 use serde_json::Value as Json;
 
 use crate::digest::Digest;
 use crate::key::{Change, Value};
 use crate::plan::Intake;
+use crate::redact::Redactor;
 use crate::store::Store;
 use crate::why::inside::{self, Look};
 use crate::why::origin::{Origin, Traced};
@@ -17,6 +20,8 @@ use crate::why::origin::{Origin, Traced};
 const LARGEST: u64 = 4 * 1024 * 1024;
 /// Lines of a difference that are shown unless all are asked for.
 pub const LINES: usize = 40;
+/// The longest line of a difference that is shown whole, in characters.
+const LONGEST: usize = 2000;
 
 /// Where the content of blobs is.
 pub struct Blobs<'a> {
@@ -24,14 +29,32 @@ pub struct Blobs<'a> {
     pub store: &'a Store,
     /// What was taken for plans and may not be stored.
     pub intakes: Vec<&'a Intake>,
+    /// Takes out what is a secret today: an older version may have had it written out.
+    pub redactor: Redactor,
 }
 
 impl Blobs<'_> {
     fn get(&self, digest: &Digest) -> Option<Vec<u8>> {
-        if let Some(bytes) = self.intakes.iter().find_map(|intake| intake.get(digest)) {
-            return Some(bytes.to_vec());
+        let bytes = match self.intakes.iter().find_map(|intake| intake.get(digest)) {
+            Some(bytes) => Some(bytes.to_vec()).filter(|bytes| bytes.len() as u64 <= LARGEST),
+            None => self.store.cas.get(digest, LARGEST).ok()?,
+        };
+        bytes.map(|bytes| if self.redactor.is_idle() { bytes } else { self.redactor.clean(&bytes) })
+    }
+}
+
+impl Blobs<'_> {
+    fn cleaned(&self, change: &Change) -> Change {
+        let clean = |text: &str| String::from_utf8_lossy(&self.redactor.clean(text.as_bytes())).into_owned();
+        let side = |value: &Option<Value>| match value {
+            Some(Value::Text(text)) => Some(Value::text(clean(text))),
+            Some(Value::List(list)) => Some(Value::List(list.iter().map(|text| clean(text)).collect())),
+            other => other.clone(),
+        };
+        match self.redactor.is_idle() {
+            true => change.clone(),
+            false => Change { old: side(&change.old), new: side(&change.new), ..change.clone() },
         }
-        self.store.cas.get(digest, LARGEST).ok()?
     }
 }
 
@@ -73,6 +96,7 @@ impl Shown {
     /// With what differs, in at most so many lines.
     #[must_use]
     pub fn of(change: &Change, blobs: &Blobs<'_>, lines: usize) -> Self {
+        let change = &blobs.cleaned(change);
         let diff = difference(change, blobs).filter(|diff| !diff.is_empty()).map(|diff| bounded(&diff, lines));
         Self { diff, ..Self::plain(change) }
     }
@@ -117,11 +141,19 @@ fn difference(change: &Change, blobs: &Blobs<'_>) -> Option<String> {
 }
 
 fn bounded(text: &str, lines: usize) -> String {
-    let all: Vec<&str> = text.lines().collect();
-    if all.len() <= lines {
-        return text.to_owned();
+    let all: Vec<Cow<'_, str>> = text.lines().take(lines).map(cut).collect();
+    match text.lines().count().saturating_sub(lines) {
+        0 => all.join("\n"),
+        more => format!("{}\n… {more} more lines", all.join("\n")),
     }
-    format!("{}\n… {} more lines", all[..lines].join("\n"), all.len() - lines)
+}
+
+/// A line as far as anybody reads it.
+fn cut(line: &str) -> Cow<'_, str> {
+    match line.char_indices().nth(LONGEST) {
+        Some((at, _)) => format!("{} … {} more characters", &line[..at], line[at..].chars().count()).into(),
+        None => line.into(),
+    }
 }
 
 #[cfg(test)]

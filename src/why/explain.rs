@@ -286,7 +286,8 @@ pub fn explain(plan: &Plan, jobs: &[usize], forecasts: &[Forecast], sources: &So
     let told: Vec<&Forecast> = forecasts.iter().filter(|said| told.contains(&said.node)).collect();
     // Of what was never run at all every step is new, and no commit is to blame.
     if let Some(tracer) = sources.tracer.as_ref().filter(|_| told.iter().any(|said| said.state != State::New)) {
-        for forecast in told.iter().filter(|said| said.state == State::New && said.is_root()) {
+        for forecast in told.iter().filter(|said| said.state == State::New && said.is_root() && said.because.is_none())
+        {
             let traced = tracer.borrow_mut().action(&Action::of(plan, forecast.node));
             let place = (plan.step(forecast.node).name.value.as_str(), point_name(&plan.nodes[forecast.node].axes));
             for step in jobs_said.iter_mut().flat_map(|job| &mut job.steps) {

@@ -249,6 +249,9 @@ impl Seer<'_> {
                     let owner = *self.owners.entry(record.key()).or_insert(node);
                     if owner == node {
                         explain(&mut said, reason);
+                        if said.state == State::New {
+                            self.gated(&mut said);
+                        }
                         said.record = Some(Box::new(record));
                     } else {
                         said.state = State::Hit;
@@ -258,6 +261,26 @@ impl Seer<'_> {
             }
         }
         said
+    }
+
+    /// Of what was never begun, because its gate ended badly: it follows the gate, which is run again and may end so again.
+    fn gated(&self, said: &mut Forecast) {
+        let again = |gate: &&usize| matches!(self.ends[**gate], End::Pending);
+        let Some(gate) = self.plan.nodes[said.node].gates.iter().find(again).copied() else { return };
+        let axes = &self.plan.nodes[gate].axes;
+        let keys = self.index.nearest_candidates(self.plan.kind(gate).word(), axes);
+        let step = self.plan.step(gate).name.value.as_str();
+        let attempts = keys.iter().flat_map(|key| self.index.attempts(key).unwrap_or_default());
+        let of_gate = attempts.filter(|ended| ended.axes == *axes && ended.step == step && ended.outcome.settles());
+        let last = of_gate.max_by_key(|ended| ended.at);
+        if let Some(failure) = last.as_ref().and_then(|ended| ended.outcome.failure()) {
+            said.because = Some(format!(
+                "not begun so far, for {} ended in {}; that is run again, and may end so again",
+                self.plan.title(gate),
+                failure.cause
+            ));
+            said.follows = vec![gate];
+        }
     }
 
     /// An action that will not be executed.

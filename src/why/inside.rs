@@ -4,18 +4,20 @@
 //! Knows the two versions and nothing of where they are kept. They may hold anything: what is parsed is bounded.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 use similar::{ChangeTag, DiffOp, TextDiff};
 
-use crate::manifest::{Syntax, parsed};
+use crate::manifest::{Syntax, parsed, secret_name};
 use crate::units::human_size;
 
 /// Changed paths of a structured value that are listed; beyond that it is compared as text.
 const PATHS: usize = 40;
 /// The largest text that is parsed to be compared by its paths, in bytes.
 const PARSED: usize = 256 * 1024;
+/// So many lines of a probe's answer are looked through for two that differ in a version alone.
+const PAIRED: usize = 400;
 /// How long a comparison of lines may take before it settles for a longer answer.
 const LONG: Duration = Duration::from_millis(500);
 
@@ -110,8 +112,14 @@ pub fn changed_lines(old: &str, new: &str) -> String {
     };
     let (gone, mut come) = (of(ChangeTag::Delete), of(ChangeTag::Insert));
     let mut lines = Vec::new();
+    // Of very many each would be held against each.
+    let paired = gone.len().max(come.len()) <= PAIRED;
     for old in gone {
-        let pair = come.iter().enumerate().find_map(|(at, new)| Some((at, another_version(old, new)?)));
+        let pair = come
+            .iter()
+            .take(if paired { PAIRED } else { 0 })
+            .enumerate()
+            .find_map(|(at, new)| Some((at, another_version(old, new)?)));
         match pair {
             Some((at, line)) => {
                 come.remove(at);
@@ -149,7 +157,7 @@ pub fn of_lists(old: &[String], new: &[String]) -> String {
         return pairs.map(|(at, (old, new))| format!("[{at}] {old} -> {new}")).collect::<Vec<_>>().join("\n");
     }
     let mut lines = Vec::new();
-    for op in similar::capture_diff_slices(similar::Algorithm::Myers, old, new) {
+    for op in differ(old, new) {
         for change in op.iter_changes(old, new) {
             match change.tag() {
                 ChangeTag::Delete => lines.push(format!("-{}", change.value())),
@@ -159,6 +167,11 @@ pub fn of_lists(old: &[String], new: &[String]) -> String {
         }
     }
     lines.join("\n")
+}
+
+/// Where two lists differ; a longer answer than the shortest where that takes too long to find.
+fn differ(old: &[String], new: &[String]) -> Vec<DiffOp> {
+    similar::capture_diff_slices_deadline(similar::Algorithm::Myers, old, new, Some(Instant::now() + LONG))
 }
 
 /// `models.a.temperature: 0.2 -> 0.7`, for each value that differs. An element of a list that came or went is told by its place.
@@ -172,16 +185,16 @@ fn changed_paths(path: &str, old: &Json, new: &Json, out: &mut Vec<String>) {
             for (name, before) in old {
                 match new.get(name) {
                     Some(after) => changed_paths(&below(name), before, after, out),
-                    None => out.push(format!("{}: {before} -> (none)", below(name))),
+                    None => out.push(format!("{}: {} -> (none)", below(name), told(name, before))),
                 }
             }
             for (name, after) in new.iter().filter(|(name, _)| !old.contains_key(*name)) {
-                out.push(format!("{}: (none) -> {after}", below(name)));
+                out.push(format!("{}: (none) -> {}", below(name), told(name, after)));
             }
         }
         (Json::Array(old), Json::Array(new)) => {
             let texts = |list: &[Json]| list.iter().map(Json::to_string).collect::<Vec<_>>();
-            for op in similar::capture_diff_slices(similar::Algorithm::Myers, &texts(old), &texts(new)) {
+            for op in differ(&texts(old), &texts(new)) {
                 let (DiffOp::Delete { .. } | DiffOp::Insert { .. } | DiffOp::Replace { .. }) = op else { continue };
                 let (was, is) = (op.old_range(), op.new_range());
                 let both = was.len().min(is.len());
@@ -197,7 +210,22 @@ fn changed_paths(path: &str, old: &Json, new: &Json, out: &mut Vec<String>) {
                 }
             }
         }
-        _ => out.push(format!("{}: {old} -> {new}", if path.is_empty() { "(all)" } else { path })),
+        _ => {
+            let name = path.rsplit('.').next().unwrap_or(path);
+            let (old, new) = (told(name, old), told(name, new));
+            out.push(format!("{}: {old} -> {new}", if path.is_empty() { "(all)" } else { path }));
+        }
+    }
+}
+
+/// A value, unless its name says that it is a secret: one that was written out once is told to nobody.
+fn told(name: &str, value: &Json) -> String {
+    let hole = |text: &str| text.contains("{secret.") || text.starts_with("${") || text.is_empty();
+    match value {
+        Json::Null | Json::Bool(_) => value.to_string(),
+        Json::String(text) if hole(text) => value.to_string(),
+        _ if secret_name(name) => "(not shown: a secret by its name)".to_owned(),
+        _ => value.to_string(),
     }
 }
 
@@ -217,6 +245,8 @@ mod tests {
         assert_eq!(said, "models.a.x: true -> false");
         let said = bytes("[models.a]\nx = 1\n", "[models.a]\nx = 2\n", Look::File);
         assert_eq!(said, "models.a.x: 1 -> 2");
+        let said = bytes("a:\n  api_key: hunter2\n", "a:\n  api_key: \"{secret.KEY}\"\n", Look::File);
+        assert_eq!(said, "a.api_key: (not shown: a secret by its name) -> \"{secret.KEY}\"");
         let said = bytes(r#"{"l":["a","b","c"]}"#, r#"{"l":["n","a","b"]}"#, Look::File);
         assert_eq!(said, "l[0]: (none) -> \"n\"\nl[2]: \"c\" -> (none)");
         // A comment is no value: then the text is what differs.

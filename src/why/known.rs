@@ -109,10 +109,11 @@ fn beside(plan: &Plan, node: usize) -> Vec<Beside> {
             say("time and load of the machine".into(), "an agent that is short of time may do less");
         }
         Ask::Test(ask) => {
-            if !ask.counts_only() && ask.protocol.profile != Profile::Fixed {
+            let timed = plan.compares(node) && !ask.counts_only();
+            if timed && ask.protocol.profile != Profile::Fixed {
                 say(format!("blocks max {}", ask.protocol.most()), LIMIT);
             }
-            if let Some(time) = ask.protocol.time_max_ms.filter(|_| !ask.counts_only()) {
+            if let Some(time) = ask.protocol.time_max_ms.filter(|_| timed) {
                 say(format!("time max {}", human_span(std::time::Duration::from_millis(time))), LIMIT);
             }
             if !ask.counts_only() {
@@ -133,6 +134,27 @@ fn beside(plan: &Plan, node: usize) -> Vec<Beside> {
         Ask::Command(ask) => &ask.argv,
         _ => &[],
     };
+    for name in tools_of(ask) {
+        let probed =
+            plan.manifest.pipeline.tools.iter().any(|tool| tool.name.value == *name && !tool.probes.is_empty());
+        if probed {
+            say(
+                format!("the files of tool {name}"),
+                "what its probes answer counts, and its `source` where it has one",
+            );
+        }
+    }
+    for path in argv.iter().skip(1).filter(|arg| arg.holes().next().is_none()).map(ToString::to_string) {
+        if path.contains('/') && std::path::Path::new(&path).is_absolute() {
+            say(
+                format!("what is in {path}"),
+                "an argument counts by its name; a file given as `file` or `input` by its content",
+            );
+        }
+    }
+    if !argv.is_empty() {
+        say("PATH".into(), "where programs are found; what is found counts where it is a declared tool");
+    }
     // A hole was filled by a tool or by flow itself.
     if let Some(program) = argv.first().filter(|first| first.holes().next().is_none()) {
         say(format!("the program {program}"), "no declared `tool`: another version of it is not seen");
@@ -140,14 +162,19 @@ fn beside(plan: &Plan, node: usize) -> Vec<Beside> {
     found
 }
 
-fn probes(plan: &Plan, node: usize, now: Timestamp) -> Vec<Probe> {
-    let named: Vec<&String> = match &plan.nodes[node].ask {
+/// The declared tools that an action uses.
+fn tools_of(ask: &Ask) -> Vec<&String> {
+    match ask {
         Ask::Environment(tool) => tool.iter().collect(),
         Ask::Agent(ask) => ask.tools.iter().collect(),
         Ask::Test(ask) => ask.tools.iter().chain(&ask.tool).collect(),
         Ask::Command(ask) => ask.tools.iter().collect(),
         Ask::Checkout(_) | Ask::Patch(_) | Ask::Classify(_) => Vec::new(),
-    };
+    }
+}
+
+fn probes(plan: &Plan, node: usize, now: Timestamp) -> Vec<Probe> {
+    let named = tools_of(&plan.nodes[node].ask);
     let declared = &plan.manifest.pipeline.tools;
     let probe = |name: &String| {
         let fact = plan.facts.tools.get(name)?.as_ref().ok()?;

@@ -273,12 +273,12 @@ fn summary(said: &Explanation, sections: &[Section<'_>]) -> String {
     } else {
         ""
     };
-    format!(
-        "\n{}, {}: {count} of {} steps {done}{then}\n",
-        plural(said.roots, "root"),
-        plural(said.consequences, "consequence"),
-        steps.len()
-    )
+    // A root is a cause; how many steps it sets going by itself is said where that is not one.
+    let roots = match count.saturating_sub(said.consequences) {
+        begun if begun == said.roots || begun == 0 => plural(said.roots, "root"),
+        begun => format!("{} of {begun} steps", plural(said.roots, "root")),
+    };
+    format!("\n{roots}, {}: {count} of {} steps {done}{then}\n", plural(said.consequences, "consequence"), steps.len())
 }
 
 /// Who brought a change, when and where, in lines.

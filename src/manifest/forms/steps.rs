@@ -122,7 +122,7 @@ pub(super) const FORMS: &[Form] = &[
         within: &[TEST],
         args: &[one("profile", Ty::Word(&["screen", "headline", "fixed"]))],
         inner: In::Protocol,
-        meaning: "How it is measured.",
+        meaning: "How times are measured. `screen`, the usual one, and `headline`, for numbers that are published, look at the results after 5, 8, 12, 18 and 26 blocks and end as soon as the verdict is settled, each look being at 98.42 % or 99.75 %. `fixed` runs all its blocks and looks once, at 95 %. A block is four runs: base, patched, patched, base, or the other way round; counts need one.",
         example: "protocol screen { blocks max=12; time max=\"45m\"; seed 1 }",
         ..NODE
     },
@@ -130,7 +130,7 @@ pub(super) const FORMS: &[Form] = &[
         name: "blocks",
         within: &[In::Protocol],
         props: &[must("max", Ty::Whole(1, 1000))],
-        meaning: "At most so many blocks; the profile's own number if not said.",
+        meaning: "At most so many blocks; 26 if not said, and 5 with `fixed`. A limit: raised, what had ended by it is measured again.",
         example: "blocks max=12",
         ..NODE
     },
@@ -138,7 +138,7 @@ pub(super) const FORMS: &[Form] = &[
         name: "time",
         within: &[In::Protocol],
         props: &[must("max", Ty::Span)],
-        meaning: "No new block after so long.",
+        meaning: "No block is begun that would probably end after so long. A limit like `blocks max`; none if not said.",
         example: "time max=\"45m\"",
         ..NODE
     },

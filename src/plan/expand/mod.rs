@@ -304,7 +304,7 @@ impl Expander<'_> {
             protocol: self.protocol(&shape.protocol, point),
             aa: body.aa,
             asked: false,
-            human: body.human,
+            human: body.human.is_some(),
             tool: of_environment.or(only_tool),
             tools,
             env,

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::attempt::{Ended, Line, Reserved, Started};
-use crate::event::{Disagreement, Event, GitState, Reason, Told};
+use crate::event::{Against, Disagreement, Event, GitState, Reason, Told};
 use crate::key::{ActionKey, KeyRecord, Value};
 use crate::manifest::Kind;
 use crate::names::{AttemptId, RunId, SlotKind};

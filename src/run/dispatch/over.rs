@@ -117,10 +117,18 @@ impl Dispatcher {
         let Some(ended) = self.states.end(node).settled() else { return };
         let text = |name: &str| ended.outputs.get(name).and_then(Value::as_text);
         let speedup = text("speedup").and_then(|text| text.parse().ok());
+        let human = match ended.outputs.get("human") {
+            Some(Value::List(said)) => said.first().map(|says| Against {
+                says: says.clone(),
+                ratio: said.get(1).and_then(|ratio| ratio.parse().ok()),
+                measured: "same session".to_owned(),
+            }),
+            _ => None,
+        };
         if let (Some(class), false) = (text("class").map(str::to_owned), self.jobs_told[job]) {
             self.jobs_told[job] = true;
             let (control, job) = (self.plan().jobs[job].control, self.plan().jobs[job].id.clone());
-            self.tell_if_durable(Event::JobSettled { job, class, speedup, cached, control });
+            self.tell_if_durable(Event::JobSettled { job, class, speedup, cached, control, human });
         }
     }
 }

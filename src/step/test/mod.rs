@@ -56,7 +56,7 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: &TestAsk) -> Draft<'a> {
     }
     draft.input("reference", &Role::Baseline, "reference");
     draft.push("metrics", Value::List(ask.metrics.iter().map(ToString::to_string).collect()));
-    if compares(&draft, ask) && !ask.counts_only() {
+    if draft.plan.compares(draft.node) && !ask.counts_only() {
         draft.text("profile", ask.protocol.profile.to_string());
         draft.text("block", format!("{:?}", ask.protocol.shape).to_lowercase());
         draft.text("seed", ask.protocol.seed.to_string());
@@ -71,10 +71,6 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: &TestAsk) -> Draft<'a> {
     }
     draft.record.push_some("device", ask.device.as_ref().map(Value::text));
     draft
-}
-
-fn compares(draft: &Draft<'_>, ask: &TestAsk) -> bool {
-    ask.aa || draft.plan.linked(draft.node, &Role::Patch).is_some()
 }
 
 /// When results are looked at, and how sure a verdict has to be there; whatever `blocks max` is, which is a limit.
