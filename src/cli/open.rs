@@ -108,7 +108,7 @@ impl Opened {
         }
         let wishes = Wishes { fetch, repos };
         let prepared = prepare(manifest, &machine, &store, &index, &wishes).await;
-        for notice in &prepared.notices {
+        for notice in prepared.notices.iter().chain(&unknown_jobs(&prepared.plan.manifest)) {
             output::say(&format!("note: {notice}"));
         }
         Ok(Self { store, index, machine, prepared, path: path.to_owned() })
@@ -159,6 +159,34 @@ impl Opened {
     pub fn plan(&self) -> &Plan {
         &self.prepared.plan
     }
+}
+
+/// The rulings of jobs that the manifest does not have, in words: nobody would see them.
+#[must_use]
+pub fn unknown_jobs(manifest: &Manifest) -> Vec<String> {
+    let pipeline = &manifest.pipeline;
+    if pipeline.rulings.is_empty() {
+        return Vec::new();
+    }
+    let names = crate::plan::points::job_names(pipeline);
+    let unknown = pipeline.rulings.iter().filter(|ruling| !names.contains(&ruling.job.value));
+    let say = |ruling: &manifest::Ruling| {
+        let (file, line) = manifest.line_of(ruling.job.place);
+        let job = &ruling.job.value;
+        let near = names.iter().min_by_key(|name| strsim::damerau_levenshtein(name, job));
+        let near = near.map_or_else(String::new, |near| format!("; the nearest is `{near}`"));
+        format!("{file}:{line}: a ruling of `{job}`, which is no job of the manifest{near}")
+    };
+    unknown.map(say).collect()
+}
+
+/// Reads a manifest for a purpose of its own.
+///
+/// # Errors
+/// Every flaw in it, in one report.
+pub fn read_for(path: &Path, purpose: manifest::Purpose) -> Result<Manifest, Fault> {
+    there(path)?;
+    manifest::read_for(path, purpose).map_err(|flaws| Fault::drawn(2, flaws))
 }
 
 /// Reads a manifest.

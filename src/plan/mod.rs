@@ -124,6 +124,8 @@ pub struct Job {
     pub nodes: Vec<usize>,
     /// The one that says its class.
     pub classify: Option<usize>,
+    /// Whether it is an A/A control: no candidate's, and in no rate but that of false verdicts.
+    pub control: bool,
 }
 
 /// An action, not yet keyed.
@@ -336,6 +338,8 @@ pub struct TestAsk {
     pub protocol: Protocol,
     /// Arm B is a second copy of the base.
     pub aa: bool,
+    /// Its limits are a person's of today, beyond the manifest's. In no key.
+    pub asked: bool,
     /// The human's tree is measured beside the patched one.
     pub human: bool,
     /// The interpreter's tool, where the step has no environment step: the only declared one.

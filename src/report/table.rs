@@ -125,6 +125,12 @@ fn happened(result: &JobResult) -> String {
     {
         parts.push(format!("agent: {agent}"));
     }
+    if let Some(ruling) = &result.ruling {
+        parts.push(match ruling.verdict {
+            Some(verdict) => format!("ruled {}: {}", verdict.name(), ruling.because),
+            None => format!("taken out: {}", ruling.because),
+        });
+    }
     // The heading says it of all.
     for mark in result.marks.iter().filter(|mark| *mark != held::EGRESS_OPEN) {
         parts.push(if mark == "SAME_AS_HUMAN" { "same as human".to_owned() } else { mark.clone() });
@@ -239,8 +245,9 @@ pub fn meaning(class: Class) -> &'static str {
 
 /// How many jobs improved, and what the run did.
 #[must_use]
-pub fn summary(results: &[JobResult], finished: Option<&Event>, width: usize) -> String {
-    let of = |class: Class| results.iter().filter(|result| result.class == Some(class) && !result.open).count();
+pub fn summary(results: &[JobResult], finished: Option<&Event>, vetted: Option<&str>, width: usize) -> String {
+    let of = |class: Class| results.iter().filter(|result| result.counts_as() == Some(class) && !result.open).count();
+    let ruled = results.iter().filter(|result| result.ruling.is_some()).count();
     let open = results.iter().filter(|result| result.open).count();
     let mut parts = Vec::new();
     if results.iter().any(|result| result.class.is_some()) {
@@ -269,7 +276,18 @@ pub fn summary(results: &[JobResult], finished: Option<&Event>, width: usize) ->
     if open > 0 {
         parts.push(format!("{open} not settled"));
     }
-    let mut text = format!("\n{}\n", wrap(&parts.join(", "), width).join("\n  "));
+    if ruled > 0 {
+        parts.push(format!("{ruled} of these by a person's ruling"));
+    }
+    let mut said = parts.join(", ");
+    if let Some(vetted) = vetted {
+        said.push_str(&format!(" ({vetted})"));
+    }
+    // A run of controls alone is about no job.
+    let mut text = match results.is_empty() && finished.is_some() {
+        true => "\n".to_owned(),
+        false => format!("\n{}\n", wrap(&said, width).join("\n  ")),
+    };
     if let Some(Event::RunFinished { run, actions, .. }) = finished {
         let reused = if actions.reused > 0 { format!("{} reused, ", actions.reused) } else { String::new() };
         // An agent that changed nothing and a target that is absent are results: nothing went wrong with the run.

@@ -131,8 +131,8 @@ impl Dispatcher {
         };
         if let (Some(class), false) = (text("class").map(str::to_owned), self.jobs_told[job]) {
             self.jobs_told[job] = true;
-            let job = self.plan().jobs[job].id.clone();
-            self.tell_if_durable(Event::JobSettled { job, class, speedup, marks, cached, human });
+            let (control, job) = (self.plan().jobs[job].control, self.plan().jobs[job].id.clone());
+            self.tell_if_durable(Event::JobSettled { job, class, speedup, marks, cached, control, human });
         }
     }
 }
