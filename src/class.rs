@@ -65,8 +65,8 @@ classes! {
     SuccessNeutral = "SUCCESS_NEUTRAL", "patched", None, false, "none: the patch is measurably no faster and no slower";
     SuccessRegression = "SUCCESS_REGRESSION", "patched", None, false, "none: the patch is slower";
     Mixed = "MIXED", "patched", None, false, "read the metrics: one gained and a guard lost";
-    Inconclusive = "INCONCLUSIVE", "patched", None, false, "raise the bound that was reached, `blocks max` or `time max`: the interval is too wide to say";
-    Suspect = "SUSPECT", "patched", Some(Agent), false, "read the patch: what was measured cannot be believed";
+    Inconclusive = "INCONCLUSIVE", "patched", None, false, "go on with `flow extend JOB`, or raise the bound that was reached, `blocks max` or `time max`: the interval is too wide to say";
+    Suspect = "SUSPECT", "patched", Some(Agent), false, "read the patch: what was measured cannot be believed; it waits for a `ruling` of a person";
     AgentNoPatch = "AGENT_NO_PATCH", "agent", Some(Agent), false, "none for this draw: the agent ended without changing a file";
     AgentTimeout = "AGENT_TIMEOUT", "agent", Some(Agent), false, "raise `timeout` on the agent step if it was still working";
     AgentMaxSteps = "AGENT_MAX_STEPS", "agent", Some(Agent), false, "raise the agent's own limit of steps";

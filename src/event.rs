@@ -259,6 +259,9 @@ pub enum Event {
         /// Whether an earlier run had said so.
         #[serde(default)]
         cached: bool,
+        /// Whether it is an A/A control.
+        #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+        control: bool,
         /// How it compares with the human's change, where the same session measured that.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         human: Option<Against>,
@@ -293,8 +296,11 @@ pub enum Event {
     RunFinished {
         /// The run.
         run: RunId,
-        /// How many jobs.
+        /// How many jobs, the A/A controls not counted.
         jobs: usize,
+        /// How many A/A controls.
+        #[serde(skip_serializing_if = "is_zero", default)]
+        controls: usize,
         /// How many actions, by what became of them.
         actions: Counts,
         /// How many jobs of each class; those not settled are `NOT_RUN` or provisional and counted in `open`.

@@ -66,6 +66,9 @@ pub fn check(args: &CheckArgs) -> Result<ExitCode, Fault> {
                     let said = format!("note: {file}:{line}: {}", notice.value);
                     output::data(format!("    {}\n", wrap(&said, width).join("\n    ")))?;
                 }
+                for said in open::unknown_jobs(&manifest) {
+                    output::data(format!("    {}\n", wrap(&format!("note: {said}"), width).join("\n    ")))?;
+                }
                 if let Some(message) = shared(&names, path, pipeline) {
                     last.replace(Fault::hint(2, message, ONE_NAME)).map(|before| super::fault::report(&before));
                 }
@@ -120,7 +123,8 @@ fn for_programs(args: &CheckArgs) -> Result<ExitCode, Fault> {
                     "notices": manifest.notices.iter().map(|notice| {
                         let (file, line) = manifest.line_of(notice.place);
                         json!({"message": notice.value, "file": file, "line": line})
-                    }).collect::<Vec<_>>(),
+                    }).chain(open::unknown_jobs(&manifest).into_iter().map(|said| json!({"message": said})))
+                    .collect::<Vec<_>>(),
                 })
             }
             Err(flaws) => {

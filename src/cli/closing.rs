@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::cli::{Places, hints, output};
 use crate::event::Event;
+use crate::manifest::Purpose;
 use crate::plan::point_name;
 use crate::report::jobs::{JobResult, Left};
 use crate::report::status_text::without_retry;
@@ -65,7 +66,7 @@ pub fn disagreements(finished: &Event, width: usize) {
 }
 
 /// What to do about jobs that are not settled, and where to read on.
-pub fn next_steps(results: &[JobResult], manifest: &Path, places: &Places, options: &[String]) {
+pub fn next_steps(results: &[JobResult], manifest: &Path, places: &Places, options: &[String], purpose: Purpose) {
     // One job stands for all that an action holds up.
     let mut used_up: BTreeMap<usize, &JobResult> = BTreeMap::new();
     let mut held: BTreeMap<&str, usize> = BTreeMap::new();
@@ -84,13 +85,16 @@ pub fn next_steps(results: &[JobResult], manifest: &Path, places: &Places, optio
         output::say(&wrap(&text, output::width()).join("\n  "));
     }
     if open > 0 || !held.is_empty() {
-        let again = hints::run(manifest, options);
+        let again = hints::verb(purpose, manifest, options);
         output::say(&format!("some jobs are not settled; this takes up the rest:\n  {again}"));
     }
     let goes_on = "--continue".to_owned();
     if held.keys().any(|next| next.contains("`--continue`")) && !options.contains(&goes_on) {
         let all: Vec<String> = options.iter().cloned().chain([goes_on]).collect();
-        output::say(&format!("or, without mending what paused a candidate:\n  {}", hints::run(manifest, &all)));
+        output::say(&format!(
+            "or, without mending what paused a candidate:\n  {}",
+            hints::verb(purpose, manifest, &all)
+        ));
     }
     if !used_up.is_empty() {
         // Named anew below.
@@ -99,7 +103,7 @@ pub fn next_steps(results: &[JobResult], manifest: &Path, places: &Places, optio
         let names: Vec<String> = if used_up.len() > NAMED { vec!["*".to_owned()] } else { jobs.collect() };
         let retry = shell(names.iter().flat_map(|name| ["--retry".to_owned(), name.clone()]));
         let what = "some jobs are tried again only on request: mend what the table says, then\n  ";
-        output::say(&format!("{what}{} {retry}", hints::run(manifest, &options)));
+        output::say(&format!("{what}{} {retry}", hints::verb(purpose, manifest, &options)));
     }
     // What failed as the manifest meant it to puzzles nobody.
     let puzzling = results.iter().find(|result| result.open && result.see.is_some());
@@ -109,7 +113,8 @@ pub fn next_steps(results: &[JobResult], manifest: &Path, places: &Places, optio
         };
         results.iter().find(odd)
     });
-    if let Some(job) = puzzling.or(results.first()).map(|result| &result.job) {
+    // What a pipeline that vets names its jobs the manifest itself may not.
+    if let Some(job) = puzzling.or(results.first()).map(|result| &result.job).filter(|_| purpose != Purpose::Vet) {
         output::say(&format!("`flow show {job}{}` tells all about one job", hints::reader(manifest, places)));
     }
 }

@@ -5,7 +5,9 @@ use std::path::Path;
 use crate::cli::Places;
 use crate::cli::open::{store_root, store_root_of};
 use crate::cli::run::RunArgs;
+use crate::manifest::Purpose;
 use crate::text::shell;
+use crate::units::Percent;
 
 /// What followed `flow run MANIFEST`, but for how the run was to be shown and the consent to its cost.
 #[must_use]
@@ -40,6 +42,22 @@ pub fn options(args: &RunArgs) -> Vec<String> {
 pub fn run(manifest: &Path, options: &[String]) -> String {
     let words = ["flow".to_owned(), "run".to_owned(), manifest.display().to_string()];
     shell(words.into_iter().chain(options.iter().cloned()))
+}
+
+/// The same of the verb that a manifest was read for.
+#[must_use]
+pub fn verb(purpose: Purpose, manifest: &Path, options: &[String]) -> String {
+    let verb = match purpose {
+        Purpose::Run => return run(manifest, options),
+        Purpose::Vet => "vet",
+        Purpose::Calibrate(_) => "calibrate",
+    };
+    let share = match purpose {
+        Purpose::Calibrate(Some(share)) => vec!["--share".to_owned(), Percent(share).to_string()],
+        _ => Vec::new(),
+    };
+    let words = ["flow".to_owned(), verb.to_owned(), manifest.display().to_string()];
+    shell(words.into_iter().chain(options.iter().cloned()).chain(share))
 }
 
 /// What a verb that reads needs after a job's name to look where this run was: nothing where it looks there anyway.

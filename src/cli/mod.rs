@@ -10,12 +10,15 @@ use crate::units::Span;
 pub mod act;
 mod begin;
 mod beside;
+pub mod calibrate;
+pub mod cheats;
 pub mod check;
 pub mod closing;
 pub mod completions;
 pub mod confirm;
 mod devices;
 pub mod doctor;
+pub mod extend;
 pub mod fault;
 pub mod hints;
 pub mod history;
@@ -33,6 +36,7 @@ pub mod selftest;
 pub mod show;
 pub mod status;
 pub mod versions;
+pub mod vet;
 mod wanted;
 pub mod why;
 
@@ -70,6 +74,12 @@ struct Cli {
 enum Verb {
     /// Run what has not been run
     Run(run::RunArgs),
+    /// Find the commits whose human change is faster here, before any agent is paid
+    Vet(vet::VetArgs),
+    /// Measure base against base: how often equal trees are called different here
+    Calibrate(calibrate::CalibrateArgs),
+    /// Go on measuring a job that could not be settled
+    Extend(extend::ExtendArgs),
     /// Say what would run, and why
     Plan(plan::PlanArgs),
     /// Say why each step of a commit would run or did run again
@@ -148,6 +158,9 @@ pub fn main() -> ExitCode {
     let result = runtime.block_on(async {
         match cli.verb {
             Verb::Run(args) => run::run(args).await,
+            Verb::Vet(args) => vet::vet(args).await,
+            Verb::Calibrate(args) => calibrate::calibrate(args).await,
+            Verb::Extend(args) => extend::extend(args).await,
             Verb::Plan(args) => plan::plan(args).await,
             Verb::Why(args) => why::why(args).await,
             Verb::History(args) => history::history(&args),

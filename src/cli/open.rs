@@ -108,7 +108,7 @@ impl Opened {
         }
         let wishes = Wishes { fetch, repos };
         let prepared = prepare(manifest, &machine, &store, &index, &wishes).await;
-        for notice in &prepared.notices {
+        for notice in prepared.notices.iter().chain(&unknown_jobs(&prepared.plan.manifest)) {
             output::say(&format!("note: {notice}"));
         }
         Ok(Self { store, index, machine, prepared, path: path.to_owned() })
@@ -159,6 +159,34 @@ impl Opened {
     pub fn plan(&self) -> &Plan {
         &self.prepared.plan
     }
+}
+
+/// The rulings of jobs that the manifest does not have, in words: nobody would see them.
+#[must_use]
+pub fn unknown_jobs(manifest: &Manifest) -> Vec<String> {
+    let pipeline = &manifest.pipeline;
+    if pipeline.rulings.is_empty() {
+        return Vec::new();
+    }
+    let names = crate::plan::points::job_names(pipeline);
+    let unknown = pipeline.rulings.iter().filter(|ruling| !names.contains(&ruling.job.value));
+    let say = |ruling: &manifest::Ruling| {
+        let (file, line) = manifest.line_of(ruling.job.place);
+        let job = &ruling.job.value;
+        let near = names.iter().min_by_key(|name| strsim::damerau_levenshtein(name, job));
+        let near = near.map_or_else(String::new, |near| format!("; the nearest is `{near}`"));
+        format!("{file}:{line}: a ruling of `{job}`, which is no job of the manifest{near}")
+    };
+    unknown.map(say).collect()
+}
+
+/// Reads a manifest for a purpose of its own.
+///
+/// # Errors
+/// Every flaw in it, in one report.
+pub fn read_for(path: &Path, purpose: manifest::Purpose) -> Result<Manifest, Fault> {
+    there(path)?;
+    manifest::read_for(path, purpose).map_err(|flaws| Fault::drawn(2, flaws))
 }
 
 /// Reads a manifest.
@@ -230,28 +258,30 @@ fn real(path: &Path) -> PathBuf {
 /// # Errors
 /// If it cannot be made or written, or its path cannot be told to other programs, with what to do.
 pub fn store(root: &Path) -> Result<Store, Fault> {
-    if root.to_str().is_none() {
-        return Err(Fault::hint(
-            2,
-            format!("the path of the store is not UTF-8: {}", root.display()),
-            "name another folder with --cache DIR or FLOW_CACHE: programs are told their paths in it as text",
-        ));
-    }
+    utf8(root)?;
     Store::open(root).map_err(|error| {
         Fault::hint(3, error.to_string(), "make the folder writable, or name another with --cache DIR or FLOW_CACHE")
     })
 }
 
-/// Opens a store for what only reads: made if it is not there, as a mirror may have to be put into it, but as good where it
-/// cannot be written.
+fn utf8(root: &Path) -> Result<(), Fault> {
+    match root.to_str() {
+        Some(_) => Ok(()),
+        None => Err(Fault::hint(
+            2,
+            format!("the path of the store is not UTF-8: {}", root.display()),
+            "name another folder with --cache DIR or FLOW_CACHE: programs are told their paths in it as text",
+        )),
+    }
+}
+
+/// Opens a store for what only reads: one that is not there is not made, and is empty.
 ///
 /// # Errors
 /// If its path cannot be told to other programs.
 pub fn store_to_read(root: &Path) -> Result<Store, Fault> {
-    match store(root) {
-        Err(fault) if fault.code() == 2 => Err(fault),
-        opened => Ok(opened.unwrap_or_else(|_| Store::to_read(root))),
-    }
+    utf8(root)?;
+    Ok(Store::to_read(root))
 }
 
 /// Says what of the store cannot be believed: each is a miss, never silent.

@@ -23,6 +23,7 @@ use crate::why;
 use crate::why::causes::{Cause, causes};
 use crate::why::estimate::Estimate;
 use crate::why::forecast::{Forecast, forecast_with};
+use crate::why::slot_hours::slot_hours;
 
 /// Arguments of `flow plan`.
 #[derive(Debug, Args)]
@@ -76,6 +77,7 @@ pub async fn plan(args: PlanArgs) -> Result<ExitCode, Fault> {
     let retried = select::retried(opened.plan(), &selected.jobs, &args.retry)?;
     let forecasts = forecast_with(opened.plan(), &opened.store, &opened.index, &wanted, &retried);
     let estimate = opened.estimate(&forecasts)?;
+    let slots = slot_hours(opened.plan(), &forecasts, &opened.index);
     let asks = asks(&opened.plan().manifest.pipeline, &estimate);
     let paused = paused(&opened, &forecasts);
     let causes = match args.explain {
@@ -88,13 +90,18 @@ pub async fn plan(args: PlanArgs) -> Result<ExitCode, Fault> {
             document["at"] = commit.id.as_str().into();
         }
         document["asks"] = asks.into();
+        document["slot_hours"] = serde_json::json!(slots);
         document["paused"] = serde_json::json!(paused);
         if let Some(causes) = causes {
             document["causes"] = serde_json::json!(causes);
         }
         output::cleaned(&todays_secrets(Some(&opened.plan().manifest))?, format!("{document}\n"))?;
     } else {
+        let grouped = causes.is_some();
         tell(causes, &opened, &forecasts, &lacking, &estimate, args.all)?;
+        if let Some(slots) = slots.filter(|_| !grouped) {
+            output::data(slots.text(80))?;
+        }
         if let Some(asks) = asks {
             let asks = format!("`flow run` asks first, or wants --yes: {asks}");
             output::data(format!("{}\n", wrap(&asks, 80).join("\n    ")))?;

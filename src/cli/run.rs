@@ -18,7 +18,9 @@ use crate::cli::select::{self, Selected, Selection};
 use crate::cli::{closing, hints, output, progress};
 use crate::event::GitState;
 use crate::ledger::Rates;
-use crate::plan::Missing;
+use crate::manifest::Purpose;
+use crate::plan::{Missing, Plan};
+use crate::report::campaign::{self, Calibration};
 use crate::report::spent::{Spent, several_models_of};
 use crate::report::standing::standing;
 use crate::report::{composite, jobs, table};
@@ -31,7 +33,7 @@ use crate::run::recheck;
 use crate::run::recover::{recover, whole_ledger};
 use crate::run::uncommitted::git_state;
 use crate::step::Context;
-use crate::store::Index;
+use crate::store::{Index, Store};
 use crate::text::{counted, harmless, shell, wrap};
 use crate::units::{Percent, Span};
 
@@ -95,18 +97,42 @@ pub struct RunArgs {
     yes: bool,
     /// Print each event as a line of JSON, and no table
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     /// Do not show progress
     #[arg(long, short)]
     quiet: bool,
     /// Where the locks of this machine's slots lie
     #[arg(long, env = "FLOW_SLOTS", value_name = "DIR", default_value = "/tmp/flow-slots", hide = true)]
     slots: PathBuf,
+    /// What the manifest is read for: which verb this is.
+    #[arg(skip)]
+    pub(super) purpose: Purpose,
 }
 
 impl RunArgs {
     /// How long running actions may go on after Ctrl-C where nobody says it.
     pub const DRAIN: Span = Span(Duration::from_secs(90));
+
+    /// A run of a manifest as nobody said more of it.
+    pub(super) fn of(manifest: PathBuf, places: Places, slots: PathBuf, json: bool) -> Self {
+        Self {
+            manifest,
+            places,
+            selection: Selection::default(),
+            jobs: None,
+            retry: Vec::new(),
+            recheck: None,
+            seed: None,
+            wait: None,
+            go_on: false,
+            drain: Self::DRAIN,
+            yes: false,
+            json,
+            quiet: false,
+            slots,
+            purpose: Purpose::Run,
+        }
+    }
 }
 
 /// Runs a manifest.
@@ -114,10 +140,30 @@ impl RunArgs {
 /// # Errors
 /// If the manifest has flaws, the machine lacks something, or the store cannot be used: nothing was executed then.
 pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
-    let broken = |error: String| Fault::new(3, error);
     let opened = Opened::open(&args.manifest, &args.places, true).await?;
     let last_class = jobs::last_classes(opened.plan(), &opened.index);
     let selected = select::wanted(opened.plan(), &args.selection, &|job| last_class.get(&job).cloned())?;
+    Ok(run_selected(args, opened, selected).await?.code)
+}
+
+/// What a run left.
+pub(super) struct Finished {
+    /// Its exit code.
+    pub(super) code: ExitCode,
+    /// What was run.
+    pub(super) plan: Arc<Plan>,
+    /// Where it is kept.
+    pub(super) store: Arc<Store>,
+    /// What is on record.
+    pub(super) index: Index,
+}
+
+/// Runs what was selected of a plan, and prints the table.
+///
+/// # Errors
+/// If the machine lacks something, or the store cannot be used: nothing was executed then.
+pub(super) async fn run_selected(args: RunArgs, opened: Opened, selected: Selected) -> Result<Finished, Fault> {
+    let broken = |error: String| Fault::new(3, error);
     let Selected { jobs: about, nodes: wanted } = selected;
     let retry = select::globs(&args.retry)?;
     let options = hints::options(&args);
@@ -230,13 +276,21 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
     if let Some(fault) = lost.and_then(|lost| lost.fault()) {
         return Err(fault);
     }
+    let index = Index::load(&store.root).map_err(|error| broken(error.to_string()))?;
     if !args.json {
-        let index = Index::load(&store.root).map_err(|error| broken(error.to_string()))?;
         let standing = standing(&plan, &store, &index, &wanted).after(&plan, &store.root, &run);
         let results = jobs::results(&plan, &standing, &about, &wanted);
+        let (controls, results): (Vec<_>, Vec<_>) = results.into_iter().partition(|result| result.control);
         let width = output::width();
-        output::data(table::results(&results, width))?;
-        output::data(table::legend(&results, width))?;
+        output::data(Calibration::of(&plan, &store, &index).text(width))?;
+        if results.is_empty() && !controls.is_empty() {
+            output::data(table::results(&controls, width))?;
+        } else {
+            output::data(table::results(&results, width))?;
+            output::data(table::legend(&results, width))?;
+        }
+        let ruled = campaign::ruled(&plan, &store, &index);
+        output::data(harmless(&campaign::rulings(&plan.manifest.pipeline, &ruled, width)))?;
         output::data(composite::text(&composite::composites(&plan, &store, &index, &standing.ends), width))?;
         let ledger = whole_ledger(Rates::of(&plan.manifest.pipeline), &store, &index, Some(&run));
         let ledger = ledger.map_err(|error| broken(error.to_string()))?;
@@ -247,14 +301,16 @@ pub async fn run(args: RunArgs) -> Result<ExitCode, Fault> {
         if let Some(uncommitted) = uncommitted {
             output::data(format!("{}\n", wrap(&uncommitted, width).join("\n")))?;
         }
-        output::data(table::summary(&results, Some(&report.finished), width))?;
+        let vetted = campaign::vetted(&plan.manifest.pipeline);
+        output::data(table::summary(&results, Some(&report.finished), vetted.as_deref(), width))?;
         closing::waits(&report.finished, width);
         closing::disagreements(&report.finished, width);
         if !args.quiet || results.iter().any(|result| result.open) {
-            closing::next_steps(&results, &path, &args.places, &options);
+            closing::next_steps(&results, &path, &args.places, &options, args.purpose);
         }
     }
-    Ok(ExitCode::from(u8::try_from(report.exit).unwrap_or(3)))
+    let code = ExitCode::from(u8::try_from(report.exit).unwrap_or(3));
+    Ok(Finished { code, plan, store, index })
 }
 
 /// Signals as orders: the first of any kind drains, the second kills.

@@ -5,6 +5,7 @@ use globset::Glob;
 
 use crate::class::Class;
 use crate::cli::fault::Fault;
+use crate::manifest::Ruling;
 use crate::plan::graph::upstream_of;
 use crate::plan::{Job, Plan};
 use crate::text::counted;
@@ -104,7 +105,9 @@ pub fn jobs(
             || commit.is_some_and(|id| selection.commit.iter().any(|wanted| id.starts_with(wanted.as_str())));
         let by_class =
             selection.class.is_empty() || last_class(*index).is_some_and(|last| selection.class.contains(&last));
-        by_glob && by_commit && by_class
+        // What a person took out is not begun any more.
+        let taken_out = |ruling: &Ruling| ruling.verdict.is_none() && ruling.job.value == job.id.as_str();
+        by_glob && by_commit && by_class && !plan.manifest.pipeline.rulings.iter().any(taken_out)
     };
     let jobs: Vec<usize> = (0..plan.jobs.len()).filter(selected).collect();
     let asked = !(selection.only.is_empty() && selection.commit.is_empty() && selection.class.is_empty());

@@ -10,6 +10,7 @@ use crate::cli::fault::Fault;
 use crate::cli::job::Found;
 use crate::cli::open::Opened;
 use crate::cli::{Places, job, output};
+use crate::report::campaign::Calibration;
 use crate::report::spent::several_models;
 use crate::report::standing::standing_as_recorded;
 use crate::report::{detail, detail_text, jobs, table};
@@ -49,8 +50,12 @@ pub async fn show(args: ShowArgs) -> Result<ExitCode, Fault> {
     let detail = detail::detail(found.opened.plan(), found.job, store, index)
         .map_err(|error| Fault::new(3, error.to_string()))?;
     if args.json {
-        output::json(&detail)?;
+        let mut document = serde_json::to_value(&detail).unwrap_or_default();
+        let calibration = Calibration::of(found.opened.plan(), store, index);
+        document["calibration"] = serde_json::to_value(calibration).unwrap_or_default();
+        output::json(&document)?;
     } else {
+        output::data(Calibration::of(found.opened.plan(), store, index).text(output::width()))?;
         output::data(detail_text::text(&detail, store, Timestamp::now(), output::width()))?;
         let answered = detail.steps.iter().flat_map(|step| &step.attempts).filter(|attempt| attempt.same_key);
         let answered = answered.filter_map(|attempt| attempt.ended.usage.as_ref());
@@ -74,10 +79,13 @@ fn list(opened: &Opened, meant: &[usize], json: bool) -> Result<ExitCode, Fault>
         standing = standing.after(plan, &opened.store.root, &run);
     }
     let results = jobs::results(plan, &standing, meant, &wanted);
+    let calibration = Calibration::of(plan, &opened.store, &opened.index);
+    let width = output::width();
     if json {
-        output::json(&serde_json::json!({"jobs": results}))?;
+        output::json(&serde_json::json!({"jobs": results, "calibration": calibration}))?;
     } else {
-        output::data(harmless(&table::results(&results, output::width())))?;
+        output::data(calibration.text(width))?;
+        output::data(harmless(&table::results(&results, width)))?;
         if let Some(lacks) = standing.lacks(plan) {
             output::say(&harmless(&format!("note: {lacks}")));
         }

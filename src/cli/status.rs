@@ -12,12 +12,13 @@ use crate::cli::{open, output};
 use crate::ledger::{Ledger, Rates};
 use crate::manifest::{self, Manifest};
 use crate::names::RunId;
+use crate::report::campaign::{self, Calibration};
 use crate::report::spent::{Spent, several_models_in};
 use crate::report::status;
 use crate::run::journal::read_plan;
 use crate::run::recover::whole_ledger;
 use crate::store::{Index, RunLock, Store};
-use crate::text::harmless;
+use crate::text::{harmless, wrap};
 
 /// Arguments of `flow status`.
 #[derive(Debug, Args)]
@@ -67,14 +68,24 @@ pub fn status(args: &StatusArgs) -> Result<ExitCode, Fault> {
             let mut document = serde_json::to_value(&status).unwrap_or_default();
             document["spent"] =
                 serde_json::to_value(Spent::of(&ledger, &manifest.pipeline, Some(&run))).unwrap_or_default();
+            let calibration = calibration(&status, &manifest);
+            document["calibration"] = serde_json::to_value(calibration).unwrap_or_default();
+            document["vetted"] = campaign::vetted(&manifest.pipeline).into();
             document["warnings"] = several_models_in(&ledger, &run).into();
             output::json(&document)?;
         }
         (true, None) => output::json(&status)?,
         (false, ledger) => {
+            if let Some((_, manifest)) = &ledger {
+                output::data(calibration(&status, manifest).text(width))?;
+                if let Some(vetted) = campaign::vetted(&manifest.pipeline) {
+                    output::data(format!("rates are {vetted}\n"))?;
+                }
+            }
             output::data(status.text(Timestamp::now(), width))?;
             if let Some((ledger, manifest)) = ledger {
                 output::data(Spent::of(&ledger, &manifest.pipeline, Some(&run)).text(width))?;
+                output::data(harmless(&ruled(&manifest, width)))?;
                 for warning in several_models_in(&ledger, &run) {
                     output::data(harmless(&format!("{warning}\n")))?;
                 }
@@ -82,6 +93,26 @@ pub fn status(args: &StatusArgs) -> Result<ExitCode, Fault> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the A/A controls that this run is about came to, by its journal.
+fn calibration(status: &status::Status, manifest: &Manifest) -> Calibration {
+    let control = &status.control;
+    let timed = campaign::timed(&manifest.pipeline);
+    let planned = manifest.pipeline.calibrate.as_ref().map_or(0, |calibrate| calibrate.drawn.len());
+    let promised = campaign::promised_by(&manifest.pipeline);
+    Calibration::new(timed, planned.max(control.settled), control.measured, control.false_verdicts, promised)
+}
+
+/// What a person ruled.
+fn ruled(manifest: &Manifest, width: usize) -> String {
+    let mut text = String::new();
+    for ruling in &manifest.pipeline.rulings {
+        let verdict = ruling.verdict.map_or("taken out", |class| class.name());
+        let said = format!("ruling: {}: {verdict}: {}", ruling.job.value, ruling.because);
+        text.push_str(&format!("{}\n", wrap(&said, width).join("\n  ")));
+    }
+    text
 }
 
 /// The newest run of a manifest: of that file, else of a file that held the pipeline which it holds.

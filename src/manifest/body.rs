@@ -73,6 +73,29 @@ pub struct Step {
     pub limit: Option<Spanned<u64>>,
     /// Environment of its processes.
     pub env: Env,
+    /// What holds its processes.
+    pub sandbox: SandboxDecl,
+}
+
+/// `sandbox` and `write` of a step.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SandboxDecl {
+    /// Whether there is one.
+    pub choice: SandboxChoice,
+    /// What may be written to besides the attempt's own folders.
+    pub write: Vec<PathBuf>,
+}
+
+/// Whether processes are held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SandboxChoice {
+    /// As far as the machine can.
+    #[default]
+    Auto,
+    /// Or they do not start.
+    Require,
+    /// Not at all.
+    Off,
 }
 
 impl Step {

@@ -11,8 +11,8 @@ use super::node::{Node, Value};
 use super::read::{Top, missing, read_file};
 use super::{
     Agent, Axis, Candidate, Config, Env, GivenFile, Lane, Pass, Pipeline, Repo, RepoSource, Reuse, SecretFrom,
-    SecretSource, Slot, Spanned, Template, Tests, Tool, argv, commits, config, goals, measured, money, providers,
-    readings, types,
+    SecretSource, Slot, Spanned, Template, Tests, Tool, argv, campaign, commits, config, goals, measured, money,
+    providers, readings, types,
 };
 use crate::agent::Tables;
 use crate::measure::Contract;
@@ -70,6 +70,8 @@ pub(super) fn pipeline(node: Node<'_>, top: &Top<'_>, report: &Report) -> Option
         providers: providers::providers(&top.providers, report),
         on: node.all("on").filter_map(|node| providers::on(node, report)).collect(),
         goals: node.child("goals").map(|node| goals::goals(node, report)).unwrap_or_default(),
+        calibrate: campaign::calibrate(node, report),
+        rulings: node.child("rulings").map(|node| campaign::rulings(node, report)).unwrap_or_default(),
         slots: slots().filter_map(slot).collect(),
         lanes: slots().filter_map(lane).collect(),
         tools: top.tools.iter().filter_map(|&node| tool(node)).collect(),
@@ -106,11 +108,15 @@ fn repo(node: Node<'_>, report: &Report) -> Option<Repo> {
     let host = text.split_once(':').map(|(host, _)| host);
     let url = text.contains("://") || host.is_some_and(|host| host.contains('@') && !host.contains('/'));
     let value = if url { RepoSource::Url(text.to_owned()) } else { RepoSource::Path(node.scope.path(text)) };
+    let mut commits = node.child("commits").map(|node| commits::read(node, report)).unwrap_or_default();
+    let vetted = node.child("vetted").and_then(|node| campaign::vetted(node, &mut commits, report));
     Some(Repo {
         name: Spanned { value: name.value.as_str().into(), place: name.place },
         source: Spanned { value, place: source.place() },
-        commits: node.child("commits").map(|node| commits::read(node, report)).unwrap_or_default(),
+        commits,
+        vetted,
         tests: node.all("tests").filter_map(|node| tests(node, report)).collect(),
+        package: node.child("package").and_then(|node| node.text()),
     })
 }
 

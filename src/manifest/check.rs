@@ -7,12 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::flaw::{Draft, Report, list, nearest, suggest};
 use super::graph::{axes, edges, order};
-use super::{Body, Input, InputFrom, Pipeline, Place, Spanned, Step, bind, holes, money, nearby, providers};
+use super::{Body, Input, InputFrom, Pipeline, Place, Spanned, Step, bind, campaign, holes, money, nearby, providers};
 use crate::measure::{Kind as MetricKind, MetricSpec};
 use crate::names::StepName;
 
 /// Checks a pipeline and completes it: order, axes, inputs that `needs` alone says, what a gate takes over.
 pub(super) fn all(pipeline: &mut Pipeline, report: &Report) {
+    campaign::candidates(pipeline, report);
     slots(pipeline, report);
     candidates(pipeline, report);
     providers::check(pipeline, report);
@@ -27,6 +28,9 @@ pub(super) fn all(pipeline: &mut Pipeline, report: &Report) {
     }
     gates(pipeline, report);
     implied(pipeline, report);
+    if known {
+        campaign::control(pipeline, report);
+    }
     if known && order(pipeline, report) {
         axes(pipeline, report);
         bind::all(&pipeline.steps, report);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode, SourceSpan};
 
-use super::{Place, SourceFile, Spanned, Version};
+use super::{Place, Purpose, SourceFile, Spanned, Version};
 
 /// More flaws than this are counted, not shown: nobody reads a thousand, and a bad table has one a row.
 const SHOWN: usize = 100;
@@ -179,6 +179,8 @@ impl Draft {
 pub(super) struct Report {
     /// Where files are read.
     pub(super) version: Version,
+    /// What for.
+    pub(super) purpose: Purpose,
     drafts: RefCell<Vec<Draft>>,
     unseen: Cell<usize>,
     files: RefCell<Vec<SourceFile>>,
@@ -188,8 +190,8 @@ pub(super) struct Report {
 
 impl Report {
     /// An empty one of a version of the project's files.
-    pub(super) fn of(version: Version) -> Self {
-        Self { version, ..Self::default() }
+    pub(super) fn of(version: Version, purpose: Purpose) -> Self {
+        Self { version, purpose, ..Self::default() }
     }
 
     /// Takes a flaw.

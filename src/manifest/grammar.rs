@@ -48,6 +48,10 @@ pub(super) enum In {
     Price,
     /// In `protocol`.
     Protocol,
+    /// In a file of rulings.
+    Rulings,
+    /// In a file of vetted commits.
+    Vetted,
     /// In a step of a kind.
     Step(Kind),
     /// In a step whose kind is not known.
@@ -197,6 +201,8 @@ impl In {
             Self::File => "at the top of a file".into(),
             Self::Pipeline => "in a pipeline".into(),
             Self::Repo => "in `repo`".into(),
+            Self::Rulings => "in a file of rulings".into(),
+            Self::Vetted => "in a file of vetted commits".into(),
             Self::Commits => "in `commits`".into(),
             Self::Tests => "in `tests`".into(),
             Self::Candidate => "in a candidate".into(),

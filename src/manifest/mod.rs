@@ -20,6 +20,7 @@ mod argv;
 mod bind;
 mod body;
 mod build;
+mod campaign;
 mod check;
 mod commits;
 mod config;
@@ -49,9 +50,10 @@ mod version;
 mod yaml;
 
 pub use body::{
-    AgentBody, Body, ClassifyBody, CommandBody, EnvironmentBody, Hold, Input, InputFrom, Kind, Output, PatchBody, Step,
-    TestBody,
+    AgentBody, Body, ClassifyBody, CommandBody, EnvironmentBody, Hold, Input, InputFrom, Kind, Output, PatchBody,
+    SandboxChoice, SandboxDecl, Step, TestBody,
 };
+pub use campaign::{Calibrate, DRAW, Purpose, Ruling, Vetted};
 pub use config::{Syntax, parsed, secret_name};
 pub use filling::{Unfilled, fill_config};
 pub use flaw::{Flaw, Flaws};
@@ -59,7 +61,7 @@ pub use goals::{Goal, GoalLevel, GoalRate, goals_line};
 pub use money::{Budget, Expect};
 pub(crate) use node::clean;
 pub use providers::fill_variables;
-pub use read::{read, read_text, read_version};
+pub use read::{read, read_for, read_text, read_version};
 pub use reference::reference;
 pub use template::Template;
 pub use version::Version;
@@ -125,6 +127,10 @@ pub struct Pipeline {
     pub on: Vec<On>,
     /// The rates that are to be reached.
     pub goals: Vec<Spanned<Goal>>,
+    /// The A/A control.
+    pub calibrate: Option<Calibrate>,
+    /// A person's judgements, by the file's order.
+    pub rulings: Vec<Ruling>,
     /// The slots, one node each.
     pub slots: Vec<Slot>,
     /// Lanes that are only a count: `lane build 2`.
@@ -154,6 +160,10 @@ pub struct Repo {
     pub commits: Vec<Commit>,
     /// Where tests are; the first whose `only` holds the commit wins.
     pub tests: Vec<Tests>,
+    /// The name by which it is installed.
+    pub package: Option<Spanned<String>>,
+    /// Which commits were vetted; those that were not are not among `commits`.
+    pub vetted: Option<Vetted>,
 }
 
 /// What a `repo` names.

@@ -11,7 +11,7 @@ use kdl::KdlDocument;
 use super::flaw::{Draft, Flaws, Report, nearest};
 use super::grammar::In;
 use super::node::{Node, Scope, clean};
-use super::{Manifest, Pipeline, Place, Version, build, check, shape, steps, syntax};
+use super::{Manifest, Pipeline, Place, Purpose, Version, build, check, shape, steps, syntax};
 
 /// The largest manifest file, in bytes.
 const MANIFEST_BYTES: u64 = 1 << 20;
@@ -38,10 +38,22 @@ pub fn read(path: &Path) -> Result<Manifest, Flaws> {
 /// # Errors
 /// Every flaw of it and of the files that it names.
 pub fn read_version(path: &Path, shown: &Path, version: Version) -> Result<Manifest, Flaws> {
+    read_all(path, shown, version, Purpose::Run)
+}
+
+/// Reads a manifest for a purpose of its own: as a pipeline that vets, or one with another share of A/A controls.
+///
+/// # Errors
+/// Every flaw of it and of the files that it names.
+pub fn read_for(path: &Path, purpose: Purpose) -> Result<Manifest, Flaws> {
+    read_all(path, path, Version::default(), purpose)
+}
+
+fn read_all(path: &Path, shown: &Path, version: Version, purpose: Purpose) -> Result<Manifest, Flaws> {
     let name = shown.to_string_lossy().into_owned();
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let real = version.real(&absolute);
-    let report = Report::of(version);
+    let report = Report::of(version, purpose);
     match read_file(&report, &real, MANIFEST_BYTES) {
         Ok(text) => read_root(real, name, &text, report),
         Err(problem) => {
@@ -164,7 +176,7 @@ impl Loader<'_> {
         let dir = path.parent().map(Path::to_owned).unwrap_or_default();
         let scope = Scope { file, dir };
         let Some(document) = syntax::parse(text, file, self.report) else { return };
-        self.format(&document, &scope);
+        begins(&document, &scope, self.report);
         self.stack.push((path, name));
         // Imports come after the file itself, so that the manifest stays the first file.
         let mut wanted = Vec::new();
@@ -208,21 +220,22 @@ impl Loader<'_> {
             Err(problem) => missing(self.report, place, text, &real, &problem),
         }
     }
+}
 
-    fn format(&self, document: &KdlDocument, scope: &Scope) {
-        let Some(first) = document.nodes().first() else {
-            let place = Place { file: scope.file, offset: 0, len: 0 };
-            self.report.add(Draft::new("no-format", place, "the file is empty").help("begin it with `flow 1`"));
-            return;
-        };
-        let node = Node { raw: first, scope };
-        if node.name() != "flow" {
-            self.report.add(
-                Draft::new("no-format", node.place(), "a file begins with `flow 1`, the manifest's format")
-                    .label("stands where `flow 1` should")
-                    .help("write `flow 1` on a line before this one"),
-            );
-        }
+/// Checks that a file begins with its format.
+pub(super) fn begins(document: &KdlDocument, scope: &Scope, report: &Report) {
+    let Some(first) = document.nodes().first() else {
+        let place = Place { file: scope.file, offset: 0, len: 0 };
+        report.add(Draft::new("no-format", place, "the file is empty").help("begin it with `flow 1`"));
+        return;
+    };
+    let node = Node { raw: first, scope };
+    if node.name() != "flow" {
+        report.add(
+            Draft::new("no-format", node.place(), "a file begins with `flow 1`, the manifest's format")
+                .label("stands where `flow 1` should")
+                .help("write `flow 1` on a line before this one"),
+        );
     }
 }
 

@@ -84,6 +84,8 @@ pub fn reference() -> String {
         ("In `model` of `prices`", In::Price),
         ("In `step`", In::AnyStep),
         ("In `protocol`", In::Protocol),
+        ("In a file of `rulings`", In::Rulings),
+        ("In a file of `vetted` commits", In::Vetted),
         ("In `on`", In::On),
         ("In `secret`", In::Secret),
     ];

@@ -14,7 +14,7 @@ use super::shape;
 use super::types::split_source;
 use super::{
     AgentBody, Body, ClassifyBody, CommandBody, EnvironmentBody, Hold, Input, InputFrom, Kind, Output, PatchBody,
-    Place, Spanned, Step, TestBody, argv,
+    Place, SandboxChoice, SandboxDecl, Spanned, Step, TestBody, argv,
 };
 use crate::measure::Protocol;
 use crate::measure::protocol::Profile;
@@ -247,6 +247,17 @@ fn build(raw: &Raw<'_>, tools: &Tools<'_>, report: &Report) -> Option<Step> {
         }),
         limit: find("limit").and_then(|node| node.arg(0)?.size()),
         env: env(raw.children.iter().copied(), report),
+        sandbox: SandboxDecl {
+            choice: match find("sandbox").and_then(|node| node.arg(0)?.str()) {
+                Some("require") => SandboxChoice::Require,
+                Some("off") => SandboxChoice::Off,
+                _ => SandboxChoice::Auto,
+            },
+            write: all("write")
+                .flat_map(|node| node.args().collect::<Vec<_>>())
+                .filter_map(|arg| Some(arg.path()?.value))
+                .collect(),
+        },
     })
 }
 

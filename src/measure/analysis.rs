@@ -220,6 +220,12 @@ fn whole(result: &TestResult, name: &str, pair: Pair) -> Vec<[Vec<f64>; 2]> {
     blocks(result, name).into_values().filter_map(both).collect()
 }
 
+/// The log ratio of each whole block, patched tree by base, by the primary metric; above 0 is better.
+#[must_use]
+pub fn block_ratios(result: &TestResult) -> Vec<f64> {
+    result.metrics.first().map_or_else(Vec::new, |metric| pair(result, metric, Pair::VERDICT).1)
+}
+
 /// All values of an arm, torn blocks too: for counts.
 fn all(result: &TestResult, name: &str, arm: Arm) -> Vec<f64> {
     blocks(result, name).into_values().filter_map(|mut block| block.remove(&arm)).flatten().collect()

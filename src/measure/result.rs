@@ -50,6 +50,9 @@ pub enum Note {
     /// The human's tree could not be measured, or computes something else than the base: nothing is said against it.
     #[serde(rename = "HUMAN-FAILED")]
     HumanFailed,
+    /// It continues an earlier measurement: its blocks are of more than one session.
+    #[serde(rename = "EXTENDED")]
+    Extended,
 }
 
 impl Note {
@@ -62,6 +65,7 @@ impl Note {
             Self::SameTree => "A/A",
             Self::CheckIgnored => "CHECK-IGNORED",
             Self::HumanFailed => "HUMAN-FAILED",
+            Self::Extended => "EXTENDED",
         }
     }
 }

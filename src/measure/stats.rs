@@ -281,6 +281,21 @@ fn t_within(t: f64, freedom: u32) -> f64 {
     if odd { (angle + sin * sum) * std::f64::consts::FRAC_2_PI } else { sin * sum }
 }
 
+/// The Wilson interval at 95 % of a share that was seen `of` times in `n` (Wilson 1927); nothing where `n` is 0. It is right for
+/// few trials and for shares near 0, where the usual one is not.
+#[must_use]
+pub fn wilson(of: usize, n: usize) -> Option<[f64; 2]> {
+    const Z: f64 = 1.959_963_984_540_054;
+    if n == 0 {
+        return None;
+    }
+    let (n, p) = (n as f64, of as f64 / n as f64);
+    let middle = p + Z * Z / (2.0 * n);
+    let half = Z * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
+    let scale = 1.0 + Z * Z / n;
+    Some([((middle - half) / scale).max(0.0), ((middle + half) / scale).min(1.0)])
+}
+
 #[cfg(test)]
 #[path = "stats_tests.rs"]
 mod tests;

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use crate::agent::Tables;
 use crate::digest::Digest;
-use crate::manifest::{Base, Keep, Kind, Manifest, Place, SecretFrom, Step, Template};
+use crate::manifest::{Base, Keep, Kind, Manifest, Place, SandboxDecl, SecretFrom, Step, Template};
 use crate::measure::{self, Contract, Equal, MetricSpec, Protocol};
 use crate::names::{Axes, JobId, SlotKind};
 use crate::store::near_hash;
@@ -124,6 +124,8 @@ pub struct Job {
     pub nodes: Vec<usize>,
     /// The one that says its class.
     pub classify: Option<usize>,
+    /// Whether it is an A/A control: no candidate's, and in no rate but that of false verdicts.
+    pub control: bool,
 }
 
 /// An action, not yet keyed.
@@ -276,6 +278,8 @@ pub struct AgentAsk {
     pub human_change: bool,
     /// Whether it runs although it would be shown lines of the human's change.
     pub leaks_recorded: bool,
+    /// What holds its processes.
+    pub sandbox: SandboxDecl,
     /// Its environment.
     pub env: EnvAsk,
     /// Tools named in the argv.
@@ -292,6 +296,14 @@ pub struct AgentAsk {
     pub keep: Vec<Keep>,
     /// How its outcome and its usage are read. In no key.
     pub reading: Arc<Tables>,
+}
+
+impl AgentAsk {
+    /// Whether it may need a network: an adapter that says `free`, or that is flow's own, calls no model.
+    #[must_use]
+    pub fn calls_out(&self) -> bool {
+        !self.free && self.argv.first().is_none_or(|program| program.sole_hole() != Some("flow"))
+    }
 }
 
 /// Take the patch.
@@ -326,6 +338,8 @@ pub struct TestAsk {
     pub protocol: Protocol,
     /// Arm B is a second copy of the base.
     pub aa: bool,
+    /// Its limits are a person's of today, beyond the manifest's. In no key.
+    pub asked: bool,
     /// The human's tree is measured beside the patched one.
     pub human: bool,
     /// The interpreter's tool, where the step has no environment step: the only declared one.
@@ -338,6 +352,8 @@ pub struct TestAsk {
     pub timeout: Option<Duration>,
     /// What it is measured on, where that can matter.
     pub device: Option<String>,
+    /// What holds its processes.
+    pub sandbox: SandboxDecl,
 }
 
 impl TestAsk {

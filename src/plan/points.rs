@@ -1,11 +1,11 @@
 //! The points of the axes: where each step is instantiated, and in which order.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::digest::Digest;
-use crate::manifest::{Axis, Pipeline, Step};
+use crate::manifest::{Axis, DRAW, Kind, Pipeline, Step};
 use crate::names::Axes;
-use crate::plan::Point;
+use crate::plan::{Point, point_name};
 
 /// Every step at every point: commits in an order that their ids shuffle, so that a run stopped half-way is an honest sample
 /// and a commit added to the list moves no other; all candidates of a commit together; each after what it needs.
@@ -28,11 +28,13 @@ pub(super) fn ordered_points(pipeline: &Pipeline) -> Vec<(usize, Point)> {
     }
     let rank_of = |point: &Point| point.commit.map_or(0, |commit| rank[&commit]);
     // Fewer axes of the manifest's own first: a step never needs one of more axes.
+    // A control goes with its commit: a run that is stopped half-way has its share of them.
+    let axes = pipeline.axes.iter().filter(|axis| pipeline.calibrate.is_none() || axis.name.value != DRAW).count();
     points.sort_by_cached_key(|(step, point)| {
-        let shared = point.own.is_empty();
+        let shared = point.own.is_empty() || point.own.len() == 1 && draw_of(pipeline, point).is_some();
         (!shared, rank_of(point), if shared { Vec::new() } else { point.own.clone() }, *step, point.clone())
     });
-    if pipeline.axes.len() > 1 {
+    if axes > 1 {
         points.sort_by_key(|(step, _)| *step);
     }
     points
@@ -72,8 +74,33 @@ fn points_of(pipeline: &Pipeline, step: &Step) -> Vec<Point> {
                 })
             })
             .collect();
+        if axis.name.value == DRAW
+            && let Some(calibrate) = &pipeline.calibrate
+        {
+            let drawn = |(repo, commit): (usize, usize), draw: usize| calibrate.drawn.contains(&(repo, commit, draw));
+            points.retain(|point| {
+                let draw = point.own.iter().find(|(own, _)| *own == index);
+                draw.is_some_and(|(_, draw)| point.commit.is_some_and(|commit| drawn(commit, *draw)))
+            });
+        }
     }
     points
+}
+
+/// Whether a point is of an A/A control, and which draw of its commit it is, from 1.
+#[must_use]
+pub fn draw_of(pipeline: &Pipeline, point: &Point) -> Option<u64> {
+    pipeline.calibrate.as_ref()?;
+    let is = |axis: usize| pipeline.axes.get(axis).is_some_and(|axis| axis.name.value == DRAW);
+    point.own.iter().find(|(axis, _)| is(*axis)).map(|(_, draw)| *draw as u64 + 1)
+}
+
+/// The names of all jobs, where the pipeline says classes: known before anything of the machine is.
+#[must_use]
+pub fn job_names(pipeline: &Pipeline) -> BTreeSet<String> {
+    let classify = pipeline.steps.iter().filter(|step| step.kind() == Kind::Classify);
+    let points = classify.flat_map(|step| points_of(pipeline, step));
+    points.map(|point| point_name(&axes_of(pipeline, &point))).collect()
 }
 
 /// The axes of a point, for people and records.

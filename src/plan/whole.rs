@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::manifest::{Kind, Pipeline};
 use crate::names::JobId;
 use crate::plan::graph::upstream_of;
+use crate::plan::points::draw_of;
 use crate::plan::{Ask, Job, Missing, Node, Point, point_name};
 
 /// The jobs: one for each point of the classify steps, or where there are none, of the actions that nothing depends on.
@@ -25,6 +26,7 @@ pub(super) fn jobs(pipeline: &Pipeline, nodes: &[Node], dependents: &[Vec<usize>
             let axes = nodes[ends[0]].axes.clone();
             Job {
                 id: JobId::new(point_name(&axes)),
+                control: draw_of(pipeline, &nodes[ends[0]].point).is_some(),
                 axes,
                 classify: ends.iter().copied().find(|node| classify(*node)),
                 nodes: upstream_of(nodes, &ends),

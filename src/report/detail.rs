@@ -10,13 +10,15 @@ use serde::Serialize;
 
 use crate::attempt::{Ended, Started};
 use crate::event::Disagreement;
-use crate::key::ActionKey;
+use crate::key::{ActionKey, Value};
 use crate::ledger::{Entry, Rates, usage_of};
+use crate::measure::TestResult;
 use crate::measure::analysis::Ratio;
 use crate::measure::metric::{Better, Kind as MetricKind, MetricSpec};
 use crate::money::{Amount, Cost, Totals};
 use crate::names::{AttemptId, JobId, RunId};
 use crate::plan::{Ask, Plan, Role};
+use crate::report::explain::{Explained, explain};
 use crate::report::human;
 use crate::report::jobs::{self, JobResult};
 use crate::report::marks;
@@ -30,6 +32,8 @@ use crate::store::{Index, RunLock, Store, StoreError};
 use crate::text;
 use crate::why::explain::disagree;
 
+/// The largest result that is read, in bytes.
+const RESULT_BYTES: u64 = crate::measure::result::BLOB_MAX as u64;
 /// How many of the newest runs may be at work.
 const RUNS: usize = 8;
 
@@ -49,6 +53,9 @@ pub struct JobDetail {
     /// What the speedup means, in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub speedup_means: Option<String>,
+    /// The verdict of speed in three sentences, with its blocks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub explained: Option<Explained>,
     /// What its marks mean.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub marks_mean: BTreeMap<String, String>,
@@ -181,11 +188,24 @@ pub fn detail(plan: &Plan, job: usize, store: &Store, index: &Index) -> Result<J
         meaning: result.class.map(|class| meaning(class).to_owned()),
         next_action: result.next.clone().or(result.class.map(|class| class.next_action().to_owned())),
         speedup_means: classify.and_then(|node| speedup_means(plan, node, &result)),
+        explained: classify.and_then(|node| explained(plan, node, &ends, store)),
         marks_mean,
         tokens_unknown_because,
         steps,
         result,
     })
+}
+
+/// The verdict of a job explained, where something was measured.
+fn explained(plan: &Plan, classify: usize, ends: &[End], store: &Store) -> Option<Explained> {
+    let ended = ends[plan.linked(classify, &Role::Patched)?].settled()?;
+    let digest = ended.outputs.get("result").and_then(Value::as_blob)?;
+    let bytes = store.cas.get(&digest, RESULT_BYTES).ok()??;
+    let judged = match &plan.nodes[classify].ask {
+        Ask::Classify(ask) => ask.judge_min_effect,
+        _ => None,
+    };
+    explain(&TestResult::decode(&bytes).ok()?, judged)
 }
 
 /// Those of the newest runs that are about a job, the newest first.

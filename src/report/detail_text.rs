@@ -26,6 +26,10 @@ pub fn text(detail: &JobDetail, store: &Store, now: Timestamp, width: usize) -> 
         let lines = wrap(&short_digests(value), width.saturating_sub(12));
         text.push_str(&format!("  {name:9} {}\n", lines.join(&format!("\n{}", " ".repeat(12)))));
     };
+    if let Some(ruling) = &result.ruling {
+        let verdict = ruling.verdict.map_or("taken out", crate::class::Class::name);
+        fact("ruling", &format!("{verdict} by a person: {}", ruling.because));
+    }
     if let Some(subject) = &result.subject {
         fact("commit", subject);
     }
@@ -73,6 +77,15 @@ pub fn text(detail: &JobDetail, store: &Store, now: Timestamp, width: usize) -> 
         let because = detail.tokens_unknown_because.as_deref().unwrap_or_default();
         fact("tokens", &tokens(result.tokens, because));
         fact("spent", &spent(detail));
+    }
+    if let Some(explained) = &detail.explained {
+        text.push('\n');
+        for sentence in &explained.sentences {
+            text.push_str(&format!("{}\n", wrap(sentence, width).join("\n")));
+        }
+        for row in explained.plot(width) {
+            text.push_str(&format!("{row}\n"));
+        }
     }
     let name = detail.steps.iter().map(|step| step.step.len()).max().unwrap_or(0);
     for step in &detail.steps {
@@ -145,6 +158,12 @@ fn tell_step(
         let indent = line.len() - line.trim_start_matches(' ').len();
         let indent = &line[..indent.min(width / 2)];
         text.push_str(&format!("  {indent}{}\n", shorten(&line, width - 2 - indent.len())));
+    }
+    if let Some(sandbox) = &chosen.ended.sandbox {
+        text.push_str(&format!("  {}\n", wrap(&format!("sandbox: {}", sandbox.text()), width - 4).join("\n    ")));
+    }
+    for line in given::integrity(&chosen.ended, store) {
+        text.push_str(&format!("  {}\n", wrap(&line, width - 4).join("\n    ")));
     }
     for note in &chosen.ended.notes {
         text.push_str(&format!("  {}\n", wrap(&format!("note: {note}"), width - 4).join("\n    ")));

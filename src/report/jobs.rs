@@ -11,9 +11,10 @@ use crate::manifest::Kind;
 use crate::names::{Axes, JobId};
 use crate::outcome::{Cause, Owner};
 use crate::plan::{Job, Plan, Role};
+use crate::report::held;
 use crate::report::human::{self, HumanResult};
 use crate::report::standing::{Standing, Why};
-use crate::step::{End, Keyed, classify, draft, leak};
+use crate::step::{End, Keyed, classify, draft};
 use crate::store::Index;
 
 /// What came of one job.
@@ -62,6 +63,12 @@ pub struct JobResult {
     /// Every metric in words, where the test has several; the primary one first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub metrics: Vec<String>,
+    /// Whether it is an A/A control, and no candidate's.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub control: bool,
+    /// What a person said of it; the class stays beside it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ruling: Option<RulingResult>,
     /// Marks such as SAME_AS_HUMAN.
     pub marks: Vec<String>,
     /// Tokens of the agent's settled attempt: input and output; `None` is unknown.
@@ -75,6 +82,23 @@ pub struct JobResult {
     /// What to do about that.
     #[serde(skip)]
     pub next: Option<String>,
+}
+
+/// What a person said of a job.
+#[derive(Clone, Debug, Serialize)]
+pub struct RulingResult {
+    /// The class that counts in place of flow's; `None` takes the job out of every rate.
+    pub verdict: Option<Class>,
+    /// Why.
+    pub because: String,
+}
+
+impl JobResult {
+    /// The class that counts: a person's, where one said it; `None` for a job that was taken out.
+    #[must_use]
+    pub fn counts_as(&self) -> Option<Class> {
+        self.ruling.as_ref().map_or(self.class, |ruling| ruling.verdict)
+    }
 }
 
 /// Why a job is open, as far as one of its actions says it.
@@ -125,6 +149,8 @@ pub fn result(plan: &Plan, job: usize, standing: &Standing, wanted: &[bool]) -> 
         level: None,
         human: None,
         metrics: Vec::new(),
+        control: job.control,
+        ruling: ruling(plan, job),
         marks: Vec::new(),
         tokens: [None, None],
         models: Vec::new(),
@@ -171,9 +197,6 @@ pub fn result(plan: &Plan, job: usize, standing: &Standing, wanted: &[bool]) -> 
             Some(failure) if failure.cause == Cause::Timeout => "timed-out".to_owned(),
             Some(failure) => failure.cause.name().to_lowercase().replace('_', "-"),
         });
-        if agent.notes.iter().any(|note| note.starts_with(leak::NOTE)) {
-            result.marks.push("LEAK".to_owned());
-        }
         if reused(plan, classify, ends) {
             result.marks.push("REUSED".to_owned());
         }
@@ -182,6 +205,7 @@ pub fn result(plan: &Plan, job: usize, standing: &Standing, wanted: &[bool]) -> 
             result.models.clone_from(&usage.models);
         }
     }
+    result.marks.extend(held::marks(plan, classify, ends));
     if nodes.iter().any(|node| standing.over_limit.contains(node)) {
         result.marks.push("OVER_LIMIT".to_owned());
     }
@@ -291,6 +315,12 @@ fn reused(plan: &Plan, classify: usize, ends: &Vec<End>) -> bool {
         (Some(ended), Keyed::Ready(record)) => record.key() != ended.key,
         _ => false,
     }
+}
+
+/// What a person said of a job.
+fn ruling(plan: &Plan, job: &Job) -> Option<RulingResult> {
+    let said = plan.manifest.pipeline.rulings.iter().find(|ruling| ruling.job.value == job.id.as_str())?;
+    Some(RulingResult { verdict: said.verdict, because: said.because.clone() })
 }
 
 /// What the commit of a job is about, if it could be resolved.

@@ -1,11 +1,14 @@
 //! What came of it: the results of jobs, read from the store alone, and tables of them.
 
 pub mod attempts;
+pub mod campaign;
 pub mod composite;
 pub mod detail;
 pub mod detail_text;
+pub mod explain;
 pub mod flips;
 pub mod given;
+pub mod held;
 pub mod human;
 pub mod jobs;
 pub mod marks;
@@ -14,3 +17,4 @@ pub mod standing;
 pub mod status;
 pub mod status_text;
 pub mod table;
+pub mod vetting;

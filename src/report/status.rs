@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::class::Class;
 use crate::event::{Against, Counts, Event, GitState, Paused};
 use crate::names::{AttemptId, Axes, JobId, RunId};
 use crate::outcome::Cause;
+use crate::report::campaign::differs;
 use crate::run::journal::{self, PlanFile};
 use crate::store::{RunLock, begun};
 
@@ -50,12 +52,14 @@ pub struct Status {
     pub settled: usize,
     /// Those by class.
     pub classes: BTreeMap<String, usize>,
-    /// How many jobs bear each mark.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub marks: BTreeMap<String, usize>,
+    /// What of its A/A controls is settled.
+    pub control: ControlStatus,
     /// How those jobs compare with the human's change whose session measured that too.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub human: BTreeMap<JobId, Against>,
+    /// How many jobs bear each mark.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub marks: BTreeMap<String, usize>,
     /// Its steps in the manifest's order.
     pub steps: Vec<StepStatus>,
     /// What runs; after a death, what ran then.
@@ -72,6 +76,17 @@ pub struct Status {
     pub open: BTreeMap<String, usize>,
     /// Whether some of them are tried again only where somebody asks: their attempts are used up, or they were reopened.
     pub asks_for_retry: bool,
+}
+
+/// What of a run's A/A controls is settled.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct ControlStatus {
+    /// How many.
+    pub settled: usize,
+    /// Those that were measured.
+    pub measured: usize,
+    /// Those that came out as a difference.
+    pub false_verdicts: usize,
 }
 
 /// How the actions of a step stand.
@@ -207,8 +222,9 @@ pub fn status(root: &Path, run: &RunId) -> Status {
         jobs: 0,
         settled: 0,
         classes: BTreeMap::new(),
-        marks: BTreeMap::new(),
+        control: ControlStatus::default(),
         human: BTreeMap::new(),
+        marks: BTreeMap::new(),
         steps: steps(plan.as_ref()),
         running: Vec::new(),
         lanes: Vec::new(),
@@ -294,7 +310,13 @@ impl Status {
                     *self.open.entry(format!("{step}: {because}")).or_default() += 1;
                 }
             }
-            Event::JobSettled { job, class, marks, human, .. } => {
+            Event::JobSettled { class, control: true, .. } => {
+                let class = Class::ALL.iter().copied().find(|known| known.name() == class);
+                self.control.settled += 1;
+                self.control.measured += usize::from(class.is_some_and(|class| class.usable() || differs(class)));
+                self.control.false_verdicts += usize::from(class.is_some_and(differs));
+            }
+            Event::JobSettled { job, class, human, marks, .. } => {
                 for mark in marks {
                     *self.marks.entry(mark).or_default() += 1;
                 }

@@ -67,9 +67,6 @@ impl Status {
         for (class, count) in classes {
             text.push_str(&format!("  {count:>4}  {class}\n"));
         }
-        for (mark, count) in &self.marks {
-            text.push_str(&format!("  {count:>4}  marked {mark}\n"));
-        }
         let mut against: BTreeMap<&str, usize> = BTreeMap::new();
         for human in self.human.values() {
             *against.entry(&human.says).or_default() += 1;
@@ -79,6 +76,9 @@ impl Status {
         }
         for (says, count) in against {
             text.push_str(&format!("  {count:>4}  {says}\n"));
+        }
+        for (mark, count) in &self.marks {
+            text.push_str(&format!("  {count:>4}  marked {mark}\n"));
         }
         if !self.open.is_empty() {
             text.push_str("\nleft open\n");

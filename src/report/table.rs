@@ -11,6 +11,7 @@ use crate::class::Class;
 use crate::event::Event;
 use crate::measure::analysis::Ratio;
 use crate::outcome::Owner;
+use crate::report::held;
 use crate::report::human::SAME_SESSION;
 use crate::report::jobs::{JobResult, Left};
 use crate::report::marks;
@@ -72,7 +73,9 @@ pub fn results(results: &[JobResult], width: usize) -> String {
     }
     let text = table.text();
     let mut lines = text.lines();
-    let mut out = lines.next().unwrap_or_default().to_owned() + "\n";
+    let mut out = egress(results);
+    out.push_str(lines.next().unwrap_or_default());
+    out.push('\n');
     for (subject, line) in subjects.iter().zip(lines) {
         if !subject.is_empty() {
             out.push_str(subject);
@@ -82,6 +85,16 @@ pub fn results(results: &[JobResult], width: usize) -> String {
         out.push('\n');
     }
     out
+}
+
+/// The line above a table that tells of open networks; nothing where there is none.
+fn egress(results: &[JobResult]) -> String {
+    let open = |result: &&JobResult| result.marks.iter().any(|mark| mark == held::EGRESS_OPEN);
+    match results.iter().filter(open).count() {
+        0 => String::new(),
+        n if n == results.len() => format!("the agents' network was open: {}\n", held::EGRESS_OPEN),
+        n => format!("the agents' network was open in {n} of {} jobs: {}\n", results.len(), held::EGRESS_OPEN),
+    }
 }
 
 /// A text in at most three lines: enough to tell what happened, and `flow show` tells the rest.
@@ -112,7 +125,14 @@ fn happened(result: &JobResult) -> String {
     {
         parts.push(format!("agent: {agent}"));
     }
-    for mark in &result.marks {
+    if let Some(ruling) = &result.ruling {
+        parts.push(match ruling.verdict {
+            Some(verdict) => format!("ruled {}: {}", verdict.name(), ruling.because),
+            None => format!("taken out: {}", ruling.because),
+        });
+    }
+    // The heading says it of all.
+    for mark in result.marks.iter().filter(|mark| *mark != held::EGRESS_OPEN) {
         parts.push(if mark == "SAME_AS_HUMAN" { "same as human".to_owned() } else { mark.clone() });
     }
     let mut evidence = result.evidence.clone().unwrap_or_default();
@@ -225,8 +245,9 @@ pub fn meaning(class: Class) -> &'static str {
 
 /// How many jobs improved, and what the run did.
 #[must_use]
-pub fn summary(results: &[JobResult], finished: Option<&Event>, width: usize) -> String {
-    let of = |class: Class| results.iter().filter(|result| result.class == Some(class) && !result.open).count();
+pub fn summary(results: &[JobResult], finished: Option<&Event>, vetted: Option<&str>, width: usize) -> String {
+    let of = |class: Class| results.iter().filter(|result| result.counts_as() == Some(class) && !result.open).count();
+    let ruled = results.iter().filter(|result| result.ruling.is_some()).count();
     let open = results.iter().filter(|result| result.open).count();
     let mut parts = Vec::new();
     if results.iter().any(|result| result.class.is_some()) {
@@ -255,7 +276,18 @@ pub fn summary(results: &[JobResult], finished: Option<&Event>, width: usize) ->
     if open > 0 {
         parts.push(format!("{open} not settled"));
     }
-    let mut text = format!("\n{}\n", wrap(&parts.join(", "), width).join("\n  "));
+    if ruled > 0 {
+        parts.push(format!("{ruled} of these by a person's ruling"));
+    }
+    let mut said = parts.join(", ");
+    if let Some(vetted) = vetted {
+        said.push_str(&format!(" ({vetted})"));
+    }
+    // A run of controls alone is about no job.
+    let mut text = match results.is_empty() && finished.is_some() {
+        true => "\n".to_owned(),
+        false => format!("\n{}\n", wrap(&said, width).join("\n  ")),
+    };
     if let Some(Event::RunFinished { run, actions, .. }) = finished {
         let reused = if actions.reused > 0 { format!("{} reused, ", actions.reused) } else { String::new() };
         // An agent that changed nothing and a target that is absent are results: nothing went wrong with the run.

@@ -13,6 +13,7 @@ use crate::outcome::Outcome;
 use crate::plan::{Ask, Plan};
 use crate::run::nearest::reason_for;
 use crate::run::reuse::{self, Reused, reusable};
+use crate::step::test::{ASKED, CONTINUES};
 use crate::step::{End, Ends, Keyed, draft};
 use crate::store::{Index, Store};
 use crate::units::human_span;
@@ -146,7 +147,10 @@ pub fn decide_again(plan: &Plan, node: usize, ends: &dyn Ends, store: &Store, in
     let attempts: Vec<Arc<Ended>> = recorded.iter().map(|ended| store.today(ended, plan.tables(node))).collect();
     let today = limits(plan, node);
     let (mut raised, mut gone) = (Vec::new(), Vec::new());
-    for ended in attempts.iter().filter(|ended| ended.outcome.settles()) {
+    // What continues a measurement holds all that was measured before it, and speaks in its place.
+    let continues = |ended: &&Arc<Ended>| ended.outputs.contains_key(CONTINUES);
+    let in_order = attempts.iter().rev().filter(continues).chain(attempts.iter().filter(|ended| !continues(ended)));
+    for ended in in_order.filter(|ended| ended.outcome.settles()) {
         match serves(ended, &today) {
             Serves::Yes { over_limit } => match lost(ended, store) {
                 Some(change) if again.remake => gone.push(change),
@@ -210,6 +214,18 @@ pub fn decide_again(plan: &Plan, node: usize, ends: &dyn Ends, store: &Store, in
     Decision::Execute { record, reason, counted }
 }
 
+/// The attempt whose measurement one that is executed for this reason continues: the newest that a limit of the protocol ended.
+#[must_use]
+pub fn continued(reason: &Reason, key: &ActionKey, index: &Index) -> Option<Arc<Ended>> {
+    const LIMITS: [&str; 2] = ["limit blocks max", "limit time max"];
+    let raised = reason.state == "changed" && reason.changes.iter().all(|c| LIMITS.contains(&c.ingredient.as_str()));
+    if !raised || reason.changes.is_empty() {
+        return None;
+    }
+    let measured = |ended: &Arc<Ended>| ended.outcome.settles() && ended.outputs.contains_key("result");
+    index.attempts(key).ok()?.iter().rev().find(|ended| measured(ended)).cloned()
+}
+
 /// The limits of an action, by name, as they are shown.
 #[must_use]
 pub fn limits_shown(plan: &Plan, node: usize) -> BTreeMap<String, Value> {
@@ -263,6 +279,8 @@ fn serves(ended: &Ended, today: &BTreeMap<String, u64>) -> Serves {
         match now {
             Some(now) if limit.met && now > limit.limit => raised.push(limit_change(name, limit.limit, Some(now))),
             None if limit.met => raised.push(limit_change(name, limit.limit, None)),
+            // What a person asked for by `flow extend` is no excess.
+            Some(_) if ended.outputs.contains_key(ASKED) => {}
             Some(now) if limit.used.min(limit.limit) > now => over_limit = true,
             _ => {}
         }

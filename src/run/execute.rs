@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use crate::attempt::{Reserved, Started};
+use crate::attempt::{Ended, Reserved, Started};
 use crate::hostile;
 use crate::key::ActionKey;
 use crate::names::{AttemptId, RunId};
@@ -38,6 +38,8 @@ pub struct Work {
     pub ends: SomeEnds,
     /// What runs that died left of this action.
     pub left: Left,
+    /// The measurement that a test continues.
+    pub earlier: Option<Arc<Ended>>,
     /// Descriptors for supervisors to hold on to.
     pub locks: Vec<RawFd>,
     /// Slots as (kind, name).
@@ -119,7 +121,7 @@ pub fn place_of(store: &Store, attempt: &AttemptId) -> PathBuf {
 
 /// Does one action once.
 pub async fn execute(work: Work) -> Done {
-    let Work { context, node, attempt, ends, left, locks, slots, cores, stop } = work;
+    let Work { context, node, attempt, ends, left, earlier, locks, slots, cores, stop } = work;
     for started in &left.dead {
         if let Err(error) = process::kill_marked(started.attempt.as_str(), ORPHANS, true) {
             return Done::failed(Failure::new(Cause::HarnessFault, &error.to_string()));
@@ -138,7 +140,7 @@ pub async fn execute(work: Work) -> Done {
         (Ask::Agent(ask), Some(left)) => agent::adopt(&context, repo, ask, &inputs, &place, &left.end).await,
         (Ask::Agent(ask), None) => agent::run(&context, repo, ask, &inputs, &place).await,
         (Ask::Patch(ask), _) => blocking(&|| patch::run(&context, repo, ask, &inputs)),
-        (Ask::Test(_), _) => test::run(&context, node, &inputs, &place).await,
+        (Ask::Test(_), _) => test::run(&context, node, &inputs, &place, earlier.as_deref()).await,
         (Ask::Classify(ask), _) => blocking(&|| classify::run(&context, node, *ask, &ends)),
         (Ask::Command(ask), _) => command::run(&context, ask, &inputs, &place).await,
     };

@@ -65,6 +65,7 @@ async fn attempt(context: &Context, ask: &CommandAsk, inputs: &Inputs, place: &P
         aside: None,
         group: false,
         durable: false,
+        sandbox: None,
     };
     // Only a supervisor keeps a command off the cores that others measure on.
     let end = if place.slots.is_empty() && place.cores.is_empty() && secrets.is_empty() {

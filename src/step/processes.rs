@@ -11,6 +11,7 @@ use crate::plan::EnvAsk;
 use crate::process::{self, Exit, Extra, Source, Spec, Supervised};
 use crate::redact::{Redactor, Secret};
 use crate::step::context::{Context, Place, Stop, fault};
+use crate::step::sandbox::Holding;
 
 /// The descriptor by which a process marks its timed window.
 pub const MARK_FD: i32 = 3;
@@ -43,6 +44,8 @@ pub struct Command<'a> {
     pub aside: Option<PathBuf>,
     /// Whether to hold its processes in a cgroup where one can be had. Not what is measured: the move costs time.
     pub group: bool,
+    /// What it is held to; nothing if absent.
+    pub sandbox: Option<Holding<'a>>,
     /// Whether its end outlives a crash of the machine: that of an agent, which a later run adopts.
     pub durable: bool,
 }
@@ -128,7 +131,10 @@ impl Context {
             name: secret.name().to_owned(),
             value: String::from_utf8_lossy(secret.expose()).into_owned(),
         });
+        let confine = command.sandbox.as_ref();
+        let confine = confine.map(|holding| self.confine(place, holding, &command.argv, command.private.as_deref()));
         let spec = Spec {
+            confine,
             argv: command.argv,
             env,
             secrets: secrets.collect(),

@@ -105,6 +105,31 @@ pipeline sample {
         flow
     }
 
+    /// The sample, measured in time on one slot: the script reports what `time` makes of `ops`, the work done, and of `n`, how
+    /// many processes of that tree ran before. 1000 is the base's work, 500 what `tidy` does, 100 the human.
+    pub fn timed(time: &str) -> Self {
+        let mut flow = Self::sample();
+        flow.env("COLUMNS", "400");
+        flow.replace("m.kdl", "metric ops better=lower kind=count", "metric time_s better=lower");
+        flow.replace("m.kdl", "tool python", "slots { cpu \"a\" }\n    step patched { holds cpu=1 }\n    tool python");
+        let seen = flow.beside("seen").display().to_string();
+        for (name, test) in [("one", "tests/{one}.py"), ("two", "tests/{two}.py")] {
+            flow.edit(test, |text| {
+                let count = format!(
+                    r#"ops = pkg.work.OPS[0]
+with open({seen:?}, "a+") as f:
+    f.seek(0)
+    n = f.read().split().count("{name}-" + str(ops))
+    f.write("{name}-" + str(ops) + "\n")
+"#
+                );
+                let text = text.replace("\"ops\": pkg.work.OPS[0]", &format!("\"time_s\": {time}"));
+                text.replacen("out = ", &format!("{count}out = "), 1)
+            });
+        }
+        flow
+    }
+
     /// The repository's own quickstart, copied.
     pub fn quickstart() -> Self {
         let flow = Self::empty();

@@ -4,6 +4,7 @@
 //! It does not say how nodes fit together: that is `check`.
 
 mod agents;
+mod campaign;
 mod envs;
 mod money;
 mod pipeline;
@@ -82,6 +83,7 @@ pub(super) fn forms() -> impl Iterator<Item = &'static Form> {
     let subjects = [
         top::FORMS,
         pipeline::FORMS,
+        campaign::FORMS,
         agents::FORMS,
         readings::FORMS,
         providers::FORMS,

@@ -33,6 +33,14 @@ pub(super) const FORMS: &[Form] = &[
         ..NODE
     },
     Form {
+        name: "package",
+        within: &[In::Repo],
+        args: &[one("distribution", Ty::Text)],
+        meaning: "The name by which the repository is installed. An agent within whose reach an interpreter has a copy is marked PACKAGE_AT_HAND, and a trajectory that fetches one LOOKED_UP. In no key.",
+        example: "package \"networkx\"",
+        ..NODE
+    },
+    Form {
         name: "commit",
         within: &[In::Commits],
         args: &[one("commit id", Ty::Commit)],

@@ -94,6 +94,22 @@ pub(super) const FORMS: &[Form] = &[
         ..NODE
     },
     Form {
+        name: "sandbox",
+        within: &[In::Step(Kind::Agent), TEST],
+        args: &[one("choice", Ty::Word(&["auto", "require", "off"]))],
+        meaning: "Whether the kernel holds its processes to their own folders, to the devices that they hold and, for a test, to no network: `auto`, as far as this machine can, which is so if nothing is said; `require`, or it does not start; `off`, not at all. What was not held is a mark on the job. A gate has that of the step whose `against` names it.",
+        example: "sandbox require",
+        ..NODE
+    },
+    Form {
+        name: "write",
+        within: &[In::Step(Kind::Agent), TEST],
+        args: &[some("path", Ty::Path)],
+        meaning: "Files and folders, which must be there, that its processes may write to in their sandbox besides their own. What one process leaves there the next one finds. In no key.",
+        example: "write \"/var/cache/models\"",
+        ..NODE
+    },
+    Form {
         name: "protect",
         within: &[In::Step(Kind::Patch)],
         args: &[some("glob", Ty::Glob)],

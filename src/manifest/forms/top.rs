@@ -6,7 +6,7 @@ use super::*;
 pub(super) const FORMS: &[Form] = &[
     Form {
         name: "flow",
-        within: &[In::File],
+        within: &[In::File, In::Rulings, In::Vetted],
         args: &[one("format", Ty::Whole(1, 1))],
         meaning: "The manifest format. The first node of every file.",
         example: "flow 1",

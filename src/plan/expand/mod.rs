@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::digest::Digest;
-use crate::manifest::{Agent, Body, Env, InputFrom, Manifest, Pipeline, Spanned, Step, Template, Tests, clean};
+use crate::manifest::{
+    Agent, Body, Env, InputFrom, Manifest, Pipeline, SandboxDecl, Spanned, Step, Template, Tests, clean,
+};
 use crate::measure::{self, Contract};
 use crate::names::SlotKind;
 use crate::plan::binding::{Bound, bind};
 use crate::plan::graph::Graph;
-use crate::plan::points::{axes_of, ordered_points};
+use crate::plan::points::{axes_of, draw_of, ordered_points};
 use crate::plan::scope::{Scope, tools_in};
 use crate::plan::whole::{jobs, refuse_shared_places};
 use crate::plan::{
@@ -308,15 +310,23 @@ impl Expander<'_> {
             metrics,
             equal,
             checks,
-            protocol: shape.protocol,
+            protocol: self.protocol(&shape.protocol, point),
             aa: body.aa,
+            asked: false,
             human: body.human.is_some(),
             tool: of_environment.or(only_tool),
+            sandbox: if decl.sandbox == SandboxDecl::default() { &like.sandbox } else { &decl.sandbox }.clone(),
             tools,
             env,
             timeout: decl.timeout.as_ref().map(|timeout| timeout.value),
             device,
         }))
+    }
+
+    /// Each A/A control of a commit is a measurement of its own, with a seed of its own.
+    fn protocol(&self, protocol: &measure::Protocol, point: &Point) -> measure::Protocol {
+        let draw = draw_of(&self.manifest.pipeline, point).unwrap_or(0);
+        measure::Protocol { seed: protocol.seed.wrapping_add(draw), ..*protocol }
     }
 
     /// A commit's test script; `None` if it has none. A folder that is not there holds no script of any commit: that is the

@@ -105,6 +105,7 @@ impl Dispatcher {
             self.write(Line::Ended(end), Token::Nothing);
         }
         self.contends.remove(&node);
+        let earlier = continued(&reason, &key, &self.index);
         let adopts = left.finished.as_ref().map(|finished| finished.run.clone());
         self.states.set(node, State::Running);
         self.holding += usize::from(self.bounded(node));
@@ -169,6 +170,7 @@ impl Dispatcher {
             attempt: attempt.clone(),
             ends,
             left,
+            earlier,
             locks: granted.descriptors(&lock),
             slots: granted.pairs(),
             cores: self.leases.cores(&granted),

@@ -57,6 +57,7 @@ impl Dispatcher {
             read_by: done.read_by,
             usage: done.usage,
             slots: granted.names(),
+            sandbox: done.sandbox,
         });
         if let Some(why) = unread {
             return self.leave_unread(node, ended, &why, granted);
@@ -228,20 +229,23 @@ impl Dispatcher {
         self.outbox.abandon();
         let mut classes: BTreeMap<String, usize> = BTreeMap::new();
         let mut open = 0;
-        let jobs = self.options.about.len();
+        let (mut jobs, mut controls, mut open_controls) = (0, 0, 0);
         for job in &self.options.about {
             let job = &self.context.plan.jobs[*job];
+            *if job.control { &mut controls } else { &mut jobs } += 1;
             match job.classify.filter(|classify| self.options.wanted[*classify]) {
                 Some(node) => {
                     let settled = self.states.end(node).settled();
                     let class = settled.and_then(|ended| ended.outputs.get("class")?.as_text().map(str::to_owned));
                     if class.is_none() {
-                        open += 1;
+                        *if job.control { &mut open_controls } else { &mut open } += 1;
                     }
                     let class = class.unwrap_or_else(|| {
                         classify::provisional(&self.context.plan, node, &self.states).class.name().to_owned()
                     });
-                    *classes.entry(class).or_default() += 1;
+                    if !job.control {
+                        *classes.entry(class).or_default() += 1;
+                    }
                 }
                 None => {
                     let unsettled = |node: &usize| {
@@ -259,7 +263,7 @@ impl Dispatcher {
         let wanted = self.options.wanted.iter().filter(|wanted| **wanted).count();
         actions.blocked += wanted.saturating_sub(actions.total);
         actions.total = wanted;
-        let exit = match (&self.broken, self.draining, open) {
+        let exit = match (&self.broken, self.draining, open + open_controls) {
             (Some(_), ..) => 3,
             (None, Some(_), _) => 130,
             (None, None, 0) if self.disagreements.is_empty() => 0,
@@ -270,6 +274,7 @@ impl Dispatcher {
         Event::RunFinished {
             run: self.run.clone(),
             jobs,
+            controls,
             actions,
             classes,
             open,

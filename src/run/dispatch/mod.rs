@@ -19,7 +19,7 @@ use crate::names::{AttemptId, RunId, SlotKind};
 use crate::outcome::{Cause, Failure, Outcome};
 use crate::plan::{Ask, Plan};
 use crate::run::budget::Purse;
-use crate::run::decide::{ATTEMPTS, Decision, decide_again};
+use crate::run::decide::{ATTEMPTS, Decision, continued, decide_again};
 use crate::run::execute::{Left, Work, adoptable, caught, execute};
 use crate::run::hooks::Hooks;
 use crate::run::journal::Journal;
@@ -236,7 +236,8 @@ impl Dispatcher {
     /// Runs the plan to its end, or to where it is told to stop.
     pub async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) -> Report {
         let wanted = self.options.wanted.iter().filter(|wanted| **wanted).count();
-        let (jobs, git) = (self.options.about.len(), self.git.take());
+        let own = |job: &&usize| !self.context.plan.jobs[**job].control;
+        let (jobs, git) = (self.options.about.iter().filter(own).count(), self.git.take());
         self.tell(Event::RunStarted {
             run: self.run.clone(),
             pipeline: self.plan().manifest.pipeline.name.value.clone(),

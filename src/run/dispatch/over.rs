@@ -117,10 +117,6 @@ impl Dispatcher {
         let Some(ended) = self.states.end(node).settled() else { return };
         let text = |name: &str| ended.outputs.get(name).and_then(Value::as_text);
         let speedup = text("speedup").and_then(|text| text.parse().ok());
-        let marks = match ended.outputs.get("marks") {
-            Some(Value::List(marks)) => marks.clone(),
-            _ => Vec::new(),
-        };
         let human = match ended.outputs.get("human") {
             Some(Value::List(said)) => said.first().map(|says| Against {
                 says: says.clone(),
@@ -129,10 +125,14 @@ impl Dispatcher {
             }),
             _ => None,
         };
+        let marks = match ended.outputs.get("marks") {
+            Some(Value::List(marks)) => marks.clone(),
+            _ => Vec::new(),
+        };
         if let (Some(class), false) = (text("class").map(str::to_owned), self.jobs_told[job]) {
             self.jobs_told[job] = true;
-            let job = self.plan().jobs[job].id.clone();
-            self.tell_if_durable(Event::JobSettled { job, class, speedup, marks, cached, human });
+            let (control, job) = (self.plan().jobs[job].control, self.plan().jobs[job].id.clone());
+            self.tell_if_durable(Event::JobSettled { job, class, speedup, marks, cached, control, human });
         }
     }
 }

@@ -176,8 +176,10 @@ impl Session<'_> {
             aside: None,
             group: false,
             durable: false,
+            sandbox: Some(self.holding(arm, Vec::new())?),
         };
         let end = self.context.supervised(self.place, command).await?;
+        sitting.done.held(&end);
         match &end.exit {
             Exit::Interrupted { .. } => return Err(Failure::new(Cause::Interrupted, "stopped before its end")),
             Exit::NotStarted { why } => return Err(Failure::new(Cause::NotStarted, why)),

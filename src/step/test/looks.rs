@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::measure::protocol::{cold, warm_ups};
-use crate::measure::{Arm, Course, Note, Stop};
+use crate::measure::{Arm, Course, Note, Run, Stop};
 use crate::outcome::Failure;
 use crate::step::test::Session;
 use crate::step::test::session::{Sitting, Took};
@@ -12,11 +12,15 @@ impl Session<'_> {
     /// Runs what there is to run, and says why no more was; nothing where a process failed or the results differ, which
     /// comparing them will tell.
     pub(super) async fn looks(&self, sitting: &mut Sitting) -> Result<Option<Stop>, Failure> {
+        let primary = self.ask.metrics.first().cloned().unwrap_or_else(|| self.ask.contract.default_metric());
+        let mut course = Course::new(self.ask.protocol, &primary, self.with_human());
+        let value = |run: &Run| Some((run.turn.arm, *run.sample.metrics.get(&primary.name)?));
+        if let Err(stop) = self.replay(&mut course, &value) {
+            return Ok(Some(stop));
+        }
         if !self.warm_up(sitting).await? {
             return Ok(None);
         }
-        let primary = self.ask.metrics.first().cloned().unwrap_or_else(|| self.ask.contract.default_metric());
-        let mut course = Course::new(self.ask.protocol, &primary, self.with_human());
         let mut longest_block = Duration::ZERO;
         loop {
             if sitting.human_failed.is_some() {
@@ -40,9 +44,9 @@ impl Session<'_> {
                 }
             }
             longest_block = longest_block.max(began.elapsed());
-            let value = |run: &crate::measure::Run| Some((run.turn.arm, *run.sample.metrics.get(&primary.name)?));
             course.took(&sitting.runs[from..].iter().filter_map(value).collect::<Vec<_>>());
-            match self.compared(&sitting.runs) {
+            let all: Vec<Run> = self.before().iter().chain(&sitting.runs).cloned().collect();
+            match self.compared(&all) {
                 Ok(result) if result.notes.contains(&Note::HumanFailed) => course.give_up(Arm::Human),
                 Ok(_) => {}
                 Err(_) => {
@@ -51,6 +55,20 @@ impl Session<'_> {
                     return Ok(None);
                 }
             }
+        }
+    }
+
+    /// Takes in the blocks of the measurement that this one continues, with the looks of today's limits.
+    fn replay(&self, course: &mut Course, value: &dyn Fn(&Run) -> Option<(Arm, f64)>) -> Result<(), Stop> {
+        loop {
+            let block = course.blocks();
+            let of_block = |run: &&Run| !run.turn.warmup && run.turn.block == block;
+            let values: Vec<(Arm, f64)> = self.before().iter().filter(of_block).filter_map(value).collect();
+            if values.is_empty() {
+                return Ok(());
+            }
+            course.next()?;
+            course.took(&values);
         }
     }
 
@@ -80,6 +98,7 @@ impl Session<'_> {
     }
 
     fn time_is_up(&self, elapsed: Duration, block: Duration) -> bool {
-        self.ask.protocol.time_max_ms.is_some_and(|max| elapsed + block > Duration::from_millis(max))
+        let before = Duration::from_millis(self.earlier.as_ref().map_or(0, |earlier| earlier.spent_ms));
+        self.ask.protocol.time_max_ms.is_some_and(|max| before + elapsed + block > Duration::from_millis(max))
     }
 }

@@ -11,13 +11,22 @@ mod process;
 mod session;
 mod window;
 
+use crate::attempt::Ended;
 use crate::key::Value;
 use crate::measure;
+use crate::measure::TestResult;
 use crate::outcome::Cause;
 use crate::plan::{Ask, Role, TestAsk};
 use crate::step::context::{Context, Place, fault};
 use crate::step::done::{Done, Inputs};
+use crate::step::sandbox;
 use crate::step::{Draft, End};
+
+/// The output that names the attempt whose measurement one continues.
+/// No output of a command can be called so.
+pub const CONTINUES: &str = "continues attempt";
+/// The output of one that goes beyond the manifest's limits because a person asked for it.
+pub const ASKED: &str = "asked for";
 
 /// What the attempts of this kind mean. From 2 on a result is one of trees, script and results that no other process of the
 /// attempt had changed.
@@ -71,6 +80,7 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: &TestAsk) -> Draft<'a> {
             draft.text("blocks", ask.protocol.blocks_max.to_string());
         }
     }
+    sandbox::draft(&mut draft, &ask.sandbox);
     draft.record.push_some("device", ask.device.as_ref().map(Value::text));
     draft
 }
@@ -82,12 +92,13 @@ fn looks(protocol: &measure::Protocol) -> String {
 }
 
 /// Measures.
-pub async fn run(context: &Context, node: usize, inputs: &Inputs, place: &Place) -> Done {
+pub async fn run(context: &Context, node: usize, inputs: &Inputs, place: &Place, earlier: Option<&Ended>) -> Done {
     let (Ask::Test(ask), Some((repo, _))) = (&context.plan.nodes[node].ask, context.plan.nodes[node].point.commit)
     else {
         return Done::failed(fault("a test step without a commit"));
     };
-    let session = Session { context, ask, inputs, place, repo };
+    let earlier = earlier.and_then(|ended| Earlier::read(context, ask, ended));
+    let session = Session { context, ask, inputs, place, repo, earlier };
     match session.measure().await {
         Ok(done) => done,
         Err(failure) => Done::failed(failure),
@@ -100,4 +111,29 @@ struct Session<'a> {
     inputs: &'a Inputs,
     place: &'a Place,
     repo: usize,
+    earlier: Option<Earlier>,
+}
+
+/// A measurement that is continued: its runs stay, and the schedule goes on where it ended.
+struct Earlier {
+    attempt: String,
+    runs: Vec<measure::Run>,
+    spent_ms: u64,
+    blocks: u64,
+}
+
+impl Earlier {
+    /// Reads what an attempt measured; nothing where that was another measurement, or is gone from the store.
+    fn read(context: &Context, ask: &TestAsk, ended: &Ended) -> Option<Self> {
+        let digest = ended.outputs.get("result").and_then(Value::as_blob)?;
+        let result = TestResult::decode(&context.get(&digest).ok()?).ok()?;
+        let same = |protocol: &measure::Protocol| {
+            (protocol.profile, protocol.shape, protocol.seed)
+                == (ask.protocol.profile, ask.protocol.shape, ask.protocol.seed)
+        };
+        let blocks = result.runs.iter().filter(|run| !run.turn.warmup).map(|run| u64::from(run.turn.block) + 1).max();
+        let blocks = blocks.filter(|_| same(&result.protocol))?;
+        let spent_ms = ended.limits.get("time max").map_or(ended.wall_ms, |limit| limit.used);
+        Some(Self { attempt: ended.attempt.to_string(), runs: result.runs, spent_ms, blocks })
+    }
 }

@@ -1,6 +1,6 @@
 //! One process of a test: a fresh home and tmp, a private file for its result, and what it left read back.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::digest::Digest;
 use crate::hostile;
@@ -9,6 +9,7 @@ use crate::outcome::{Cause, Failure};
 use crate::process::{self, Exit};
 use crate::step::context::{OUTPUT_LIMIT, fault};
 use crate::step::processes::{Command, MARK_FD};
+use crate::step::sandbox::Holding;
 use crate::step::secrets::redactor;
 use crate::step::test::Session;
 use crate::step::test::checks::Reference;
@@ -72,6 +73,12 @@ impl Session<'_> {
         }
     }
 
+    /// What a process of an arm is held to, given what else it writes to.
+    pub(super) fn holding(&self, arm: Arm, mut own: Vec<PathBuf>) -> Result<Holding<'_>, Failure> {
+        own.push(self.tree(arm)?);
+        Ok(Holding { decl: &self.ask.sandbox, own, unseen_tests: false, network: None })
+    }
+
     /// Nothing that one process caches may reach the next: each starts with an empty home and an empty tmp.
     pub(super) fn clean(&self) -> Result<(), Failure> {
         for private in ["home", "tmp"] {
@@ -89,10 +96,11 @@ impl Session<'_> {
         mode: Mode,
         reference: &Reference,
     ) -> Result<Ran, Failure> {
-        let results = self.context.folder(self.place, "results")?;
-        let stem = format!("{number}-{:016x}", nonce());
-        let result = results.join(format!("{stem}.json"));
-        let values = results.join(format!("{stem}.values"));
+        // A folder of its own: what a process leaves there, the next one does not find.
+        let folder = Path::new("results").join(format!("{number}-{:016x}", nonce()));
+        let results = self.context.folder(self.place, &folder.display().to_string())?;
+        let result = results.join("result.json");
+        let values = results.join("values");
         let label = format!("run-{number}");
         self.clean()?;
         let mut window = Window::new().map_err(|error| fault(&format!("a pipe: {error}")))?;
@@ -127,6 +135,7 @@ impl Session<'_> {
             aside: None,
             group: false,
             durable: false,
+            sandbox: Some(self.holding(arm, vec![results.clone(), self.place.dir.join("reference")])?),
         };
         let end = window.during(self.context.supervised(self.place, command)).await?;
         if let Exit::Interrupted { .. } = end.exit {
@@ -140,7 +149,7 @@ impl Session<'_> {
             let stream =
                 |end: &str| self.context.stream(self.place, &format!("{label}.{end}"), OUTPUT_LIMIT, &redactor);
             let (stdout, stderr) = (stream("out"), stream("err"));
-            let name = Path::new("results").join(result.file_name().unwrap_or_default());
+            let name = folder.join("result.json");
             let reported = hostile::read_below(&self.place.dir, &name, OUTPUT_LIMIT).ok().flatten();
             let reported = reported.map(|bytes| redactor.clean(&bytes));
             let ended = ProcessEnd {
@@ -158,12 +167,12 @@ impl Session<'_> {
             }
             let mut values_read = None;
             if let (Ok(_), Equal::Close { .. }) = (&run, self.ask.equal) {
-                let name = Path::new("results").join(values.file_name().unwrap_or_default());
-                match self.values(&ended, &name) {
+                match self.values(&ended, &folder.join("values")) {
                     Ok(read) => values_read = read,
                     Err(failure) => run = Err(failure),
                 }
             }
+            hostile::remove_all(&results).map_err(|error| fault(&format!("{}: {error}", results.display())))?;
             let not_equal = self.not_equal(&ended, &run);
             let logs = [("stdout", self.context.keep(&stdout)?), ("stderr", self.context.keep(&stderr)?)];
             Ok(Ran { run, values: values_read, not_equal, end, logs })

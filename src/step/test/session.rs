@@ -14,9 +14,9 @@ use crate::plan::Role;
 use crate::redact::Secret;
 use crate::step::done::Done;
 use crate::step::pristine::Pristine;
-use crate::step::test::Session;
 use crate::step::test::checks::Reference;
 use crate::step::test::process::{Mode, Ran};
+use crate::step::test::{ASKED, CONTINUES, Session};
 
 /// What stands for the reference where a test reports no digest.
 const UNCHECKED: &str = "unchecked";
@@ -177,6 +177,7 @@ impl Session<'_> {
         let ran = self.once(sitting.processes, arm, &sitting.secrets, mode, &sitting.reference).await?;
         sitting.processes += 1;
         sitting.longest_ms = sitting.longest_ms.max(ran.end.wall_ms);
+        sitting.done.held(&ran.end);
         for (name, log) in &ran.logs {
             if let Some(log) = log {
                 sitting.done.logs.insert(format!("{arm} {name}"), *log);
@@ -211,15 +212,16 @@ impl Session<'_> {
             limits.insert("timeout".into(), LimitUse { limit, used: sitting.longest_ms, met });
         }
         let Some(stopped) = stopped.filter(|_| !self.ask.counts_only()) else { return };
+        let (before_ms, before) = self.earlier.as_ref().map_or((0, 0), |earlier| (earlier.spent_ms, earlier.blocks));
         let protocol = &self.ask.protocol;
         if protocol.profile != Profile::Fixed {
             let last = sitting.runs.iter().rev().find(|run| !run.turn.warmup);
-            let used = last.map_or(0, |run| u64::from(run.turn.block) + 1);
+            let used = last.map_or(before, |run| u64::from(run.turn.block) + 1);
             let met = stopped == Stop::BlocksMax;
             limits.insert("blocks max".into(), LimitUse { limit: u64::from(protocol.most()), used, met });
         }
         if let Some(limit) = protocol.time_max_ms {
-            let used = u64::try_from(sitting.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let used = u64::try_from(sitting.began.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(before_ms);
             limits.insert("time max".into(), LimitUse { limit, used, met: stopped == Stop::TimeMax });
         }
     }
@@ -241,13 +243,26 @@ impl Session<'_> {
         )
     }
 
+    /// The runs of the measurement that this one continues.
+    pub(super) fn before(&self) -> &[Run] {
+        self.earlier.as_ref().map_or(&[], |earlier| &earlier.runs)
+    }
+
     /// Compares results before any speed is believed, and stores the samples.
     fn conclude(&self, sitting: &mut Sitting, stopped: Option<Stop>) -> Result<(), Failure> {
         let (ask, done) = (self.ask, &mut sitting.done);
-        match self.compared(&sitting.runs) {
+        let runs: Vec<Run> = self.before().iter().chain(&sitting.runs).cloned().collect();
+        match self.compared(&runs) {
             Ok(mut result) => {
                 result.stopped = stopped;
                 result.notes.extend(sitting.notes.iter().copied());
+                if let Some(earlier) = &self.earlier {
+                    result.notes.insert(measure::Note::Extended);
+                    done.output(CONTINUES, Value::text(earlier.attempt.clone()));
+                    if ask.asked {
+                        done.output(ASKED, Value::text(format!("{} blocks", ask.protocol.most())));
+                    }
+                }
                 if ask.aa {
                     result.notes.insert(measure::Note::SameTree);
                 }
