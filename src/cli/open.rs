@@ -258,28 +258,30 @@ fn real(path: &Path) -> PathBuf {
 /// # Errors
 /// If it cannot be made or written, or its path cannot be told to other programs, with what to do.
 pub fn store(root: &Path) -> Result<Store, Fault> {
-    if root.to_str().is_none() {
-        return Err(Fault::hint(
-            2,
-            format!("the path of the store is not UTF-8: {}", root.display()),
-            "name another folder with --cache DIR or FLOW_CACHE: programs are told their paths in it as text",
-        ));
-    }
+    utf8(root)?;
     Store::open(root).map_err(|error| {
         Fault::hint(3, error.to_string(), "make the folder writable, or name another with --cache DIR or FLOW_CACHE")
     })
 }
 
-/// Opens a store for what only reads: made if it is not there, as a mirror may have to be put into it, but as good where it
-/// cannot be written.
+fn utf8(root: &Path) -> Result<(), Fault> {
+    match root.to_str() {
+        Some(_) => Ok(()),
+        None => Err(Fault::hint(
+            2,
+            format!("the path of the store is not UTF-8: {}", root.display()),
+            "name another folder with --cache DIR or FLOW_CACHE: programs are told their paths in it as text",
+        )),
+    }
+}
+
+/// Opens a store for what only reads: one that is not there is not made, and is empty.
 ///
 /// # Errors
 /// If its path cannot be told to other programs.
 pub fn store_to_read(root: &Path) -> Result<Store, Fault> {
-    match store(root) {
-        Err(fault) if fault.code() == 2 => Err(fault),
-        opened => Ok(opened.unwrap_or_else(|_| Store::to_read(root))),
-    }
+    utf8(root)?;
+    Ok(Store::to_read(root))
 }
 
 /// Says what of the store cannot be believed: each is a miss, never silent.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::cli::fault::Fault;
 use crate::cli::open;
+use crate::cli::output;
 use crate::git::{GitError, PastCommit, Project};
 use crate::manifest::{Manifest, Version, read_version};
 use crate::why::past::{Past, Terms};
@@ -31,13 +32,23 @@ impl Within {
     /// # Errors
     /// If it lies in no repository.
     pub fn needed(manifest: &Path) -> Result<Self, Fault> {
-        Self::of(manifest).ok_or_else(|| {
+        let full = real(manifest);
+        let none = || {
             Fault::hint(
                 2,
                 format!("{} lies in no git repository", manifest.display()),
                 "versions are commits: `git init` the project's folder and commit the manifest",
             )
-        })
+        };
+        let opened = Project::open(full.parent().ok_or_else(none)?);
+        let project = opened.map_err(|error| {
+            Fault::hint(
+                2,
+                error.to_string(),
+                "versions are commits: `git fsck` tells what is wrong with the repository",
+            )
+        })?;
+        Ok(Self { project: Arc::new(project.ok_or_else(none)?), manifest: full })
     }
 
     /// The commit that a text names.
@@ -74,8 +85,19 @@ impl Within {
         let past = Past::new(self.project.clone(), Terms::default());
         let path = self.name_at(&past, commit)?;
         let shown = path.strip_prefix(self.project.root()).unwrap_or(&path);
-        read_version(&path, shown, Version::of_commit(self.project.clone(), commit.clone()))
-            .map_err(|flaws| Fault::drawn(2, flaws))
+        let version = Version::of_commit(self.project.clone(), commit.clone());
+        if !version.exists(&path) {
+            return Err(Fault::hint(
+                2,
+                format!("{} is not in {}", shown.display(), called(commit)),
+                format!("`flow history {}` lists the commits that have it", shown.display()),
+            ));
+        }
+        read_version(&path, shown, version).map_err(|flaws| {
+            // The file of today may be without it.
+            output::say(&format!("note: as of {}", called(commit)));
+            Fault::drawn(2, flaws)
+        })
     }
 }
 

@@ -95,6 +95,12 @@ pub async fn why(args: WhyArgs) -> Result<ExitCode, Fault> {
             let which = which(&args, &wanted)?;
             let within = Within::needed(&which.0)?;
             let (old, new) = (within.revision(old)?, within.revision(new)?);
+            if within.project.is_before(&new, &old) {
+                let (old, new) = (called(&old), called(&new));
+                output::say(&format!(
+                    "note: {old} is newer than {new}: what is told is the way back; give the older first"
+                ));
+            }
             versions(&args, which, (old, Some(new)), &wanted, lines)?
         }
         _ => {

@@ -199,10 +199,12 @@ pub(super) fn git_dirs(path: &Path) -> Result<(PathBuf, PathBuf), GitError> {
     let refuse = |why: &str| GitError::NotARepository { path: path.to_owned(), why: why.to_owned() };
     let pointer = |file: &Path| -> Option<PathBuf> {
         let mut text = String::new();
-        File::open(file).ok()?.take(8192).read_to_string(&mut text).ok()?;
+        open_regular(file).ok()?.take(8192).read_to_string(&mut text).ok()?;
         let line = text.lines().next()?.trim();
         Some(PathBuf::from(line.strip_prefix("gitdir:").map_or(line, str::trim)))
     };
+    // A pipe in place of one of these would be waited for without end.
+    let odd = |file: &Path| file.metadata().is_ok_and(|meta| !meta.is_file());
     let dot = path.join(".git");
     let git_dir = if dot.is_dir() {
         dot
@@ -211,9 +213,20 @@ pub(super) fn git_dirs(path: &Path) -> Result<(PathBuf, PathBuf), GitError> {
     } else {
         path.to_owned()
     };
+    if odd(&git_dir.join("commondir")) {
+        return Err(refuse("its `commondir` is not a regular file"));
+    }
     let common = pointer(&git_dir.join("commondir")).map_or_else(|| git_dir.clone(), |to| git_dir.join(to));
     if !common.join("HEAD").exists() || !common.join("objects").is_dir() {
         return Err(refuse("it holds no `HEAD` and no `objects`"));
+    }
+    for name in ["objects/info/alternates", "packed-refs", "shallow", "config"] {
+        if odd(&common.join(name)) {
+            return Err(refuse(&format!("its `{name}` is not a regular file")));
+        }
+    }
+    if odd(&git_dir.join("HEAD")) {
+        return Err(refuse("its `HEAD` is not a regular file"));
     }
     Ok((git_dir, common))
 }

@@ -6,6 +6,7 @@
 
 mod apply;
 mod changes;
+mod checkout;
 mod diff;
 mod dir;
 mod error;

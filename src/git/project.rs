@@ -1,17 +1,18 @@
 //! A project's own repository: its commits, what its references name, and the files of its commits.
 //!
-//! Reads `HEAD`, references and objects, and nothing else: no config, no index, no hooks, no filters. Writes nothing. Says what a
+//! Reads `HEAD`, references, objects and the index, and nothing else: no config, no hooks, no filters. Writes nothing. Says what a
 //! commit holds; what the difference of two of them means is for others to tell.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use git2::Oid;
 use jiff::Timestamp;
 
+use super::checkout::{Known, Style, read_index};
 use super::error::GitError;
 use super::mirror::{Mirror, git_dirs};
 use super::objects::{GITLINK, LINK, Line, private, public};
@@ -33,6 +34,8 @@ const TREES: usize = 20_000;
 const RENAMES: usize = 200;
 /// The largest file that is compared to find its old name, in bytes.
 const COMPARED: u64 = 1 << 20;
+/// Commits among which an ancestor is looked for.
+const ANCESTORS: usize = 20_000;
 /// The largest pointer that git-lfs writes in place of a file, in bytes.
 const POINTER: u64 = 1024;
 /// How much of a renamed file must be the same.
@@ -47,6 +50,8 @@ pub struct Project {
     mirror: Mirror,
     shallow: HashSet<Oid>,
     trees: Mutex<HashMap<Oid, Listing>>,
+    index: OnceLock<Known>,
+    styles: Mutex<HashMap<PathBuf, Style>>,
 }
 
 /// The lines of a tree.
@@ -82,6 +87,8 @@ pub enum Held {
     File(ObjectId),
     /// A folder.
     Folder,
+    /// A submodule, or something in one.
+    Submodule,
     /// What cannot be read, and why.
     Odd(&'static str),
 }
@@ -91,14 +98,46 @@ impl Project {
     /// is called `.git` there is no repository.
     #[must_use]
     pub fn of(folder: &Path) -> Option<Self> {
-        let root = folder.ancestors().find(|folder| folder.join(".git").exists())?;
-        let root = root.canonicalize().ok()?;
-        let (git_dir, common) = git_dirs(&root).ok()?;
-        let mirror = Mirror::at(&root).ok()?;
+        Self::open(folder).ok().flatten()
+    }
+
+    /// The same, and `None` only where no such folder is.
+    ///
+    /// # Errors
+    /// If what is called `.git` is no repository, with what is wrong with it.
+    pub fn open(folder: &Path) -> Result<Option<Self>, GitError> {
+        let Some(root) = folder.ancestors().find(|folder| folder.join(".git").exists()) else { return Ok(None) };
+        let root = root.canonicalize().map_err(GitError::io(root))?;
+        let (git_dir, common) = git_dirs(&root)?;
+        let mirror = Mirror::at(&root)?;
         let shallow = read_regular(&common.join("shallow"), REFERENCES).ok().flatten().unwrap_or_default();
         let shallow =
             String::from_utf8_lossy(&shallow).lines().filter_map(|id| Oid::from_str(id.trim()).ok()).collect();
-        Some(Self { root, git_dir, common, mirror, shallow, trees: Mutex::default() })
+        Ok(Some(Self {
+            root,
+            git_dir,
+            common,
+            mirror,
+            shallow,
+            trees: Mutex::default(),
+            index: OnceLock::new(),
+            styles: Mutex::default(),
+        }))
+    }
+
+    /// What the index of the work tree says of its files.
+    pub(super) fn index(&self) -> &Known {
+        self.index.get_or_init(|| read_index(&self.git_dir.join("index")))
+    }
+
+    /// How the file at a path is written, found out once.
+    pub(super) fn styled(&self, path: &Path, find: impl FnOnce() -> Style) -> Style {
+        let known = self.styles.lock().unwrap_or_else(PoisonError::into_inner).get(path).copied();
+        known.unwrap_or_else(|| {
+            let style = find();
+            self.styles.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), style);
+            style
+        })
     }
 
     /// Its folder, without links.
@@ -203,6 +242,25 @@ impl Project {
         self.past(private(id)?)
     }
 
+    /// Whether a commit comes before another one in its history.
+    #[must_use]
+    pub fn is_before(&self, older: &PastCommit, newer: &PastCommit) -> bool {
+        let mut next = vec![newer.clone()];
+        let mut seen: HashSet<ObjectId> = HashSet::new();
+        while let Some(commit) = next.pop() {
+            for id in commit.parents.iter().filter(|id| !seen.contains(*id)).cloned().collect::<Vec<_>>() {
+                if id == older.id {
+                    return true;
+                }
+                seen.insert(id.clone());
+                // A clock that was a little wrong is allowed for.
+                let near = |parent: &PastCommit| parent.committed.as_second() + 86_400 >= older.committed.as_second();
+                next.extend(self.commit(&id).ok().filter(near).filter(|_| seen.len() < ANCESTORS));
+            }
+        }
+        false
+    }
+
     fn past(&self, id: Oid) -> Result<PastCommit, GitError> {
         let Commit { id, tree, mut parents, subject, author, authored, committed } = self.mirror.commit(id)?;
         let all = parents.len();
@@ -274,7 +332,7 @@ impl Project {
                 return Ok(Err(self.leads(&above, target).map(|to| to.join(parts.collect::<PathBuf>()))));
             }
             if line.mode == GITLINK {
-                return Ok(Ok(Held::Odd("it lies in a submodule")));
+                return Ok(Ok(Held::Submodule));
             }
             if !line.is_tree() {
                 let last = parts.peek().is_none();
@@ -284,6 +342,23 @@ impl Project {
             above.push(name);
         }
         Ok(Ok(Held::Folder))
+    }
+
+    /// The commit that a tree names for the submodule at a path; `None` if there is none.
+    ///
+    /// # Errors
+    /// If an object cannot be read.
+    pub fn submodule(&self, tree: &ObjectId, path: &Path) -> Result<Option<ObjectId>, GitError> {
+        let mut at = private(tree)?;
+        for part in path.components() {
+            let Some(line) = self.line(at, part.as_os_str().as_bytes())? else { return Ok(None) };
+            match line.mode {
+                GITLINK => return Ok(Some(public(line.id))),
+                _ if line.is_tree() => at = line.id,
+                _ => return Ok(None),
+            }
+        }
+        Ok(None)
     }
 
     /// Where a link in a folder leads to, relative to the project; `None` if that is out of it.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Env, Place, Spanned, Template};
-use crate::measure::{MetricSpec, Protocol};
+use crate::measure::{Equal, MetricSpec, Protocol};
 use crate::names::{SlotKind, StepName};
 
 /// What a step does.
@@ -161,6 +161,10 @@ pub struct TestBody {
     pub human: Option<Place>,
     /// Argv in place of `{interpreter} {script}`.
     pub run: Vec<Spanned<Template>>,
+    /// How results are compared, where it is said.
+    pub equal: Option<Spanned<Equal>>,
+    /// Commands that must pass in the patched tree where they pass in the base.
+    pub checks: Vec<Vec<Spanned<Template>>>,
 }
 
 /// Judging stored samples anew.

@@ -33,6 +33,7 @@ mod grammar;
 mod graph;
 mod holes;
 mod locate;
+mod measured;
 mod money;
 mod nearby;
 mod node;

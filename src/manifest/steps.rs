@@ -5,9 +5,10 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use super::build::{env, exists, metrics, unique};
+use super::build::{env, exists, unique};
 use super::flaw::{Draft, Report, suggest};
 use super::grammar::In;
+use super::measured::{checks, equal, metrics};
 use super::node::{Node, Value};
 use super::shape;
 use super::types::split_source;
@@ -223,6 +224,8 @@ fn build(raw: &Raw<'_>, tools: &Tools<'_>, report: &Report) -> Option<Step> {
             aa: find("aa").is_some(),
             human: find("with").map(|node| node.place()),
             run: find("run").map(|node| argv::run(*node, report)).unwrap_or_default(),
+            equal: find("equal").and_then(|node| equal(*node, report)),
+            checks: checks(all("check"), report),
         })),
         Kind::Classify => Body::Classify(ClassifyBody {
             judge_min_effect: find("judge").and_then(|node| node.prop("min-effect")?.percent()),

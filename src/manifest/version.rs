@@ -1,6 +1,6 @@
 //! A version of a project's files: those of the work tree, or those of a commit. All that a manifest names is read through it.
 //!
-//! Of a commit only what lies in the project is the commit's; what lies outside it is read as it is today. Remembers what was
+//! Of a commit only what lies in the project is the commit's; what lies outside it or in a submodule is read as it is today. Remembers what was
 //! asked for, so that it can be told on which files a plan depends. Decides nothing about what the files say.
 
 use std::collections::BTreeSet;
@@ -22,13 +22,15 @@ struct Inner {
     of: Option<(Arc<Project>, PastCommit)>,
     /// Every path that was asked for, absolute.
     asked: Mutex<BTreeSet<PathBuf>>,
+    /// Those of them that the commit has, and whose content is not here.
+    lacking: Mutex<BTreeSet<PathBuf>>,
 }
 
 impl Version {
     /// The files of a commit.
     #[must_use]
     pub fn of_commit(project: Arc<Project>, commit: PastCommit) -> Self {
-        Self(Arc::new(Inner { of: Some((project, commit)), asked: Mutex::default() }))
+        Self(Arc::new(Inner { of: Some((project, commit)), ..Inner::default() }))
     }
 
     /// The commit; `None` for the work tree.
@@ -43,6 +45,16 @@ impl Version {
         self.0.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Those of them that the commit has and that cannot be read: of a clone without all of its objects, or of a damaged one.
+    #[must_use]
+    pub fn lacking(&self) -> BTreeSet<PathBuf> {
+        self.0.lacking.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn lacks(&self, path: &Path) {
+        self.0.lacking.lock().unwrap_or_else(PoisonError::into_inner).insert(clean(path));
+    }
+
     fn ask(&self, path: &Path) {
         self.0.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(clean(path));
     }
@@ -54,7 +66,12 @@ impl Version {
         let path = clean(path);
         let Ok(within) = path.strip_prefix(project.root()) else { return Ok(None) };
         let held = project.at(&commit.tree, within, &mut |path| self.ask(&project.root().join(path)));
-        Ok(Some((project, held.map_err(io::Error::other)?)))
+        let held = held.map_err(|error| {
+            self.lacks(&path);
+            io::Error::other(error)
+        })?;
+        // What a submodule holds is in another repository: it is read as it is today.
+        Ok((held != Held::Submodule).then_some((project, held)))
     }
 
     /// Reads a regular file of at most so many bytes.
@@ -67,11 +84,19 @@ impl Version {
         let too_large = || io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {} MiB", most >> 20));
         match self.held(path)? {
             Some((project, Held::File(id))) => match project.content(&id, most) {
+                Ok(bytes) => {
+                    let path = clean(path);
+                    Ok(project.written(path.strip_prefix(project.root()).unwrap_or(&path), &id, bytes))
+                }
                 Err(crate::git::GitError::TooMuch { .. }) => Err(too_large()),
-                read => read.map_err(io::Error::other),
+                read => read.map_err(|error| {
+                    self.lacks(path);
+                    io::Error::other(error)
+                }),
             },
             Some((_, Held::Nothing)) => Err(io::ErrorKind::NotFound.into()),
             Some((_, Held::Folder)) => Err(io::ErrorKind::IsADirectory.into()),
+            Some((_, Held::Submodule)) => Err(odd("it lies in a submodule")),
             Some((_, Held::Odd(why))) => Err(odd(why)),
             None => {
                 let meta = path.metadata()?;

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use crate::agent::Tables;
 use crate::digest::Digest;
 use crate::manifest::{Base, Keep, Kind, Manifest, Place, SecretFrom, Step, Template};
-use crate::measure::{self, Contract, MetricSpec, Protocol};
+use crate::measure::{self, Contract, Equal, MetricSpec, Protocol};
 use crate::names::{Axes, JobId, SlotKind};
 use crate::store::near_hash;
 
@@ -320,6 +320,10 @@ pub struct TestAsk {
     pub argv: Vec<Template>,
     /// The metrics, the first is primary.
     pub metrics: Vec<MetricSpec>,
+    /// How results are compared.
+    pub equal: Equal,
+    /// Commands that must pass in the patched tree where they pass in the base. Of no meaning in a gate.
+    pub checks: Vec<Vec<Template>>,
     /// Blocks and time.
     pub protocol: Protocol,
     /// Arm B is a second copy of the base.

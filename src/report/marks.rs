@@ -1,7 +1,7 @@
 //! Marks beside a result, in words. `docs/verdicts.md` says more of each.
 
 /// Every mark of a job, and what it means. `{}` is what stands behind the mark's name: a metric.
-pub const MARKS: [(&str, &str); 15] = [
+pub const MARKS: [(&str, &str); 16] = [
     ("SAME_AS_HUMAN", "the patched tree is the one that the human's own change makes"),
     ("FORGEABLE", "the tested tree could have written the result itself"),
     ("UNCHECKED", "no result was compared: whether the patched tree computes the same is not known"),
@@ -12,6 +12,7 @@ pub const MARKS: [(&str, &str); 15] = [
     ("BOOTSTRAP-DISAGREES", "a bootstrap of the blocks does not bear the verdict out"),
     ("HUMAN-FAILED", "the human's tree could not be measured, or computes something else: nothing is said against it"),
     ("EXTENDED", "its blocks are of more than one session: a later one continued what an earlier one could not settle"),
+    ("CHECK-IGNORED", "a check of the repository's own fails in the base already, or now and then: it was left out"),
     ("GUARD-UNDECIDED", "whether the guard `{}` got worse cannot be said"),
     ("GUARD-REGRESSED", "the guard `{}` got worse"),
     ("LEAK", "the agent was shown lines of the human's change"),

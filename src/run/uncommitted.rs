@@ -4,10 +4,10 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::event::GitState;
-use crate::git::{Held, Project};
+use crate::git::{Held, PastCommit, Project};
 use crate::manifest::clean;
 use crate::plan::{Intake, Plan};
 
@@ -31,15 +31,18 @@ pub fn git_state(plan: &Plan, intake: &Intake) -> Option<GitState> {
             None => manifest.version.read(&path, 256 << 20).ok().map(Cow::Owned),
         };
         let there = match &head {
-            Some(commit) => match project.at(&commit.tree, within, &mut |_| {}).ok()? {
-                Held::File(id) => Some(id),
-                _ => None,
-            },
-            None => None,
+            Some(commit) => project.at(&commit.tree, within, &mut |_| {}).ok()?,
+            None => Held::Nothing,
         };
         let same = match (&here, &there) {
-            (Some(here), Some(there)) => project.has_content(there, here),
-            (here, there) => here.is_none() && there.is_none(),
+            (Some(here), Held::File(there)) => {
+                project.has_content(there, here) || project.is_written(within, there, here)
+            }
+            (Some(here), Held::Submodule) => {
+                head.as_ref().is_some_and(|head| in_submodule(&project, head, &path, here))
+            }
+            (None, Held::File(_)) => false,
+            (here, _) => here.is_none(),
         };
         if !same {
             dirty.push(within.display().to_string());
@@ -49,4 +52,21 @@ pub fn git_state(plan: &Plan, intake: &Intake) -> Option<GitState> {
         }
     }
     Some(GitState { commit: head.map(|commit| commit.id), dirty })
+}
+
+/// Whether a file of a submodule is as the project's commit means it: the commit that it names is checked out there and has it so.
+fn in_submodule(project: &Project, head: &PastCommit, path: &Path, here: &[u8]) -> bool {
+    let sub = path.parent().and_then(Project::of).filter(|sub| sub.root() != project.root());
+    let Some((sub, Ok(Some(commit)))) = sub.map(|sub| {
+        let head = sub.head();
+        (sub, head)
+    }) else {
+        return false;
+    };
+    let (Ok(at), Ok(within)) = (sub.root().strip_prefix(project.root()), path.strip_prefix(sub.root())) else {
+        return false;
+    };
+    let meant = project.submodule(&head.tree, at).ok().flatten();
+    meant.is_some_and(|meant| meant == commit.id)
+        && matches!(sub.at(&commit.tree, within, &mut |_| {}), Ok(Held::File(id)) if sub.has_content(&id, here))
 }

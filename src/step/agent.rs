@@ -116,6 +116,7 @@ async fn attempt(
                 secrets,
                 stdin,
                 cwd: place.dir.join("work"),
+                mark: None,
                 label: "agent".into(),
                 timeout: ask.timeout,
                 limit: ask.limit.unwrap_or(OUTPUT_LIMIT),

@@ -57,6 +57,7 @@ async fn attempt(context: &Context, ask: &CommandAsk, inputs: &Inputs, place: &P
         stdin: None,
         secrets: &secrets,
         cwd: place.dir.join("out"),
+        mark: None,
         label: "command".into(),
         timeout: ask.timeout,
         limit: OUTPUT_LIMIT,

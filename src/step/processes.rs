@@ -8,9 +8,12 @@ use crate::digest::Digest;
 use crate::hostile;
 use crate::outcome::{Cause, Failure};
 use crate::plan::EnvAsk;
-use crate::process::{self, Exit, Spec, Supervised};
+use crate::process::{self, Exit, Extra, Source, Spec, Supervised};
 use crate::redact::{Redactor, Secret};
 use crate::step::context::{Context, Place, Stop, fault};
+
+/// The descriptor by which a process marks its timed window.
+pub const MARK_FD: i32 = 3;
 
 /// A process to run under a supervisor.
 pub struct Command<'a> {
@@ -26,6 +29,8 @@ pub struct Command<'a> {
     pub stdin: Option<PathBuf>,
     /// Where it starts.
     pub cwd: PathBuf,
+    /// A pipe of flow's, which the process finds as [`MARK_FD`].
+    pub mark: Option<std::os::fd::RawFd>,
     /// A name for its captured streams and its end within the place.
     pub label: String,
     /// Its time limit.
@@ -140,7 +145,7 @@ impl Context {
             durable: command.durable,
             cgroup: command.group,
             inherit: Vec::new(),
-            extra: Vec::new(),
+            extra: command.mark.map(|fd| Extra { fd: MARK_FD, source: Source::Fd(fd) }).into_iter().collect(),
             cores: place.cores.clone(),
             private: command.private,
             aside: command.aside,

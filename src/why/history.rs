@@ -218,9 +218,11 @@ fn rerun(old: &Plan, new: &Plan) -> Rerun {
             date: None,
             subject: None,
             path: Some(printable(&spot.path.strip_prefix(&root).unwrap_or(&spot.path).to_string_lossy())),
-            line: Some(spot.line),
+            line: spot.line,
             age_s: None,
             uncommitted_then: false,
+            also: Vec::new(),
+            and_more: 0,
         });
         Some(First { action: new.title(node), change: shown })
     });

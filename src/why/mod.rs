@@ -4,11 +4,13 @@
 pub mod action;
 pub mod against;
 pub mod between;
+mod blame;
 pub mod causes;
 pub mod change;
 pub mod estimate;
 pub mod explain;
 pub mod forecast;
+mod gap;
 pub mod history;
 pub mod inside;
 pub mod known;

@@ -12,11 +12,13 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::event::GitState;
-use crate::git::{GitError, PastCommit};
+use crate::git::{GitError, Held, PastCommit};
 use crate::key::{Change, Value};
 use crate::names::{Axes, ObjectId};
 use crate::plan::Plan;
 use crate::why::action::{Action, places_of, value};
+use crate::why::blame::{Brought, Followed};
+use crate::why::gap::Mark;
 use crate::why::past::{Past, Snapshot};
 use crate::why::spot::{Spot, spot, spot_of_places};
 use crate::why::whence::{Whence, whence};
@@ -47,6 +49,17 @@ pub struct Origin {
     /// It was committed only after the run that is explained had used it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub uncommitted_then: bool,
+    /// Commits before it that brought a part of the same change, the newest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<Origin>,
+    /// How many more there are.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub and_more: usize,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "it is what serde calls")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// What is known of where a change comes from.
@@ -62,7 +75,7 @@ pub enum Traced {
 
 /// What a version says of an ingredient.
 #[derive(Clone, Debug, PartialEq)]
-enum Said {
+pub(super) enum Said {
     /// The version cannot be planned.
     Unread,
     /// There is no such action.
@@ -88,7 +101,9 @@ pub struct Tracer {
     /// Where the manifest of a commit that is asked about lies today.
     pub(super) today: Option<PathBuf>,
     /// The commit from which on is looked; `None` where nothing is committed.
-    head: Option<(PastCommit, Arc<Snapshot>)>,
+    pub(super) head: Option<(PastCommit, Arc<Snapshot>)>,
+    /// The action whose changes are followed.
+    pub(super) asked: Option<Action>,
     /// Why no commit can be named, whatever is asked.
     hopeless: Option<String>,
     /// For commits that were come by, how far back their version reaches, and over how many commits.
@@ -114,7 +129,7 @@ impl Tracer {
             Ok(None) => hopeless = Some("the project has no commit yet".to_owned()),
             Err(error) => hopeless = Some(format!("the history cannot be read: {error}")),
         }
-        Self { past, top, today: None, head: found, hopeless, stretches: HashMap::new() }
+        Self { past, top, today: None, asked: None, head: found, hopeless, stretches: HashMap::new() }
     }
 
     /// From a commit on, in which the manifest lies at this path.
@@ -122,7 +137,7 @@ impl Tracer {
     pub fn of_commit(mut past: Past, manifest: &Path, commit: PastCommit) -> Self {
         let top = past.at(manifest, &commit);
         let head = Some((commit, top.clone()));
-        Self { past, top, today: None, head, hopeless: None, stretches: HashMap::new() }
+        Self { past, top, today: None, asked: None, head, hopeless: None, stretches: HashMap::new() }
     }
 
     /// The action of a step by its name, at a point; `None` if the newest version has no such step.
@@ -137,6 +152,7 @@ impl Tracer {
     /// been changed by an older commit.
     pub fn change(&mut self, action: &Action, change: &Change, since: Option<&Since>) -> Traced {
         let Some((whence, now)) = self.now(action, &change.ingredient) else { return Traced::Upstream };
+        self.asked = Some(action.clone());
         if let Some(why) = &self.hopeless {
             return Traced::No(match &whence.machine {
                 Some(machine) => format!("not in git: {machine}, or {why}"),
@@ -152,30 +168,35 @@ impl Tracer {
         match self.follow(action, &change.ingredient, &now) {
             Err(error) => Traced::No(format!("not known: the history cannot be read: {error}")),
             Ok(Followed::Uncommitted) if self.top.commit.is_some() => self.edited(action, change, &whence),
-            Ok(Followed::Uncommitted) => self.uncommitted(action, &change.ingredient),
+            Ok(Followed::Uncommitted) => match self.uncommitted(action, &change.ingredient) {
+                Traced::To(origin) => {
+                    let head = self.head.clone().map(|(commit, snapshot)| {
+                        let then = self.called_in(&snapshot, action);
+                        (commit, snapshot, then)
+                    });
+                    Traced::To(self.and_before(origin, change, head, since))
+                }
+                other => other,
+            },
             Ok(Followed::Never(why)) => match whence.machine {
                 Some(machine) => Traced::No(format!("not in git: {machine}")),
                 None => Traced::No(why),
             },
             Ok(Followed::To(brought)) => {
-                let Brought { commit, snapshot, before, action: then, first } = *brought;
                 let old = |tracer: &mut Self| {
                     let since = since?;
                     let then = tracer.said_then(since, action, &change.ingredient);
-                    Some(then.map_or(commit.committed.as_second() < since.at.as_second(), |then| then == now))
+                    let older = brought.commit.committed.as_second() < since.at.as_second();
+                    Some(then.map_or(older, |then| then == now))
                 };
                 match whence.machine {
-                    Some(machine) if first || old(self) == Some(true) => Traced::No(format!("not in git: {machine}")),
-                    _ => {
-                        let spot = snapshot.plan.as_ref().ok().and_then(|plan| {
-                            let old = before.as_ref().and_then(|(snapshot, action)| {
-                                let old = snapshot.plan.as_ref().ok()?;
-                                Some((old, action.within(old)))
-                            });
-                            spot((plan, then.within(plan)), old, &change.ingredient)
-                        });
-                        Traced::To(self.origin(Some(&commit), spot))
+                    Some(machine) if brought.first || old(self) == Some(true) => {
+                        Traced::No(format!("not in git: {machine}"))
                     }
+                    _ => match self.brought(&brought, change, since) {
+                        Traced::To(origin) => Traced::To(self.and_before(origin, change, brought.link(), since)),
+                        other => other,
+                    },
                 }
             }
         }
@@ -214,10 +235,15 @@ impl Tracer {
                 Traced::To(self.origin(None, spot))
             }
             Ok(Followed::To(brought)) => {
-                let Brought { commit, snapshot, before, .. } = *brought;
-                let old = before.as_ref().and_then(|(snapshot, _)| snapshot.plan.as_ref().ok());
-                let spot = snapshot.plan.as_ref().ok().and_then(|plan| places(plan, old));
-                Traced::To(self.origin(Some(&commit), spot))
+                let old = brought.before.as_ref().and_then(|(snapshot, _)| snapshot.plan.as_ref().ok());
+                let spot = brought.snapshot.plan.as_ref().ok().and_then(|plan| places(plan, old));
+                match (&spot, old) {
+                    (Some(Spot { said: Some(line), .. }), Some(_)) => {
+                        let mark = Mark::Line(line.clone());
+                        self.settled(&brought, spot, &mark, None)
+                    }
+                    _ => Traced::To(self.origin(Some(&brought.commit), spot)),
+                }
             }
         }
     }
@@ -229,24 +255,29 @@ impl Tracer {
         Some((whence(plan, node, role)?, Said::Is(value(plan, node, role))))
     }
 
+    /// An action as a version calls it, whose candidate may have been renamed since.
+    fn called_in(&self, snapshot: &Snapshot, action: &Action) -> Action {
+        let (Ok(plan), Ok(top)) = (&snapshot.plan, &self.top.plan) else { return action.clone() };
+        if action.within(plan).is_some() {
+            return action.clone();
+        }
+        let mut renamed = action.renamed(plan, top);
+        renamed.retain(|other| other.within(plan).is_some());
+        if renamed.len() == 1 { renamed.remove(0) } else { action.clone() }
+    }
+
     fn follow(&mut self, action: &Action, role: &str, now: &Said) -> Result<Followed, GitError> {
-        let mut ask = |snapshot: &Snapshot, later: &Snapshot, action: &Action| {
-            let Ok(plan) = &snapshot.plan else { return (Said::Unread, action.clone()) };
-            if let Some(node) = action.within(plan) {
-                return (Said::Is(value(plan, node, role)), action.clone());
-            }
-            let Ok(later) = &later.plan else { return (Said::NoAction, action.clone()) };
-            for renamed in action.renamed(plan, later) {
-                if let Some(node) = renamed.within(plan) {
-                    let said = Said::Is(value(plan, node, role));
-                    if said == *now {
-                        return (said, renamed);
-                    }
-                }
-            }
-            (Said::NoAction, action.clone())
-        };
-        self.walk(action, &mut ask, now)
+        self.walk(action, &mut asking(role, now), now)
+    }
+
+    /// The same from a version on that says so.
+    pub(super) fn follow_from(
+        &mut self,
+        from: (PastCommit, Arc<Snapshot>, Action),
+        role: &str,
+        now: &Said,
+    ) -> Result<Followed, GitError> {
+        self.walk_from(from, &mut asking(role, now), now)
     }
 
     /// From the newest commit back, as long as a parent says the same.
@@ -256,11 +287,20 @@ impl Tracer {
         ask: &mut dyn FnMut(&Snapshot, &Snapshot, &Action) -> (Said, Action),
         now: &Said,
     ) -> Result<Followed, GitError> {
-        let Some((mut commit, mut snapshot)) = self.head.clone() else { return Ok(Followed::Uncommitted) };
-        let (said, mut action) = ask(&snapshot, &self.top, action);
+        let Some((commit, snapshot)) = self.head.clone() else { return Ok(Followed::Uncommitted) };
+        let (said, action) = ask(&snapshot, &self.top, action);
         if said != *now {
             return Ok(Followed::Uncommitted);
         }
+        self.walk_from((commit, snapshot, action), ask, now)
+    }
+
+    fn walk_from(
+        &mut self,
+        (mut commit, mut snapshot, mut action): (PastCommit, Arc<Snapshot>, Action),
+        ask: &mut dyn FnMut(&Snapshot, &Snapshot, &Action) -> (Said, Action),
+        now: &Said,
+    ) -> Result<Followed, GitError> {
         let mut looked = 0;
         while looked < COMMITS && !self.past.is_spent() {
             let (last, passed) = self.stretch(&commit, &snapshot)?;
@@ -272,13 +312,22 @@ impl Tracer {
             let mut before = None;
             let mut next = None;
             let mut cut = commit.cut;
-            for (parent, older) in self.readable_parents(&commit, &snapshot, &mut cut)? {
+            let mut stops = HashSet::new();
+            let mut loose = false;
+            let parents = self.readable_parents(&commit, &snapshot, &mut cut)?;
+            for (parent, older) in parents {
                 let (said, then) = ask(&older, &snapshot, &action);
                 if said == *now {
                     next = Some((parent, older, then));
                     break;
                 }
-                before.get_or_insert((older, then));
+                // What cannot be read is not known to say otherwise.
+                if said == Said::Unread {
+                    loose = true;
+                    continue;
+                }
+                stops.insert(parent.id.clone());
+                before.get_or_insert((older, then, parent));
             }
             match next {
                 Some(next) => (commit, snapshot, action) = next,
@@ -288,10 +337,21 @@ impl Tracer {
                     return Ok(Followed::Never(why));
                 }
                 None => {
+                    let (before, parent) = before.map(|(older, then, parent)| ((older, then), parent)).unzip();
                     let first = before.as_ref().is_none_or(|(older, action): &(Arc<Snapshot>, Action)| {
                         older.plan.as_ref().map_or(true, |plan| action.within(plan).is_none())
                     });
-                    return Ok(Followed::To(Box::new(Brought { commit, snapshot, before, action, first })));
+                    loose |= commit.parents.iter().any(|parent| !stops.contains(parent));
+                    return Ok(Followed::To(Box::new(Brought {
+                        commit,
+                        snapshot,
+                        before,
+                        parent,
+                        action,
+                        first,
+                        stops,
+                        loose,
+                    })));
                 }
             }
         }
@@ -358,6 +418,13 @@ impl Tracer {
             let old = self.head.as_ref().and_then(|(_, snapshot)| snapshot.plan.as_ref().ok());
             spot((plan, action.within(plan)), old.map(|old| (old, action.within(old))), role)
         });
+        let project = self.past.project();
+        if let (Some((head, _)), Some(Ok(within))) =
+            (&self.head, spot.as_ref().map(|spot| spot.path.strip_prefix(project.root())))
+            && let Ok(Held::Odd(why)) = project.at(&head.tree, within, &mut |_| {})
+        {
+            return Traced::No(format!("not in git: {}: {why}", crate::text::harmless(&within.to_string_lossy())));
+        }
         Traced::To(self.origin(None, spot))
     }
 
@@ -377,31 +444,12 @@ impl Tracer {
             path: spot.as_ref().map(|spot| {
                 crate::text::harmless(&spot.path.strip_prefix(root).unwrap_or(&spot.path).to_string_lossy())
             }),
-            line: spot.as_ref().map(|spot| spot.line),
+            line: spot.as_ref().and_then(|spot| spot.line),
             uncommitted_then: false,
+            also: Vec::new(),
+            and_more: 0,
         }
     }
-}
-
-enum Followed {
-    /// The newest commit says something else.
-    Uncommitted,
-    /// No commit can be named, and why.
-    Never(String),
-    /// This commit says it first.
-    To(Box<Brought>),
-}
-
-/// The commit that says something first.
-struct Brought {
-    commit: PastCommit,
-    snapshot: Arc<Snapshot>,
-    /// What its first parent that can be planned says otherwise, and the action there.
-    before: Option<(Arc<Snapshot>, Action)>,
-    /// The action as it was called then.
-    action: Action,
-    /// Whether the action itself is as old.
-    first: bool,
 }
 
 /// Whether a commit has a manifest at a path.
@@ -410,4 +458,24 @@ fn is_there(past: &Past, manifest: &Path, commit: &PastCommit) -> bool {
     let within = manifest.strip_prefix(root).unwrap_or(manifest);
     let held = past.project().at(&commit.tree, within, &mut |_| {});
     !matches!(held, Ok(crate::git::Held::Nothing))
+}
+
+/// What versions say of an ingredient, where a candidate that is gone in the later one may be the same under its older name.
+fn asking(role: &str, now: &Said) -> impl FnMut(&Snapshot, &Snapshot, &Action) -> (Said, Action) {
+    move |snapshot: &Snapshot, later: &Snapshot, action: &Action| {
+        let Ok(plan) = &snapshot.plan else { return (Said::Unread, action.clone()) };
+        if let Some(node) = action.within(plan) {
+            return (Said::Is(value(plan, node, role)), action.clone());
+        }
+        let Ok(later) = &later.plan else { return (Said::NoAction, action.clone()) };
+        for renamed in action.renamed(plan, later) {
+            if let Some(node) = renamed.within(plan) {
+                let said = Said::Is(value(plan, node, role));
+                if said == *now {
+                    return (said, renamed);
+                }
+            }
+        }
+        (Said::NoAction, action.clone())
+    }
 }

@@ -183,6 +183,15 @@ impl Past {
         };
         let asked = version.asked();
         let asked = asked.iter().filter_map(|path| Some(path.strip_prefix(&root).ok()?.to_owned())).collect();
+        let lacking = version.lacking();
+        // A file that is not here to be read is another thing than none.
+        let plan = match lacking.first() {
+            Some(path) => {
+                let path = path.strip_prefix(&root).unwrap_or(path);
+                Err(format!("what {} was then is not in this clone", path.display()))
+            }
+            None => plan,
+        };
         Snapshot { commit: version.commit().cloned(), manifest: path.to_owned(), plan, intake, asked }
     }
 

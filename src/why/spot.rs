@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use similar::{ChangeTag, TextDiff};
 
-use crate::manifest::{Manifest, Place, Version};
+use crate::manifest::{Manifest, Place, SourceFile, Version};
 use crate::plan::Plan;
+use crate::why::gap::comment;
 use crate::why::past::content_of;
 use crate::why::whence::{Whence, whence};
 
@@ -18,8 +19,10 @@ use crate::why::whence::{Whence, whence};
 pub struct Spot {
     /// The file, absolute.
     pub path: PathBuf,
-    /// The line.
-    pub line: usize,
+    /// The line; `None` of a file that is gone.
+    pub line: Option<usize>,
+    /// What is said there, where something was added.
+    pub said: Option<String>,
 }
 
 /// One side: a plan and the action in it, if it is there.
@@ -43,10 +46,11 @@ pub fn spot(new: Side<'_>, old: Option<Side<'_>>, role: &str) -> Option<Spot> {
 pub fn spot_of_places(new: &Manifest, old: Option<&Manifest>, places: &[Place]) -> Option<Spot> {
     let finder = Finder { new, old };
     let after = Whence { places: places.to_vec(), ..Whence::default() };
-    finder
-        .in_places(&after, &Whence::default())
-        .or_else(|| finder.anywhere(&[]))
-        .or_else(|| places.first().and_then(|place| Some(finder.at(*place)?.0)))
+    finder.in_places(&after, &Whence::default()).or_else(|| finder.anywhere(&[])).or_else(|| {
+        let place = places.first()?;
+        let file = new.files.get(place.file)?;
+        Some(Finder::line(file, lines_of(&file.text, *place).0))
+    })
 }
 
 struct Finder<'a> {
@@ -62,7 +66,13 @@ impl Finder<'_> {
     /// The first changed line of a file whose content the ingredient is.
     fn in_files(&self, after: &Whence, before: &Whence, role: &str) -> Option<Spot> {
         for (at, path) in after.files.iter().enumerate() {
-            let Some((digest, new)) = content_of(&self.new.version, path) else { continue };
+            let Some((digest, new)) = content_of(&self.new.version, path) else {
+                let gone = before.files.get(at).filter(|old| *old == path && self.old_text(old).is_some());
+                if let Some(gone) = gone {
+                    return Some(Spot { path: gone.clone(), line: None, said: None });
+                }
+                continue;
+            };
             let same_name = self.old.and_then(|old| content_of(&old.version, path));
             if same_name.is_some_and(|(old, _)| old == digest) {
                 continue;
@@ -72,22 +82,19 @@ impl Finder<'_> {
             let new = String::from_utf8_lossy(&new).into_owned();
             let lines = Lines::of(&String::from_utf8_lossy(&old), &new);
             let text: Vec<&str> = new.lines().collect();
-            let comment = |line: &&usize| {
-                let line = text.get(**line - 1).map_or("", |line| line.trim_start());
-                role == "config" && (line.is_empty() || line.starts_with('#') || line.starts_with("//"))
-            };
-            let line = lines.added.iter().find(|line| !comment(line)).copied();
-            let line = line.or(lines.removed_at.first().copied()).unwrap_or(1);
-            return Some(Spot { path: path.clone(), line });
+            let comment = |line: &&usize| role == "config" && comment(text.get(**line - 1).unwrap_or(&""));
+            let added = lines.added.iter().find(|line| !comment(line)).copied();
+            let line = added.or(lines.removed_at.first().copied()).unwrap_or(1);
+            let said = added.and_then(|line| text.get(line - 1)).map(|&line| line.to_owned());
+            return Some(Spot { path: path.clone(), line: Some(line), said });
         }
         None
     }
 
-    /// The file of a place, and its first and last line.
-    fn at(&self, place: Place) -> Option<(Spot, usize)> {
-        let file = self.new.files.get(place.file)?;
-        let (first, last) = lines_of(&file.text, place);
-        Some((Spot { path: file.path.clone(), line: first }, last))
+    /// A line of a file of the manifest.
+    fn line(file: &SourceFile, line: usize) -> Spot {
+        let said = file.text.lines().nth(line - 1).map(str::to_owned);
+        Spot { path: file.path.clone(), line: Some(line), said }
     }
 
     /// The first place that lies on a line which is new, and that says something new.
@@ -102,11 +109,11 @@ impl Finder<'_> {
         };
         let mut second = None;
         for place in &after.places {
-            let Some((spot, last)) = self.at(*place) else { continue };
             let Some(file) = self.new.files.get(place.file) else { continue };
+            let (first, last) = lines_of(&file.text, *place);
             let lines = self.lines(&file.path, &file.text);
-            let Some(line) = (spot.line..=last).find(|line| lines.added.contains(line)) else { continue };
-            let found = Spot { path: spot.path, line };
+            let Some(line) = (first..=last).find(|line| lines.added.contains(line)) else { continue };
+            let found = Self::line(file, line);
             if said(self.new, place).is_some_and(|text| !old.contains(&text)) {
                 return Some(found);
             }
@@ -127,7 +134,7 @@ impl Finder<'_> {
             let gone = lines.removed.iter().position(|line| (first..=last).contains(line));
             if let Some(line) = gone.and_then(|at| lines.removed_at.get(at)) {
                 let most = new.lines().count().max(1);
-                return Some(Spot { path: file.path.clone(), line: (*line).min(most) });
+                return Some(Spot { path: file.path.clone(), line: Some((*line).min(most)), said: None });
             }
         }
         None
@@ -141,7 +148,7 @@ impl Finder<'_> {
             let text: Vec<&str> = file.text.lines().collect();
             for line in &lines.added {
                 let said = text.get(line - 1).copied().unwrap_or_default();
-                let found = || Spot { path: file.path.clone(), line: *line };
+                let found = || Self::line(file, *line);
                 let mut parts = said.split(|c: char| !(c.is_alphanumeric() || c == '-'));
                 if parts.any(|part| words.contains(&part)) {
                     return Some(found());
@@ -151,7 +158,8 @@ impl Finder<'_> {
                 }
             }
             if let (None, Some(line)) = (&first, lines.removed_at.first()) {
-                first = Some(Spot { path: file.path.clone(), line: (*line).clamp(1, text.len().max(1)) });
+                let line = Some((*line).clamp(1, text.len().max(1)));
+                first = Some(Spot { path: file.path.clone(), line, said: None });
             }
         }
         first

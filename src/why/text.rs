@@ -243,10 +243,16 @@ pub fn short(said: &Explanation, width: usize) -> String {
 /// What brought the first change of a step, or the step itself, in a word.
 fn brought(step: &StepSaid) -> String {
     let origin = step.changes.first().and_then(|change| change.origin.as_ref()).or(step.origin.as_ref());
-    match origin.map(|origin| origin.commit.as_deref()) {
-        Some(Some(commit)) => format!(", by {}", commit.get(..8).unwrap_or(commit)),
-        Some(None) => ", uncommitted".to_owned(),
-        None => String::new(),
+    let Some(origin) = origin else { return String::new() };
+    let others = match origin.also.len() + origin.and_more {
+        0 => String::new(),
+        1 => " and another".to_owned(),
+        count => format!(" and {count} others"),
+    };
+    match origin.commit.as_deref() {
+        Some(commit) => format!(", by {}{others}", commit.get(..8).unwrap_or(commit)),
+        None if others.is_empty() => ", uncommitted".to_owned(),
+        None => ", uncommitted and committed".to_owned(),
     }
 }
 
@@ -287,15 +293,23 @@ fn origin_lines(origin: Option<&Origin>, unexplained: Option<&str>, width: usize
         return unexplained.map(|why| wrap(&printable(why), width - 8)).unwrap_or_default();
     };
     let place = origin_place(origin);
+    let mut also: Vec<String> = origin.also.iter().flat_map(|other| origin_lines(Some(other), None, width)).collect();
+    if origin.and_more > 0 {
+        also.push(format!("and by {} more", crate::text::counted(origin.and_more, "commit")));
+    }
     let Some(commit) = &origin.commit else {
         let edited = origin.age_s.map(|age| format!(", edited {}", ago(age.unsigned_abs()))).unwrap_or_default();
-        return vec![format!("uncommitted{edited}: {place}")];
+        also.insert(0, format!("uncommitted{edited}: {place}"));
+        return also;
     };
     let date = origin.date.map(|date| format!(", {}", date.strftime("%Y-%m-%d"))).unwrap_or_default();
     let by = origin.author.as_deref().unwrap_or_default();
     let subject = origin.subject.as_deref().unwrap_or_default();
     let then = if origin.uncommitted_then { "uncommitted then, committed since " } else { "" };
-    vec![format!("{then}by {}{date}, {by}: {subject}", commit.get(..8).unwrap_or(commit)), format!("   {place}")]
+    let id = commit.get(..8).unwrap_or(commit);
+    let mut lines = vec![format!("{then}by {id}{date}, {by}: {subject}"), format!("   {place}")];
+    lines.append(&mut also);
+    lines
 }
 
 /// The file and the line of an origin.

@@ -263,8 +263,13 @@ impl Expander<'_> {
             .cloned()
             .or_else(|| tests.map(|tests| tests.metrics.clone()).filter(|metrics| !metrics.is_empty()))
             .unwrap_or_else(|| vec![contract.default_metric()]);
+        let equal = shape.equal.as_ref().or(body.equal.as_ref()).map(|equal| equal.value).unwrap_or_default();
+        let checks: Vec<_> = body.checks.iter().map(|check| self.argv(point, check, missing)).collect();
         let argv = self.argv(point, if body.run.is_empty() { &shape.run } else { &body.run }, missing);
-        let tools = tools_in(&argv);
+        let mut tools = tools_in(&argv);
+        tools.extend(checks.iter().flat_map(|check| tools_in(check)));
+        tools.sort_unstable();
+        tools.dedup();
         self.want_tools(&tools, missing);
         let environment = self.bound[step].links.iter().find(|(role, _)| *role == Role::Environment);
         let of_environment = environment.and_then(|(_, up)| match &pipeline.steps[*up].body {
@@ -301,6 +306,8 @@ impl Expander<'_> {
             contract,
             argv,
             metrics,
+            equal,
+            checks,
             protocol: self.protocol(&shape.protocol, point),
             aa: body.aa,
             asked: false,

@@ -5,9 +5,11 @@
 //! the patch was frozen, or from stdout where the contract says so.
 
 mod arms;
+mod checks;
 mod looks;
 mod process;
 mod session;
+mod window;
 
 use crate::attempt::Ended;
 use crate::key::Value;
@@ -55,6 +57,14 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: &TestAsk) -> Draft<'a> {
         draft.input("human tree", &Role::Checkout, "human tree");
     }
     draft.input("reference", &Role::Baseline, "reference");
+    if ask.equal != measure::Equal::default() {
+        draft.text("comparison", ask.equal.to_string());
+    }
+    if !ask.checks.is_empty() && draft.plan.compares(draft.node) && !ask.aa {
+        let checks =
+            ask.checks.iter().map(|check| check.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
+        draft.push("checks", Value::List(checks.collect()));
+    }
     draft.push("metrics", Value::List(ask.metrics.iter().map(ToString::to_string).collect()));
     if draft.plan.compares(draft.node) && !ask.counts_only() {
         draft.text("profile", ask.protocol.profile.to_string());

@@ -1,0 +1,282 @@
+//! Whom to blame for a change: the commit that brought what stands there now, and those before it of which something is left.
+//!
+//! The history is followed by `origin`. Here it is seen to that nobody is named who did not bring it.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use similar::TextDiff;
+
+use crate::git::{GitError, Held, PastCommit};
+use crate::key::{Change, Value};
+use crate::names::ObjectId;
+use crate::plan::Plan;
+use crate::why::action::{Action, value};
+use crate::why::gap::{self, Found, Mark};
+use crate::why::origin::{Origin, Said, Since, Traced, Tracer};
+use crate::why::past::{Snapshot, content_of};
+use crate::why::spot::{Spot, spot};
+use crate::why::whence::{Whence, whence};
+
+/// Commits that are looked through for what is left of them in one change.
+const LINKS: usize = 20;
+/// Commits that are named beside the first.
+const NAMED: usize = 2;
+
+pub(super) enum Followed {
+    /// The newest commit says something else.
+    Uncommitted,
+    /// No commit can be named, and why.
+    Never(String),
+    /// This commit says it first.
+    To(Box<Brought>),
+}
+
+/// The commit that says something first.
+pub(super) struct Brought {
+    pub(super) commit: PastCommit,
+    pub(super) snapshot: Arc<Snapshot>,
+    /// What its first parent that can be planned says otherwise, and the action there.
+    pub(super) before: Option<(Arc<Snapshot>, Action)>,
+    /// The commit of that version.
+    pub(super) parent: Option<PastCommit>,
+    /// The action as it was called then.
+    pub(super) action: Action,
+    /// Whether the action itself is as old.
+    pub(super) first: bool,
+    /// The commits before it that say otherwise.
+    pub(super) stops: HashSet<ObjectId>,
+    /// Whether between them and it lie commits that say nothing: it may have been one of these.
+    pub(super) loose: bool,
+}
+
+impl Brought {
+    /// That it is one of several commits, which cannot be told apart.
+    fn between(&self) -> String {
+        let id = self.commit.id.as_str();
+        let id = id.get(..8).unwrap_or(id);
+        format!("not known: by {id}, or by a commit before it whose manifest cannot be planned")
+    }
+}
+
+impl Tracer {
+    /// Who brought what a commit says first of all that can be planned: it, unless what changed is in an older commit already.
+    pub(super) fn brought(&self, brought: &Brought, change: &Change, since: Option<&Since>) -> Traced {
+        let role = &change.ingredient;
+        let Ok(plan) = &brought.snapshot.plan else { return Traced::To(self.origin(Some(&brought.commit), None)) };
+        let node = brought.action.within(plan);
+        let old = brought.before.as_ref().and_then(|(snapshot, action)| {
+            let old = snapshot.plan.as_ref().ok()?;
+            Some((old, action.within(old)))
+        });
+        let whence = node.and_then(|node| whence(plan, node, role)).unwrap_or_default();
+        let before = old.and_then(|(old, node)| value(old, node?, role));
+        let later = since.is_none_or(|since| since.at.as_second() < brought.commit.committed.as_second());
+        if let Some(file) = self.foreign(plan, &whence).filter(|_| !later || before != change.old) {
+            return Traced::No(file);
+        }
+        let found = spot((plan, node), old, role);
+        let mark = match &found {
+            Some(Spot { line: None, .. }) => Mark::Gone,
+            Some(spot) if whence.files.contains(&spot.path) => Mark::Content { comments: role != "config" },
+            Some(Spot { said: Some(line), .. }) => Mark::Line(line.clone()),
+            _ if brought.loose => return Traced::No(brought.between()),
+            _ => return Traced::To(self.origin(Some(&brought.commit), found)),
+        };
+        self.settled(brought, found, &mark, since)
+    }
+
+    /// The commit that brought a mark, where that one which says it first may have found it there.
+    pub(super) fn settled(&self, brought: &Brought, found: Option<Spot>, mark: &Mark, since: Option<&Since>) -> Traced {
+        let project = self.past.project();
+        let path = found.as_ref().and_then(|spot| spot.path.strip_prefix(project.root()).ok());
+        let Some(path) = path.filter(|_| brought.loose) else {
+            return Traced::To(self.origin(Some(&brought.commit), found));
+        };
+        match gap::follow(project, &brought.commit, path, mark, &brought.stops) {
+            Err(error) => Traced::No(format!("not known: the history cannot be read: {error}")),
+            Ok(Found::Unknown(why)) => Traced::No(why),
+            Ok(Found::Older) => Traced::No(brought.between()),
+            Ok(Found::By(commit, _)) if commit.id == brought.commit.id => Traced::To(self.origin(Some(&commit), found)),
+            // It was so before what is compared with was made: then it is that a manifest names it which is new.
+            Ok(Found::By(commit, _))
+                if brought.before.is_none() && since.is_some_and(|since| commit.committed < since.at) =>
+            {
+                Traced::To(self.origin(Some(&brought.commit), found))
+            }
+            Ok(Found::By(commit, path)) => {
+                let line = gap::line(project, &commit, &path, mark);
+                let spot = Spot { path: project.root().join(path), line, said: None };
+                Traced::To(self.origin(Some(&commit), Some(spot)))
+            }
+        }
+    }
+
+    /// That a file from which something comes is in no commit of the project's: it lies elsewhere.
+    fn foreign(&self, plan: &Plan, whence: &Whence) -> Option<String> {
+        let project = self.past.project();
+        let files = &plan.manifest.files;
+        let places = whence.places.iter().filter_map(|place| Some(&files.get(place.file)?.path));
+        let all: Vec<&PathBuf> = whence.files.iter().chain(places).collect();
+        let mut own = false;
+        let mut found = None;
+        for path in all {
+            let elsewhere = match path.strip_prefix(project.root()) {
+                Err(_) => Some("lies outside of the repository"),
+                Ok(within) => {
+                    let head = self.head.as_ref().map(|(head, _)| project.at(&head.tree, within, &mut |_| {}));
+                    matches!(head, Some(Ok(Held::Submodule))).then_some("lies in a submodule")
+                }
+            };
+            own |= elsewhere.is_none() && whence.files.is_empty();
+            if let Some(why) = elsewhere {
+                found.get_or_insert((path, why));
+            }
+        }
+        let (path, why) = found?;
+        let path = path.strip_prefix(project.root()).unwrap_or(path).display().to_string();
+        let path = crate::text::harmless(&path);
+        Some(match own {
+            true => format!("not known: {path} has a part in it and {why}"),
+            false => format!("not in git: {path} {why}"),
+        })
+    }
+
+    /// Names those before the first, back to the version that is compared with, of which something is left in the change. If
+    /// that version is not come by, nobody else is named.
+    pub(super) fn and_before(&mut self, origin: Origin, change: &Change, from: Link, since: Option<&Since>) -> Origin {
+        self.earlier(&origin, change, from, since).ok().flatten().map_or(origin.clone(), |all| {
+            let more = all.len().saturating_sub(NAMED);
+            Origin { also: all.into_iter().take(NAMED).collect(), and_more: more, ..origin }
+        })
+    }
+
+    fn earlier(
+        &mut self,
+        first: &Origin,
+        change: &Change,
+        mut from: Link,
+        since: Option<&Since>,
+    ) -> Result<Option<Vec<Origin>>, GitError> {
+        let role = change.ingredient.clone();
+        let mut links = Vec::new();
+        loop {
+            let Some((_, snapshot, action)) = &from else { return Ok(None) };
+            let Ok(plan) = &snapshot.plan else { return Ok(None) };
+            let Some(node) = action.within(plan) else { return Ok(None) };
+            let now = value(plan, node, &role);
+            if now == change.old {
+                break;
+            }
+            if links.len() >= LINKS || now == change.new {
+                return Ok(None);
+            }
+            let Some((commit, snapshot, action)) = from else { return Ok(None) };
+            let Followed::To(brought) = self.follow_from((commit, snapshot, action), &role, &Said::Is(now.clone()))?
+            else {
+                return Ok(None);
+            };
+            from = brought.link();
+            links.push((brought, now));
+        }
+        let oldest = from;
+        let Some((_, oldest, oldest_action)) = oldest else { return Ok(None) };
+        let side = |snapshot: &Snapshot, action: &Action| {
+            let plan = snapshot.plan.as_ref().ok()?;
+            parts(plan, action.within(plan)?, &role)
+        };
+        let (Some(old), Some(new)) =
+            (side(&oldest, &oldest_action), links.first().and_then(|_| self.newest(&role, change)))
+        else {
+            return Ok(None);
+        };
+        let net = Parts::apart(&old, &new);
+        let mut claimed: HashSet<String> = HashSet::new();
+        // What the newest brought is its own.
+        if let Some(after_first) = links.first().and_then(|(brought, _)| side(&brought.snapshot, &brought.action)) {
+            claimed.extend(Parts::apart(&after_first, &new).added);
+        }
+        let mut all: Vec<Origin> = Vec::new();
+        for (brought, now) in links {
+            let Some((before, then)) = &brought.before else { continue };
+            let (Some(was), Some(is)) = (side(before, then), side(&brought.snapshot, &brought.action)) else {
+                continue;
+            };
+            let own = Parts::apart(&was, &is);
+            let left = match own.added.is_empty() {
+                true => own.removed.iter().any(|part| net.removed.contains(part)),
+                false => own.added.iter().any(|part| net.added.contains(part) && !claimed.contains(part)),
+            };
+            claimed.extend(own.added.iter().cloned());
+            if !left {
+                continue;
+            }
+            let old = before.plan.as_ref().ok().and_then(|plan| value(plan, then.within(plan)?, &role));
+            let change = Change { ingredient: role.clone(), old, new: now };
+            if let Traced::To(origin) = self.brought(&brought, &change, since)
+                && origin.commit != first.commit
+                && !all.iter().any(|known| known.commit == origin.commit)
+            {
+                all.push(origin);
+            }
+        }
+        Ok(Some(all))
+    }
+
+    /// The parts of an ingredient in the newest version.
+    fn newest(&self, role: &str, change: &Change) -> Option<Vec<String>> {
+        let (plan, action) = (self.top.plan.as_ref().ok()?, self.asked.as_ref()?);
+        let node = action.within(plan)?;
+        (value(plan, node, role) == change.new).then(|| parts(plan, node, role)).flatten()
+    }
+}
+
+/// A commit, its version, and the action as it is called there.
+pub(super) type Link = Option<(PastCommit, Arc<Snapshot>, Action)>;
+
+impl Brought {
+    /// The version before.
+    pub(super) fn link(&self) -> Link {
+        let (snapshot, action) = self.before.clone()?;
+        Some((self.parent.clone()?, snapshot, action))
+    }
+}
+
+/// What of an ingredient can be told apart: the words of a list, the lines of a file.
+fn parts(plan: &Plan, node: usize, role: &str) -> Option<Vec<String>> {
+    match value(plan, node, role)? {
+        Value::List(list) => Some(list),
+        Value::Text(_) => None,
+        Value::Blob(_) => {
+            let file = whence(plan, node, role)?.files.into_iter().next()?;
+            let (_, bytes) = content_of(&plan.manifest.version, &file)?;
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            let telling = text.lines().filter(|line| role != "config" || !gap::comment(line));
+            Some(telling.map(str::to_owned).collect())
+        }
+    }
+}
+
+/// What two versions differ in.
+struct Parts {
+    added: Vec<String>,
+    removed: Vec<String>,
+}
+
+impl Parts {
+    fn apart(old: &[String], new: &[String]) -> Self {
+        let (old, new): (Vec<&str>, Vec<&str>) =
+            (old.iter().map(String::as_str).collect(), new.iter().map(String::as_str).collect());
+        let diff = TextDiff::configure().timeout(std::time::Duration::from_millis(200)).diff_slices(&old, &new);
+        let mut parts = Self { added: Vec::new(), removed: Vec::new() };
+        for change in diff.iter_all_changes() {
+            match change.tag() {
+                similar::ChangeTag::Insert => parts.added.push(change.value().to_owned()),
+                similar::ChangeTag::Delete => parts.removed.push(change.value().to_owned()),
+                similar::ChangeTag::Equal => {}
+            }
+        }
+        parts
+    }
+}

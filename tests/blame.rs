@@ -1,0 +1,347 @@
+//! The promise of blame: a commit is named only if it brought the value, also where versions between cannot be planned, files lie
+//! elsewhere, or parts of the history are not here; else it is said to be not known, and why.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
+mod support;
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+use support::Flow;
+
+/// A project in git.
+struct Project {
+    flow: Flow,
+}
+
+impl Project {
+    /// The sample, with a prompt, a config and a variable, in a first commit.
+    fn new() -> Self {
+        let flow = Flow::sample();
+        flow.write("prompts/task.md", "Make it faster.\n\nDo not touch the tests.\n\nGood luck.\n");
+        flow.write("configs/tidy.yaml", "# how it works\nmodel:\n  temperature: 0.2\n  steps: 10\n");
+        flow.edit("agents.kdl", |text| {
+            let shown = "agent scripted { run \"sh\" \"-c\" \"cat $0 >/dev/null; exec \\\"$@\\\"\" \"{config}\" ";
+            text.replace("agent scripted { run ", shown)
+        });
+        flow.replace("m.kdl", "agent=scripted {", "agent=scripted {\n        config \"configs/tidy.yaml\"");
+        flow.add("step agent { prompt file=\"prompts/task.md\" }");
+        flow.add("step patched {\n        set MODE \"plain\"\n    }");
+        flow.write(".gitignore", "/cache/\n/repo/\n");
+        let project = Self { flow };
+        project.git(&["init", "-q", "-b", "main"]);
+        project.commit("Ann", "the first version");
+        project
+    }
+
+    fn git_as(&self, author: &str, args: &[&str]) -> String {
+        git(&self.flow.path("."), author, args)
+    }
+
+    fn git(&self, args: &[&str]) -> String {
+        self.git_as("Ann", args)
+    }
+
+    fn commit(&self, author: &str, subject: &str) -> String {
+        self.git(&["add", "-A"]);
+        self.git_as(author, &["commit", "-q", "-m", subject]);
+        self.git(&["rev-parse", "HEAD"])
+    }
+
+    /// What `why` says of a step of the candidate `tidy`.
+    fn step(&self, step: &str, more: &[&str]) -> Value {
+        let args = [&["why", "pkg/{one}/tidy/1", "m.kdl", "--json"], more].concat();
+        let document = self.flow.flow(&args).exits(0).json();
+        let steps = document["jobs"][0]["steps"].as_array().unwrap();
+        steps.iter().find(|known| known["step"] == step).unwrap_or_else(|| panic!("no {step}: {document}")).clone()
+    }
+
+    /// What it says of a change of one of its ingredients.
+    fn change(&self, step: &str, ingredient: &str) -> Value {
+        change_of(&self.step(step, &[]), ingredient)
+    }
+}
+
+fn git(folder: &Path, author: &str, args: &[&str]) -> String {
+    let output = Command::new("git")
+        .args(["-c", &format!("user.name={author}"), "-c", "user.email=a@localhost", "-c", "commit.gpgsign=false"])
+        .args(["-c", "protocol.file.allow=always", "-c", "core.autocrlf=false"])
+        .args(args)
+        .current_dir(folder)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+fn change_of(step: &Value, ingredient: &str) -> Value {
+    let changes = step["changes"].as_array().unwrap();
+    let found = changes.iter().find(|change| change["ingredient"] == ingredient);
+    found.unwrap_or_else(|| panic!("{ingredient} is not said to have changed: {step:#}")).clone()
+}
+
+#[track_caller]
+fn names(change: &Value, commit: &str, author: &str, place: &str) {
+    let origin = &change["origin"];
+    let said = format!("{}:{}", origin["path"].as_str().unwrap_or("?"), origin["line"]);
+    assert_eq!(
+        (origin["commit"].as_str(), origin["author"].as_str(), said.as_str()),
+        (Some(commit), Some(author), place),
+        "{change:#}"
+    );
+}
+
+#[track_caller]
+fn is_not_known(change: &Value, why: &str) {
+    assert!(change.get("origin").is_none(), "{change:#}");
+    let said = change["unexplained"].as_str().unwrap_or_default();
+    assert!(said.contains(why), "{said:?} is not {why:?}");
+}
+
+#[test]
+fn who_mends_a_manifest_is_not_blamed_for_what_came_with_the_flaw() {
+    let p = Project::new();
+    p.flow.run().settles();
+    p.flow.replace("configs/tidy.yaml", "temperature: 0.2", "temperature: 0.9");
+    p.flow.replace("prompts/task.md", "Make it faster.", "Be fast.");
+    p.flow.replace("m.kdl", "set MODE \"plain\"", "set MODE \"fancy\"");
+    p.flow.replace("m.kdl", "agent=scripted {", "agent=scriptd {");
+    let max = p.commit("Max", "warmer, fancier, and a typing error");
+    p.flow.replace("prompts/task.md", "Good luck.", "Good bye.");
+    let moe = p.commit("Moe", "another word, with the flaw still there");
+    p.flow.replace("m.kdl", "agent=scriptd {", "agent=scripted {");
+    p.commit("Ned", "mend the manifest");
+    names(&p.change("agent", "config"), &max, "Max", "configs/tidy.yaml:3");
+    names(&p.change("agent", "prompt"), &moe, "Moe", "prompts/task.md:5");
+    let text = std::fs::read_to_string(p.flow.path("m.kdl")).unwrap();
+    let line = text.lines().position(|line| line.contains("set MODE")).unwrap() + 1;
+    names(&p.change("patched", "env MODE"), &max, "Max", &format!("m.kdl:{line}"));
+    let between = p.step("agent", &["--between", "HEAD~3", "HEAD"]);
+    names(&change_of(&between, "config"), &max, "Max", "configs/tidy.yaml:3");
+}
+
+#[test]
+fn who_adds_a_second_manifest_is_not_blamed_for_the_files_that_it_names() {
+    let p = Project::new();
+    p.flow.run().settles();
+    p.flow.replace("configs/tidy.yaml", "temperature: 0.2", "temperature: 0.9");
+    p.flow.replace("agents.kdl", "version \"1\"; usage", "version \"2\"; usage");
+    let quin = p.commit("Quin", "warmer, another version");
+    std::fs::copy(p.flow.path("m.kdl"), p.flow.path("second.kdl")).unwrap();
+    p.commit("Rae", "a second manifest");
+    let document = p.flow.flow(&["why", "pkg/{one}/tidy/1", "second.kdl", "--json"]).exits(0).json();
+    let steps = document["jobs"][0]["steps"].as_array().unwrap();
+    let agent = steps.iter().find(|step| step["step"] == "agent").unwrap();
+    names(&change_of(agent, "config"), &quin, "Quin", "configs/tidy.yaml:3");
+    names(&change_of(agent, "version"), &quin, "Quin", "agents.kdl:4");
+}
+
+#[test]
+fn a_file_outside_of_the_repository_is_nobodys() {
+    let p = Project::new();
+    std::fs::write(p.flow.beside("outside.yaml"), "model:\n  temperature: 0.2\n").unwrap();
+    std::fs::copy(p.flow.path("agents.kdl"), p.flow.beside("agents.kdl")).unwrap();
+    p.flow.replace("m.kdl", "configs/tidy.yaml", "../outside.yaml");
+    p.flow.replace("m.kdl", "import \"agents.kdl\"", "import \"../agents.kdl\"");
+    p.commit("Ann", "from outside");
+    p.flow.run().settles();
+    std::fs::write(p.flow.beside("outside.yaml"), "model:\n  temperature: 0.3\n").unwrap();
+    let adapters = std::fs::read_to_string(p.flow.beside("agents.kdl")).unwrap();
+    let adapters = adapters.replace("version \"1\"; usage", "version \"2\"; usage");
+    std::fs::write(p.flow.beside("agents.kdl"), adapters).unwrap();
+    is_not_known(&p.change("agent", "config"), "outside.yaml lies outside of the repository");
+    is_not_known(&p.change("agent", "version"), "agents.kdl");
+}
+
+#[test]
+fn a_file_of_a_submodule_is_neither_uncommitted_nor_anybodys() {
+    let p = Project::new();
+    let lib = p.flow.beside("lib");
+    std::fs::create_dir(&lib).unwrap();
+    std::fs::write(lib.join("deep.yaml"), "model:\n  temperature: 0.2\n").unwrap();
+    git(&lib, "Lib", &["init", "-q", "-b", "main"]);
+    git(&lib, "Lib", &["add", "-A"]);
+    git(&lib, "Lib", &["commit", "-q", "-m", "lib"]);
+    p.git(&["submodule", "--quiet", "add", lib.to_str().unwrap(), "sub"]);
+    p.flow.replace("m.kdl", "configs/tidy.yaml", "sub/deep.yaml");
+    p.commit("Ann", "from a submodule");
+    let ran = p.flow.flow(&["run", "m.kdl", "--quiet"]);
+    assert!(!ran.exits(0).stdout.contains("UNCOMMITTED"), "{}", ran.stdout);
+    assert_eq!(p.flow.flow(&["plan", "m.kdl", "--at", "HEAD", "--json"]).exits(0).json()["execute"], 0);
+    p.flow.replace("prompts/task.md", "Make it faster.", "Be fast.");
+    let bea = p.commit("Bea", "a shorter prompt");
+    names(&p.change("agent", "prompt"), &bea, "Bea", "prompts/task.md:1");
+    let history = p.flow.flow(&["history", "m.kdl"]);
+    assert!(!history.exits(0).stdout.contains("uncommitted"), "{}", history.stdout);
+    p.flow.replace("sub/deep.yaml", "0.2", "0.3");
+    is_not_known(&p.change("agent", "config"), "sub/deep.yaml lies in a submodule");
+    p.flow.flow(&["run", "m.kdl", "--quiet"]).exits(0).says("UNCOMMITTED");
+}
+
+#[test]
+fn in_a_clone_without_old_contents_nobody_is_blamed_for_what_is_not_here() {
+    let p = Project::new();
+    p.flow.run().settles();
+    p.flow.replace("configs/tidy.yaml", "temperature: 0.2", "temperature: 0.9");
+    p.flow.replace("prompts/task.md", "Make it faster.", "Be fast.");
+    let cem = p.commit("Cem", "warmer, and a shorter prompt");
+    p.flow.replace("m.kdl", "set MODE \"plain\"", "set MODE \"fancy\"");
+    p.commit("Deb", "another mode");
+    for (rev, path) in [("HEAD~2", "configs/tidy.yaml"), ("HEAD~2", "prompts/task.md"), ("HEAD~1", "m.kdl")] {
+        let blob = p.git(&["rev-parse", &format!("{rev}:{path}")]);
+        std::fs::remove_file(p.flow.path(&format!(".git/objects/{}/{}", &blob[..2], &blob[2..]))).unwrap();
+    }
+    // That the prompt is another than in the commit before needs no content.
+    let prompt = p.change("agent", "prompt");
+    assert_eq!(prompt["origin"]["commit"], cem, "{prompt:#}");
+    // Whether the config was more than a comment does.
+    is_not_known(&p.change("agent", "config"), "is not here");
+    is_not_known(&p.change("patched", "env MODE"), "is not here");
+    let history = p.flow.flow(&["history", "m.kdl"]);
+    history.exits(0).says("is not in this clone");
+    assert!(!history.stdout.contains("(none)"), "{}", history.stdout);
+}
+
+#[test]
+fn what_is_no_file_in_a_repository_is_not_waited_for() {
+    for name in ["commondir", "objects/info/alternates", "packed-refs", "HEAD"] {
+        let p = Project::new();
+        let path = p.flow.path(&format!(".git/{name}"));
+        let _ = std::fs::remove_file(&path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for verb in [&["why", "{one}", "m.kdl"][..], &["history", "m.kdl"], &["plan", "m.kdl", "--at", "HEAD"]] {
+            // It ends at all; what needs the history says what is wrong with it.
+            let ran = p.flow.flow(verb);
+            assert!(ran.code.is_some(), "{name}: {verb:?}");
+            if verb[0] != "why" {
+                ran.exits(2).says("regular");
+            }
+        }
+    }
+}
+
+#[test]
+fn all_who_brought_a_part_of_one_change_are_named() {
+    let p = Project::new();
+    p.flow.run().settles();
+    p.flow.replace("prompts/task.md", "Make it faster.", "Be fast.");
+    let ivo = p.commit("Ivo", "shorter");
+    p.flow.replace("prompts/task.md", "Good luck.", "Good bye.");
+    let jim = p.commit("Jim", "colder");
+    p.flow.replace("configs/tidy.yaml", "steps: 10", "steps: 11");
+    p.commit("Lea", "a thought that is overwritten");
+    p.flow.replace("configs/tidy.yaml", "steps: 11", "steps: 12");
+    let kay = p.commit("Kay", "more steps");
+    p.flow.replace("configs/tidy.yaml", "temperature: 0.2", "temperature: 0.9");
+    let prompt = p.change("agent", "prompt");
+    names(&prompt, &jim, "Jim", "prompts/task.md:5");
+    let also = prompt["origin"]["also"].as_array().unwrap();
+    assert_eq!((also.len(), &also[0]["commit"], &also[0]["line"]), (1, &ivo.as_str().into(), &1.into()), "{prompt:#}");
+    let config = p.change("agent", "config");
+    let origin = &config["origin"];
+    assert_eq!((&origin["commit"], &origin["line"]), (&Value::Null, &3.into()), "{config:#}");
+    let also = origin["also"].as_array().unwrap();
+    assert_eq!((also.len(), &also[0]["commit"], &also[0]["line"]), (1, &kay.as_str().into(), &4.into()), "{config:#}");
+    let text = p.flow.flow(&["why", "pkg/{one}/tidy/1", "m.kdl"]);
+    text.exits(0).says("Ivo: shorter").says("Jim: colder").says("Kay: more steps").says("uncommitted, edited");
+    assert!(!text.stdout.contains("Lea"), "{}", text.stdout);
+    for (n, word) in ["one", "two", "three", "four"].iter().enumerate() {
+        p.flow.edit("prompts/task.md", |text| format!("{text}\n{word}\n"));
+        p.commit("Many", ["a", "b", "c", "d"][n]);
+    }
+    p.flow.flow(&["why", "pkg/{one}/tidy/1", "m.kdl"]).exits(0).says("and by 3 commits more");
+}
+
+#[test]
+fn ends_of_lines_that_git_writes_are_no_edit() {
+    let p = Project::new();
+    p.flow.write(".gitattributes", "*.md text eol=crlf\n*.yaml ident\n");
+    p.flow.edit("configs/tidy.yaml", |text| format!("# $Id$\n{text}"));
+    p.commit("Ann", "other ends of lines");
+    for path in ["prompts/task.md", "configs/tidy.yaml"] {
+        std::fs::remove_file(p.flow.path(path)).unwrap();
+    }
+    p.git(&["checkout", "-q", "--", "."]);
+    assert!(std::fs::read_to_string(p.flow.path("prompts/task.md")).unwrap().contains("\r\n"));
+    assert!(std::fs::read_to_string(p.flow.path("configs/tidy.yaml")).unwrap().contains("$Id: "));
+    assert_eq!(p.git(&["status", "--short"]), "");
+    let ran = p.flow.flow(&["run", "m.kdl", "--quiet"]);
+    assert!(!ran.exits(0).stdout.contains("UNCOMMITTED"), "{}", ran.stdout);
+    assert_eq!(p.flow.flow(&["plan", "m.kdl", "--at", "HEAD", "--json"]).exits(0).json()["execute"], 0);
+    p.flow.replace("prompts/task.md", "Make it faster.", "Be fast.");
+    let bea = p.commit("Bea", "a shorter prompt");
+    names(&p.change("agent", "prompt"), &bea, "Bea", "prompts/task.md:1");
+    // An edit is one all the same.
+    p.flow.replace("prompts/task.md", "Be fast.", "Be really fast.");
+    assert_eq!(p.change("agent", "prompt")["origin"]["commit"], Value::Null);
+    p.flow.flow(&["run", "m.kdl", "--quiet"]).exits(0).says("UNCOMMITTED");
+}
+
+#[test]
+fn a_version_that_cannot_be_planned_is_said_to_be_that_version() {
+    let p = Project::new();
+    p.flow.replace("m.kdl", "agent=scripted {", "agent=scriptd {");
+    p.commit("Max", "a typing error");
+    p.flow.replace("m.kdl", "agent=scriptd {", "agent=scripted {");
+    std::fs::copy(p.flow.path("m.kdl"), p.flow.path("second.kdl")).unwrap();
+    p.commit("Ned", "mend it, and a second one");
+    p.flow.flow(&["plan", "m.kdl", "--at", "HEAD~1"]).exits(2).says("(a typing error)");
+    p.flow.flow(&["why", "{one}", "m.kdl", "--between", "HEAD~1", "HEAD"]).exits(2).says("(a typing error)");
+    p.flow.flow(&["plan", "second.kdl", "--at", "HEAD~2"]).exits(2).says("second.kdl is not in ");
+    p.flow.flow(&["why", "{one}", "m.kdl", "--between", "HEAD", "HEAD~2"]).exits(0).says("is newer than");
+}
+
+#[test]
+fn what_only_tells_writes_nothing() {
+    let p = Project::new();
+    let asks = [
+        &["history", "m.kdl"][..],
+        &["plan", "m.kdl", "--at", "HEAD"],
+        &["why", "{one}", "m.kdl", "--between", "HEAD", "HEAD"],
+        &["why", "{one}", "m.kdl"],
+        &["why", "{one}", "m.kdl", "--against", "HEAD"],
+    ];
+    for ask in asks {
+        p.flow.flow(ask).exits(0);
+        assert!(!p.flow.path("cache").exists(), "{ask:?} makes a store");
+    }
+    p.flow.run().settles();
+    // What the tools answered is remembered by now.
+    let times = || {
+        let mut times = Vec::new();
+        let mut next = vec![p.flow.path("cache")];
+        while let Some(folder) = next.pop() {
+            times.push((folder.clone(), folder.metadata().unwrap().modified().unwrap()));
+            for entry in folder.read_dir().unwrap().map(Result::unwrap) {
+                match entry.file_type().unwrap().is_dir() {
+                    true => next.push(entry.path()),
+                    false => times.push((entry.path(), entry.metadata().unwrap().modified().unwrap())),
+                }
+            }
+        }
+        times.sort();
+        times
+    };
+    for ask in asks {
+        let before = times();
+        p.flow.flow(ask).exits(0);
+        let touched: Vec<_> = times().into_iter().filter(|known| !before.contains(known)).collect();
+        assert!(touched.is_empty(), "{ask:?} writes {touched:?}");
+    }
+}
+
+#[test]
+fn who_removed_a_file_is_named_with_its_path() {
+    let p = Project::new();
+    p.flow.run().settles();
+    std::fs::remove_file(p.flow.path("patches/tidy/{one}.patch")).unwrap();
+    let yan = p.commit("Yan", "drop a patch");
+    let change = p.change("agent", "file patch");
+    let path = p.flow.fill("patches/tidy/{one}.patch");
+    assert_eq!((&change["origin"]["commit"], &change["origin"]["path"]), (&yan.into(), &path.into()), "{change:#}");
+}
