@@ -88,7 +88,7 @@ fn a_share_that_is_none_is_a_flaw() {
 #[test]
 fn plan_says_for_how_long_the_slots_are_held_from_one_measured_sample() {
     let flow = Flow::timed("ops / 1000");
-    flow.flow(&["plan", "m.kdl"]).settles().says("is unknown: no process of these commits was measured yet");
+    flow.flow(&["plan", "m.kdl"]).settles().says("is unknown: no process of these commits");
     flow.flow(&["run", "m.kdl", "--until", "baseline"]).settles();
     let plan = flow.flow(&["plan", "m.kdl", "--json"]).settles().json();
     let hours = &plan["slot_hours"];
