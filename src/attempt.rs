@@ -11,7 +11,7 @@ use crate::digest::Digest;
 use crate::key::{ActionKey, Value};
 use crate::names::{AttemptId, Axes, RunId};
 use crate::outcome::Outcome;
-use crate::process::Exit;
+use crate::process::{Exit, Sandbox};
 use crate::units::Usd;
 
 /// One line of a run's record file.
@@ -206,4 +206,7 @@ pub struct Ended {
     /// The slots it held.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub slots: Vec<String>,
+    /// What the kernel held its processes to; nothing was, or nothing was asked for, where it is absent.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub sandbox: Option<Sandbox>,
 }

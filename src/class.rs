@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::outcome::{Cause, Owner};
 
 /// The number of the rules below: an ingredient of every classify action, so that a changed rule classifies everything anew.
-pub const RULES: u16 = 2;
+pub const RULES: u16 = 3;
 
 macro_rules! classes {
     ($($name:ident = $text:literal, $stage:literal, $owner:expr, $retry:literal, $next:literal;)+) => {
@@ -167,6 +167,8 @@ pub enum Effect {
     Inconclusive,
     /// The primary metric and a guard contradict each other.
     Mixed,
+    /// What was measured cannot be.
+    Doubted,
 }
 
 /// How every step upstream of a classify step ended, by kind and role.
@@ -291,6 +293,7 @@ fn by_effect(ends: &Ends) -> Option<Class> {
         Effect::Neutral => Class::SuccessNeutral,
         Effect::Inconclusive => Class::Inconclusive,
         Effect::Mixed => Class::Mixed,
+        Effect::Doubted => Class::Suspect,
     })
 }
 
@@ -337,7 +340,8 @@ mod tests {
             Just(Effect::Regression),
             Just(Effect::Neutral),
             Just(Effect::Inconclusive),
-            Just(Effect::Mixed)
+            Just(Effect::Mixed),
+            Just(Effect::Doubted)
         ];
         (end(), end(), end(), end(), end(), end(), effect).prop_map(
             |(checkout, environment, baseline, agent, patch, patched, effect)| {

@@ -253,6 +253,9 @@ pub enum Event {
         /// Base over patched, where it was measured.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         speedup: Option<f64>,
+        /// What has to stand beside it, such as UNCHECKED.
+        #[serde(skip_serializing_if = "Vec::is_empty", default)]
+        marks: Vec<String>,
         /// Whether an earlier run had said so.
         #[serde(default)]
         cached: bool,

@@ -82,6 +82,7 @@ impl Place {
             cores: vec![],
             private: None,
             aside: None,
+            confine: None,
         }
     }
 

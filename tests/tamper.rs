@@ -9,6 +9,8 @@ use support::Flow;
 /// The class of a patch that puts some code before `pkg/work.py` of the commit `one`.
 fn class_of(code: &str, change: impl FnOnce(&str) -> String) -> String {
     let flow = Flow::sample();
+    // Where the kernel holds a test to its own tree, nothing of this can even be tried.
+    flow.replace("steps.kdl", "step patched  uses=test        {", "step patched  uses=test        { sandbox off;");
     flow.patch("tidy", "one", "pkg/work.py", |text| format!("{code}{}", change(text)));
     let ran = flow.run();
     ran.settles();

@@ -10,6 +10,7 @@ use crate::units::Span;
 pub mod act;
 mod begin;
 mod beside;
+pub mod cheats;
 pub mod check;
 pub mod closing;
 pub mod completions;

@@ -125,9 +125,10 @@ fn line(plan: &Plan, event: &Event) -> Option<String> {
         Event::ActionOver { axes, step, end, because, .. } if end == "open" && !because.starts_with("waits for ") => {
             format!("{}  not settled: {because}", title(axes, step))
         }
-        Event::JobSettled { job, class, speedup, cached: false, .. } => {
+        Event::JobSettled { job, class, speedup, marks, cached: false, .. } => {
             let speedup = speedup.map_or_else(String::new, |speedup| format!(" {}x", Ratio(speedup)));
-            format!("{job}  {class}{speedup}")
+            let marks: String = marks.iter().map(|mark| format!(" {mark}")).collect();
+            format!("{job}  {class}{speedup}{marks}")
         }
         Event::LaneClosed { lane, cause, evidence, remedy, stopped, tries, again_in_ms } => {
             let again = human_span(Duration::from_millis(*again_in_ms));

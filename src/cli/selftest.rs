@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use crate::cli::cheats::{CheatsArgs, cheats};
 use crate::cli::fault::Fault;
 use crate::cli::output;
 use crate::measure::published::{Figure, OFF_MAX, TRIALS, figures, text};
@@ -14,6 +15,8 @@ use crate::measure::published::{Figure, OFF_MAX, TRIALS, figures, text};
 pub enum Selftest {
     /// How often verdicts are false, and how often true effects are found, by simulation
     Stats(StatsArgs),
+    /// Known ways to a verdict that was not earned, each tried by the same run as any other job
+    Cheats(CheatsArgs),
 }
 
 /// Arguments of `flow selftest stats`.
@@ -48,7 +51,10 @@ pub struct StatsArgs {
 /// # Errors
 /// If the answer cannot be written.
 pub fn selftest(what: &Selftest) -> Result<ExitCode, Fault> {
-    let Selftest::Stats(args) = what;
+    let args = match what {
+        Selftest::Stats(args) => args,
+        Selftest::Cheats(args) => return cheats(args),
+    };
     let threads = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1)).min(64);
     let figures = figures(args.trials, args.seed, threads);
     let agree = figures.iter().all(Figure::agrees);

@@ -202,6 +202,22 @@ pub fn objects_in(git_dir: &Path) -> Result<BTreeSet<ObjectId>, GitError> {
     Ok(ids)
 }
 
+impl Mirror {
+    /// Those of some objects that this repository holds, and which of them are commits.
+    #[must_use]
+    pub fn holds(&self, ids: &BTreeSet<ObjectId>) -> (Vec<ObjectId>, Vec<ObjectId>) {
+        let (mut held, mut commits) = (Vec::new(), Vec::new());
+        for id in ids {
+            let Ok((_, kind)) = private(id).and_then(|id| self.header(id)) else { continue };
+            held.push(id.clone());
+            if kind == ObjectType::Commit {
+                commits.push(id.clone());
+            }
+        }
+        (held, commits)
+    }
+}
+
 /// What is done with each file, link and submodule of a tree, by path.
 pub(super) type Each<'a> = dyn FnMut(&[u8], &Line) -> Result<(), GitError> + 'a;
 

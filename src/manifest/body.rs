@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Env, Place, Spanned, Template};
-use crate::measure::{MetricSpec, Protocol};
+use crate::measure::{Equal, MetricSpec, Protocol};
 use crate::names::{SlotKind, StepName};
 
 /// What a step does.
@@ -73,6 +73,29 @@ pub struct Step {
     pub limit: Option<Spanned<u64>>,
     /// Environment of its processes.
     pub env: Env,
+    /// What holds its processes.
+    pub sandbox: SandboxDecl,
+}
+
+/// `sandbox` and `write` of a step.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SandboxDecl {
+    /// Whether there is one.
+    pub choice: SandboxChoice,
+    /// What may be written to besides the attempt's own folders.
+    pub write: Vec<PathBuf>,
+}
+
+/// Whether processes are held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SandboxChoice {
+    /// As far as the machine can.
+    #[default]
+    Auto,
+    /// Or they do not start.
+    Require,
+    /// Not at all.
+    Off,
 }
 
 impl Step {
@@ -161,6 +184,10 @@ pub struct TestBody {
     pub human: Option<Place>,
     /// Argv in place of `{interpreter} {script}`.
     pub run: Vec<Spanned<Template>>,
+    /// How results are compared, where it is said.
+    pub equal: Option<Spanned<Equal>>,
+    /// Commands that must pass in the patched tree where they pass in the base.
+    pub checks: Vec<Vec<Spanned<Template>>>,
 }
 
 /// Judging stored samples anew.

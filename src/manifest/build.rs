@@ -11,18 +11,15 @@ use super::node::{Node, Value};
 use super::read::{Top, missing, read_file};
 use super::{
     Agent, Axis, Candidate, Config, Env, GivenFile, Lane, Pass, Pipeline, Repo, RepoSource, Reuse, SecretFrom,
-    SecretSource, Slot, Spanned, Template, Tests, Tool, argv, commits, config, goals, money, providers, readings,
-    types,
+    SecretSource, Slot, Spanned, Template, Tests, Tool, argv, commits, config, goals, measured, money, providers,
+    readings, types,
 };
 use crate::agent::Tables;
-use crate::measure::metric::Better;
-use crate::measure::{Contract, Kind as MetricKind, MetricSpec};
+use crate::measure::Contract;
 use crate::outcome::Cause;
 
 /// The largest axis file, in bytes.
 const AXIS_BYTES: u64 = 64 << 20;
-/// The smallest effect that matters, where a metric does not say.
-const MIN_EFFECT: f64 = 0.02;
 /// Names that templates use for other things.
 const TAKEN: &[&str] = &[
     "repo",
@@ -114,6 +111,7 @@ fn repo(node: Node<'_>, report: &Report) -> Option<Repo> {
         source: Spanned { value, place: source.place() },
         commits: node.child("commits").map(|node| commits::read(node, report)).unwrap_or_default(),
         tests: node.all("tests").filter_map(|node| tests(node, report)).collect(),
+        package: node.child("package").and_then(|node| node.text()),
     })
 }
 
@@ -136,42 +134,8 @@ fn tests(node: Node<'_>, report: &Report) -> Option<Tests> {
             _ => Contract::Flow,
         },
         only: node.child("only").map(Node::texts).unwrap_or_default(),
-        metrics: metrics(node.all("metric"), report),
+        metrics: measured::metrics(node.all("metric"), report),
     })
-}
-
-/// Builds metrics.
-pub(super) fn metrics<'a>(nodes: impl Iterator<Item = Node<'a>>, report: &Report) -> Vec<MetricSpec> {
-    let mut metrics: Vec<MetricSpec> = Vec::new();
-    for node in nodes {
-        let Some(name) = node.text() else { continue };
-        let guard = node.prop("guard").and_then(Value::flag).unwrap_or(false);
-        if metrics.iter().any(|metric| metric.name == name.value) {
-            report.add(
-                Draft::new("duplicate-name", name.place, format!("metric `{}` is declared twice", name.value))
-                    .label("again here")
-                    .help("leave one out"),
-            );
-            continue;
-        }
-        if guard && metrics.is_empty() {
-            report.add(
-                Draft::new("guard-first", node.place(), "the first metric is primary and cannot be a guard")
-                    .label("first metric")
-                    .help("put the metric that the verdict is about first"),
-            );
-        }
-        let better = node.prop("better").and_then(Value::str);
-        let kind = node.prop("kind").and_then(Value::str);
-        metrics.push(MetricSpec {
-            name: name.value,
-            better: if better == Some("higher") { Better::Higher } else { Better::Lower },
-            kind: if kind == Some("count") { MetricKind::Count } else { MetricKind::Time },
-            min_effect: node.prop("min-effect").and_then(Value::percent).map_or(MIN_EFFECT, |percent| percent.value),
-            guard,
-        });
-    }
-    metrics
 }
 
 fn candidate(node: Node<'_>, report: &Report) -> Option<Candidate> {

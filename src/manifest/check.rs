@@ -208,6 +208,13 @@ fn gates(pipeline: &mut Pipeline, report: &Report) {
         } else if body.metrics != measured.metrics {
             drift("metrics", gate.name.place);
         }
+        match (&body.equal, &measured.equal) {
+            (None, _) => body.equal.clone_from(&measured.equal),
+            (Some(own), said) if said.as_ref().map(|said| said.value).unwrap_or_default() != own.value => {
+                drift("comparison", own.place);
+            }
+            _ => {}
+        }
         let argv = |run: &[Spanned<super::Template>]| run.iter().map(|arg| arg.value.clone()).collect::<Vec<_>>();
         if let Some(first) = body.run.first() {
             if argv(&body.run) != argv(&measured.run) {

@@ -83,6 +83,10 @@ pub(super) enum Ty {
     Size,
     /// A percentage.
     Percent,
+    /// A number of at least 0.
+    Number,
+    /// A ratio above 1.
+    Times,
     /// An amount of dollars.
     Money,
     /// A day.
@@ -236,6 +240,8 @@ impl Ty {
             Self::Money => "an amount such as (usd)12.50".into(),
             Self::Date => "a date such as \"2025-09-29\"".into(),
             Self::Percent => "a percentage such as \"2%\"".into(),
+            Self::Number => "a number of at least 0 such as 1e-3".into(),
+            Self::Times => "a ratio above 1 such as \"10x\"".into(),
             Self::Word(words) => super::flaw::list(words.iter().copied()).replace(" and ", " or "),
             Self::Glob => "a glob".into(),
             Self::Scalar => "a value".into(),

@@ -87,7 +87,7 @@ pub(super) fn of_step(step: &Step) -> Vec<String> {
     templates.extend(step.holds.iter().map(|hold| &hold.count.value));
     match &step.body {
         Body::Agent(agent) => templates.extend(agent.prompt.iter().map(|(path, _)| &path.value)),
-        Body::Test(test) => templates.extend(test.run.iter().map(|arg| &arg.value)),
+        Body::Test(test) => templates.extend(test.run.iter().chain(test.checks.iter().flatten()).map(|arg| &arg.value)),
         Body::Command(command) => {
             templates.extend(command.run.iter().map(|arg| &arg.value));
             templates.extend(command.outputs.iter().filter_map(|output| Some(&output.publish.as_ref()?.0.value)));
@@ -275,6 +275,9 @@ impl Checker<'_> {
                 known.extend(["script", "interpreter", "result"].map(str::to_owned));
                 test.run.iter().for_each(|arg| self.template(arg, &known));
                 test.run.iter().for_each(|arg| self.columns(arg, None));
+                known.remove("result");
+                test.checks.iter().flatten().for_each(|arg| self.template(arg, &known));
+                test.checks.iter().flatten().for_each(|arg| self.columns(arg, None));
             }
             Body::Command(command) => {
                 known.extend(command.inputs.iter().map(|input| format!("in.{}", input.name.value)));

@@ -32,6 +32,7 @@ mod grammar;
 mod graph;
 mod holes;
 mod locate;
+mod measured;
 mod money;
 mod nearby;
 mod node;
@@ -48,8 +49,8 @@ mod version;
 mod yaml;
 
 pub use body::{
-    AgentBody, Body, ClassifyBody, CommandBody, EnvironmentBody, Hold, Input, InputFrom, Kind, Output, PatchBody, Step,
-    TestBody,
+    AgentBody, Body, ClassifyBody, CommandBody, EnvironmentBody, Hold, Input, InputFrom, Kind, Output, PatchBody,
+    SandboxChoice, SandboxDecl, Step, TestBody,
 };
 pub use config::{Syntax, parsed, secret_name};
 pub use filling::{Unfilled, fill_config};
@@ -153,6 +154,8 @@ pub struct Repo {
     pub commits: Vec<Commit>,
     /// Where tests are; the first whose `only` holds the commit wins.
     pub tests: Vec<Tests>,
+    /// The name by which it is installed.
+    pub package: Option<Spanned<String>>,
 }
 
 /// What a `repo` names.

@@ -212,6 +212,22 @@ impl<'a> Value<'a> {
         super::money::parse_date(self.str()?).ok()
     }
 
+    /// A finite number of at least 0.
+    pub(super) fn number(self) -> Option<f64> {
+        let number = match self.raw() {
+            KdlValue::Float(number) => *number,
+            // Nobody's tolerance is beyond what a float holds exactly.
+            KdlValue::Integer(number) => f64::from(i32::try_from(*number).ok()?),
+            _ => return None,
+        };
+        (number.is_finite() && number >= 0.0).then_some(number)
+    }
+
+    /// A ratio.
+    pub(super) fn times(self) -> Option<f64> {
+        parse_times(self.str()?).ok()
+    }
+
     /// A percentage as a fraction.
     pub(super) fn percent(self) -> Option<Spanned<f64>> {
         Some(self.spanned(parse_percent(self.str()?).ok()?))
@@ -246,6 +262,14 @@ pub(super) fn parse_money(value: Value<'_>) -> Result<Usd, String> {
         (Some(other), _) => Err(format!("flow counts in dollars, not in `({other})`")),
         (None, _) => Err(format!("an amount says its currency: (usd){}", written.trim_matches('"'))),
     }
+}
+
+/// Reads `"10x"` as 10.
+pub(super) fn parse_times(text: &str) -> Result<f64, String> {
+    let ratio = text.strip_suffix('x').and_then(|number| number.trim_end().parse::<f64>().ok());
+    ratio
+        .filter(|ratio| ratio.is_finite() && *ratio > 1.0)
+        .ok_or_else(|| format!("`{text}` is no ratio above 1 such as \"10x\""))
 }
 
 /// Reads `"2%"` as 0.02.

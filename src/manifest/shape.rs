@@ -230,6 +230,8 @@ fn hint(ty: Ty) -> String {
         Ty::Word(words) => words.join(" or "),
         Ty::Whole(low, _) => low.max(1).to_string(),
         Ty::Percent => "\"2%\"".into(),
+        Ty::Number => "1e-3".into(),
+        Ty::Times => "\"10x\"".into(),
         Ty::Span => "\"10m\"".into(),
         Ty::Money => "(usd)12.50".into(),
         Ty::Date => "\"2025-09-29\"".into(),

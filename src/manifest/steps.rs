@@ -5,15 +5,16 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use super::build::{env, exists, metrics, unique};
+use super::build::{env, exists, unique};
 use super::flaw::{Draft, Report, suggest};
 use super::grammar::In;
+use super::measured::{checks, equal, metrics};
 use super::node::{Node, Value};
 use super::shape;
 use super::types::split_source;
 use super::{
     AgentBody, Body, ClassifyBody, CommandBody, EnvironmentBody, Hold, Input, InputFrom, Kind, Output, PatchBody,
-    Place, Spanned, Step, TestBody, argv,
+    Place, SandboxChoice, SandboxDecl, Spanned, Step, TestBody, argv,
 };
 use crate::measure::Protocol;
 use crate::measure::protocol::Profile;
@@ -223,6 +224,8 @@ fn build(raw: &Raw<'_>, tools: &Tools<'_>, report: &Report) -> Option<Step> {
             aa: find("aa").is_some(),
             human: find("with").map(|node| node.place()),
             run: find("run").map(|node| argv::run(*node, report)).unwrap_or_default(),
+            equal: find("equal").and_then(|node| equal(*node, report)),
+            checks: checks(all("check"), report),
         })),
         Kind::Classify => Body::Classify(ClassifyBody {
             judge_min_effect: find("judge").and_then(|node| node.prop("min-effect")?.percent()),
@@ -244,6 +247,17 @@ fn build(raw: &Raw<'_>, tools: &Tools<'_>, report: &Report) -> Option<Step> {
         }),
         limit: find("limit").and_then(|node| node.arg(0)?.size()),
         env: env(raw.children.iter().copied(), report),
+        sandbox: SandboxDecl {
+            choice: match find("sandbox").and_then(|node| node.arg(0)?.str()) {
+                Some("require") => SandboxChoice::Require,
+                Some("off") => SandboxChoice::Off,
+                _ => SandboxChoice::Auto,
+            },
+            write: all("write")
+                .flat_map(|node| node.args().collect::<Vec<_>>())
+                .filter_map(|arg| Some(arg.path()?.value))
+                .collect(),
+        },
     })
 }
 

@@ -8,7 +8,7 @@ use super::Template;
 use super::flaw::{Draft, Report, list, suggest};
 use super::grammar::{Form, Ty};
 use super::money::parse_date;
-use super::node::{Value, parse_money, parse_percent, parse_size, parse_span};
+use super::node::{Value, parse_money, parse_percent, parse_size, parse_span, parse_times};
 use crate::agent::{Pattern, Pointer, readable};
 use crate::names::check_name;
 use crate::outcome::Cause;
@@ -86,6 +86,14 @@ pub(super) fn typed(value: Value<'_>, ty: Ty, subject: &str, form: &Form, report
         }
         return;
     }
+    if ty == Ty::Number {
+        match value.number() {
+            Some(_) => {}
+            None if value.str().is_some() => wrong(Some("write it without quotes".into())),
+            None => bad("out-of-range", format!("{subject} must be {}", ty.words()), None),
+        }
+        return;
+    }
     if ty == Ty::Flag {
         if value.flag().is_none() {
             wrong(Some(match value.str() {
@@ -109,10 +117,11 @@ pub(super) fn typed(value: Value<'_>, ty: Ty, subject: &str, form: &Form, report
             (Ty::Commit, KdlValue::Integer(_) | KdlValue::Float(_)) => {
                 Some(format!("KDL reads digits as a number and loses zeros: put the id in quotes, {quoted}"))
             }
-            (Ty::Span | Ty::Size | Ty::Percent, KdlValue::Integer(_) | KdlValue::Float(_)) => {
+            (Ty::Span | Ty::Size | Ty::Percent | Ty::Times, KdlValue::Integer(_) | KdlValue::Float(_)) => {
                 let units: &[&str] = match ty {
                     Ty::Span => &["s", "m", "h"],
                     Ty::Size => &["kB", "MiB"],
+                    Ty::Times => &["x"],
                     _ => &["%"],
                 };
                 let forms: Vec<String> = units.iter().map(|unit| format!("\"{}{unit}\"", value.written())).collect();
@@ -185,14 +194,14 @@ pub(super) fn typed(value: Value<'_>, ty: Ty, subject: &str, form: &Form, report
                 bad("bad-unit", message, None);
             }
         }
+        Ty::Times => {
+            if let Err(message) = parse_times(text) {
+                bad("bad-unit", message, None);
+            }
+        }
         Ty::Word(words) => {
             if !words.contains(&text) {
-                let help = match (form.name, text) {
-                    ("equal", "script" | "close" | "score") => {
-                        "this version of flow compares by `equal digest` only".into()
-                    }
-                    _ => suggest(text, words.iter().copied(), "word"),
-                };
+                let help = suggest(text, words.iter().copied(), "word");
                 bad("unknown-word", format!("{subject} cannot be `{text}`"), Some(help));
             }
         }
@@ -248,7 +257,7 @@ pub(super) fn typed(value: Value<'_>, ty: Ty, subject: &str, form: &Form, report
                 bad("unknown-cause", format!("{subject} cannot be `{text}`"), Some(help));
             }
         }
-        Ty::Scalar | Ty::Whole(..) | Ty::Flag | Ty::Money => {}
+        Ty::Scalar | Ty::Whole(..) | Ty::Flag | Ty::Number | Ty::Money => {}
     }
 }
 

@@ -2,9 +2,9 @@
 
 use proptest::prelude::*;
 
-use super::super::compare::Equal;
 use super::super::contract::Contract;
 use super::super::course::Course;
+use super::super::equal::Equal;
 use super::super::metric::Better;
 use super::super::protocol::{LOOKS, Profile, Protocol, Turn};
 use super::super::result::{Run, conclude};

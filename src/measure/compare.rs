@@ -1,29 +1,15 @@
 //! Comparing results: whether base runs agree with each other, and whether the patched tree computes what the base does.
 //!
-//! Comes before any speed is believed. Knows one rule so far, equal digests; looks at no metric but exact counts.
+//! Comes before any speed is believed. Looks at no metric but exact counts. Arrays of numbers are compared one process at a time,
+//! by `values`, for they are too many to be kept: a sample holds what that came to.
 
 use serde::{Deserialize, Serialize};
 
 use super::contract::Sample;
+use super::equal::Equal;
 use super::metric::{Kind, MetricSpec};
+use super::values::Numbers;
 use crate::outcome::{Cause, Failure};
-
-/// By which rule two results are equal.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Equal {
-    /// The digests that the script reports are the same text.
-    #[default]
-    Digest,
-}
-
-impl std::fmt::Display for Equal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Digest => f.pad("digest"),
-        }
-    }
-}
 
 /// Whether the patched tree's results are the base's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,15 +43,15 @@ pub enum Agreement {
     Unchecked,
 }
 
-/// Whether runs of one tree have one digest. Where some report one and some do not, they disagree.
+/// Whether runs of the base have one result by the rule. Where some report one and some do not, they disagree.
 #[must_use]
-pub fn base_agrees(base: &[Sample]) -> Agreement {
-    let Some(reference) = base.iter().find_map(|s| s.digest.as_deref()) else {
+pub fn base_agrees(base: &[Sample], rule: Equal) -> Agreement {
+    let Some(reference) = base.iter().find_map(|s| told(s, rule)) else {
         return Agreement::Unchecked;
     };
-    match first_other(base, reference) {
-        None => Agreement::Agree { reference: reference.to_owned() },
-        Some(other) => Agreement::Disagree { evidence: format!("two runs of the base: {reference} and {other}") },
+    match first_other(base, &reference, rule) {
+        None => Agreement::Agree { reference: reference.text() },
+        Some(other) => Agreement::Disagree { evidence: format!("two runs of the base: {other}") },
     }
 }
 
@@ -85,55 +71,124 @@ pub fn counts_agree(runs: &[Sample], metrics: &[MetricSpec]) -> Agreement {
     if shown.is_empty() { Agreement::Unchecked } else { Agreement::Agree { reference: shown.join(" ") } }
 }
 
+/// Whether the counts that must be the same in both trees are: the work that was done. Every run is looked at.
+///
+/// # Errors
+/// What differs.
+pub fn same_work(base: &[Sample], patched: &[Sample], metrics: &[MetricSpec]) -> Result<(), String> {
+    for metric in metrics.iter().filter(|metric| metric.equal) {
+        let value = |run: &Sample| run.metrics.get(&metric.name).copied();
+        let Some(first) = base.iter().find_map(value) else { continue };
+        if let Some(other) = patched.iter().filter_map(value).find(|v| v.total_cmp(&first).is_ne()) {
+            return Err(format!(
+                "the counter `{}` is {first} in the base and {other} in the patched tree",
+                metric.name
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Compares the patched tree's results with the base's, which are taken to agree.
 ///
-/// A patched run that leaves out the digest which the base reports differs: to drop the evidence is no way past the
-/// comparison. Where the base reports none, nothing is checked.
+/// A patched run that leaves out what the base reports differs: to drop the evidence is no way past the comparison. Where the
+/// base reports nothing, nothing is checked.
 #[must_use]
 pub fn compare(base: &[Sample], patched: &[Sample], rule: Equal) -> Comparison {
-    let Equal::Digest = rule;
-    let Some(reference) = base.iter().find_map(|s| s.digest.as_deref()) else {
+    let Some(reference) = base.iter().find_map(|s| told(s, rule)) else {
         return Comparison::Unchecked;
     };
     if patched.is_empty() {
         return Comparison::Unchecked;
     }
-    match first_other(patched, reference) {
+    match first_other(patched, &reference, rule) {
         None => Comparison::Same,
-        Some(other) => {
-            Comparison::Differs { evidence: format!("the base's result is {reference}, the patched {other}") }
-        }
+        Some(other) => Comparison::Differs { evidence: format!("the base's and the patched tree's: {other}") },
     }
 }
 
-/// Both comparisons in their order: first the base runs with each other and with the `reference` of an earlier step, so that
-/// a test without one result is never the agent's fault; then the patched runs with the base's.
+/// All comparisons in their order: first the base runs with each other, in their counts too, and with the `reference` of an
+/// earlier step, so that a test without one result is never the agent's fault; then the patched runs with the base's.
 ///
 /// # Errors
 /// NONDETERMINISTIC where base runs disagree, WRONG_RESULT where patched ones differ.
-pub fn check(base: &[Sample], patched: &[Sample], reference: Option<&str>, rule: Equal) -> Result<Comparison, Failure> {
-    match base_agrees(base) {
-        Agreement::Disagree { evidence } => return Err(Failure::new(Cause::Nondeterministic, &evidence)),
+pub fn check(
+    base: &[Sample],
+    patched: &[Sample],
+    reference: Option<&str>,
+    rule: Equal,
+    metrics: &[MetricSpec],
+) -> Result<Comparison, Failure> {
+    let nondeterministic = |evidence: &str| Err(Failure::new(Cause::Nondeterministic, evidence));
+    match base_agrees(base, rule) {
+        Agreement::Disagree { evidence } => return nondeterministic(&evidence),
         Agreement::Agree { reference: now } if reference.is_some_and(|before| before != now) => {
-            let text = format!("the base's result was {} before and is {now} now", reference.unwrap_or_default());
-            return Err(Failure::new(Cause::Nondeterministic, &text));
+            let before = reference.unwrap_or_default();
+            return nondeterministic(&format!("the base's result was {before} before and is {now} now"));
         }
         Agreement::Unchecked if reference.is_some() => {
-            let text = format!("the base's result was {} before and there is none now", reference.unwrap_or_default());
-            return Err(Failure::new(Cause::Nondeterministic, &text));
+            let before = reference.unwrap_or_default();
+            return nondeterministic(&format!("the base's result was {before} before and there is none now"));
         }
         Agreement::Agree { .. } | Agreement::Unchecked => {}
     }
+    if let Agreement::Disagree { evidence } = counts_agree(base, metrics) {
+        return nondeterministic(&evidence);
+    }
+    let wrong = |evidence: &str| Failure::new(Cause::WrongResult, evidence);
+    if let Err(evidence) = same_work(base, patched, metrics) {
+        return Err(wrong(&evidence));
+    }
     match compare(base, patched, rule) {
-        Comparison::Differs { evidence } => Err(Failure::new(Cause::WrongResult, &evidence)),
+        Comparison::Differs { evidence } => Err(wrong(&evidence)),
         fine => Ok(fine),
     }
 }
 
-/// The first digest that is another one, in words.
-fn first_other<'a>(samples: &'a [Sample], reference: &str) -> Option<&'a str> {
-    let other = samples.iter().find(|s| s.digest.as_deref() != Some(reference))?;
-    Some(other.digest.as_deref().unwrap_or("without a digest"))
+/// What one run reports, as far as the rule asks.
+enum Told<'a> {
+    Digest(&'a str),
+    Numbers(&'a Numbers),
+    Score(f64),
+    Checked,
+}
+
+impl Told<'_> {
+    /// What a later step holds its own base runs against. Numbers that may wobble are not in it.
+    fn text(&self) -> String {
+        match self {
+            Self::Digest(digest) => (*digest).to_owned(),
+            Self::Numbers(numbers) => format!("{} numbers of shape {}", numbers.count, numbers.shape),
+            Self::Score(_) => "a score".to_owned(),
+            Self::Checked => "checked by the script".to_owned(),
+        }
+    }
+}
+
+fn told(run: &Sample, rule: Equal) -> Option<Told<'_>> {
+    match rule {
+        Equal::Digest => run.digest.as_deref().map(Told::Digest),
+        Equal::Close { .. } => run.numbers.as_ref().map(Told::Numbers),
+        Equal::Score { .. } => run.score.map(Told::Score),
+        // A process that its script found different has no sample.
+        Equal::Script => Some(Told::Checked),
+    }
+}
+
+/// How the first run that is another one differs, in words.
+fn first_other(runs: &[Sample], reference: &Told<'_>, rule: Equal) -> Option<String> {
+    runs.iter().find_map(|run| match (reference, told(run, rule)) {
+        (Told::Digest(one), Some(Told::Digest(other))) => {
+            (*one != other).then(|| format!("the digests {one} and {other}"))
+        }
+        (Told::Numbers(_), Some(Told::Numbers(other))) => other.differs.clone(),
+        (Told::Score(one), Some(Told::Score(other))) => rule.scores_differ(*one, other),
+        (Told::Checked, Some(_)) => None,
+        (Told::Digest(one), _) => Some(format!("{one} and without a digest")),
+        (Told::Numbers(_), _) => Some("one is without `values`".to_owned()),
+        (Told::Score(one), _) => Some(format!("the score {one} and none")),
+        (Told::Checked, None) => None,
+    })
 }
 
 #[cfg(test)]
@@ -143,11 +198,8 @@ mod tests {
     fn run(digest: Option<&str>) -> Sample {
         Sample {
             metrics: [("ops".to_owned(), digest.map_or(0.0, |d| d.len() as f64))].into(),
-            samples: Vec::new(),
             digest: digest.map(str::to_owned),
-            wall_ms: 1,
-            exit: 0,
-            forgeable: false,
+            ..Sample::default()
         }
     }
 
@@ -155,10 +207,10 @@ mod tests {
     fn digests_decide() {
         let (a, b, none) = (run(Some("a")), run(Some("b")), run(None));
         let two = |x: &Sample, y: &Sample| [x.clone(), y.clone()];
-        assert_eq!(base_agrees(&two(&a, &a)), Agreement::Agree { reference: "a".into() });
-        assert!(matches!(base_agrees(&two(&a, &b)), Agreement::Disagree { .. }));
-        assert!(matches!(base_agrees(&two(&none, &b)), Agreement::Disagree { .. }));
-        assert_eq!(base_agrees(&two(&none, &none)), Agreement::Unchecked);
+        assert_eq!(base_agrees(&two(&a, &a), Equal::Digest), Agreement::Agree { reference: "a".into() });
+        assert!(matches!(base_agrees(&two(&a, &b), Equal::Digest), Agreement::Disagree { .. }));
+        assert!(matches!(base_agrees(&two(&none, &b), Equal::Digest), Agreement::Disagree { .. }));
+        assert_eq!(base_agrees(&two(&none, &none), Equal::Digest), Agreement::Unchecked);
         assert_eq!(compare(&two(&a, &a), &two(&a, &a), Equal::Digest), Comparison::Same);
         assert!(matches!(compare(&two(&a, &a), &two(&a, &b), Equal::Digest), Comparison::Differs { .. }));
         assert!(matches!(compare(&two(&a, &a), &two(&a, &none), Equal::Digest), Comparison::Differs { .. }));
@@ -171,10 +223,10 @@ mod tests {
         let (a, b) = ([run(Some("a"))], [run(Some("b"))]);
         let cause = |r: Result<Comparison, Failure>| r.unwrap_err().cause;
         let moving = [a.clone(), b.clone()].concat();
-        assert_eq!(cause(check(&moving, &b, None, Equal::Digest)), Cause::Nondeterministic);
-        assert_eq!(cause(check(&a, &a, Some("b"), Equal::Digest)), Cause::Nondeterministic);
-        assert_eq!(cause(check(&a, &b, Some("a"), Equal::Digest)), Cause::WrongResult);
-        assert_eq!(check(&a, &a, Some("a"), Equal::Digest), Ok(Comparison::Same));
+        assert_eq!(cause(check(&moving, &b, None, Equal::Digest, &[])), Cause::Nondeterministic);
+        assert_eq!(cause(check(&a, &a, Some("b"), Equal::Digest, &[])), Cause::Nondeterministic);
+        assert_eq!(cause(check(&a, &b, Some("a"), Equal::Digest, &[])), Cause::WrongResult);
+        assert_eq!(check(&a, &a, Some("a"), Equal::Digest, &[]), Ok(Comparison::Same));
     }
 
     #[test]

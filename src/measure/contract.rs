@@ -18,6 +18,7 @@ use serde_json::{Map, Value as Json};
 
 use super::metric::{Better, Kind, MetricSpec};
 use super::signature::{self, Signature};
+use super::values::{Numbers, Values};
 use crate::outcome::{Cause, Failure};
 
 /// The largest result file that is read, in bytes.
@@ -106,7 +107,7 @@ pub struct ProcessEnd<'a> {
 }
 
 /// What one process measured.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     /// Each declared metric's value, in the script's unit.
     pub metrics: BTreeMap<String, f64>,
@@ -116,6 +117,15 @@ pub struct Sample {
     /// What the script says its results digest to.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub digest: Option<String>,
+    /// A figure of how good its results are, such as an accuracy.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub score: Option<f64>,
+    /// What the numbers that it reports come to beside the base's, where that is how results are compared.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub numbers: Option<Numbers>,
+    /// How long the window that the script marked as timed was open by flow's own clock, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub window_ms: Option<f64>,
     /// How long the process ran by flow's own clock, in milliseconds.
     pub wall_ms: u64,
     /// The exit code.
@@ -247,7 +257,35 @@ fn sample(
     };
     let own = object.get("samples").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
     let samples = own.iter().filter_map(Json::as_f64).filter(|n| n.is_finite()).take(SAMPLES_MAX).collect();
-    Ok(Sample { metrics: read, samples, digest, wall_ms, exit: 0, forgeable: contract.forgeable() })
+    let score = match object.get("score") {
+        None | Some(Json::Null) => None,
+        Some(score) => match score.as_f64().filter(|n| n.is_finite()) {
+            Some(number) => Some(number),
+            None => return Err(refuse(format!("the result's score is no finite number: {}", brief(score)))),
+        },
+    };
+    Ok(Sample { metrics: read, samples, digest, score, wall_ms, forgeable: contract.forgeable(), ..Sample::default() })
+}
+
+/// The numbers that a process reports as its result: those of the private file that `$FLOW_VALUES` named, else the `values` of
+/// the result itself. `None` if it reports none.
+///
+/// # Errors
+/// NO_RESULT if there is something that cannot be read as numbers.
+pub fn values(contract: Contract, end: &ProcessEnd<'_>, file: Option<&[u8]>) -> Result<Option<Values>, Failure> {
+    let refuse = |text: String| Failure::new(Cause::NoResult, &text);
+    if let Some(text) = file {
+        return Values::parse(text).map(Some).map_err(refuse);
+    }
+    let object = match contract {
+        Contract::Flow => end.result.and_then(|bytes| parse_object(bytes).ok()),
+        Contract::Isobench => last_object(end.stdout, "").ok().flatten(),
+    };
+    let Some(values) = object.as_ref().and_then(|object| object.get("values")).filter(|values| !values.is_null())
+    else {
+        return Ok(None);
+    };
+    Values::parse(values.to_string().as_bytes()).map(Some).map_err(refuse)
 }
 
 /// A result that tells of an error is none, whatever numbers stand beside it.

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 
-use super::compare::{Comparison, Equal};
+use super::compare::Comparison;
 use super::contract::*;
+use super::equal::Equal;
 use super::metric::{Better, MetricSpec};
 use crate::outcome::{Cause, Failure};
 

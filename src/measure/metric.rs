@@ -63,12 +63,26 @@ pub struct MetricSpec {
     pub kind: Kind,
     /// Whether it must not get worse while the primary metric gets better.
     pub guard: bool,
+    /// Whether it is a counter of work: a count that must be the same in both trees.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub equal: bool,
+    /// The largest gain that can be believed, a ratio: 10 is ten times as good. What is beyond it is SUSPECT.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub bound: Option<f64>,
 }
 
 impl MetricSpec {
     /// A metric of which less is better, with noise, with the usual least effect, and no guard.
     pub fn time(name: impl Into<String>) -> Self {
-        Self { name: name.into(), better: Better::Lower, min_effect: MIN_EFFECT, kind: Kind::Time, guard: false }
+        Self {
+            name: name.into(),
+            better: Better::Lower,
+            min_effect: MIN_EFFECT,
+            kind: Kind::Time,
+            guard: false,
+            equal: false,
+            bound: None,
+        }
     }
 
     /// An exact metric of which less is better, with the usual least effect, and no guard.
@@ -77,7 +91,8 @@ impl MetricSpec {
     }
 }
 
-/// The canonical text, for keys: `time_s better=lower min-effect=0.02 kind=time`, and ` guard` behind it for a guard.
+/// The canonical text, for keys: `time_s better=lower min-effect=0.02 kind=time`, and behind it ` guard` for a guard, ` equal`
+/// for a counter and ` bound=10` for a bound.
 /// Equal specs have equal texts, and `parse` gives the spec back.
 impl fmt::Display for MetricSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -86,6 +101,12 @@ impl fmt::Display for MetricSpec {
         write!(f, "{} better={} min-effect={min} kind={}", self.name, self.better, self.kind)?;
         if self.guard {
             f.write_str(" guard")?;
+        }
+        if self.equal {
+            f.write_str(" equal")?;
+        }
+        if let Some(bound) = self.bound {
+            write!(f, " bound={bound}")?;
         }
         Ok(())
     }
@@ -98,7 +119,9 @@ pub enum BadMetric {
     #[error(transparent)]
     Name(#[from] crate::names::BadName),
     /// A part that is missing or not understood.
-    #[error("a metric is `NAME better=lower|higher min-effect=FRACTION kind=time|count [guard]`, this has `{0}`")]
+    #[error(
+        "a metric is `NAME better=lower|higher min-effect=FRACTION kind=time|count [guard] [equal] [bound=RATIO]`, this has `{0}`"
+    )]
     Part(String),
     /// A least effect out of range.
     #[error("min-effect must be at least 0 and below 1 (100 %), not {0}")]
@@ -141,15 +164,20 @@ impl FromStr for MetricSpec {
             "kind=count" => Kind::Count,
             other => return Err(refuse(other)),
         };
-        let guard = match parts.next() {
-            None => false,
-            Some("guard") => true,
-            Some(other) => return Err(refuse(other)),
+        let mut parts = parts.peekable();
+        let guard = parts.next_if_eq(&"guard").is_some();
+        let equal = parts.next_if_eq(&"equal").is_some();
+        let bound = match parts.next() {
+            None => None,
+            Some(part) => match part.strip_prefix("bound=").map(str::parse::<f64>) {
+                Some(Ok(bound)) if bound.is_finite() && bound > 1.0 => Some(bound),
+                _ => return Err(refuse(part)),
+            },
         };
         if let Some(more) = parts.next() {
             return Err(refuse(more));
         }
-        Ok(Self { name: name.to_owned(), better, min_effect, kind, guard })
+        Ok(Self { name: name.to_owned(), better, min_effect, kind, guard, equal, bound })
     }
 }
 
@@ -185,13 +213,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_text_reads_back(name in "[a-z][a-z0-9_.]{0,10}", lower: bool, min in 0.0f64..1.0, time: bool, guard: bool) {
+        fn the_text_reads_back(name in "[a-z][a-z0-9_.]{0,10}", lower: bool, min in 0.0f64..1.0, time: bool, guard: bool, equal: bool, bound in proptest::option::of(1.5f64..1e6)) {
             let spec = MetricSpec {
                 name,
                 better: if lower { Better::Lower } else { Better::Higher },
                 min_effect: min,
                 kind: if time { Kind::Time } else { Kind::Count },
                 guard,
+                equal,
+                bound,
             };
             prop_assert_eq!(spec.to_string().parse::<MetricSpec>().unwrap(), spec);
         }

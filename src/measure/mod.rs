@@ -9,21 +9,25 @@ pub mod compare;
 pub mod contract;
 pub mod course;
 pub mod crosscheck;
+pub mod equal;
 pub mod metric;
+pub mod plausible;
 pub mod protocol;
 pub mod published;
 pub mod result;
 pub mod signature;
 pub mod simulate;
 pub mod stats;
+pub mod values;
 
 pub use analysis::{Verdict, analyse};
-pub use compare::Equal;
 pub use contract::{Contract, ProcessEnd, Sample, read};
 pub use course::{Course, Stop};
+pub use equal::Equal;
 pub use metric::{Kind, MetricSpec};
 pub use protocol::{Arm, Protocol, Turn, gate};
 pub use result::{Note, Run, TestResult, conclude};
+pub use values::Values;
 
 #[cfg(test)]
 mod contract_tests;

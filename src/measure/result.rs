@@ -7,9 +7,10 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::compare::{self, Agreement, Comparison, Equal};
+use super::compare::{self, Agreement, Comparison};
 use super::contract::{Contract, Sample};
 use super::course::Stop;
+use super::equal::Equal;
 use super::metric::{MetricSpec, check_min_effect};
 use super::protocol::{Arm, BLOCKS_MAX, Protocol, Turn, WARMUP_MAX};
 use crate::outcome::{Cause, Failure};
@@ -43,6 +44,9 @@ pub enum Note {
     /// Both arms are the base tree.
     #[serde(rename = "A/A")]
     SameTree,
+    /// A check of the repository's own fails in the base already: it was left out.
+    #[serde(rename = "CHECK-IGNORED")]
+    CheckIgnored,
     /// The human's tree could not be measured, or computes something else than the base: nothing is said against it.
     #[serde(rename = "HUMAN-FAILED")]
     HumanFailed,
@@ -56,6 +60,7 @@ impl Note {
             Self::Forgeable => "FORGEABLE",
             Self::Unchecked => "UNCHECKED",
             Self::SameTree => "A/A",
+            Self::CheckIgnored => "CHECK-IGNORED",
             Self::HumanFailed => "HUMAN-FAILED",
         }
     }
@@ -78,7 +83,7 @@ pub struct TestResult {
     pub runs: Vec<Run>,
     /// How the patched tree's results compare with the base's; in a gate, the base's with each other.
     pub comparison: Comparison,
-    /// The digest of the base's result, where its script reports one.
+    /// What the base's result is, for a later step to hold its own base runs against: the digest, or what stands for it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reference: Option<String>,
     /// Facts that must stand beside every figure.
@@ -107,12 +112,11 @@ pub enum BadResult {
 }
 
 /// Makes a result of all runs of a schedule, or of a gate where no patched run is among them. `metrics` are the test's, the
-/// primary one first; empty stands for the contract's default. `reference` is the digest that an earlier step took of the
-/// base's result.
+/// primary one first; empty stands for the contract's default. `reference` is what an earlier step took of the base's result.
 ///
 /// # Errors
 /// NONDETERMINISTIC if base runs disagree with each other, in a count, or with the reference; WRONG_RESULT if a patched run
-/// differs from the base; HARNESS_FAULT if there is no run of the base.
+/// differs from the base, or did other work; HARNESS_FAULT if there is no run of the base.
 pub fn conclude(
     contract: Contract,
     protocol: Protocol,
@@ -127,14 +131,16 @@ pub fn conclude(
     if base.is_empty() {
         return Err(Failure::new(Cause::HarnessFault, "a test without a run of the base"));
     }
-    let compared = compare::check(&base, &patched, reference, equal)?;
-    if let Agreement::Disagree { evidence } = compare::counts_agree(&base, &metrics) {
-        return Err(Failure::new(Cause::Nondeterministic, &evidence));
-    }
-    let reference = base.iter().find_map(|s| s.digest.clone());
+    let compared = compare::check(&base, &patched, reference, equal, &metrics)?;
+    let reference = match compare::base_agrees(&base, equal) {
+        Agreement::Agree { reference } => Some(reference),
+        Agreement::Disagree { .. } | Agreement::Unchecked => None,
+    };
     let comparison = if patched.is_empty() && reference.is_some() { Comparison::Same } else { compared };
     let mut notes = BTreeSet::new();
-    if matches!(compare::compare(&base, &of(Arm::Human), equal), Comparison::Differs { .. }) {
+    let human = of(Arm::Human);
+    let differs = matches!(compare::compare(&base, &human, equal), Comparison::Differs { .. });
+    if differs || compare::same_work(&base, &human, &metrics).is_err() {
         notes.insert(Note::HumanFailed);
     }
     if runs.iter().any(|r| r.sample.forgeable) {

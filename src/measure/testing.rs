@@ -1,7 +1,7 @@
 //! What the tests of results share: made-up runs of a whole schedule.
 
-use super::compare::Equal;
 use super::contract::{Contract, Sample};
+use super::equal::Equal;
 use super::metric::{Kind, MetricSpec};
 use super::protocol::{Arm, LOOKS, Profile, Protocol, Turn, block, exact, warm_ups};
 use super::result::{Run, TestResult, conclude};
@@ -23,8 +23,7 @@ pub(super) fn sample(values: &[(&str, f64)], digest: Option<&str>) -> Sample {
         samples: vec![0.1],
         digest: digest.map(str::to_owned),
         wall_ms: 500,
-        exit: 0,
-        forgeable: false,
+        ..Sample::default()
     }
 }
 

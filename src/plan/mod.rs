@@ -12,8 +12,8 @@ use jiff::Timestamp;
 
 use crate::agent::Tables;
 use crate::digest::Digest;
-use crate::manifest::{Base, Keep, Kind, Manifest, Place, SecretFrom, Step, Template};
-use crate::measure::{self, Contract, MetricSpec, Protocol};
+use crate::manifest::{Base, Keep, Kind, Manifest, Place, SandboxDecl, SecretFrom, Step, Template};
+use crate::measure::{self, Contract, Equal, MetricSpec, Protocol};
 use crate::names::{Axes, JobId, SlotKind};
 use crate::store::near_hash;
 
@@ -276,6 +276,8 @@ pub struct AgentAsk {
     pub human_change: bool,
     /// Whether it runs although it would be shown lines of the human's change.
     pub leaks_recorded: bool,
+    /// What holds its processes.
+    pub sandbox: SandboxDecl,
     /// Its environment.
     pub env: EnvAsk,
     /// Tools named in the argv.
@@ -292,6 +294,14 @@ pub struct AgentAsk {
     pub keep: Vec<Keep>,
     /// How its outcome and its usage are read. In no key.
     pub reading: Arc<Tables>,
+}
+
+impl AgentAsk {
+    /// Whether it may need a network: an adapter that says `free`, or that is flow's own, calls no model.
+    #[must_use]
+    pub fn calls_out(&self) -> bool {
+        !self.free && self.argv.first().is_none_or(|program| program.sole_hole() != Some("flow"))
+    }
 }
 
 /// Take the patch.
@@ -318,6 +328,10 @@ pub struct TestAsk {
     pub argv: Vec<Template>,
     /// The metrics, the first is primary.
     pub metrics: Vec<MetricSpec>,
+    /// How results are compared.
+    pub equal: Equal,
+    /// Commands that must pass in the patched tree where they pass in the base. Of no meaning in a gate.
+    pub checks: Vec<Vec<Template>>,
     /// Blocks and time.
     pub protocol: Protocol,
     /// Arm B is a second copy of the base.
@@ -334,6 +348,8 @@ pub struct TestAsk {
     pub timeout: Option<Duration>,
     /// What it is measured on, where that can matter.
     pub device: Option<String>,
+    /// What holds its processes.
+    pub sandbox: SandboxDecl,
 }
 
 impl TestAsk {

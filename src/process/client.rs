@@ -120,6 +120,7 @@ impl Supervised {
             dies_with_us: false,
             door: None,
             as_supervisor: true,
+            confine: None,
         })
         .map_err(io::Error::other)?;
         let started = Self {

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::confine::Sandbox;
+
 /// Longer than any end that flow writes.
 const LONGEST: u64 = 1 << 20;
 
@@ -92,6 +94,9 @@ pub struct End {
     /// What flow could not do of its own part, such as to write to a full disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
+    /// What the kernel held it to, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<Sandbox>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -120,6 +125,7 @@ impl End {
             max_rss_kib: 0,
             cpu_ms: 0,
             fault: None,
+            sandbox: None,
         }
     }
 

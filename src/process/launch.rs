@@ -11,6 +11,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::ptr;
 
+use super::confine::{Confine, Part};
+
 /// The variable that marks every process of an attempt.
 pub const ATTEMPT_MARK: &str = "FLOW_ATTEMPT";
 /// The variable that marks the supervisor of an attempt.
@@ -37,6 +39,8 @@ pub(super) enum LaunchError {
     Execute { path: PathBuf, hint: &'static str, source: io::Error },
     #[error("cannot start {}: {source}", .path.display())]
     Start { path: PathBuf, source: io::Error },
+    #[error("the sandbox cannot be held ({}): {source}", .part.word())]
+    Confine { part: Part, source: io::Error },
 }
 
 /// One process to start.
@@ -59,6 +63,8 @@ pub(super) struct Launch<'a> {
     pub(super) door: Option<BorrowedFd<'a>>,
     /// Ignores what supervisors ignore, from its first instruction on.
     pub(super) as_supervisor: bool,
+    /// What it enters before it executes. Only a process with one thread may ask for it.
+    pub(super) confine: Option<&'a Confine>,
 }
 
 /// What the child needs between clone and exec, all made before.
@@ -77,15 +83,22 @@ struct Child {
     /// -1 for none.
     door: RawFd,
     parent: libc::pid_t,
+    confine: *const Confine,
     failed: Step,
     errno: c_int,
+    /// Why a sandbox could not be entered, in words.
+    why: [u8; WHY],
 }
+
+/// The longest reason, in bytes.
+const WHY: usize = 200;
 
 #[derive(Clone, Copy)]
 enum Step {
     Prepare,
     Enter,
     Execute,
+    Confine(Part),
 }
 
 /// Starts the process; it has executed its program when this returns its id.
@@ -127,14 +140,20 @@ pub(super) fn launch(launch: &Launch<'_>) -> Result<libc::pid_t, LaunchError> {
         as_supervisor: launch.as_supervisor,
         door: launch.door.map_or(-1, |door| door.as_raw_fd()),
         parent: libc::pid_t::try_from(std::process::id()).unwrap_or(0),
+        confine: launch.confine.map_or(ptr::null(), ptr::from_ref),
         failed: Step::Prepare,
         errno: 0,
+        why: [0; WHY],
     };
-    let pid = clone(&raw mut child).map_err(|source| LaunchError::Start { path: path.clone(), source })?;
+    let start = |source| LaunchError::Start { path: path.clone(), source };
+    let shared = launch.confine.map(|_| Shared::new(&child)).transpose().map_err(start)?;
+    let structure = shared.as_ref().map_or(&raw mut child, |shared| shared.0);
+    let pid = clone(structure, shared.is_some()).map_err(start)?;
     // SAFETY: the child has executed or exited, nobody else knows the structure; volatile, since it wrote behind the compiler's
     // back.
-    let (errno, failed) =
-        unsafe { (ptr::read_volatile(&raw const child.errno), ptr::read_volatile(&raw const child.failed)) };
+    let (errno, failed) = unsafe {
+        (ptr::read_volatile(&raw const (*structure).errno), ptr::read_volatile(&raw const (*structure).failed))
+    };
     if errno == 0 {
         return Ok(pid);
     }
@@ -143,6 +162,12 @@ pub(super) fn launch(launch: &Launch<'_>) -> Result<libc::pid_t, LaunchError> {
     let source = io::Error::from_raw_os_error(errno);
     Err(match failed {
         Step::Prepare => LaunchError::Start { path, source },
+        Step::Confine(part) => {
+            // SAFETY: as above.
+            let why = unsafe { ptr::read_volatile(&raw const (*structure).why) };
+            let why = why.split(|byte| *byte == 0).next().unwrap_or_default();
+            LaunchError::Confine { part, source: io::Error::other(String::from_utf8_lossy(why).into_owned()) }
+        }
         Step::Enter => LaunchError::Enter { path: launch.cwd.to_owned(), source },
         Step::Execute => {
             let there = launch.cwd.join(&path).exists();
@@ -177,10 +202,39 @@ fn resolve(name: &str, env: &[(String, String)], cwd: &Path) -> Result<PathBuf, 
     folders.find(is_program).ok_or_else(|| LaunchError::NotFound { program: name.to_owned() })
 }
 
-/// Runs [`begin`] in a new process that shares our memory; returns when it has executed or exited.
-fn clone(child: *mut Child) -> io::Result<libc::pid_t> {
-    // 64 KiB of 16-byte words: `begin` uses a few hundred bytes.
-    let mut stack = Vec::<u128>::with_capacity(4096);
+/// A [`Child`] in memory that a process of its own shares with us, so that it can tell why it failed.
+struct Shared(*mut Child);
+
+impl Shared {
+    fn new(child: &Child) -> io::Result<Self> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+        // SAFETY: a new mapping of our own, aligned to a page, into which the structure is copied whole; it has no destructor.
+        unsafe {
+            let page = libc::mmap(ptr::null_mut(), size_of::<Child>(), protection, flags, -1, 0);
+            if page == libc::MAP_FAILED {
+                return Err(io::Error::last_os_error());
+            }
+            let page = page.cast::<Child>();
+            ptr::copy_nonoverlapping(child, page, 1);
+            Ok(Self(page))
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // SAFETY: our own mapping, which nobody uses any more.
+        unsafe { libc::munmap(self.0.cast(), size_of::<Child>()) };
+    }
+}
+
+/// Runs [`begin`] in a new process; returns when it has executed or exited. It shares our memory unless it needs its own: a
+/// sandbox is entered by code that allocates.
+fn clone(child: *mut Child, own_memory: bool) -> io::Result<libc::pid_t> {
+    // 1 MiB of 16-byte words, of which only what is used is ever there: `begin` uses a few hundred bytes, a sandbox some more.
+    let mut stack = Vec::<u128>::with_capacity(65_536);
+    let memory = if own_memory { 0 } else { libc::CLONE_VM };
     // SAFETY: plain old data filled in by the calls; all pointers are to locals. The child runs on a stack of its own, whose end
     // is within the allocation, and this thread does not go on (CLONE_VFORK) until the child has let go of the memory, so that
     // `child`, `stack` and all they point to outlive it. No signal handler can run in the child: all signals are blocked across
@@ -191,14 +245,15 @@ fn clone(child: *mut Child) -> io::Result<libc::pid_t> {
         libc::sigfillset(&raw mut all);
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut old);
         let top = stack.as_mut_ptr().add(stack.capacity()).cast::<c_void>();
-        let pid = libc::clone(begin, top, libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD, child.cast());
+        let pid = libc::clone(begin, top, memory | libc::CLONE_VFORK | libc::SIGCHLD, child.cast());
         let error = io::Error::last_os_error();
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const old, ptr::null_mut());
         if pid < 0 { Err(error) } else { Ok(pid) }
     }
 }
 
-/// What the child does before it becomes its program. Only system calls: no allocation, no lock, no panic.
+/// What the child does before it becomes its program. Only system calls: no allocation, no lock, no panic; but for a sandbox,
+/// for which it has memory of its own.
 extern "C" fn begin(child: *mut c_void) -> c_int {
     // SAFETY: `clone` passes the structure, which lives until we execute or exit; the parent's thread is suspended meanwhile.
     // The calls are plain system calls on numbers and on memory prepared by the parent.
@@ -213,16 +268,25 @@ extern "C" fn begin(child: *mut c_void) -> c_int {
         } else {
             libc::setpgid(0, 0);
         }
+        if child.door >= 0 {
+            // Refused means no group, as where none can be made.
+            libc::write(child.door, c"0".as_ptr().cast(), 1);
+        }
+        if let Some(confine) = child.confine.as_ref()
+            && let Err((part, error)) = confine.enter()
+        {
+            for (to, from) in child.why.iter_mut().zip(error.to_string().bytes().take(WHY - 1)) {
+                *to = from;
+            }
+            return child.fail(Step::Confine(part));
+        }
+        // After the sandbox: a change of credentials takes it away.
         if child.dies_with_us {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
             // Had the parent died before, nobody would tell us any more.
             if libc::getppid() != child.parent {
                 libc::_exit(127);
             }
-        }
-        if child.door >= 0 {
-            // Refused means no group, as where none can be made.
-            libc::write(child.door, c"0".as_ptr().cast(), 1);
         }
         if libc::chdir(child.cwd) != 0 {
             return child.fail(Step::Enter);
@@ -292,6 +356,7 @@ mod tests {
             dies_with_us: true,
             door: None,
             as_supervisor: false,
+            confine: None,
         })
         .map_err(|e| e.to_string())?;
         let mut status = 0;

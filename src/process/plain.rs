@@ -98,6 +98,7 @@ async fn run(plain: Plain) -> Result<End, Fail> {
     let mut end = End {
         exit: timed_out.map_or(exit, |limit| Exit::TimedOut { limit_ms: millis(limit) }),
         fault: ended.err().map(|e| format!("the kernel did not tell how the command ended: {e}")),
+        sandbox: None,
         wall_ms,
         started_at,
         ended_at: Timestamp::now(),
@@ -240,6 +241,7 @@ fn start(plain: &Plain) -> Result<Started, Fail> {
         dies_with_us: true,
         door: None,
         as_supervisor: false,
+        confine: None,
     })
     .map_err(|e| Fail { why: e.to_string(), ours: false })?;
     Ok(Started { group: Group { pid, reaped: false }, at, began })

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::confine::Confine;
+
 /// The longest spec that a supervisor accepts; argv and environment of an `execve` are far below.
 const LONGEST: u32 = 64 << 20;
 
@@ -101,6 +103,9 @@ pub struct Spec {
     /// A folder that is removed before the end is told unless the process ended by itself: whoever reads what it left needs it.
     #[serde(default)]
     pub aside: Option<PathBuf>,
+    /// What the child may reach; everything if absent.
+    #[serde(default)]
+    pub confine: Option<Confine>,
 }
 
 impl Spec {
@@ -167,6 +172,7 @@ mod tests {
             cores: vec![0],
             private: None,
             aside: None,
+            confine: None,
         }
     }
 

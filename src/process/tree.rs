@@ -16,8 +16,9 @@ use nix::unistd::Pid;
 
 use super::capture::{Capture, Filter};
 use super::cgroup::Cgroup;
+use super::confine::Sandbox;
 use super::end::{By, End, Exit};
-use super::launch::{ATTEMPT_MARK, Launch, launch};
+use super::launch::{ATTEMPT_MARK, Launch, LaunchError, launch};
 use super::spec::{Source, Spec};
 use super::system::{child_events, close_on_exec, exit_of, millis, pipe, usage_of_children};
 use super::table;
@@ -68,6 +69,7 @@ pub(super) struct Tree<'a> {
     fault: Option<String>,
     started_at: Timestamp,
     started: Instant,
+    sandbox: Option<Sandbox>,
 }
 
 /// The cores this process had, to go back to.
@@ -135,21 +137,33 @@ impl<'a> Tree<'a> {
         let door = group.as_ref().and_then(Cgroup::door);
         // The child inherits these cores; what captures its output goes back to where it was, so as not to be measured with it.
         let own = Cores::narrow(&spec.cores);
-        let (started_at, started) = (Timestamp::now(), Instant::now());
-        let leader = launch(&Launch {
-            argv: &spec.argv,
-            env: &env,
-            cwd: &spec.cwd,
-            stdin: input.as_fd(),
-            stdout: out_child.as_fd(),
-            stderr: err_child.as_fd(),
-            extra: &extra,
-            session: true,
-            dies_with_us: true,
-            door: door.as_ref().map(AsFd::as_fd),
-            as_supervisor: false,
-        })
-        .map_err(|e| {
+        let (started_at, clock) = (Timestamp::now(), Instant::now());
+        let mut confine = spec.confine.clone();
+        let launched = loop {
+            let asked = confine.as_ref().filter(|confine| !confine.is_idle());
+            let leader = launch(&Launch {
+                argv: &spec.argv,
+                env: &env,
+                cwd: &spec.cwd,
+                stdin: input.as_fd(),
+                stdout: out_child.as_fd(),
+                stderr: err_child.as_fd(),
+                extra: &extra,
+                session: true,
+                dies_with_us: true,
+                door: door.as_ref().map(AsFd::as_fd),
+                as_supervisor: false,
+                confine: asked,
+            });
+            match (leader, confine) {
+                // It goes on without what this kernel refuses, and the end says so.
+                (Err(LaunchError::Confine { part, source }), Some(less)) if !less.required => {
+                    confine = Some(less.without(part, &source));
+                }
+                (leader, confine) => break leader.map(|leader| (leader, confine)),
+            }
+        };
+        let (leader, confine) = launched.map_err(|e| {
             group.as_ref().inspect(|group| group.remove());
             not(e.to_string())
         })?;
@@ -174,7 +188,8 @@ impl<'a> Tree<'a> {
             killed: HashSet::new(),
             fault: None,
             started_at,
-            started,
+            started: clock,
+            sandbox: confine.map(|confine| confine.sandbox()),
         })
     }
 
@@ -416,6 +431,7 @@ impl<'a> Tree<'a> {
             max_rss_kib,
             cpu_ms,
             fault: (!faults.is_empty()).then(|| faults.join("; ")),
+            sandbox: self.sandbox.take(),
         }
     }
 }

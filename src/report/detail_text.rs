@@ -146,6 +146,12 @@ fn tell_step(
         let indent = &line[..indent.min(width / 2)];
         text.push_str(&format!("  {indent}{}\n", shorten(&line, width - 2 - indent.len())));
     }
+    if let Some(sandbox) = &chosen.ended.sandbox {
+        text.push_str(&format!("  {}\n", wrap(&format!("sandbox: {}", sandbox.text()), width - 4).join("\n    ")));
+    }
+    for line in given::integrity(&chosen.ended, store) {
+        text.push_str(&format!("  {}\n", wrap(&line, width - 4).join("\n    ")));
+    }
     for note in &chosen.ended.notes {
         text.push_str(&format!("  {}\n", wrap(&format!("note: {note}"), width - 4).join("\n    ")));
     }

@@ -5,12 +5,21 @@
 use serde_json::Value as Json;
 
 use crate::attempt::Ended;
+use crate::step::integrity::LOG;
 use crate::store::Store;
 
 /// The largest document.
 const LARGEST: u64 = 4 << 20;
 /// Lines of a configuration that are shown.
 const LINES: usize = 24;
+
+/// What was found of an agent's knowing the answer, a line each; nothing where none was looked for.
+#[must_use]
+pub fn integrity(ended: &Ended, store: &Store) -> Vec<String> {
+    let document = ended.logs.get(LOG).and_then(|digest| store.cas.get(digest, LARGEST).ok()?);
+    let text = document.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    text.lines().take(LINES).map(str::to_owned).collect()
+}
 
 /// Model, configuration and environment of an agent's attempt, a line each; nothing where none is kept.
 #[must_use]

@@ -11,9 +11,10 @@ use crate::manifest::Kind;
 use crate::names::{Axes, JobId};
 use crate::outcome::{Cause, Owner};
 use crate::plan::{Job, Plan, Role};
+use crate::report::held;
 use crate::report::human::{self, HumanResult};
 use crate::report::standing::{Standing, Why};
-use crate::step::{End, Keyed, classify, draft, leak};
+use crate::step::{End, Keyed, classify, draft};
 use crate::store::Index;
 
 /// What came of one job.
@@ -171,9 +172,6 @@ pub fn result(plan: &Plan, job: usize, standing: &Standing, wanted: &[bool]) -> 
             Some(failure) if failure.cause == Cause::Timeout => "timed-out".to_owned(),
             Some(failure) => failure.cause.name().to_lowercase().replace('_', "-"),
         });
-        if agent.notes.iter().any(|note| note.starts_with(leak::NOTE)) {
-            result.marks.push("LEAK".to_owned());
-        }
         if reused(plan, classify, ends) {
             result.marks.push("REUSED".to_owned());
         }
@@ -182,6 +180,7 @@ pub fn result(plan: &Plan, job: usize, standing: &Standing, wanted: &[bool]) -> 
             result.models.clone_from(&usage.models);
         }
     }
+    result.marks.extend(held::marks(plan, classify, ends));
     if nodes.iter().any(|node| standing.over_limit.contains(node)) {
         result.marks.push("OVER_LIMIT".to_owned());
     }

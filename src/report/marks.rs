@@ -1,7 +1,7 @@
 //! Marks beside a result, in words. `docs/verdicts.md` says more of each.
 
 /// Every mark of a job, and what it means. `{}` is what stands behind the mark's name: a metric.
-pub const MARKS: [(&str, &str); 14] = [
+pub const MARKS: [(&str, &str); 20] = [
     ("SAME_AS_HUMAN", "the patched tree is the one that the human's own change makes"),
     ("FORGEABLE", "the tested tree could have written the result itself"),
     ("UNCHECKED", "no result was compared: whether the patched tree computes the same is not known"),
@@ -11,9 +11,15 @@ pub const MARKS: [(&str, &str); 14] = [
     ("SIGN-FLIP-DISAGREES", "the permutation test does not confirm the interval"),
     ("BOOTSTRAP-DISAGREES", "a bootstrap of the blocks does not bear the verdict out"),
     ("HUMAN-FAILED", "the human's tree could not be measured, or computes something else: nothing is said against it"),
+    ("CHECK-IGNORED", "a check of the repository's own fails in the base already, or now and then: it was left out"),
     ("GUARD-UNDECIDED", "whether the guard `{}` got worse cannot be said"),
     ("GUARD-REGRESSED", "the guard `{}` got worse"),
     ("LEAK", "the agent was shown lines of the human's change"),
+    ("HISTORY", "the agent's repository held commits that it had not been given"),
+    ("LOOKED_UP", "the agent is seen to have looked for the fix"),
+    ("PACKAGE_AT_HAND", "an installed copy of the tested package was within the agent's reach"),
+    ("EGRESS_OPEN", "the agent's network was open: it could have looked anything up"),
+    ("NO_SANDBOX", "the kernel did not hold the processes of `{}` to their own files and network"),
     ("REUSED", "the draw is of another version of the agent, or of another environment"),
     ("OVER_LIMIT", "its attempt used more than today's limit"),
 ];

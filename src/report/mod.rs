@@ -6,6 +6,7 @@ pub mod detail;
 pub mod detail_text;
 pub mod flips;
 pub mod given;
+pub mod held;
 pub mod human;
 pub mod jobs;
 pub mod marks;

@@ -53,6 +53,9 @@ pub struct Status {
     /// How those jobs compare with the human's change whose session measured that too.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub human: BTreeMap<JobId, Against>,
+    /// How many jobs bear each mark.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub marks: BTreeMap<String, usize>,
     /// Its steps in the manifest's order.
     pub steps: Vec<StepStatus>,
     /// What runs; after a death, what ran then.
@@ -205,6 +208,7 @@ pub fn status(root: &Path, run: &RunId) -> Status {
         settled: 0,
         classes: BTreeMap::new(),
         human: BTreeMap::new(),
+        marks: BTreeMap::new(),
         steps: steps(plan.as_ref()),
         running: Vec::new(),
         lanes: Vec::new(),
@@ -290,7 +294,10 @@ impl Status {
                     *self.open.entry(format!("{step}: {because}")).or_default() += 1;
                 }
             }
-            Event::JobSettled { job, class, human, .. } => {
+            Event::JobSettled { job, class, human, marks, .. } => {
+                for mark in marks {
+                    *self.marks.entry(mark).or_default() += 1;
+                }
                 self.settled += 1;
                 self.human.extend(human.map(|human| (job, human)));
                 *self.classes.entry(class).or_default() += 1;

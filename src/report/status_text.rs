@@ -77,6 +77,9 @@ impl Status {
         for (says, count) in against {
             text.push_str(&format!("  {count:>4}  {says}\n"));
         }
+        for (mark, count) in &self.marks {
+            text.push_str(&format!("  {count:>4}  marked {mark}\n"));
+        }
         if !self.open.is_empty() {
             text.push_str("\nleft open\n");
         }

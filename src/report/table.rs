@@ -11,6 +11,7 @@ use crate::class::Class;
 use crate::event::Event;
 use crate::measure::analysis::Ratio;
 use crate::outcome::Owner;
+use crate::report::held;
 use crate::report::human::SAME_SESSION;
 use crate::report::jobs::{JobResult, Left};
 use crate::report::marks;
@@ -72,7 +73,9 @@ pub fn results(results: &[JobResult], width: usize) -> String {
     }
     let text = table.text();
     let mut lines = text.lines();
-    let mut out = lines.next().unwrap_or_default().to_owned() + "\n";
+    let mut out = egress(results);
+    out.push_str(lines.next().unwrap_or_default());
+    out.push('\n');
     for (subject, line) in subjects.iter().zip(lines) {
         if !subject.is_empty() {
             out.push_str(subject);
@@ -82,6 +85,16 @@ pub fn results(results: &[JobResult], width: usize) -> String {
         out.push('\n');
     }
     out
+}
+
+/// The line above a table that tells of open networks; nothing where there is none.
+fn egress(results: &[JobResult]) -> String {
+    let open = |result: &&JobResult| result.marks.iter().any(|mark| mark == held::EGRESS_OPEN);
+    match results.iter().filter(open).count() {
+        0 => String::new(),
+        n if n == results.len() => format!("the agents' network was open: {}\n", held::EGRESS_OPEN),
+        n => format!("the agents' network was open in {n} of {} jobs: {}\n", results.len(), held::EGRESS_OPEN),
+    }
 }
 
 /// A text in at most three lines: enough to tell what happened, and `flow show` tells the rest.
@@ -112,7 +125,8 @@ fn happened(result: &JobResult) -> String {
     {
         parts.push(format!("agent: {agent}"));
     }
-    for mark in &result.marks {
+    // The heading says it of all.
+    for mark in result.marks.iter().filter(|mark| *mark != held::EGRESS_OPEN) {
         parts.push(if mark == "SAME_AS_HUMAN" { "same as human".to_owned() } else { mark.clone() });
     }
     let mut evidence = result.evidence.clone().unwrap_or_default();

@@ -145,6 +145,7 @@ pub fn interrupted(store: &Store, started: &Started, run: &RunId) -> Ended {
         read_by,
         usage,
         slots: started.slots.clone(),
+        sandbox: None,
     }
 }
 

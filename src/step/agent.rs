@@ -20,9 +20,11 @@ use crate::redact::{Redactor, Secret};
 use crate::step::Draft;
 use crate::step::context::{Context, OUTPUT_LIMIT, Place, fault};
 use crate::step::done::{Done, Inputs};
+use crate::step::integrity;
 use crate::step::leak::{self, Leak, Telling};
 use crate::step::leavings::Wanted;
 use crate::step::processes::Command;
+use crate::step::sandbox::{self, Holding};
 use crate::step::secrets::{Aside, make_private, private_places, redactor};
 use crate::step::setup;
 use crate::units::human_size;
@@ -54,6 +56,7 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: &AgentAsk) -> Draft<'a> {
         draft.input("human tree", &Role::Checkout, "human tree");
     }
     draft.input("environment", &Role::Environment, "identity");
+    sandbox::draft(&mut draft, &ask.sandbox);
     draft
 }
 
@@ -79,7 +82,10 @@ pub async fn adopt(
         Ok(mut secrets) => {
             // Those that it had may have been renewed since, and what it left holds the old ones.
             secrets.extend(Aside::of(&context.machine, place.attempt.as_str()));
-            read(context, repo, ask, inputs, place, &secrets, end)
+            let at_hand = integrity::at_hand(context, repo, &ask.tools, &place.dir).await;
+            let mut done = read(context, repo, ask, inputs, place, &secrets, end);
+            look(context, repo, ask, inputs, place, &redactor(&secrets), &at_hand, &mut done);
+            done
         }
         Err(failure) => Done::unread(failure),
     }
@@ -116,6 +122,7 @@ async fn attempt(
                 secrets,
                 stdin,
                 cwd: place.dir.join("work"),
+                mark: None,
                 label: "agent".into(),
                 timeout: ask.timeout,
                 limit: ask.limit.unwrap_or(OUTPUT_LIMIT),
@@ -123,15 +130,23 @@ async fn attempt(
                 aside: aside.folder(),
                 group: true,
                 durable: true,
+                sandbox: Some(Holding {
+                    decl: &ask.sandbox,
+                    own: ["work", "out"].map(|name| place.dir.join(name)).to_vec(),
+                    unseen_tests: true,
+                    network: ask.calls_out().then_some("it calls its model"),
+                }),
             },
         )
         .await;
     drop(private);
     let secrets = &context.secrets_since(&ask.env.secrets, secrets).await;
     let changed = context.changed_tool(&ask.tools);
+    let at_hand = integrity::at_hand(context, repo, &ask.tools, &place.dir).await;
     let mut done = tokio::task::block_in_place(|| match end {
         Ok(end) => {
             let mut done = read(context, repo, ask, inputs, place, secrets, &end);
+            look(context, repo, ask, inputs, place, &redactor(secrets), &at_hand, &mut done);
             if let Some(failure) = changed {
                 // Paid for all the same.
                 done.outcome = Outcome::Failed(failure);
@@ -197,6 +212,7 @@ fn prepare(
     git::write_tree(&mirror, &tree, &git::Changes::default(), &context.blobs(), &work, Some(&context.store.inflated()))
         .map_err(checkout)?;
     git::seal(&mirror, &tree, &context.store.packs(), &work).map_err(checkout)?;
+    integrity::sealed(&mirror, &tree, &work)?;
     let write = |name: &str, bytes: &[u8]| {
         let path = files.join(name);
         std::fs::write(&path, bytes).map_err(|error| fault(&format!("{}: {error}", path.display())))
@@ -372,6 +388,7 @@ fn read(
     let (active_ms, cpu_ms) = (end.wall_ms, end.cpu_ms);
     let process = ProcessEnd { exit: end.exit.clone(), active_ms, cpu_ms, cut: end.truncated, unkept: Vec::new() };
     let mut done = collect(context, ask, place, &redactor, process);
+    done.sandbox.clone_from(&end.sandbox);
     if end.killed_descendants > 0 {
         done.notes.push(format!("{} processes that it left behind were killed", end.killed_descendants));
     }
@@ -398,6 +415,36 @@ fn read(
         done.unread = Some(failure);
     }
     done
+}
+
+/// Looks whether it had the answer, and keeps what was found. What cannot be looked at is said in it, and spoils nothing.
+#[expect(clippy::too_many_arguments, reason = "all that an attempt is about")]
+fn look(
+    context: &Context,
+    repo: usize,
+    ask: &AgentAsk,
+    inputs: &Inputs,
+    place: &Place,
+    redactor: &Redactor,
+    at_hand: &[String],
+    done: &mut Done,
+) {
+    let (Ok(mirror), Ok(tree)) = (context.mirror(repo), inputs.text(&Role::Checkout, "tree")) else { return };
+    let objects = integrity::Objects::of(&mirror, &ObjectId::new(tree), &place.dir.join("work"));
+    let human = inputs.text(&Role::Checkout, "human").unwrap_or_default();
+    let prompt = ask.prompt.and_then(|prompt| context.get(&prompt).ok()).unwrap_or_default();
+    let said = done.logs.iter().filter(|(name, _)| *name != "setup");
+    let files = said.filter_map(|(name, digest)| Some((name.clone(), context.get(digest).ok()?))).collect();
+    // What is given the human's change looks nothing up.
+    let wanted = integrity::Wanted::of(context, repo, human);
+    let looked = if ask.human_change { Vec::new() } else { integrity::looked_up(&wanted, &prompt, &files) };
+    let declared = context.plan.manifest.pipeline.repos.get(repo).is_some_and(|repo| repo.package.is_some());
+    let (text, notes) = integrity::told(&objects, &looked, at_hand, declared);
+    if let Ok(digest) = context.put(&redactor.clean(text.as_bytes())) {
+        done.logs.insert(integrity::LOG.into(), digest);
+    }
+    let clean = |note: String| String::from_utf8_lossy(&redactor.clean(note.as_bytes())).into_owned();
+    done.notes.extend(notes.into_iter().map(clean));
 }
 
 /// Takes the work tree. What is wrong with it speaks for the attempt only if the attempt speaks for its action.

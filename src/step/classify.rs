@@ -152,13 +152,25 @@ fn say(context: &Context, node: usize, ask: ClassifyAsk, ends: &dyn Ends) -> Res
         })
         .transpose()?;
     let analysis = result.as_ref().map(|result| measure::analyse(result, ask.judge_min_effect));
-    let verdict =
-        class::classify(&ends_of(plan, node, ends, analysis.as_ref().map(|analysis| effect(analysis.verdict))));
+    let doubt = result
+        .as_ref()
+        .zip(analysis.as_ref())
+        .and_then(|(result, analysis)| measure::plausible::doubt(result, analysis));
+    let found = match &doubt {
+        Some(_) => Some(Effect::Doubted),
+        None => analysis.as_ref().map(|analysis| effect(analysis.verdict)),
+    };
+    let verdict = class::classify(&ends_of(plan, node, ends, found));
     let mut done = Done::succeeded();
     done.output("class", Value::text(verdict.class.name()));
     let mut marks = Vec::new();
     if same_as_human(plan, node, ends) {
         marks.push("SAME_AS_HUMAN".to_owned());
+    }
+    if let Some(doubt) = doubt.filter(|_| verdict.class == Class::Suspect) {
+        // No speed is told of what cannot be believed.
+        marks.extend(analysis.iter().flat_map(|analysis| analysis.marks.iter().cloned()));
+        done.output("evidence", Value::text(doubt));
     }
     if let Some(analysis) = analysis.filter(|_| verdict.class.usable() || verdict.class == Class::Mixed) {
         marks.extend(analysis.marks);

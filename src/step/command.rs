@@ -57,6 +57,7 @@ async fn attempt(context: &Context, ask: &CommandAsk, inputs: &Inputs, place: &P
         stdin: None,
         secrets: &secrets,
         cwd: place.dir.join("out"),
+        mark: None,
         label: "command".into(),
         timeout: ask.timeout,
         limit: OUTPUT_LIMIT,
@@ -64,6 +65,7 @@ async fn attempt(context: &Context, ask: &CommandAsk, inputs: &Inputs, place: &P
         aside: None,
         group: false,
         durable: false,
+        sandbox: None,
     };
     // Only a supervisor keeps a command off the cores that others measure on.
     let end = if place.slots.is_empty() && place.cores.is_empty() && secrets.is_empty() {

@@ -8,6 +8,7 @@ use crate::digest::Digest;
 use crate::key::Value;
 use crate::outcome::{Cause, Failure, Outcome};
 use crate::plan::Role;
+use crate::process::{self, Sandbox};
 
 /// The settled attempts that an action reads.
 #[derive(Clone, Debug, Default)]
@@ -64,6 +65,8 @@ pub struct Done {
     pub read_by: Option<Digest>,
     /// Tokens.
     pub usage: Option<Usage>,
+    /// What the kernel held its processes to, where it was asked to.
+    pub sandbox: Option<Sandbox>,
     /// Why what a finished agent left could not be read. It is paid for: its place stays until it can be.
     pub unread: Option<Failure>,
 }
@@ -79,6 +82,7 @@ impl Done {
             process: None,
             read_by: None,
             usage: None,
+            sandbox: None,
             unread: None,
         }
     }
@@ -105,6 +109,14 @@ impl Done {
     #[must_use]
     pub fn unread(failure: Failure) -> Self {
         Self { unread: Some(failure.clone()), ..Self::failed(failure) }
+    }
+
+    /// Takes in what one of several processes was held to: what was held of all of them stands.
+    pub fn held(&mut self, end: &process::End) {
+        if let Some(held) = &end.sandbox {
+            let all = self.sandbox.take();
+            self.sandbox = Some(all.map_or_else(|| held.clone(), |all| all.and(held)));
+        }
     }
 
     /// Adds an output.

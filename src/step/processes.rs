@@ -8,9 +8,13 @@ use crate::digest::Digest;
 use crate::hostile;
 use crate::outcome::{Cause, Failure};
 use crate::plan::EnvAsk;
-use crate::process::{self, Exit, Spec, Supervised};
+use crate::process::{self, Exit, Extra, Source, Spec, Supervised};
 use crate::redact::{Redactor, Secret};
 use crate::step::context::{Context, Place, Stop, fault};
+use crate::step::sandbox::Holding;
+
+/// The descriptor by which a process marks its timed window.
+pub const MARK_FD: i32 = 3;
 
 /// A process to run under a supervisor.
 pub struct Command<'a> {
@@ -26,6 +30,8 @@ pub struct Command<'a> {
     pub stdin: Option<PathBuf>,
     /// Where it starts.
     pub cwd: PathBuf,
+    /// A pipe of flow's, which the process finds as [`MARK_FD`].
+    pub mark: Option<std::os::fd::RawFd>,
     /// A name for its captured streams and its end within the place.
     pub label: String,
     /// Its time limit.
@@ -38,6 +44,8 @@ pub struct Command<'a> {
     pub aside: Option<PathBuf>,
     /// Whether to hold its processes in a cgroup where one can be had. Not what is measured: the move costs time.
     pub group: bool,
+    /// What it is held to; nothing if absent.
+    pub sandbox: Option<Holding<'a>>,
     /// Whether its end outlives a crash of the machine: that of an agent, which a later run adopts.
     pub durable: bool,
 }
@@ -123,7 +131,10 @@ impl Context {
             name: secret.name().to_owned(),
             value: String::from_utf8_lossy(secret.expose()).into_owned(),
         });
+        let confine = command.sandbox.as_ref();
+        let confine = confine.map(|holding| self.confine(place, holding, &command.argv, command.private.as_deref()));
         let spec = Spec {
+            confine,
             argv: command.argv,
             env,
             secrets: secrets.collect(),
@@ -140,7 +151,7 @@ impl Context {
             durable: command.durable,
             cgroup: command.group,
             inherit: Vec::new(),
-            extra: Vec::new(),
+            extra: command.mark.map(|fd| Extra { fd: MARK_FD, source: Source::Fd(fd) }).into_iter().collect(),
             cores: place.cores.clone(),
             private: command.private,
             aside: command.aside,

@@ -54,6 +54,7 @@ fn ended(run: &str, n: u32) -> Ended {
         read_by: None,
         usage: None,
         slots: Vec::new(),
+        sandbox: None,
     }
 }
 

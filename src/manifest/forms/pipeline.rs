@@ -33,6 +33,14 @@ pub(super) const FORMS: &[Form] = &[
         ..NODE
     },
     Form {
+        name: "package",
+        within: &[In::Repo],
+        args: &[one("distribution", Ty::Text)],
+        meaning: "The name by which the repository is installed. An agent within whose reach an interpreter has a copy is marked PACKAGE_AT_HAND, and a trajectory that fetches one LOOKED_UP. In no key.",
+        example: "package \"networkx\"",
+        ..NODE
+    },
+    Form {
         name: "commit",
         within: &[In::Commits],
         args: &[one("commit id", Ty::Commit)],
@@ -73,9 +81,11 @@ pub(super) const FORMS: &[Form] = &[
             prop("min-effect", Ty::Percent),
             prop("kind", Ty::Word(&["time", "count"])),
             prop("guard", Ty::Flag),
+            prop("equal", Ty::Flag),
+            prop("bound", Ty::Times),
         ],
         repeat: true,
-        meaning: "A metric of the test's result, in place of the contract's default. The first is primary; a `guard` must not get worse. `kind` is `time` if not said, `min-effect` is 2%. A `count` is exact and needs no statistics.",
+        meaning: "A metric of the test's result, in place of the contract's default. The first is primary; a `guard` must not get worse. `kind` is `time` if not said, `min-effect` is 2%. A `count` is exact and needs no statistics; with `equal=#true` it counts work and must be the same in both trees: another count is PATCHED_WRONG_RESULT. A gain beyond `bound` is SUSPECT.",
         example: "metric ops better=lower kind=count min-effect=\"2%\"",
         ..NODE
     },

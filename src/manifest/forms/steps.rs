@@ -94,6 +94,22 @@ pub(super) const FORMS: &[Form] = &[
         ..NODE
     },
     Form {
+        name: "sandbox",
+        within: &[In::Step(Kind::Agent), TEST],
+        args: &[one("choice", Ty::Word(&["auto", "require", "off"]))],
+        meaning: "Whether the kernel holds its processes to their own folders, to the devices that they hold and, for a test, to no network: `auto`, as far as this machine can, which is so if nothing is said; `require`, or it does not start; `off`, not at all. What was not held is a mark on the job. A gate has that of the step whose `against` names it.",
+        example: "sandbox require",
+        ..NODE
+    },
+    Form {
+        name: "write",
+        within: &[In::Step(Kind::Agent), TEST],
+        args: &[some("path", Ty::Path)],
+        meaning: "Files and folders, which must be there, that its processes may write to in their sandbox besides their own. What one process leaves there the next one finds. In no key.",
+        example: "write \"/var/cache/models\"",
+        ..NODE
+    },
+    Form {
         name: "protect",
         within: &[In::Step(Kind::Patch)],
         args: &[some("glob", Ty::Glob)],
@@ -168,9 +184,24 @@ pub(super) const FORMS: &[Form] = &[
     Form {
         name: "equal",
         within: &[TEST],
-        args: &[one("comparison", Ty::Word(&["digest"]))],
-        meaning: "How results are compared before speed is believed: by the digest that the script prints. The only way for now.",
-        example: "equal digest",
+        args: &[one("comparison", Ty::Word(&["digest", "close", "score", "script"]))],
+        props: &[
+            prop("rtol", Ty::Number),
+            prop("atol", Ty::Number),
+            prop("band", Ty::Percent),
+            prop("better", Ty::Word(&["lower", "higher"])),
+        ],
+        meaning: "How results are compared before speed is believed; in every process, and those of the base with each other first. `digest`, if nothing is said: the digests are the same text. `close`: the `values` are, one by one, not farther from the base's than `atol` + `rtol` x the base's. `score`: the `score` is within a `band` of the base's; with `better` only the worse side counts. `script`: the script compares them itself. The gate takes it over.",
+        example: "equal close rtol=1e-3 atol=1e-6",
+        ..NODE
+    },
+    Form {
+        name: "check",
+        within: &[TEST],
+        args: &[some("argument", Ty::Template)],
+        repeat: true,
+        meaning: "A command, such as the repository's own tests, that is run in the base and in the patched tree before anything is measured. What passes in the base and fails twice in the patched tree is PATCHED_WRONG_RESULT. What fails in the base is left out, and the mark CHECK-IGNORED says so. `{interpreter}` is that of the test. Of no meaning in a gate.",
+        example: "check \"{interpreter}\" \"-m\" \"pytest\" \"-q\" \"tests/test_slug.py\"",
         ..NODE
     },
     Form {

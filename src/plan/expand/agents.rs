@@ -57,6 +57,7 @@ impl Expander<'_> {
             config,
             model: candidate.model.as_ref().map(|model| model.value.clone()),
             leaks_recorded: body.leaks_recorded,
+            sandbox: decl.sandbox.clone(),
             human_change: argv.iter().chain(&stdin).any(|part| part.holes().any(|hole| hole == "human-change")),
             argv,
             stdin,

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::digest::Digest;
-use crate::manifest::{Agent, Body, Env, InputFrom, Manifest, Pipeline, Spanned, Step, Template, Tests, clean};
+use crate::manifest::{
+    Agent, Body, Env, InputFrom, Manifest, Pipeline, SandboxDecl, Spanned, Step, Template, Tests, clean,
+};
 use crate::measure::{self, Contract};
 use crate::names::SlotKind;
 use crate::plan::binding::{Bound, bind};
@@ -263,8 +265,13 @@ impl Expander<'_> {
             .cloned()
             .or_else(|| tests.map(|tests| tests.metrics.clone()).filter(|metrics| !metrics.is_empty()))
             .unwrap_or_else(|| vec![contract.default_metric()]);
+        let equal = shape.equal.as_ref().or(body.equal.as_ref()).map(|equal| equal.value).unwrap_or_default();
+        let checks: Vec<_> = body.checks.iter().map(|check| self.argv(point, check, missing)).collect();
         let argv = self.argv(point, if body.run.is_empty() { &shape.run } else { &body.run }, missing);
-        let tools = tools_in(&argv);
+        let mut tools = tools_in(&argv);
+        tools.extend(checks.iter().flat_map(|check| tools_in(check)));
+        tools.sort_unstable();
+        tools.dedup();
         self.want_tools(&tools, missing);
         let environment = self.bound[step].links.iter().find(|(role, _)| *role == Role::Environment);
         let of_environment = environment.and_then(|(_, up)| match &pipeline.steps[*up].body {
@@ -301,10 +308,13 @@ impl Expander<'_> {
             contract,
             argv,
             metrics,
+            equal,
+            checks,
             protocol: shape.protocol,
             aa: body.aa,
             human: body.human.is_some(),
             tool: of_environment.or(only_tool),
+            sandbox: if decl.sandbox == SandboxDecl::default() { &like.sandbox } else { &decl.sandbox }.clone(),
             tools,
             env,
             timeout: decl.timeout.as_ref().map(|timeout| timeout.value),

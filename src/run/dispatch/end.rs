@@ -57,6 +57,7 @@ impl Dispatcher {
             read_by: done.read_by,
             usage: done.usage,
             slots: granted.names(),
+            sandbox: done.sandbox,
         });
         if let Some(why) = unread {
             return self.leave_unread(node, ended, &why, granted);

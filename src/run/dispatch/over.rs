@@ -125,10 +125,14 @@ impl Dispatcher {
             }),
             _ => None,
         };
+        let marks = match ended.outputs.get("marks") {
+            Some(Value::List(marks)) => marks.clone(),
+            _ => Vec::new(),
+        };
         if let (Some(class), false) = (text("class").map(str::to_owned), self.jobs_told[job]) {
             self.jobs_told[job] = true;
             let job = self.plan().jobs[job].id.clone();
-            self.tell_if_durable(Event::JobSettled { job, class, speedup, cached, human });
+            self.tell_if_durable(Event::JobSettled { job, class, speedup, marks, cached, human });
         }
     }
 }

@@ -5,9 +5,11 @@
 //! the patch was frozen, or from stdout where the contract says so.
 
 mod arms;
+mod checks;
 mod looks;
 mod process;
 mod session;
+mod window;
 
 use crate::key::Value;
 use crate::measure;
@@ -15,6 +17,7 @@ use crate::outcome::Cause;
 use crate::plan::{Ask, Role, TestAsk};
 use crate::step::context::{Context, Place, fault};
 use crate::step::done::{Done, Inputs};
+use crate::step::sandbox;
 use crate::step::{Draft, End};
 
 /// What the attempts of this kind mean. From 2 on a result is one of trees, script and results that no other process of the
@@ -47,6 +50,14 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: &TestAsk) -> Draft<'a> {
         draft.input("human tree", &Role::Checkout, "human tree");
     }
     draft.input("reference", &Role::Baseline, "reference");
+    if ask.equal != measure::Equal::default() {
+        draft.text("comparison", ask.equal.to_string());
+    }
+    if !ask.checks.is_empty() && draft.plan.compares(draft.node) && !ask.aa {
+        let checks =
+            ask.checks.iter().map(|check| check.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
+        draft.push("checks", Value::List(checks.collect()));
+    }
     draft.push("metrics", Value::List(ask.metrics.iter().map(ToString::to_string).collect()));
     if draft.plan.compares(draft.node) && !ask.counts_only() {
         draft.text("profile", ask.protocol.profile.to_string());
@@ -61,6 +72,7 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: &TestAsk) -> Draft<'a> {
             draft.text("blocks", ask.protocol.blocks_max.to_string());
         }
     }
+    sandbox::draft(&mut draft, &ask.sandbox);
     draft.record.push_some("device", ask.device.as_ref().map(Value::text));
     draft
 }

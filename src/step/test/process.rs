@@ -1,42 +1,91 @@
 //! One process of a test: a fresh home and tmp, a private file for its result, and what it left read back.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::digest::Digest;
 use crate::hostile;
-use crate::measure::{self, Arm, ProcessEnd, Sample};
+use crate::measure::{self, Arm, Contract, Equal, ProcessEnd, Sample, Values};
 use crate::outcome::{Cause, Failure};
 use crate::process::{self, Exit};
 use crate::step::context::{OUTPUT_LIMIT, fault};
-use crate::step::processes::Command;
+use crate::step::processes::{Command, MARK_FD};
+use crate::step::sandbox::Holding;
 use crate::step::secrets::redactor;
 use crate::step::test::Session;
+use crate::step::test::checks::Reference;
+use crate::step::test::window::Window;
+
+/// What a process is started for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// To keep the base's results for `Measure`; its times are of no use.
+    Reference,
+    /// To measure, and to compare its results with the kept ones where the script does that itself.
+    Measure,
+}
+
+/// The exit code by which a script says that its results are not those that it kept of the base.
+const NOT_EQUAL: i32 = 5;
 
 /// What one process gave.
 pub(super) struct Ran {
     pub(super) run: Result<Sample, Failure>,
+    /// The numbers that it reports, where results are compared so.
+    pub(super) values: Option<Values>,
+    /// Why its results are not the base's, where the script says so.
+    pub(super) not_equal: Option<String>,
     pub(super) end: process::End,
     pub(super) logs: [(&'static str, Option<Digest>); 2],
 }
 
 impl Session<'_> {
-    pub(super) fn argv(&self, result: &Path) -> Result<Vec<String>, Failure> {
-        let script = self.script()?;
-        let tool = self.ask.tool.as_ref().and_then(|tool| self.context.plan.facts.tools.get(tool));
-        let interpreter = match tool {
-            Some(Ok(fact)) => Some(fact.path.clone()),
-            _ => None,
-        };
+    /// The program and its arguments. A script of ISO-Bench that compares its results itself is told so by its own options.
+    fn argv(&self, result: &Path, mode: Mode, reference: Option<&str>) -> Result<Vec<String>, Failure> {
         if self.ask.argv.is_empty() {
-            return Ok(interpreter.into_iter().chain([script]).map(|path| path.display().to_string()).collect());
+            let script = self.script()?.display().to_string();
+            let mut argv: Vec<String> = self.interpreter().into_iter().chain([script]).collect();
+            if let (Some(reference), Contract::Isobench) = (reference, self.ask.contract) {
+                let option = if mode == Mode::Reference { "--reference" } else { "--eqcheck" };
+                argv.extend([option, "--prefix", reference].map(str::to_owned));
+            }
+            return Ok(argv);
         }
         let places = |name: &str| match name {
-            "script" => Some(script.display().to_string()),
             "result" => Some(result.display().to_string()),
-            "interpreter" => interpreter.as_ref().map(|path| path.display().to_string()),
-            _ => None,
+            other => self.stands_for(other),
         };
         self.context.fill(&self.ask.argv, &places)
+    }
+
+    fn interpreter(&self) -> Option<String> {
+        match self.ask.tool.as_ref().and_then(|tool| self.context.plan.facts.tools.get(tool)) {
+            Some(Ok(fact)) => Some(fact.path.display().to_string()),
+            _ => None,
+        }
+    }
+
+    /// What a hole stands for whatever is run.
+    pub(super) fn stands_for(&self, name: &str) -> Option<String> {
+        match name {
+            "script" => self.script().ok().map(|path| path.display().to_string()),
+            "interpreter" => self.interpreter(),
+            _ => None,
+        }
+    }
+
+    /// What a process of an arm is held to, given what else it writes to.
+    pub(super) fn holding(&self, arm: Arm, mut own: Vec<PathBuf>) -> Result<Holding<'_>, Failure> {
+        own.push(self.tree(arm)?);
+        Ok(Holding { decl: &self.ask.sandbox, own, unseen_tests: false, network: None })
+    }
+
+    /// Nothing that one process caches may reach the next: each starts with an empty home and an empty tmp.
+    pub(super) fn clean(&self) -> Result<(), Failure> {
+        for private in ["home", "tmp"] {
+            let dir = self.place.dir.join(private);
+            hostile::remove_all(&dir).map_err(|error| fault(&format!("{}: {error}", dir.display())))?;
+        }
+        Ok(())
     }
 
     pub(super) async fn once(
@@ -44,36 +93,51 @@ impl Session<'_> {
         number: usize,
         arm: Arm,
         secrets: &[crate::redact::Secret],
+        mode: Mode,
+        reference: &Reference,
     ) -> Result<Ran, Failure> {
-        let results = self.context.folder(self.place, "results")?;
-        let result = results.join(format!("{number}-{:016x}.json", nonce()));
+        // A folder of its own: what a process leaves there, the next one does not find.
+        let folder = Path::new("results").join(format!("{number}-{:016x}", nonce()));
+        let results = self.context.folder(self.place, &folder.display().to_string())?;
+        let result = results.join("result.json");
+        let values = results.join("values");
         let label = format!("run-{number}");
-        for private in ["home", "tmp"] {
-            // Nothing that one process caches may reach the next: each starts with an empty home and an empty tmp.
-            let dir = self.place.dir.join(private);
-            hostile::remove_all(&dir).map_err(|error| fault(&format!("{}: {error}", dir.display())))?;
+        self.clean()?;
+        let mut window = Window::new().map_err(|error| fault(&format!("a pipe: {error}")))?;
+        let mut extra = vec![
+            ("FLOW_RESULT".to_owned(), result.display().to_string()),
+            ("FLOW_MARK".to_owned(), MARK_FD.to_string()),
+        ];
+        let mut kept = None;
+        match self.ask.equal {
+            Equal::Close { .. } => extra.push(("FLOW_VALUES".to_owned(), values.display().to_string())),
+            Equal::Script => {
+                let name = tokio::task::block_in_place(|| self.write_reference(reference))?;
+                let word = if mode == Mode::Reference { "reference" } else { "check" };
+                extra.push(("FLOW_MODE".to_owned(), word.to_owned()));
+                extra.push(("FLOW_REFERENCE".to_owned(), name.clone()));
+                kept = Some(name);
+            }
+            Equal::Digest | Equal::Score { .. } => {}
         }
-        let end = self
-            .context
-            .supervised(
-                self.place,
-                Command {
-                    argv: self.argv(&result)?,
-                    stdin: None,
-                    env: &self.ask.env,
-                    extra: vec![("FLOW_RESULT".into(), result.display().to_string())],
-                    secrets,
-                    cwd: self.tree(arm)?,
-                    label: label.clone(),
-                    timeout: self.ask.timeout,
-                    limit: OUTPUT_LIMIT,
-                    private: None,
-                    aside: None,
-                    group: false,
-                    durable: false,
-                },
-            )
-            .await?;
+        let command = Command {
+            argv: self.argv(&result, mode, kept.as_deref())?,
+            stdin: None,
+            env: &self.ask.env,
+            extra,
+            secrets,
+            cwd: self.tree(arm)?,
+            mark: Some(window.descriptor()),
+            label: label.clone(),
+            timeout: self.ask.timeout,
+            limit: OUTPUT_LIMIT,
+            private: None,
+            aside: None,
+            group: false,
+            durable: false,
+            sandbox: Some(self.holding(arm, vec![results.clone(), self.place.dir.join("reference")])?),
+        };
+        let end = window.during(self.context.supervised(self.place, command)).await?;
         if let Exit::Interrupted { .. } = end.exit {
             return Err(Failure::new(Cause::Interrupted, "stopped before its end"));
         }
@@ -85,7 +149,7 @@ impl Session<'_> {
             let stream =
                 |end: &str| self.context.stream(self.place, &format!("{label}.{end}"), OUTPUT_LIMIT, &redactor);
             let (stdout, stderr) = (stream("out"), stream("err"));
-            let name = Path::new("results").join(result.file_name().unwrap_or_default());
+            let name = folder.join("result.json");
             let reported = hostile::read_below(&self.place.dir, &name, OUTPUT_LIMIT).ok().flatten();
             let reported = reported.map(|bytes| redactor.clean(&bytes));
             let ended = ProcessEnd {
@@ -97,10 +161,47 @@ impl Session<'_> {
                 stderr: &stderr,
                 result: reported.as_deref(),
             };
-            let run = measure::read(self.ask.contract, &ended, &self.ask.metrics);
+            let mut run = measure::read(self.ask.contract, &ended, &self.ask.metrics);
+            if let Ok(sample) = &mut run {
+                sample.window_ms = window.open_ms();
+            }
+            let mut values_read = None;
+            if let (Ok(_), Equal::Close { .. }) = (&run, self.ask.equal) {
+                match self.values(&ended, &folder.join("values")) {
+                    Ok(read) => values_read = read,
+                    Err(failure) => run = Err(failure),
+                }
+            }
+            hostile::remove_all(&results).map_err(|error| fault(&format!("{}: {error}", results.display())))?;
+            let not_equal = self.not_equal(&ended, &run);
             let logs = [("stdout", self.context.keep(&stdout)?), ("stderr", self.context.keep(&stderr)?)];
-            Ok(Ran { run, end, logs })
+            Ok(Ran { run, values: values_read, not_equal, end, logs })
         })
+    }
+}
+
+impl Session<'_> {
+    /// The numbers that a process reports.
+    fn values(&self, ended: &ProcessEnd<'_>, file: &Path) -> Result<Option<Values>, Failure> {
+        let most = u64::try_from(measure::values::VALUES_MAX).unwrap_or(u64::MAX);
+        let file = hostile::read_below(&self.place.dir, file, most)
+            .map_err(|error| Failure::new(Cause::NoResult, &format!("its $FLOW_VALUES cannot be read: {error}")))?;
+        measure::contract::values(self.ask.contract, ended, file.as_deref())
+    }
+
+    /// Where the script compares its results itself: why they are not the base's.
+    fn not_equal(&self, ended: &ProcessEnd<'_>, run: &Result<Sample, Failure>) -> Option<String> {
+        if self.ask.equal != Equal::Script {
+            return None;
+        }
+        let last = || measure::signature::last_line(ended.stderr).map(|line| format!(": {line}")).unwrap_or_default();
+        match run {
+            _ if ended.exit == Some(NOT_EQUAL) => {
+                Some(format!("the script says that they differ (exit {NOT_EQUAL}){}", last()))
+            }
+            Err(failure) if failure.cause == Cause::Assertion => Some(failure.evidence.as_str().to_owned()),
+            _ => None,
+        }
     }
 }
 

@@ -2,21 +2,27 @@
 //!
 //! Which process is next, and when enough were run, is said by `measure`; the loop is in `looks`.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use crate::attempt::LimitUse;
 use crate::key::Value;
 use crate::measure::protocol::Profile;
-use crate::measure::{self, Arm, Equal, Run, Stop, TestResult, Turn};
+use crate::measure::{self, Arm, Equal, Note, Run, Stop, TestResult, Turn, Values};
 use crate::outcome::{Cause, Failure, Outcome};
 use crate::plan::Role;
 use crate::redact::Secret;
 use crate::step::done::Done;
 use crate::step::pristine::Pristine;
 use crate::step::test::Session;
+use crate::step::test::checks::Reference;
+use crate::step::test::process::{Mode, Ran};
 
 /// What stands for the reference where a test reports no digest.
 const UNCHECKED: &str = "unchecked";
+
+/// How often the base is asked again before a patched tree's result is called wrong.
+const AGAIN: usize = 3;
 
 /// What a session has come to so far.
 pub(super) struct Sitting {
@@ -25,9 +31,17 @@ pub(super) struct Sitting {
     pub(super) done: Done,
     /// Why nothing is said of the human's tree, where it could not be measured.
     pub(super) human_failed: Option<Failure>,
-    pristine: Pristine,
-    secrets: Vec<Secret>,
-    processes: usize,
+    /// What the script kept of the base's results, where it compares them itself.
+    pub(super) reference: Reference,
+    /// The numbers that the base's first process reported, where results are compared so.
+    numbers: Option<Values>,
+    /// Those of processes that ran before it, and which runs they belong to.
+    early: Vec<(usize, Values)>,
+    /// Facts that must stand beside every figure.
+    pub(super) notes: BTreeSet<Note>,
+    pub(super) pristine: Pristine,
+    pub(super) secrets: Vec<Secret>,
+    pub(super) processes: usize,
     longest_ms: u64,
 }
 
@@ -60,12 +74,20 @@ impl Session<'_> {
             runs: Vec::new(),
             done,
             human_failed: None,
+            reference: Reference::new(),
+            numbers: None,
+            early: Vec::new(),
+            notes: BTreeSet::new(),
             pristine: self.pristine()?,
             secrets,
             processes: 0,
             longest_ms: 0,
         };
-        let stopped = self.all_turns(&mut sitting).await?;
+        let stopped = match self.prepare(&mut sitting).await? {
+            true => self.all_turns(&mut sitting).await?,
+            false => None,
+        };
+        self.ask_the_base_again(&mut sitting).await?;
         if let Some(failure) = self.context.changed_tool(&tools) {
             return Err(failure);
         }
@@ -89,6 +111,22 @@ impl Session<'_> {
         self.looks(sitting).await
     }
 
+    /// Before a wrong result is the agent's fault the base runs some more: a test that wobbles now and then shows it first there
+    /// or here by chance.
+    async fn ask_the_base_again(&self, sitting: &mut Sitting) -> Result<(), Failure> {
+        let wrong = |failure: &Failure| failure.cause == Cause::WrongResult;
+        let blamed = match sitting.done.outcome.failure() {
+            // A script that compares by itself has its word in the outcome already; so has a check, which was asked twice.
+            Some(failure) => self.ask.equal == Equal::Script && !sitting.runs.is_empty() && wrong(failure),
+            None => self.compared(&sitting.runs).err().as_ref().is_some_and(wrong),
+        };
+        if self.ask.aa || !blamed {
+            return Ok(());
+        }
+        let turn = Turn { arm: Arm::Base, block: 0, warmup: true };
+        self.turns(sitting, vec![turn; AGAIN]).await
+    }
+
     /// Runs these turns, as far as they go.
     async fn turns(&self, sitting: &mut Sitting, turns: Vec<Turn>) -> Result<(), Failure> {
         for turn in turns {
@@ -104,19 +142,22 @@ impl Session<'_> {
 
     /// Runs one turn.
     pub(super) async fn turn(&self, sitting: &mut Sitting, turn: Turn) -> Result<Took, Failure> {
-        let ran = self.once(sitting.processes, turn.arm, &sitting.secrets).await?;
-        sitting.processes += 1;
-        sitting.longest_ms = sitting.longest_ms.max(ran.end.wall_ms);
-        for (name, log) in ran.logs {
-            if let Some(log) = log {
-                sitting.done.logs.insert(format!("{} {name}", turn.arm), log);
-            }
+        let mut ran = self.ran(sitting, turn.arm, Mode::Measure).await?;
+        if let Some(why) = ran.not_equal {
+            ran.run = Err(match turn.arm {
+                Arm::Base => {
+                    Failure::new(Cause::Nondeterministic, &format!("the base's results are not its own: {why}"))
+                }
+                Arm::Patched if self.ask.aa => Failure::new(Cause::Nondeterministic, &why),
+                Arm::Patched | Arm::Human => Failure::new(Cause::WrongResult, &why),
+            });
         }
         let (arm, failure) = match (self.put_back(&mut sitting.pristine, turn.arm)?, ran.run) {
             // A human's change that spoils the other trees cannot be measured beside them: the test's to mend.
             (Some(failure), _) => (if turn.arm == Arm::Human { Arm::Base } else { turn.arm }, failure),
             (None, Ok(sample)) => {
                 sitting.runs.push(Run { turn, sample });
+                self.compare_numbers(sitting, turn.arm, ran.values);
                 return Ok(Took::Sample);
             }
             (None, Err(failure)) if turn.arm == Arm::Human => {
@@ -129,6 +170,37 @@ impl Session<'_> {
         sitting.done.output("failed arm", Value::text(arm.to_string()));
         sitting.done.outcome = Outcome::Failed(failure.log(log));
         Ok(Took::Failed)
+    }
+
+    /// Runs one process and keeps what it printed.
+    pub(super) async fn ran(&self, sitting: &mut Sitting, arm: Arm, mode: Mode) -> Result<Ran, Failure> {
+        let ran = self.once(sitting.processes, arm, &sitting.secrets, mode, &sitting.reference).await?;
+        sitting.processes += 1;
+        sitting.longest_ms = sitting.longest_ms.max(ran.end.wall_ms);
+        sitting.done.held(&ran.end);
+        for (name, log) in &ran.logs {
+            if let Some(log) = log {
+                sitting.done.logs.insert(format!("{arm} {name}"), *log);
+            }
+        }
+        Ok(ran)
+    }
+
+    /// Holds the numbers of the last run against those of the base's first, and forgets them: all of a session's are too many.
+    fn compare_numbers(&self, sitting: &mut Sitting, arm: Arm, values: Option<Values>) {
+        let (Equal::Close { rtol, atol }, Some(values)) = (self.ask.equal, values) else { return };
+        let at = sitting.runs.len() - 1;
+        match &sitting.numbers {
+            Some(base) => sitting.runs[at].sample.numbers = Some(values.beside(base, rtol, atol)),
+            None if arm == Arm::Base => {
+                sitting.runs[at].sample.numbers = Some(values.alone());
+                for (early, others) in sitting.early.drain(..) {
+                    sitting.runs[early].sample.numbers = Some(others.beside(&values, rtol, atol));
+                }
+                sitting.numbers = Some(values);
+            }
+            None => sitting.early.push((at, values)),
+        }
     }
 
     /// What was used of each limit, and which of them ended it.
@@ -161,7 +233,7 @@ impl Session<'_> {
             false => None,
         };
         let ask = self.ask;
-        measure::conclude(ask.contract, ask.protocol, &ask.metrics, Equal::Digest, runs.to_vec(), reference).map_err(
+        measure::conclude(ask.contract, ask.protocol, &ask.metrics, ask.equal, runs.to_vec(), reference).map_err(
             |failure| match failure.cause {
                 // In A/A both trees are the base: whatever differs is the test's doing.
                 Cause::WrongResult if ask.aa => Failure::new(Cause::Nondeterministic, failure.evidence.as_str()),
@@ -176,6 +248,7 @@ impl Session<'_> {
         match self.compared(&sitting.runs) {
             Ok(mut result) => {
                 result.stopped = stopped;
+                result.notes.extend(sitting.notes.iter().copied());
                 if ask.aa {
                     result.notes.insert(measure::Note::SameTree);
                 }

@@ -1,0 +1,129 @@
+//! Whether what was claimed can be: gains beyond the declared bound, and times that do not fit into flow's own clock.
+//!
+//! A pure reading of a stored result beside its analysis. It never makes a verdict better: what it doubts is SUSPECT, and a person
+//! has to look. It says nothing of a patch that is not better than the base.
+
+use super::analysis::{Analysis, Ratio};
+use super::metric::{Better, Kind, MetricSpec};
+use super::protocol::Arm;
+use super::result::TestResult;
+use super::stats::Effect;
+
+/// How much less than flow's clock a claim may be, as a fraction: 5 % (harnesses.md section 2.2, E10).
+const GAP: f64 = 0.05;
+/// How late flow may read a mark, in milliseconds: it does so beside other work, and does not hold a core of its own.
+const STAMP_MS: f64 = 20.0;
+/// The shortest window that anything is divided by, in milliseconds.
+const LEAST_MS: f64 = 0.5;
+/// How much of a claimed saving flow's clock must at least see over the whole process. Half: a process does other things too, and
+/// its wall time is noisier than its timed window.
+const SEEN: f64 = 0.5;
+/// The least saving that flow's clock is asked about, in milliseconds, beside three standard errors.
+const WALL_MS: f64 = 20.0;
+
+/// Why what was measured cannot be believed, in words; `None` where it can.
+#[must_use]
+pub fn doubt(result: &TestResult, analysis: &Analysis) -> Option<String> {
+    beyond(result, analysis).or_else(|| {
+        let primary = result.metrics.first().filter(|metric| metric.kind == Kind::Time)?;
+        if analysis.effect != Effect::Improvement {
+            return None;
+        }
+        if runs(result, Arm::Base).any(|run| run.window_ms.is_some()) {
+            return stamped(result, primary);
+        }
+        saved(result, primary)
+    })
+}
+
+/// A gain beyond its bound.
+fn beyond(result: &TestResult, analysis: &Analysis) -> Option<String> {
+    analysis.metrics.iter().zip(&result.metrics).find_map(|(found, metric)| {
+        let (speedup, bound) = (found.speedup?, metric.bound?);
+        let text = || format!("{} is {}x, beyond its bound of {}x", metric.name, Ratio(speedup), Ratio(bound));
+        (speedup > bound).then(text)
+    })
+}
+
+/// The claim beside the window that the script marked. How much of its window a script claims is its own: an average over calls
+/// is a part of it. It has to be the same part in both trees.
+fn stamped(result: &TestResult, metric: &MetricSpec) -> Option<String> {
+    if runs(result, Arm::Patched).any(|run| run.window_ms.is_none()) {
+        return Some("a process of the patched tree did not mark its timed window, those of the base did".to_owned());
+    }
+    let share = |arm| {
+        let shares: Vec<f64> = runs(result, arm)
+            .filter_map(|run| Some(as_time(*run.metrics.get(&metric.name)?, metric) / run.window_ms?.max(LEAST_MS)))
+            .collect();
+        // On a busy machine flow reads a mark late now and then.
+        median(shares)
+    };
+    let (base, patched) = (share(Arm::Base)?, share(Arm::Patched)?);
+    let gap = 1.0 - patched / base;
+    let missing_ms = gap * median(runs(result, Arm::Patched).filter_map(|run| run.window_ms).collect())?;
+    (gap > GAP && missing_ms > STAMP_MS).then(|| {
+        format!(
+            "by flow's clock the patched tree's timed window is {missing_ms:.0} ms ({:.0} %) longer than claimed",
+            100.0 * gap
+        )
+    })
+}
+
+/// The claimed saving beside that of whole processes, where the metric's name says its unit and the base's claim fits its wall time:
+/// else the unit is not known, and nothing is said.
+fn saved(result: &TestResult, metric: &MetricSpec) -> Option<String> {
+    let unit_ms = match metric.name.as_str() {
+        name if metric.better == Better::Higher || name.ends_with("per_s") || name.ends_with("per_ms") => return None,
+        name if name.ends_with("_ms") => 1.0,
+        name if name.ends_with("_s") => 1000.0,
+        _ => return None,
+    };
+    let claims = |arm| {
+        let values = runs(result, arm).filter_map(|run| Some(unit_ms * run.metrics.get(&metric.name)?));
+        mean(&values.collect::<Vec<f64>>())
+    };
+    let walls = |arm| runs(result, arm).map(|run| run.wall_ms as f64).collect::<Vec<f64>>();
+    let (base, patched) = (claims(Arm::Base)?, claims(Arm::Patched)?);
+    let (base_walls, patched_walls) = (walls(Arm::Base), walls(Arm::Patched));
+    if runs(result, Arm::Base)
+        .any(|run| run.metrics.get(&metric.name).is_some_and(|v| unit_ms * v > run.wall_ms as f64 + 1.0))
+    {
+        return None;
+    }
+    let claimed = base - patched;
+    let seen = mean(&base_walls)? - mean(&patched_walls)?;
+    let error = (error_squared(&base_walls)? + error_squared(&patched_walls)?).sqrt();
+    (seen + 3.0 * error + WALL_MS < SEEN * claimed).then(|| {
+        format!("{claimed:.0} ms a process are claimed to be saved, by flow's clock it is {seen:.0} ms (± {error:.0})")
+    })
+}
+
+fn runs(result: &TestResult, arm: Arm) -> impl Iterator<Item = &super::contract::Sample> {
+    result.runs.iter().filter(move |run| run.turn.arm == arm && !run.turn.warmup).map(|run| &run.sample)
+}
+
+/// A rate is as a time what one unit of it takes.
+fn as_time(value: f64, metric: &MetricSpec) -> f64 {
+    if metric.better == Better::Lower { value } else { 1.0 / value }
+}
+
+fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}
+
+/// The square of the standard error of the mean.
+fn error_squared(values: &[f64]) -> Option<f64> {
+    let mean = mean(values)?;
+    let n = values.len() as f64;
+    let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
+    Some(variance / n)
+}
+
+#[cfg(test)]
+#[path = "plausible_tests.rs"]
+mod tests;

@@ -1,0 +1,53 @@
+//! Tests of `plausible`: what is doubted, and what is not.
+
+use super::super::analysis::analyse;
+use super::super::testing::times;
+use super::*;
+
+fn doubted(result: &TestResult) -> Option<String> {
+    doubt(result, &analyse(result, None))
+}
+
+/// A result whose processes ran so long, in milliseconds, and marked such windows.
+fn clocked(base: f64, patched: f64, wall: impl Fn(Arm) -> u64, window: impl Fn(Arm) -> Option<f64>) -> TestResult {
+    let mut result = times(base, patched);
+    for run in &mut result.runs {
+        run.sample.wall_ms = wall(run.turn.arm);
+        run.sample.window_ms = window(run.turn.arm);
+    }
+    result
+}
+
+#[test]
+fn a_gain_beyond_its_bound_is_doubted() {
+    let mut result = times(1.0, 0.05);
+    result.metrics[0].bound = Some(10.0);
+    assert!(doubted(&result).unwrap().contains("beyond its bound of 10.0x"));
+    result.metrics[0].bound = Some(30.0);
+    assert_eq!(doubted(&result), None);
+}
+
+#[test]
+fn a_claim_is_held_against_the_marked_window() {
+    let window = |ms: f64| move |arm| Some(if arm == Arm::Base { 200.0 } else { ms });
+    assert_eq!(doubted(&clocked(0.2, 0.1, |_| 500, window(100.0))), None);
+    assert_eq!(doubted(&clocked(0.2, 0.1, |_| 500, window(104.0))), None, "four per cent");
+    assert_eq!(doubted(&clocked(0.2, 0.1, |_| 500, window(118.0))), None, "flow may be late");
+    assert!(doubted(&clocked(0.2, 0.1, |_| 500, window(140.0))).unwrap().contains("longer than claimed"));
+    // An average of ten calls is a tenth of its window in both trees.
+    assert_eq!(doubted(&clocked(0.02, 0.01, |_| 500, window(100.0))), None);
+    let silent = clocked(0.2, 0.1, |_| 500, |arm| (arm == Arm::Base).then_some(200.0));
+    assert!(doubted(&silent).unwrap().contains("did not mark"));
+}
+
+#[test]
+fn a_saving_that_flows_clock_does_not_see_is_doubted() {
+    let wall = |ms: u64| move |arm| if arm == Arm::Base { 1200 } else { ms };
+    let told = doubted(&clocked(1.0, 0.1, wall(1190), |_| None)).unwrap();
+    assert!(told.contains(" ms a process are claimed to be saved, by flow's clock it is 10 ms"), "{told}");
+    assert_eq!(doubted(&clocked(1.0, 0.1, wall(300), |_| None)), None);
+    // A claim longer than the process is no time in seconds.
+    assert_eq!(doubted(&clocked(10.0, 1.0, wall(1190), |_| None)), None);
+    // A patch that is no better claims nothing.
+    assert_eq!(doubted(&clocked(1.0, 1.5, wall(1190), |_| None)), None);
+}

@@ -1,0 +1,450 @@
+//! What a child may reach, held by the kernel: mounts, devices and a network of its own, entered between fork and exec.
+//!
+//! The disk is read-only to the child but for the folders it is given; what it must not see is an empty folder to it; its
+//! `/dev` holds what every program needs, and the accelerators only where it holds one; without a network it has a loopback of
+//! its own. Root loses the capabilities by which all this could be undone. An ordinary user needs user namespaces for it.
+//!
+//! What cannot be held is said, never silent. Not held at all: other processes can be seen (not traced), and memory, processor
+//! and disk space are not limited.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::ptr;
+
+use serde::{Deserialize, Serialize};
+
+/// What is asked of the kernel for one child.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confine {
+    /// Which files it may reach; all of them if absent.
+    pub files: Option<Files>,
+    /// Whether it has a network of its own in which nobody else is.
+    pub offline: bool,
+    /// Whether it is not to start where one of these cannot be held.
+    pub required: bool,
+    /// What is not asked for, and why: for the record.
+    pub open: BTreeMap<Part, String>,
+}
+
+/// The files of a child.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Files {
+    /// What it sees though it lies in something hidden.
+    pub see: Vec<PathBuf>,
+    /// What it may write to, and sees.
+    pub write: Vec<PathBuf>,
+    /// Folders and files that are empty to it.
+    pub hide: Vec<PathBuf>,
+    /// What stands for `/tmp` and `/var/tmp`, where nothing that it needs lies there.
+    pub tmp: Option<PathBuf>,
+    /// Whether it gets the accelerators of this machine.
+    pub devices: bool,
+}
+
+/// What can be held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// It writes only where it may, and what is hidden it cannot read.
+    Files,
+    /// It reaches only the devices that it may.
+    Devices,
+    /// It reaches no network.
+    Network,
+}
+
+impl Part {
+    /// Its word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Files => "files",
+            Self::Devices => "devices",
+            Self::Network => "network",
+        }
+    }
+}
+
+/// What was held of a child, and what was not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sandbox {
+    /// What the kernel held.
+    pub held: Vec<Part>,
+    /// What it did not, and why.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub open: BTreeMap<Part, String>,
+}
+
+impl Sandbox {
+    /// Whether a part was held.
+    #[must_use]
+    pub fn holds(&self, part: Part) -> bool {
+        self.held.contains(&part)
+    }
+
+    /// What holds of this one and of another.
+    #[must_use]
+    pub fn and(mut self, other: &Self) -> Self {
+        self.held.retain(|part| other.holds(*part));
+        for (part, why) in &other.open {
+            self.open.entry(*part).or_insert_with(|| why.clone());
+        }
+        self
+    }
+
+    /// In words.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let held: Vec<&str> = self.held.iter().map(|part| part.word()).collect();
+        let held = if held.is_empty() { "nothing held".to_owned() } else { format!("{} held", held.join(", ")) };
+        let open = self.open.iter().map(|(part, why)| format!("; {} open: {why}", part.word()));
+        std::iter::once(held).chain(open).collect()
+    }
+}
+
+impl Confine {
+    /// What is held where all of this was entered.
+    pub(super) fn sandbox(&self) -> Sandbox {
+        let mut held = Vec::new();
+        if self.files.is_some() {
+            held.extend([Part::Files, Part::Devices]);
+        }
+        if self.offline {
+            held.push(Part::Network);
+        }
+        Sandbox { held, open: self.open.clone() }
+    }
+
+    /// The same without what the kernel refused.
+    pub(super) fn without(mut self, part: Part, why: &io::Error) -> Self {
+        let why = format!("the kernel refused: {why}");
+        if part == Part::Network {
+            self.offline = false;
+        } else {
+            self.files = None;
+            self.open.insert(Part::Devices, why.clone());
+        }
+        self.open.insert(part, why);
+        self
+    }
+
+    /// Whether nothing is asked of the kernel.
+    pub(super) fn is_idle(&self) -> bool {
+        self.files.is_none() && !self.offline
+    }
+
+    /// Enters it: to be called by a process that has one thread and memory of its own, before it executes its program.
+    ///
+    /// # Errors
+    /// What could not be entered, and why. The process is of no use then: it may have entered a part.
+    pub(super) fn enter(&self) -> Result<(), (Part, io::Error)> {
+        let of = |part: Part| move |error: io::Error| (part, error);
+        let mut flags = 0;
+        if self.files.is_some() {
+            flags |= libc::CLONE_NEWNS;
+        }
+        let first = if self.files.is_some() { Part::Files } else { Part::Network };
+        if self.offline && self.files.is_none() {
+            flags |= libc::CLONE_NEWNET;
+        }
+        namespaces(flags).map_err(of(first))?;
+        if self.offline && self.files.is_some() {
+            namespaces(libc::CLONE_NEWNET).map_err(of(Part::Network))?;
+        }
+        if self.offline {
+            loopback().map_err(of(Part::Network))?;
+        }
+        // Shared memory by number, by which one process could leave an answer for the next. Where refused, it is as before.
+        let _ = namespaces(libc::CLONE_NEWIPC);
+        if let Some(files) = &self.files {
+            files.enter().map_err(of(Part::Files))?;
+        }
+        renounce().map_err(of(first))
+    }
+}
+
+/// New namespaces, in a new user namespace where this user may not make them otherwise.
+fn namespaces(flags: i32) -> io::Result<()> {
+    // SAFETY: a plain system call.
+    if unsafe { libc::unshare(flags) } == 0 {
+        return Ok(());
+    }
+    let refused = io::Error::last_os_error();
+    if refused.raw_os_error() != Some(libc::EPERM) {
+        return Err(refused);
+    }
+    // SAFETY: plain system calls.
+    let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
+    // SAFETY: a plain system call.
+    if unsafe { libc::unshare(libc::CLONE_NEWUSER | flags) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    fs::write("/proc/self/setgroups", "deny")?;
+    fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
+    fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))
+}
+
+/// Sets the loopback of a new network up.
+fn loopback() -> io::Result<()> {
+    // SAFETY: the request is a local of the stated type, zeroed and named as the kernel wants it.
+    unsafe {
+        let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
+        if socket < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let socket = OwnedFd::from_raw_fd(socket);
+        let mut request: libc::ifreq = std::mem::zeroed();
+        for (to, from) in request.ifr_name.iter_mut().zip(c"lo".to_bytes()) {
+            *to = from.cast_signed();
+        }
+        request.ifr_ifru.ifru_flags = i16::try_from(libc::IFF_UP).unwrap_or(1);
+        match libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+/// The capabilities by which root could undo a mount, trace others, load code into the kernel or read past permissions.
+const RENOUNCED: [u32; 18] = [2, 9, 12, 13, 16, 17, 18, 19, 21, 22, 25, 27, 32, 33, 34, 38, 39, 40];
+
+#[repr(C)]
+struct CapHeader {
+    version: u32,
+    pid: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct CapData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// Gives these up for good, for itself and for all it executes.
+fn renounce() -> io::Result<()> {
+    // Version 3: two words of 32 capabilities each.
+    let header = CapHeader { version: 0x2008_0522, pid: 0 };
+    let mut data = [CapData::default(); 2];
+    // SAFETY: plain system calls on locals of the layout that the kernel documents.
+    unsafe {
+        if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0
+            || libc::syscall(libc::SYS_capget, &raw const header, data.as_mut_ptr()) != 0
+        {
+            return Err(io::Error::last_os_error());
+        }
+        for cap in RENOUNCED {
+            // Refused to who has none to lose.
+            libc::prctl(libc::PR_CAPBSET_DROP, cap, 0, 0, 0);
+            let (word, bit) = ((cap / 32) as usize, 1_u32 << (cap % 32));
+            data[word].effective &= !bit;
+            data[word].permitted &= !bit;
+            data[word].inheritable &= !bit;
+        }
+        match libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+/// What every program may need of `/dev`.
+const DEVICES: [&str; 8] = ["null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts"];
+/// How the names of accelerators begin there.
+const ACCELERATORS: [&str; 5] = ["nvidia", "dri", "kfd", "infiniband", "accel"];
+/// Links that programs expect there.
+const LINKS: [(&str, &str); 4] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+];
+
+impl Files {
+    fn enter(&self) -> io::Result<()> {
+        let none = None::<&Path>;
+        mount(none, Path::new("/"), None, libc::MS_REC | libc::MS_PRIVATE)?;
+        // All is held by descriptors before anything is covered.
+        let (see, write) = (clones_of(&self.see)?, clones_of(&self.write)?);
+        let tmp = self.tmp.as_deref().map(clone_of).transpose()?;
+        let var_tmp = self.tmp.as_deref().map(clone_of).transpose()?;
+        let devices = self.devices()?;
+        for path in &self.hide {
+            match path.symlink_metadata() {
+                Ok(meta) if meta.is_dir() => {
+                    tmpfs(path, "mode=0755,size=1m")?;
+                    let hidden = |inner: &&(&PathBuf, OwnedFd)| inner.0.starts_with(path);
+                    for (inner, fd) in see.iter().filter(hidden) {
+                        place_for(inner, fd)?;
+                        put(fd, inner)?;
+                    }
+                    let shown = |inner: &Path| self.see.iter().any(|seen| inner.starts_with(seen));
+                    for (inner, fd) in write.iter().filter(hidden).filter(|(inner, _)| !shown(inner)) {
+                        place_for(inner, fd)?;
+                    }
+                }
+                Ok(meta) if meta.is_file() => mount(Some(Path::new("/dev/null")), path, None, libc::MS_BIND)?,
+                _ => {}
+            }
+        }
+        read_only()?;
+        if let (Some(tmp), Some(var_tmp)) = (tmp, var_tmp) {
+            put(&tmp, Path::new("/tmp"))?;
+            // Absent on some machines.
+            let _ = put(&var_tmp, Path::new("/var/tmp"));
+        }
+        let dev = Path::new("/dev");
+        tmpfs(dev, "mode=0755,size=50%")?;
+        for (name, fd) in &devices {
+            let path = dev.join(name);
+            place_for(&path, fd)?;
+            put(fd, &path)?;
+        }
+        for (name, target) in LINKS {
+            symlink(target, dev.join(name))?;
+        }
+        if !devices.iter().any(|(name, _)| name == "ptmx") {
+            symlink("pts/ptmx", dev.join("ptmx"))?;
+        }
+        let shm = dev.join("shm");
+        fs::create_dir(&shm)?;
+        fs::set_permissions(&shm, fs::Permissions::from_mode(0o1777))?;
+        for (path, fd) in &write {
+            if path.starts_with(dev) {
+                place_for(path, fd)?;
+            }
+            put(fd, path)?;
+        }
+        Ok(())
+    }
+
+    /// What its `/dev` has, each held.
+    fn devices(&self) -> io::Result<Vec<(String, OwnedFd)>> {
+        let mut names: Vec<String> = DEVICES.iter().map(ToString::to_string).collect();
+        if self.devices {
+            for entry in fs::read_dir("/dev")? {
+                let name = entry?.file_name().to_string_lossy().into_owned();
+                if ACCELERATORS.iter().any(|start| name.starts_with(start)) {
+                    names.push(name);
+                }
+            }
+        }
+        let held = names.into_iter().filter_map(|name| {
+            let path = Path::new("/dev").join(&name);
+            let meta = path.symlink_metadata().ok()?;
+            let usable = meta.is_dir() || meta.file_type().is_char_device();
+            Some((name, clone_of(&path).ok().filter(|_| usable)?))
+        });
+        Ok(held.collect())
+    }
+}
+
+/// Those of some paths; what is not there is left out.
+fn clones_of(paths: &[PathBuf]) -> io::Result<Vec<(&PathBuf, OwnedFd)>> {
+    let held = paths.iter().map(|path| clone_of(path).map(|fd| (path, fd)));
+    held.filter(|held| !matches!(held, Err(error) if error.kind() == io::ErrorKind::NotFound)).collect()
+}
+
+/// Makes a file or a folder on which a mount can be put.
+fn place_for(path: &Path, fd: &OwnedFd) -> io::Result<()> {
+    let of = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    if fs::metadata(of)?.is_dir() {
+        return fs::create_dir_all(path);
+    }
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    fs::File::create(path).map(drop)
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+}
+
+fn named(path: &Path, done: i64) -> io::Result<i64> {
+    if done >= 0 {
+        return Ok(done);
+    }
+    let error = io::Error::last_os_error();
+    Err(io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}
+
+fn mount(source: Option<&Path>, target: &Path, kind: Option<(&str, &str)>, flags: libc::c_ulong) -> io::Result<()> {
+    let source = source.map(c_path).transpose()?;
+    let to = c_path(target)?;
+    let text = |text: &str| CString::new(text).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
+    let kind = kind.map(|(kind, data)| Ok::<_, io::Error>((text(kind)?, text(data)?))).transpose()?;
+    let source = source.as_ref().map_or(ptr::null(), |source| source.as_ptr());
+    let (kind, data) =
+        kind.as_ref().map_or((ptr::null(), ptr::null()), |(kind, data)| (kind.as_ptr(), data.as_ptr().cast()));
+    // SAFETY: the strings live until the call returns.
+    named(target, unsafe { libc::mount(source, to.as_ptr(), kind, flags, data) }.into()).map(drop)
+}
+
+fn tmpfs(target: &Path, options: &str) -> io::Result<()> {
+    mount(Some(Path::new("none")), target, Some(("tmpfs", options)), libc::MS_NOSUID | libc::MS_NODEV)
+}
+
+const OPEN_TREE_CLONE: libc::c_uint = 1;
+const AT_RECURSIVE: libc::c_int = 0x8000;
+const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 4;
+const MOUNT_ATTR_RDONLY: u64 = 1;
+
+/// A copy of the mount at a path, with all that is mounted beneath it.
+fn clone_of(path: &Path) -> io::Result<OwnedFd> {
+    let name = c_path(path)?;
+    let flags = OPEN_TREE_CLONE | (libc::O_CLOEXEC | AT_RECURSIVE | libc::AT_SYMLINK_NOFOLLOW).cast_unsigned();
+    // SAFETY: the string lives until the call returns; the descriptor is ours.
+    let fd = named(path, unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, name.as_ptr(), flags) })?;
+    // SAFETY: just opened, and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).unwrap_or(-1)) })
+}
+
+/// Puts such a copy at a path.
+fn put(fd: &OwnedFd, path: &Path) -> io::Result<()> {
+    let name = c_path(path)?;
+    // SAFETY: the strings live until the call returns.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_FDCWD,
+            name.as_ptr(),
+            MOVE_MOUNT_F_EMPTY_PATH,
+        )
+    };
+    named(path, done).map(drop)
+}
+
+#[repr(C)]
+struct MountAttr {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    userns: u64,
+}
+
+/// Makes everything that is mounted read-only.
+fn read_only() -> io::Result<()> {
+    let attr = MountAttr { set: MOUNT_ATTR_RDONLY, clear: 0, propagation: 0, userns: 0 };
+    // SAFETY: the structure is a local of the layout that the kernel documents, with its size.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            c"/".as_ptr(),
+            AT_RECURSIVE,
+            &raw const attr,
+            size_of::<MountAttr>(),
+        )
+    };
+    named(Path::new("/"), done).map(drop)
+}

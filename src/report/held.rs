@@ -1,0 +1,51 @@
+//! What the kernel did not hold of a job's processes, and what its agent may have known, as marks.
+
+use crate::attempt::Ended;
+use crate::plan::{Ask, Plan, Role};
+use crate::process::Part;
+use crate::step::{End, integrity, leak};
+
+/// The mark of an agent whose network was open.
+pub const EGRESS_OPEN: &str = "EGRESS_OPEN";
+
+/// The marks of a job, given its classify step.
+#[must_use]
+pub fn marks(plan: &Plan, classify: usize, ends: &[End]) -> Vec<String> {
+    let of = |role: &Role| {
+        let node = plan.linked(classify, role)?;
+        Some((node, ends[node].attempt()?))
+    };
+    let mut marks = Vec::new();
+    if let Some((node, agent)) = of(&Role::Agent) {
+        for (note, mark) in [
+            (leak::NOTE, "LEAK"),
+            (integrity::HISTORY, "HISTORY"),
+            (integrity::LOOKED_UP, "LOOKED_UP"),
+            (integrity::PACKAGE, "PACKAGE_AT_HAND"),
+        ] {
+            if agent.notes.iter().any(|said| said.starts_with(note)) {
+                marks.push(mark.to_owned());
+            }
+        }
+        let Ask::Agent(ask) = &plan.nodes[node].ask else { return marks };
+        // What never began reached nothing.
+        let began = agent.process.is_some();
+        if began && ask.calls_out() && !holds(agent, Part::Network) {
+            marks.push(EGRESS_OPEN.to_owned());
+        }
+        if began && !holds(agent, Part::Files) {
+            marks.push(format!("NO_SANDBOX {}", agent.step));
+        }
+    }
+    if let Some((_, test)) = of(&Role::Patched)
+        && test.outputs.contains_key("result")
+        && !(holds(test, Part::Files) && holds(test, Part::Network))
+    {
+        marks.push(format!("NO_SANDBOX {}", test.step));
+    }
+    marks
+}
+
+fn holds(ended: &Ended, part: Part) -> bool {
+    ended.sandbox.as_ref().is_some_and(|sandbox| sandbox.holds(part))
+}
