@@ -345,3 +345,52 @@ fn who_removed_a_file_is_named_with_its_path() {
     let path = p.flow.fill("patches/tidy/{one}.patch");
     assert_eq!((&change["origin"]["commit"], &change["origin"]["path"]), (&yan.into(), &path.into()), "{change:#}");
 }
+
+#[test]
+fn a_script_of_the_project_that_is_a_tool_is_followed_in_git() {
+    let p = Project::new();
+    let script = |name: &str, text: &str| {
+        p.flow.write(name, text);
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(p.flow.path(name), mode).unwrap();
+    };
+    script("glue.sh", "#!/bin/sh\n# first\necho 1 > \"$1\"\n");
+    script("asked.sh", "#!/bin/sh\n[ \"$1\" = --version ] && exec /bin/cat \"${0%/*}/answer/text\"\necho 1 > \"$1\"\n");
+    p.flow.write("answer/text", "1.0\n");
+    p.flow.write(
+        "g.kdl",
+        r#"flow 1
+pipeline glued {
+    tool glue "./glue.sh"
+    tool asked "./asked.sh" { probe "--version"; watch "answer" }
+    axis n "1"
+    step one uses=command { each n; run "{tool.glue}" "{out.m}"; output m "m.txt" }
+    step two uses=command { each n; run "{tool.asked}" "{out.m}"; output m "m.txt" }
+}
+"#,
+    );
+    p.commit("Ann", "tools of the project's own");
+    p.flow.flow(&["run", "g.kdl", "--quiet"]).exits(0);
+    let change = |step: &str, ingredient: &str| {
+        let document = p.flow.flow(&["why", "*", "g.kdl", "--json"]).exits(0).json();
+        let steps = document["jobs"][0]["steps"].as_array().unwrap();
+        change_of(steps.iter().find(|known| known["step"] == step).unwrap(), ingredient)
+    };
+    p.flow.replace("glue.sh", "# first", "# second");
+    let edited = change("one", "tool glue");
+    let origin = &edited["origin"];
+    assert_eq!(
+        (&origin["commit"], &origin["path"], &origin["line"]),
+        (&Value::Null, &"glue.sh".into(), &2.into()),
+        "{edited:#}"
+    );
+    let fi = p.commit("Fi", "another script");
+    names(&change("one", "tool glue"), &fi, "Fi", "glue.sh:2");
+    p.flow.flow(&["history", "g.kdl"]).exits(0).says("Fi: another script");
+    let between = p.flow.flow(&["why", "*", "g.kdl", "--between", "HEAD~1", "HEAD"]);
+    between.exits(0).says("Fi: another script").says("glue.sh:2");
+    p.flow.write("answer/text", "1.1\n");
+    let jon = p.commit("Jon", "another answer");
+    let answered = change("two", "tool asked");
+    assert_eq!((&answered["origin"]["commit"], &answered["origin"]["path"]), (&jon.into(), &"answer".into()));
+}

@@ -38,7 +38,7 @@ agent replay {
 fn project() -> Flow {
     let flow = Flow::quickstart();
     std::fs::remove_dir(flow.path(".git")).unwrap();
-    flow.write(".gitignore", "/cache/\n");
+    flow.write(".gitignore", "/bin/\n/cache/\n");
     flow.write("pipelines/speed.kdl", MANIFEST);
     flow.write("pipelines/agents/replay.kdl", ADAPTER);
     flow.write("pipelines/prompts/optimise.md", "Make the function faster.\n\nDo not change its result.\n");

@@ -30,16 +30,10 @@ const LINKS: usize = 40;
 const SYMBOLIC: usize = 5;
 /// Trees that are remembered.
 const TREES: usize = 20_000;
-/// Files that may have been the old name of one.
-const RENAMES: usize = 200;
-/// The largest file that is compared to find its old name, in bytes.
-const COMPARED: u64 = 1 << 20;
 /// Commits among which an ancestor is looked for.
 const ANCESTORS: usize = 20_000;
 /// The largest pointer that git-lfs writes in place of a file, in bytes.
 const POINTER: u64 = 1024;
-/// How much of a renamed file must be the same.
-const SIMILAR: f32 = 0.5;
 
 /// A project's repository.
 #[derive(Debug)]
@@ -281,7 +275,7 @@ impl Project {
         })
     }
 
-    fn tree(&self, id: Oid) -> Result<Listing, GitError> {
+    pub(super) fn tree(&self, id: Oid) -> Result<Listing, GitError> {
         let known = |trees: &HashMap<Oid, Listing>| trees.get(&id).cloned();
         if let Some(listing) = known(&self.trees.lock().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(listing);
@@ -359,6 +353,21 @@ impl Project {
             }
         }
         Ok(None)
+    }
+
+    /// The tree of a folder; `None` if there is none, or links lead to it.
+    ///
+    /// # Errors
+    /// If an object cannot be read.
+    pub fn folder(&self, tree: &ObjectId, path: &Path) -> Result<Option<ObjectId>, GitError> {
+        let mut at = private(tree)?;
+        for part in path.components() {
+            match self.line(at, part.as_os_str().as_bytes())? {
+                Some(line) if line.is_tree() => at = line.id,
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(public(at)))
     }
 
     /// Where a link in a folder leads to, relative to the project; `None` if that is out of it.
@@ -461,53 +470,6 @@ impl Project {
         }
         // A folder itself is asked for only to know whether it is there.
         Ok(false)
-    }
-
-    /// The name that a file of `new`, which `old` does not have, had in `old`: that of a file which is gone in `new` and has the
-    /// same content, or else the most similar one of the same ending.
-    ///
-    /// # Errors
-    /// If an object cannot be read.
-    pub fn old_name(&self, old: &ObjectId, new: &ObjectId, path: &Path) -> Result<Option<PathBuf>, GitError> {
-        let Held::File(file) = self.at(new, path, &mut |_| {})? else { return Ok(None) };
-        let mut gone = Vec::new();
-        self.gone(private(old)?, Some(private(new)?), Path::new(""), &mut gone)?;
-        let wanted = private(&file)?;
-        if let Some((same, _)) = gone.iter().find(|(_, id)| *id == wanted) {
-            return Ok(Some(same.clone()));
-        }
-        gone.retain(|(name, _)| name.extension() == path.extension());
-        gone.truncate(RENAMES);
-        let text = String::from_utf8_lossy(&self.content(&file, COMPARED)?).into_owned();
-        let mut best: Option<(f32, PathBuf)> = None;
-        for (name, id) in gone {
-            let Ok(bytes) = self.content(&public(id), COMPARED) else { continue };
-            let other = String::from_utf8_lossy(&bytes).into_owned();
-            let ratio = similar::TextDiff::from_lines(other.as_str(), text.as_str()).ratio();
-            if ratio >= SIMILAR && best.as_ref().is_none_or(|(most, _)| ratio > *most) {
-                best = Some((ratio, name));
-            }
-        }
-        Ok(best.map(|(_, name)| name))
-    }
-
-    /// The files of a tree that another one has not, or only as something else.
-    fn gone(&self, old: Oid, new: Option<Oid>, at: &Path, out: &mut Vec<(PathBuf, Oid)>) -> Result<(), GitError> {
-        if Some(old) == new || out.len() >= 50 * RENAMES || at.components().count() > LINKS {
-            return Ok(());
-        }
-        let there = new.map(|new| self.tree(new)).transpose()?;
-        for (name, line) in self.tree(old)?.iter() {
-            let other = there.as_ref().and_then(|there| there.iter().find(|(known, _)| known == name));
-            let path = at.join(OsStr::from_bytes(name));
-            if line.is_tree() {
-                let other = other.filter(|(_, other)| other.is_tree()).map(|(_, other)| other.id);
-                self.gone(line.id, other, &path, out)?;
-            } else if line.is_file() && other.is_none() {
-                out.push((path, line.id));
-            }
-        }
-        Ok(())
     }
 }
 

@@ -79,7 +79,9 @@ impl Tracer {
         let found = spot((plan, node), old, role);
         let mark = match &found {
             Some(Spot { line: None, .. }) => Mark::Gone,
-            Some(spot) if whence.files.contains(&spot.path) => Mark::Content { comments: role != "config" },
+            Some(spot) if whence.files.contains(&spot.path) || whence.programs.contains(&spot.path) => {
+                Mark::Content { comments: role != "config" }
+            }
             Some(Spot { said: Some(line), .. }) => Mark::Line(line.clone()),
             _ if brought.loose => return Traced::No(brought.between()),
             _ => return Traced::To(self.origin(Some(&brought.commit), found)),
@@ -141,6 +143,44 @@ impl Tracer {
             true => format!("not known: {path} has a part in it and {why}"),
             false => format!("not in git: {path} {why}"),
         })
+    }
+
+    /// The commit or the edit of a tool's own files that is younger than the record which is compared with. What a probe answers
+    /// is not known of the past: that its files changed since stands for it.
+    pub(super) fn program(&self, action: &Action, role: &str, since: &Since) -> Option<Traced> {
+        let plan = self.top.plan.as_ref().ok()?;
+        let whence = whence(plan, action.within(plan)?, role).filter(|whence| whence.machine.is_some())?;
+        let project = self.past.project();
+        let (head, _) = self.head.as_ref()?;
+        for path in &whence.programs {
+            let Ok(within) = path.strip_prefix(project.root()) else { continue };
+            let held = project.at(&head.tree, within, &mut |_| {}).ok()?;
+            if let (Held::File(id), None) = (&held, &self.top.commit)
+                && let Some((_, here)) = content_of(&plan.manifest.version, path)
+                && !project.has_content(id, &here)
+                && !project.is_written(within, id, &here)
+            {
+                let there = self.head.as_ref().and_then(|(_, head)| head.plan.as_ref().ok());
+                let old = there.and_then(|head| content_of(&head.manifest.version, path));
+                let line = old.and_then(|(_, old)| first_new_line(&old, &here));
+                let origin = self.origin(None, Some(Spot { path: path.clone(), line, said: None }));
+                if origin.date.is_some_and(|edited| edited >= since.at) {
+                    return Some(Traced::To(origin));
+                }
+            }
+            if !matches!(held, Held::File(_) | Held::Folder) {
+                continue;
+            }
+            let mark = Mark::Content { comments: true };
+            if let Ok(Found::By(commit, at)) = gap::follow(project, head, within, &mark, &HashSet::new())
+                && commit.committed.as_second() >= since.at.as_second()
+            {
+                let line = gap::line(project, &commit, &at, &mark);
+                let spot = Spot { path: project.root().join(at), line, said: None };
+                return Some(Traced::To(self.origin(Some(&commit), Some(spot))));
+            }
+        }
+        None
     }
 
     /// Names those before the first, back to the version that is compared with, of which something is left in the change. If
@@ -241,6 +281,13 @@ impl Brought {
         let (snapshot, action) = self.before.clone()?;
         Some((self.parent.clone()?, snapshot, action))
     }
+}
+
+/// The first line that is not in an older text, from 1.
+fn first_new_line(old: &[u8], new: &[u8]) -> Option<usize> {
+    let (old, new) = (String::from_utf8_lossy(old), String::from_utf8_lossy(new));
+    let known: HashSet<&str> = old.lines().collect();
+    new.lines().position(|line| !known.contains(line)).map(|at| at + 1)
 }
 
 /// What of an ingredient can be told apart: the words of a list, the lines of a file.

@@ -125,6 +125,9 @@ fn same(
 ) -> Result<bool, GitError> {
     let held = |commit: &PastCommit, path: &Path| project.at(&commit.tree, path, &mut |_| {});
     let (new, old) = (held(commit, path)?, held(parent, older)?);
+    if (&new, &old) == (&Held::Folder, &Held::Folder) {
+        return Ok(project.folder(&commit.tree, path)? == project.folder(&parent.tree, older)?);
+    }
     if new == old {
         return Ok(true);
     }

@@ -151,6 +151,16 @@ impl Tracer {
     /// What brought a change of an action. `since` is when the record before it was made: what this machine decides cannot have
     /// been changed by an older commit.
     pub fn change(&mut self, action: &Action, change: &Change, since: Option<&Since>) -> Traced {
+        let traced = self.by_manifest(action, change, since);
+        match (&traced, since) {
+            (Traced::No(_), Some(since)) if self.hopeless.is_none() => {
+                self.program(action, &change.ingredient, since).unwrap_or(traced)
+            }
+            _ => traced,
+        }
+    }
+
+    fn by_manifest(&mut self, action: &Action, change: &Change, since: Option<&Since>) -> Traced {
         let Some((whence, now)) = self.now(action, &change.ingredient) else { return Traced::Upstream };
         self.asked = Some(action.clone());
         if let Some(why) = &self.hopeless {

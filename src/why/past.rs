@@ -215,7 +215,7 @@ impl Past {
         let mut facts =
             Facts { variables: self.terms.variables.clone(), platform: "this machine".to_owned(), ..Facts::default() };
         for tool in &pipeline.tools {
-            facts.tools.insert(tool.name.value.clone(), Ok(self.declared(tool, intake)));
+            facts.tools.insert(tool.name.value.clone(), Ok(self.declared(manifest, tool, intake)));
         }
         for slot in &pipeline.slots {
             let kind = slot.kind.value.to_string();
@@ -233,13 +233,20 @@ impl Past {
     }
 
     /// A tool as it is declared, in place of what it answers.
-    fn declared(&self, tool: &Tool, intake: &mut Intake) -> ToolFact {
+    fn declared(&self, manifest: &Manifest, tool: &Tool, intake: &mut Intake) -> ToolFact {
         let written = tool.path.value.to_string();
         let mut identity = written.clone();
         if written.contains('/')
             && let Ok(dir) = tool.dir.strip_prefix(self.project.root())
         {
-            identity = crate::manifest::clean(&dir.join(&written)).display().to_string();
+            let within = crate::manifest::clean(&dir.join(&written));
+            identity = within.display().to_string();
+            // Without a probe its program is what counts, and that may be in git.
+            let program = self.project.root().join(&within);
+            let content = Some(&program).filter(|_| tool.probes.is_empty() && !within.starts_with(".."));
+            if let Some((digest, _)) = content.and_then(|program| content_of(&manifest.version, program)) {
+                identity.push_str(&format!("\nprogram {digest}"));
+            }
         }
         for probe in &tool.probes {
             let words: Vec<String> = probe.value.iter().map(ToString::to_string).collect();

@@ -65,7 +65,7 @@ impl Finder<'_> {
 
     /// The first changed line of a file whose content the ingredient is.
     fn in_files(&self, after: &Whence, before: &Whence, role: &str) -> Option<Spot> {
-        for (at, path) in after.files.iter().enumerate() {
+        for (at, path) in after.files.iter().chain(&after.programs).enumerate() {
             let Some((digest, new)) = content_of(&self.new.version, path) else {
                 let gone = before.files.get(at).filter(|old| *old == path && self.old_text(old).is_some());
                 if let Some(gone) = gone {

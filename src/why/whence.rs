@@ -14,6 +14,8 @@ use crate::plan::{Ask, Plan};
 pub struct Whence {
     /// Files whose content it is, absolute.
     pub files: Vec<PathBuf>,
+    /// A tool's own files and folders, absolute: its program, and what it watches or is installed from.
+    pub programs: Vec<PathBuf>,
     /// Places in the manifest's files, the most telling first.
     pub places: Vec<Place>,
     /// Words of which one stands on a line that says it, where no place is known.
@@ -313,6 +315,9 @@ impl Seeker<'_> {
 fn tool_places(tool: &Tool, found: &mut Whence) {
     found.places.extend([tool.path.place, tool.name.place]);
     found.places.extend(tool.probes.iter().map(|probe| probe.place));
+    let program = Some(&tool.path).filter(|path| path.value.to_string().contains('/'));
+    let own = program.into_iter().chain(&tool.watch).chain(&tool.source);
+    found.programs.extend(own.map(|path| crate::manifest::clean(&tool.dir.join(path.value.to_string()))));
     let name = &tool.name.value;
     found.machine = Some(if tool.probes.is_empty() {
         format!("the program of tool {name} changed")
