@@ -13,7 +13,7 @@ use support::Flow;
 fn with_agent(script: &str, more: &str) -> Flow {
     let flow = Flow::sample();
     flow.write("probe.sh", script);
-    flow.replace("steps.kdl", "write \".\"; ", "");
+    flow.replace("steps.kdl", "write \".\"; ", "sandbox auto; ");
     flow.edit("agents.kdl", |text| {
         format!("{text}agent probe {{ run \"sh\" \"{{file.probe}}\" \"{{work}}\"; version \"1\"; {more} }}\n")
     });
@@ -137,7 +137,11 @@ fn a_sandbox_that_is_switched_off_is_a_mark_and_another_key() {
         return;
     }
     assert!(marks(&flow.flow(&["show", "pkg/{one}/human/1", "--json"]).json()).is_empty());
-    flow.replace("steps.kdl", "step patched  uses=test        {", "step patched  uses=test        { sandbox off;");
+    flow.replace(
+        "steps.kdl",
+        "step patched  uses=test        { sandbox auto;",
+        "step patched  uses=test        { sandbox off;",
+    );
     let ran = flow.run();
     ran.settles();
     assert!(ran.executed().iter().any(|action| action.ends_with(" patched")), "{:?}", ran.executed());
@@ -150,7 +154,11 @@ fn a_sandbox_that_is_switched_off_is_a_mark_and_another_key() {
 fn requiring_what_is_held_changes_nothing() {
     let flow = with_agent("exit 0\n", "free");
     flow.run().settles();
-    flow.replace("steps.kdl", "step patched  uses=test        {", "step patched  uses=test        { sandbox require;");
+    flow.replace(
+        "steps.kdl",
+        "step patched  uses=test        { sandbox auto;",
+        "step patched  uses=test        { sandbox require;",
+    );
     flow.run().settles().executes_nothing();
 }
 

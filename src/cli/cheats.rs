@@ -200,10 +200,10 @@ agent cheats {{ run "{{tool.python}}" "{{file.script}}"; version "1"; free }}
     step checkout uses=checkout
     step build    uses=environment {{ needs checkout; recipe interpreter tool=python }}
     step baseline uses=test        {{ needs checkout build; timeout "1m" }}
-    step agent    uses=agent       {{ needs checkout; after baseline; timeout "2m"; attempts 2 }}
+    step agent    uses=agent       {{ sandbox auto; needs checkout; after baseline; timeout "2m"; attempts 2 }}
     step patch    uses=patch       {{ needs agent; protect "tests/**"; limit "2MiB" }}
     step rebuild  like=build       {{ needs patch }}
-    step patched  uses=test        {{ needs patch rebuild; against baseline; timeout "1m"; holds cpu=1; protocol fixed {{ blocks max=4 }} }}
+    step patched  uses=test        {{ sandbox auto; needs patch rebuild; against baseline; timeout "1m"; holds cpu=1; protocol fixed {{ blocks max=4 }} }}
     step classify uses=classify    {{ needs baseline patch patched }}
 }}
 "#

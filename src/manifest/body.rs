@@ -89,8 +89,10 @@ pub struct SandboxDecl {
 /// Whether processes are held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SandboxChoice {
-    /// As far as the machine can.
+    /// The manifest does not ask for it.
     #[default]
+    Unsaid,
+    /// As far as the machine can.
     Auto,
     /// Or they do not start.
     Require,

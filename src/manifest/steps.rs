@@ -251,7 +251,8 @@ fn build(raw: &Raw<'_>, tools: &Tools<'_>, report: &Report) -> Option<Step> {
             choice: match find("sandbox").and_then(|node| node.arg(0)?.str()) {
                 Some("require") => SandboxChoice::Require,
                 Some("off") => SandboxChoice::Off,
-                _ => SandboxChoice::Auto,
+                Some(_) => SandboxChoice::Auto,
+                None => SandboxChoice::Unsaid,
             },
             write: all("write")
                 .flat_map(|node| node.args().collect::<Vec<_>>())

@@ -145,7 +145,7 @@ impl Wanted {
 
     fn new(human: &str, url: Option<&str>, package: Option<&str>) -> Self {
         let mut patterns: Vec<(String, String)> = vec![
-            ("all of the history".into(), r"\bgit\b[^\n;|&]{0,60}\s--all\b".into()),
+            ("all of the history".into(), r"\bgit\b[^\n;|&]{0,60}\s--all(?:[^\w-]|$)".into()),
             ("the reflog".into(), r"\bgit\b[^\n;|&]{0,40}\breflog\b".into()),
             ("lost objects".into(), r"\bgit\b[^\n;|&]{0,40}\b(fsck|unpack-objects)\b|--batch-all-objects\b".into()),
             ("another repository".into(), r"\bgit\b[^\n;|&]{0,40}\s(fetch|pull|clone|ls-remote)\b".into()),
