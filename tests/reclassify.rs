@@ -127,11 +127,7 @@ fn what_a_table_reopens_waits_until_somebody_asks() {
 #[test]
 fn what_is_reopened_runs_again_with_retry() {
     let flow = telling(&format!("{{\"ok\": false, \"error\": \"it went home\", {CALLS}}}"));
-    flow.replace(
-        "steps.kdl",
-        "step agent    uses=agent       { needs checkout; after baseline; timeout \"1m\"; attempts 3 }",
-        "step agent    uses=agent       { needs checkout; after baseline; timeout \"1m\"; attempts 1 }",
-    );
+    flow.replace("steps.kdl", "attempts 3", "attempts 1");
     flow.run().settles();
     let before = agents(&flow);
     flow.replace("agents.kdl", "// more", "signature RATE_LIMITED \"went home\"");

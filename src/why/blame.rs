@@ -173,7 +173,8 @@ impl Tracer {
             }
             let mark = Mark::Content { comments: true };
             if let Ok(Found::By(commit, at)) = gap::follow(project, head, within, &mark, &HashSet::new())
-                && commit.committed.as_second() >= since.at.as_second()
+                // Of the same second it may be either.
+                && commit.committed.as_second() > since.at.as_second()
             {
                 let line = gap::line(project, &commit, &at, &mark);
                 let spot = Spot { path: project.root().join(at), line, said: None };
