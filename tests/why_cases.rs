@@ -137,7 +137,8 @@ fn steady(text: &str) -> String {
         (r"\b[0-9a-f]{12}\b", "KEY"),
         (r"\b[0-9a-f]{8}\b", "ID"),
         (r"\d+ (s|min|h|days) ago", "AGO"),
-        (r"expected time: .*", "expected time: TIME"),
+        // Told only from a second on, which a quiet machine may not need.
+        (r"\n\s*expected time: .*", ""),
         // How long the agents worked, on one line or two.
         (r"(?s)cost unknown, .*?\n\s*expected cost", "cost unknown, TIME\n    expected cost"),
     ] {

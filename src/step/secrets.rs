@@ -95,7 +95,9 @@ pub fn at_hand(machine: &Machine, from: &[SecretFrom], read: &[Secret]) -> Vec<S
     let named =
         named.map(|(name, value)| Secret::new(name, value.clone().into_bytes())).filter(|named| !named.too_short());
     let read = read.iter().map(|secret| Secret::new(secret.name(), secret.expose().to_vec()));
-    read.chain(declared).chain(named).chain(remembered()).filter(|secret| !secret.expose().is_empty()).collect()
+    // What can be no credential is refused before it is used, and would take innocent words with it.
+    let found = read.chain(declared).chain(named).chain(remembered());
+    found.filter(|secret| secret.too_plain().is_none()).collect()
 }
 
 /// Why a secret is not to be had: the end of a sentence that begins with its name, and never its value. What a command complained
