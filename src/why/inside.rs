@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value as Json;
 use similar::{ChangeTag, DiffOp, TextDiff};
 
-use crate::manifest::{Syntax, parsed, secret_name};
+use crate::manifest::{Syntax, kept_number, parsed, secret_name, whole_key};
 use crate::units::human_size;
 
 /// Changed paths of a structured value that are listed; beyond that it is compared as text.
@@ -179,9 +179,15 @@ fn changed_paths(path: &str, old: &Json, new: &Json, out: &mut Vec<String>) {
     if old == new || out.len() > PATHS {
         return;
     }
-    let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
     match (old, new) {
         (Json::Object(old), Json::Object(new)) => {
+            let below = |name: &str| {
+                // The text of some digits, beside the key that is their number.
+                let quoted = [old, new].iter().any(|object| object.keys().any(|key| whole_key(key) == Some(name)));
+                let name =
+                    if quoted { Json::from(name).to_string() } else { whole_key(name).unwrap_or(name).to_owned() };
+                if path.is_empty() { name } else { format!("{path}.{name}") }
+            };
             for (name, before) in old {
                 match new.get(name) {
                     Some(after) => changed_paths(&below(name), before, after, out),
@@ -203,10 +209,10 @@ fn changed_paths(path: &str, old: &Json, new: &Json, out: &mut Vec<String>) {
                     changed_paths(&place, &old[was.start + at], &new[is.start + at], out);
                 }
                 for at in was.skip(both) {
-                    out.push(format!("{path}[{at}]: {} -> (none)", old[at]));
+                    out.push(format!("{path}[{at}]: {} -> (none)", written(&old[at])));
                 }
                 for at in is.skip(both) {
-                    out.push(format!("{path}[{at}]: (none) -> {}", new[at]));
+                    out.push(format!("{path}[{at}]: (none) -> {}", written(&new[at])));
                 }
             }
         }
@@ -225,6 +231,14 @@ fn told(name: &str, value: &Json) -> String {
         Json::Null | Json::Bool(_) => value.to_string(),
         Json::String(text) if hole(text) => value.to_string(),
         _ if secret_name(name) => "(not shown: a secret by its name)".to_owned(),
+        _ => written(value),
+    }
+}
+
+/// A value as it was written: a number that no value of JSON holds stands in it as a marked text.
+fn written(value: &Json) -> String {
+    match value {
+        Json::String(text) => kept_number(text).map_or_else(|| value.to_string(), str::to_owned),
         _ => value.to_string(),
     }
 }
@@ -249,6 +263,8 @@ mod tests {
         assert_eq!(said, "a.api_key: (not shown: a secret by its name) -> \"{secret.KEY}\"");
         let said = bytes(r#"{"l":["a","b","c"]}"#, r#"{"l":["n","a","b"]}"#, Look::File);
         assert_eq!(said, "l[0]: (none) -> \"n\"\nl[2]: \"c\" -> (none)");
+        let said = bytes("a: {9: 123456789012345678901}\n", "a: {\"9\": 123456789012345678902}\n", Look::File);
+        assert_eq!(said, "a.9: 123456789012345678901 -> (none)\na.\"9\": (none) -> 123456789012345678902");
         // A comment is no value: then the text is what differs.
         assert_eq!(bytes("a: 1\n", "a: 1 # why\n", Look::File), "@@ -1 +1 @@\n-a: 1\n+a: 1 # why");
         // A prompt that happens to look like YAML is text.
