@@ -175,6 +175,14 @@ pub fn source_listing(dir: &Path) -> io::Result<Vec<u8>> {
     Ok(text.into_bytes())
 }
 
+/// The files of a source tree, without links.
+///
+/// # Errors
+/// As [`source_stat`].
+pub fn source_paths(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    Ok(source_files(dir)?.into_iter().filter(|file| !file.path.is_symlink()).map(|file| file.path).collect())
+}
+
 fn read_behind(link: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     hostile::open_regular(link)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
