@@ -30,6 +30,7 @@ pub mod output;
 pub mod plan;
 pub mod progress;
 pub mod reclassify;
+mod reused;
 pub mod run;
 pub mod select;
 pub mod selftest;

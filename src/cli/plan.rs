@@ -11,6 +11,7 @@ use crate::cli::confirm::asks;
 use crate::cli::fault::Fault;
 use crate::cli::open::{Opened, todays_secrets};
 use crate::cli::output;
+use crate::cli::reused::lacking_runs;
 use crate::cli::select::{self, Selection};
 use crate::cli::versions;
 use crate::event::{Event, Paused};
@@ -74,6 +75,7 @@ pub async fn plan(args: PlanArgs) -> Result<ExitCode, Fault> {
     let wanted = selected.nodes;
     let mut lacking = opened.lacking_secrets(&wanted);
     lacking.extend(opened.lacking_devices(&wanted));
+    lacking.extend(lacking_runs(&opened.plan().manifest, &opened.store.root));
     let retried = select::retried(opened.plan(), &selected.jobs, &args.retry)?;
     let forecasts = forecast_with(opened.plan(), &opened.store, &opened.index, &wanted, &retried);
     let estimate = opened.estimate(&forecasts)?;

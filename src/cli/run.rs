@@ -14,6 +14,7 @@ use crate::cli::begin::Begun;
 use crate::cli::confirm::confirm;
 use crate::cli::fault::Fault;
 use crate::cli::open::{Opened, lacks};
+use crate::cli::reused::lacking_runs;
 use crate::cli::select::{self, Selected, Selection};
 use crate::cli::{closing, hints, output, progress};
 use crate::event::GitState;
@@ -169,6 +170,7 @@ pub(super) async fn run_selected(args: RunArgs, opened: Opened, selected: Select
     let options = hints::options(&args);
     let mut lacking = opened.lacking_secrets(&wanted);
     lacking.extend(opened.lacking_devices(&wanted));
+    lacking.extend(lacking_runs(&opened.plan().manifest, &opened.store.root));
     let fatal: Vec<&Missing> = (0..opened.plan().nodes.len())
         .filter(|node| wanted[*node])
         .flat_map(|node| &opened.plan().nodes[node].missing)

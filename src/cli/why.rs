@@ -250,7 +250,8 @@ async fn before(args: &WhyArgs, (manifest, places): Which, wanted: &Wanted, line
     }
     let forecasts = forecast(plan, &opened.store, &opened.index, &of_interest);
     // Where nothing changed, the project's history has nothing to tell.
-    if forecasts.iter().any(Forecast::is_root) && forecasts.iter().any(|said| said.state != State::New) {
+    let told = |said: &Forecast| said.is_root() || said.state == State::Reused;
+    if forecasts.iter().any(told) && forecasts.iter().any(|said| said.state != State::New) {
         sources.tracer = Within::of(&manifest).map(|within| {
             let past = Past::new(within.project, Terms::of(plan, commit));
             RefCell::new(Tracer::of_work_tree(past, &within.manifest))

@@ -326,7 +326,8 @@ fn step(plan: &Plan, forecast: &Forecast, sources: &Sources<'_>) -> StepSaid {
             said.attempts = attempts(plan, forecast, sources);
         }
         _ => {
-            let action = forecast.is_root().then(|| Action::of(plan, node));
+            let told = forecast.is_root() || forecast.state == State::Reused;
+            let action = told.then(|| Action::of(plan, node));
             let shown = |change| sources.shown(change, action.as_ref(), forecast.nearest);
             said.changes = forecast.changes.iter().map(shown).collect();
         }

@@ -14,6 +14,7 @@ use crate::key::{ActionKey, Change, KeyRecord};
 use crate::plan::Plan;
 use crate::run::decide::{Again, Decision, decide_again, remakes, shut_gate};
 use crate::run::nearest::{own_candidates, reason_for};
+use crate::run::reuse::declined;
 use crate::step::End;
 use crate::store::{Index, Store};
 
@@ -195,6 +196,7 @@ impl Seer<'_> {
                 said.state = State::Reused;
                 said.key = Some(key);
                 said.changes = changes;
+                said.nearest = Some(ended.key);
                 said.because = Some(rule);
                 said.served = Some(ended.clone());
                 self.ends[node] = End::Settled(ended);
@@ -251,6 +253,8 @@ impl Seer<'_> {
                         explain(&mut said, reason);
                         if said.state == State::New {
                             self.gated(&mut said);
+                        } else if said.because.is_none() {
+                            said.because = declined(self.plan, node, &record, &self.ends, self.store, self.index);
                         }
                         said.record = Some(Box::new(record));
                     } else {
