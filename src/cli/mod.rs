@@ -10,6 +10,7 @@ use crate::units::Span;
 pub mod act;
 mod begin;
 mod beside;
+mod blamed;
 pub mod calibrate;
 pub mod cheats;
 pub mod check;

@@ -79,7 +79,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "JOB-GLOB", value_parser = select::not_empty)]
     pub retry: Vec<String>,
     /// Execute a share of what is served again, such as `1%`, to see whether it comes out the same: never agents or tests
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, value_name = "SHARE", value_parser = share)]
     pub recheck: Option<Percent>,
     /// What draws that share [default: the run's name, so that each run draws others]
     #[arg(long, value_name = "TEXT", requires = "recheck")]
@@ -157,6 +157,12 @@ pub(super) struct Finished {
     pub(super) store: Arc<Store>,
     /// What is on record.
     pub(super) index: Index,
+}
+
+/// A share of a whole.
+pub(super) fn share(text: &str) -> Result<Percent, String> {
+    let share: Percent = text.parse().map_err(|error: crate::units::BadUnit| error.to_string())?;
+    if share.0 > 1.0 { Err("a share is at most 100%".to_owned()) } else { Ok(share) }
 }
 
 /// Runs what was selected of a plan, and prints the table.

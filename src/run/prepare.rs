@@ -305,7 +305,13 @@ pub fn locate(tool: &Tool, machine: &Machine) -> Result<Located, Missing> {
     };
     let written = fill(&tool.path.value, None)?;
     let path = find(&written, &tool.dir, machine).ok_or_else(|| {
-        missing(format!("the program `{written}` is not there"), "install it, or correct the tool's path")
+        let what = format!("the program `{written}` is not there");
+        match !written.contains('/') && tool.dir.join(&written).is_file() {
+            true => {
+                missing(what, &format!("a bare name is looked for in PATH: write `./{written}` for the file beside it"))
+            }
+            false => missing(what, "install it, or correct the tool's path"),
+        }
     })?;
     let prefix = path.parent().and_then(Path::parent);
     let watch =

@@ -154,7 +154,11 @@ fn another_version(old: &str, new: &str) -> Option<String> {
 pub fn of_lists(old: &[String], new: &[String]) -> String {
     if old.len() == new.len() {
         let pairs = old.iter().zip(new).enumerate().filter(|(_, (old, new))| old != new);
-        return pairs.map(|(at, (old, new))| format!("[{at}] {old} -> {new}")).collect::<Vec<_>>().join("\n");
+        let told = pairs.map(|(at, (old, new))| {
+            let (old, new) = around(old, new);
+            format!("[{at}] {old} -> {new}")
+        });
+        return told.collect::<Vec<_>>().join("\n");
     }
     let mut lines = Vec::new();
     for op in differ(old, new) {
@@ -167,6 +171,34 @@ pub fn of_lists(old: &[String], new: &[String]) -> String {
         }
     }
     lines.join("\n")
+}
+
+/// Characters of two elements that are told whole.
+const WHOLE: usize = 60;
+/// Characters that are told of what is alike on each side of a difference.
+const ALIKE: usize = 16;
+
+/// Two texts, of long ones only the stretch that differs with a little of what is around it.
+fn around(old: &str, new: &str) -> (String, String) {
+    let (old, new): (Vec<char>, Vec<char>) = (old.chars().collect(), new.chars().collect());
+    let whole = |text: &[char]| text.iter().collect::<String>();
+    if old.len() + new.len() <= WHOLE {
+        return (whole(&old), whole(&new));
+    }
+    let alike = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
+    let rest = old.len().min(new.len()) - alike;
+    let after = old.iter().rev().zip(new.iter().rev()).take(rest).take_while(|(a, b)| a == b).count();
+    // As far as a word goes, so that what is told can be read.
+    let begin = old[..alike].iter().rposition(|c| c.is_whitespace()).map_or(0, |at| at + 1);
+    let begin = if alike - begin > ALIKE { alike - ALIKE } else { begin };
+    let part = |text: &[char]| {
+        let past = text.len() - after;
+        let end = text[past..].iter().position(|c| c.is_whitespace()).map_or(text.len(), |at| past + at);
+        let end = if end - past > ALIKE { past + ALIKE } else { end };
+        let (before, behind) = (if begin > 0 { "… " } else { "" }, if end < text.len() { " …" } else { "" });
+        format!("{before}{}{behind}", whole(&text[begin..end]))
+    };
+    (part(&old), part(&new))
 }
 
 /// Where two lists differ; a longer answer than the shortest where that takes too long to find.
@@ -278,6 +310,9 @@ mod tests {
         let list = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(of_lists(&list("a b c"), &list("a x c")), "[1] b -> x");
         assert_eq!(of_lists(&list("a b c"), &list("a c")), "-b");
+        let metric = |least: &str| vec![format!("ops better=lower min-effect={least} kind=count")];
+        assert_eq!(of_lists(&metric("0.02"), &metric("0.03")), "[0] … min-effect=0.02 … -> … min-effect=0.03 …");
+        assert_eq!(around(&"x".repeat(50), &"x".repeat(40)).1.chars().count(), 18);
     }
 
     #[test]
