@@ -447,3 +447,42 @@ pipeline glued {
         "{said}"
     );
 }
+
+#[test]
+fn a_plan_says_who_brought_its_causes() {
+    let p = Project::new();
+    p.flow.run().settles();
+    p.flow.replace("prompts/task.md", "Good luck.", "Good bye.");
+    let bea = p.commit("Bea", "another word");
+    p.flow.replace("configs/tidy.yaml", "temperature: 0.2", "temperature: 0.9");
+    let ivo = p.commit("Ivo", "warmer");
+    // A plan looks for it as long as that is quick, which is at least one cause.
+    let plan = p.flow.flow(&["plan", "m.kdl", "--only", "pkg/{one}/tidy/1"]);
+    plan.exits(0).says(&format!("by {}, Bea: another word; prompts/task.md:5", &bea[..8]));
+    p.flow.replace("m.kdl", "set MODE \"plain\"", "set MODE \"fancy\"");
+    let plan = p.flow.flow(&["plan", "m.kdl", "--explain"]);
+    plan.exits(0).says(&format!("by {}, Bea: another word; prompts/task.md:5", &bea[..8]));
+    plan.says(&format!("by {}, Ivo: warmer; configs/tidy.yaml:3", &ivo[..8])).says("uncommitted: m.kdl:");
+    plan.says("actions would be executed").says("what only follows is served after all");
+    let plan = p.flow.flow(&["plan", "m.kdl", "--explain", "--json"]).exits(0).json();
+    let by: Vec<&Value> = plan["causes"].as_array().unwrap().iter().map(|cause| &cause["by"]).collect();
+    assert!(by.iter().any(|by| by.as_array().is_some_and(|by| by.len() == 2)), "{by:?}");
+    let short = p.flow.flow(&["why", "pkg/{one}/tidy/1", "m.kdl", "--short"]);
+    short.exits(0).says(&format!("prompt and 1 more, by {} and another", &bea[..8]));
+}
+
+#[test]
+fn of_a_text_that_is_lost_that_is_said() {
+    let p = Project::new();
+    p.flow.run().settles();
+    p.flow.replace("configs/tidy.yaml", "temperature: 0.2", "temperature: 0.9");
+    let old = p.change("agent", "config")["old"].as_str().unwrap().replace("sha256:", "");
+    let blob = p.flow.cache().join(format!("cas/v1/{}/{}", &old[..2], &old[2..]));
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    std::fs::set_permissions(&blob, mode).unwrap();
+    std::fs::write(&blob, "").unwrap();
+    for _ in 0..2 {
+        let said = p.change("agent", "config");
+        assert_eq!(said["diff"], "(the old text is no longer in the store)", "{said:#}");
+    }
+}

@@ -397,7 +397,7 @@ impl Estimate {
             lines.push(match *only {
                 0 => format!("expected cost: {}{}{why}", self.cost.text(), between),
                 only => format!(
-                    "expected cost: certain {}; at most {}{}, with {} of {} that only follows{why}",
+                    "expected cost: certain {}; at most {}{}, of which {} is for {} that only follow{why}",
                     self.certain().text(),
                     self.cost.text(),
                     between,
