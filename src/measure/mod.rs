@@ -11,6 +11,7 @@ pub mod course;
 pub mod crosscheck;
 pub mod equal;
 pub mod metric;
+pub mod others;
 pub mod plausible;
 pub mod protocol;
 pub mod published;

@@ -197,14 +197,19 @@ pub fn detail(plan: &Plan, job: usize, store: &Store, index: &Index) -> Result<J
 
 /// The verdict of a job explained, where something was measured.
 fn explained(plan: &Plan, classify: usize, ends: &[End], store: &Store) -> Option<Explained> {
-    let ended = ends[plan.linked(classify, &Role::Patched)?].settled()?;
-    let digest = ended.outputs.get("result").and_then(Value::as_blob)?;
-    let bytes = store.cas.get(&digest, RESULT_BYTES).ok()??;
     let judged = match &plan.nodes[classify].ask {
         Ask::Classify(ask) => ask.judge_min_effect,
         _ => None,
     };
-    explain(&TestResult::decode(&bytes).ok()?, judged)
+    explain(&measured(plan, classify, ends, store)?, judged)
+}
+
+/// What was measured for a verdict, where something was.
+pub(super) fn measured(plan: &Plan, classify: usize, ends: &[End], store: &Store) -> Option<TestResult> {
+    let ended = ends[plan.linked(classify, &Role::Patched)?].settled()?;
+    let digest = ended.outputs.get("result").and_then(Value::as_blob)?;
+    let bytes = store.cas.get(&digest, RESULT_BYTES).ok()??;
+    TestResult::decode(&bytes).ok()
 }
 
 /// Those of the newest runs that are about a job, the newest first.
