@@ -122,6 +122,7 @@ fn what_is_paid_for_certain_is_told_from_what_may_be_served_after_all() {
         "expected cost: certain $4.00; at most $4.00 + 2 unknown, of which unknown is for 2 agents that only follow:";
     assert!(plan(&flow).contains(words), "{}", plan(&flow));
     // A budget that would stop it is no matter of the plan alone.
+    flow.replace("m.kdl", "candidate human agent=human", "candidate human agent=human { expect cost=(usd)0.01 }");
     flow.add("budget (usd)0.50");
     let why = flow.flow(&["why", "{one}", "m.kdl"]).exits(0).stdout.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(why.contains("the budget allows 0 of 1 job"), "{why}");
