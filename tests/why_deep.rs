@@ -125,7 +125,7 @@ fn what_is_paid_for_certain_is_told_from_what_may_be_served_after_all() {
     flow.replace("m.kdl", "candidate human agent=human", "candidate human agent=human { expect cost=(usd)0.01 }");
     flow.add("budget (usd)0.50");
     let why = flow.flow(&["why", "{one}", "m.kdl"]).exits(0).stdout.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(why.contains("the budget allows 0 of 1 job"), "{why}");
+    assert!(why.contains("the budget allows 0 of 2 jobs"), "{why}");
 }
 
 #[test]
