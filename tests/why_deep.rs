@@ -107,8 +107,7 @@ fn each_cause_of_a_plan_has_its_price() {
 fn what_is_paid_for_certain_is_told_from_what_may_be_served_after_all() {
     let flow = rich();
     let plan = |flow: &support::Flow| {
-        let said = flow.flow(&["plan", "m.kdl"]).exits(0).stdout.split_whitespace().collect::<Vec<_>>().join(" ");
-        said
+        flow.flow(&["plan", "m.kdl"]).exits(0).stdout.split_whitespace().collect::<Vec<_>>().join(" ")
     };
     flow.edit("tests/{one}.py", |text| format!("{text}# a comment\n"));
     assert!(plan(&flow).contains("expected cost: $0: no agent that is paid for would run"), "{}", plan(&flow));
