@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::attempt::Ended;
-use crate::event::{Disagreement, GitState};
+use crate::event::{Compared, Disagreement, GitState};
 use crate::key::{ActionKey, Change, KeyRecord};
 use crate::manifest::Kind;
 use crate::names::{AttemptId, Axes, JobId, RunId};
@@ -102,6 +102,9 @@ pub struct StepSaid {
     pub key: Option<ActionKey>,
     /// What changed, the first to blame.
     pub changes: Vec<Shown>,
+    /// What it was compared with, where that is not simply what it had in the newest run of its manifest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compared: Option<ComparedSaid>,
     /// Whether it has a reason of its own, and does not only follow.
     pub root: bool,
     /// Why, where no change says it.
@@ -147,6 +150,7 @@ impl StepSaid {
             state,
             key: None,
             changes: Vec::new(),
+            compared: None,
             root: false,
             because: None,
             served_by: None,
@@ -204,6 +208,25 @@ impl AttemptSaid {
     #[must_use]
     pub fn age(&self) -> Duration {
         Duration::from_secs(self.age_s.unsigned_abs())
+    }
+}
+
+/// What a step was compared with.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ComparedSaid {
+    /// What.
+    #[serde(flatten)]
+    pub with: Compared,
+    /// How long ago that run began, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age_s: Option<i64>,
+}
+
+impl ComparedSaid {
+    /// As it is told now.
+    #[must_use]
+    pub fn of(with: Compared, now: Timestamp) -> Self {
+        Self { age_s: with.at.map(|at| age(at, now)), with }
     }
 }
 
@@ -317,6 +340,7 @@ fn step(plan: &Plan, forecast: &Forecast, sources: &Sources<'_>) -> StepSaid {
     let mut said = StepSaid::new(plan.step(node).name.value.as_str(), &plan.nodes[node].axes, forecast.state.word());
     said.key = forecast.key;
     said.root = forecast.is_root();
+    said.compared = forecast.compared.clone().map(|compared| ComparedSaid::of(compared, sources.now));
     said.because.clone_from(&forecast.because);
     said.served_by = forecast.served.as_ref().map(|ended| AttemptSaid::of(ended, sources.now));
     said.shared_with = forecast.shares.map(|with| plan.title(with));

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::attempt::Ended;
-use crate::event::Reason;
+use crate::event::{Compared, Reason};
 use crate::key::{ActionKey, Change, KeyRecord};
 use crate::plan::Plan;
 use crate::run::decide::{Again, Decision, decide_again, remakes, shut_gate};
-use crate::run::nearest::{own_candidates, reason_for};
+use crate::run::nearest::{is_known, reason_for};
 use crate::step::End;
 use crate::store::{Index, Store};
 
@@ -81,6 +81,8 @@ pub struct Forecast {
     pub changes: Vec<Change>,
     /// The stored record that it was compared with.
     pub nearest: Option<ActionKey>,
+    /// Whose that is, where it is not simply what the action had in the newest run of its manifest.
+    pub compared: Option<Compared>,
     /// The actions upstream whose execution it follows.
     pub follows: Vec<usize>,
     /// The attempt that serves it.
@@ -135,6 +137,8 @@ fn see_all(plan: &Plan, store: &Store, index: &Index, wanted: &[bool], again: Ve
         lacking: vec![false; plan.nodes.len()],
         new: vec![false; plan.nodes.len()],
         owners: HashMap::new(),
+        alike: HashMap::new(),
+        stands_for: HashMap::new(),
         lost: false,
     };
     let mut all = Vec::new();
@@ -159,6 +163,10 @@ struct Seer<'a> {
     new: Vec<bool>,
     /// Who executes each key.
     owners: HashMap<ActionKey, usize>,
+    /// Who executes what has no key yet, by what of it is known and what it waits for.
+    alike: HashMap<(KeyRecord, Vec<(String, usize)>), usize>,
+    /// In whose place each shared action stands.
+    stands_for: HashMap<usize, usize>,
     /// Whether something served is gone from the store.
     lost: bool,
 }
@@ -171,6 +179,7 @@ impl Seer<'_> {
             key: None,
             changes: Vec::new(),
             nearest: None,
+            compared: None,
             follows: Vec::new(),
             served: None,
             shares: None,
@@ -225,11 +234,17 @@ impl Seer<'_> {
                     said.because = Some(format!("waits for {}", self.plan.title(*up)));
                     return said;
                 }
+                if let Some(owner) = self.shares(node, &partial, &waiting) {
+                    // The two keys will be one: both read the same of the same actions.
+                    said.state = State::Hit;
+                    said.shares = Some(owner);
+                    said.follows.clear();
+                    return said;
+                }
                 let reason = reason_for(self.plan, node, &partial, &waiting, self.store, self.index);
-                let known = !own_candidates(self.plan, node, self.index).is_empty();
                 let after_new = said.follows.iter().any(|up| self.new[*up]);
-                let new = reason.nearest.is_none() || !known && after_new;
-                if new {
+                let unknown = || !is_known(self.plan, node, self.store, self.index);
+                if reason.state == "new" || after_new && unknown() {
                     return said;
                 }
                 explain(&mut said, reason);
@@ -256,11 +271,25 @@ impl Seer<'_> {
                     } else {
                         said.state = State::Hit;
                         said.shares = Some(owner);
+                        self.stands_for.insert(node, owner);
                     }
                 }
             }
         }
         said
+    }
+
+    /// The action that will have the same key as this one, whose key is open: all that is known of both is the same, and so is
+    /// what they wait for. It is executed in its place.
+    fn shares(&mut self, node: usize, partial: &KeyRecord, waiting: &[(String, usize)]) -> Option<usize> {
+        let for_itself = |up: &usize| *self.stands_for.get(up).unwrap_or(up);
+        let waiting = waiting.iter().map(|(role, up)| (role.clone(), for_itself(up))).collect();
+        let owner = *self.alike.entry((partial.clone(), waiting)).or_insert(node);
+        if owner == node {
+            return None;
+        }
+        self.stands_for.insert(node, owner);
+        Some(owner)
     }
 
     /// Of what was never begun, because its gate ended badly: it follows the gate, which is run again and may end so again.
@@ -324,7 +353,9 @@ fn explain(said: &mut Forecast, reason: Reason) {
         _ => State::New,
     };
     said.nearest = reason.nearest;
+    said.compared = reason.compared;
     said.changes = reason.changes;
+    said.because = reason.because;
     if said.state == State::Retry {
         // Of a retry there is one entry that names the attempt before, unless what that one had left is gone.
         let last = said.changes.extract_if(.., |change| change.ingredient == "attempt").next();

@@ -12,7 +12,9 @@ use crate::key::{ActionKey, Change};
 use crate::names::{Axes, JobId, RunId};
 use crate::plan::point_name;
 use crate::run::journal::{PlanFile, read_of};
-use crate::why::explain::{AttemptSaid, Explanation, JobSaid, Sources, StepSaid, about_limits, age, disagree};
+use crate::why::explain::{
+    AttemptSaid, ComparedSaid, Explanation, JobSaid, Sources, StepSaid, about_limits, age, disagree,
+};
 use crate::why::known::{Known, held};
 
 /// What the journal tells of one action.
@@ -258,7 +260,9 @@ impl Ran {
             why.from.iter().map(|(_, up)| *up).filter(|up| *up != node && self.executed(*up)).collect();
         follows.dedup();
         said.follows = follows.into_iter().map(|up| self.title(up)).collect();
+        said.compared = why.compared.clone().map(|compared| ComparedSaid::of(compared, sources.now));
         let because = match why.state.as_str() {
+            _ if why.because.is_some() => why.because.clone(),
             "retry" if !changed => {
                 why.changes.first().and_then(|change| change.old.as_ref()).map(|last| format!("after {last}"))
             }

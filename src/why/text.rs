@@ -11,7 +11,7 @@ use crate::event::Disagreement;
 use crate::text::{harmless, shorten, wrap};
 use crate::units::human_span;
 use crate::why::change::Shown;
-use crate::why::explain::{EXECUTES, Explanation, StepSaid};
+use crate::why::explain::{ComparedSaid, EXECUTES, Explanation, StepSaid};
 use crate::why::known::Known;
 use crate::why::origin::Origin;
 
@@ -140,6 +140,9 @@ fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, width: usize, to
             line(8, difference);
         }
     }
+    for said in step.compared.iter().flat_map(|compared| compared_lines(compared, width)) {
+        line(6, &said);
+    }
     for attempt in &step.attempts {
         line(6, &format!("attempt {}, {}: {}", attempt.attempt, ago(attempt.age().as_secs()), attempt.outcome));
         if let Some(evidence) = &attempt.evidence {
@@ -171,6 +174,16 @@ fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, width: usize, to
         line(6, &if step.state == "hit" { format!("{}: {evidence}", by.outcome) } else { evidence.clone() });
     }
     text
+}
+
+/// What a step was compared with, in lines.
+fn compared_lines(compared: &ComparedSaid, width: usize) -> Vec<String> {
+    let with = &compared.with;
+    let of = with.manifest.as_ref().map(|manifest| format!(" of {manifest}")).unwrap_or_default();
+    let when = compared.age_s.map(|age| format!(", {}", ago(age.unsigned_abs()))).unwrap_or_default();
+    let mut said = vec![format!("compared with what run {}{of} had{when}", with.run)];
+    said.extend(with.renamed.clone());
+    said.iter().flat_map(|line| wrap(&printable(line), width - 6)).collect()
 }
 
 /// Two attempts that came out otherwise, in words.
