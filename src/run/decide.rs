@@ -259,7 +259,8 @@ fn limits(plan: &Plan, node: usize) -> BTreeMap<String, u64> {
 }
 
 /// The first output of an attempt that the store has no longer: such an attempt serves nobody.
-fn lost(ended: &Ended, store: &Store) -> Option<Change> {
+#[must_use]
+pub fn lost(ended: &Ended, store: &Store) -> Option<Change> {
     let (name, value) =
         ended.outputs.iter().find(|(_, value)| value.as_blob().is_some_and(|blob| !store.cas.has(&blob)))?;
     Some(Change { ingredient: format!("stored output {name}"), old: Some(value.clone()), new: None })

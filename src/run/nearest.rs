@@ -59,7 +59,11 @@ pub fn reason_for(
         let key = last.map(|had| had.key).or(own.first().copied());
         let because =
             "the key record of its last attempt is damaged or gone from the store: what changed since cannot be said";
-        return Reason { nearest: key, because: Some(because.to_owned()), ..Reason::new("changed") };
+        return Reason {
+            nearest: key,
+            because: Some(because.to_owned()),
+            ..Reason { state: "changed".into(), ..new() }
+        };
     };
     // What another manifest had says nothing of this one as long as this one was run itself.
     if let Some(had) = last.as_ref().filter(|had| had.key != best && past.is_own(&had.earlier))

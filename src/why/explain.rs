@@ -44,6 +44,8 @@ pub struct Explanation {
     pub jobs: Vec<JobSaid>,
     /// How many different causes there are.
     pub roots: usize,
+    /// How many actions are executed for a reason of their own: with the consequences, these are all.
+    pub root_steps: usize,
     /// How many actions are executed only for what is executed upstream of them.
     pub consequences: usize,
     /// What executing them may come to, for programs.
@@ -63,18 +65,35 @@ impl Explanation {
         let mut seen = HashSet::new();
         let steps = self.jobs.iter().flat_map(|job| &job.steps);
         let steps: Vec<&StepSaid> = steps.filter(|said| seen.insert(said.point.clone())).collect();
-        let roots: HashSet<String> = steps
-            .iter()
-            .filter(|said| said.root)
-            .map(|said| {
-                // Who brought it is no cause of its own.
-                let changes: Vec<_> = said.changes.iter().map(|c| (&c.ingredient, &c.old, &c.new)).collect();
-                format!("{} {changes:?} {:?}", said.state, said.because)
-            })
-            .collect();
-        self.roots = roots.len();
+        (self.roots, self.root_steps) = roots(steps.iter().copied());
         self.consequences = steps.iter().filter(|said| !said.root && EXECUTES.contains(&said.state)).count();
     }
+}
+
+/// How many different causes some steps have, each of them given once, and how many steps have one of their own.
+pub fn roots<'a>(steps: impl Iterator<Item = &'a StepSaid>) -> (usize, usize) {
+    let mut begun = 0;
+    let causes: HashSet<&str> =
+        steps.filter(|said| said.root).inspect(|_| begun += 1).map(|said| said.cause.as_str()).collect();
+    (causes.len(), begun)
+}
+
+/// What is one cause: a state, what changed, and the words where nothing did. What is gone from the store is one, whatever it was.
+#[must_use]
+pub fn cause_of(state: &str, changes: &[Change], because: Option<&str>) -> String {
+    if is_gone(changes) {
+        return format!("{state} {GONE}");
+    }
+    format!("{state} {changes:?} {because:?}")
+}
+
+/// Why actions are executed whose attempts stand, and left what the store no longer has.
+pub const GONE: &str = "what it left is gone from the store, and is needed";
+
+/// Whether outputs are gone from the store, which is all that changed.
+#[must_use]
+pub fn is_gone(changes: &[Change]) -> bool {
+    !changes.is_empty() && changes.iter().all(|change| change.ingredient.starts_with("stored output "))
 }
 
 /// The words of what is executed.
@@ -139,6 +158,9 @@ pub struct StepSaid {
     /// The action's point, for people: jobs of a commit share some of their actions.
     #[serde(skip)]
     pub point: String,
+    /// What is the same for steps of one cause.
+    #[serde(skip)]
+    pub cause: String,
 }
 
 impl StepSaid {
@@ -163,6 +185,7 @@ impl StepSaid {
             known: None,
             axes: axes.clone(),
             point: point_name(axes),
+            cause: String::new(),
         }
     }
 }
@@ -329,6 +352,7 @@ pub fn explain(plan: &Plan, jobs: &[usize], forecasts: &[Forecast], sources: &So
         between: None,
         jobs: jobs_said,
         roots: groups(&told).len(),
+        root_steps: told.iter().filter(|said| said.is_root()).count(),
         consequences: told.iter().filter(|said| said.state.executes() && !said.is_root()).count(),
         estimate: None,
         comes_to: String::new(),
@@ -340,6 +364,7 @@ fn step(plan: &Plan, forecast: &Forecast, sources: &Sources<'_>) -> StepSaid {
     let mut said = StepSaid::new(plan.step(node).name.value.as_str(), &plan.nodes[node].axes, forecast.state.word());
     said.key = forecast.key;
     said.root = forecast.is_root();
+    said.cause = cause(forecast);
     said.compared = forecast.compared.clone().map(|compared| ComparedSaid::of(compared, sources.now));
     said.because.clone_from(&forecast.because);
     said.served_by = forecast.served.as_ref().map(|ended| AttemptSaid::of(ended, sources.now));
@@ -399,6 +424,10 @@ fn attempts(plan: &Plan, forecast: &Forecast, sources: &Sources<'_>) -> Vec<Atte
     all.iter().map(|ended| AttemptSaid::of(&today(ended), sources.now)).collect()
 }
 
+fn cause(said: &Forecast) -> String {
+    cause_of(said.state.word(), &said.changes, said.because.as_deref())
+}
+
 /// Actions with one and the same cause of their own.
 #[derive(Clone, Debug)]
 pub struct Group<'a> {
@@ -418,9 +447,10 @@ pub fn groups<'a>(forecasts: &[&'a Forecast]) -> Vec<Group<'a>> {
     let mut groups: Vec<Group<'a>> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
     for said in forecasts.iter().filter(|said| said.is_root()) {
-        let place = format!("{:?} {:?} {:?}", said.state, said.changes, said.because);
-        let at = *places.entry(place).or_insert_with(|| {
-            let (changes, because) = (said.changes.clone(), said.because.clone());
+        let at = *places.entry(cause(said)).or_insert_with(|| {
+            let gone = is_gone(&said.changes);
+            let changes = if gone { Vec::new() } else { said.changes.clone() };
+            let because = if gone { Some(GONE.to_owned()) } else { said.because.clone() };
             groups.push(Group { state: said.state, changes, because, members: Vec::new() });
             groups.len() - 1
         });

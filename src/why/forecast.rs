@@ -12,7 +12,7 @@ use crate::attempt::Ended;
 use crate::event::{Compared, Reason};
 use crate::key::{ActionKey, Change, KeyRecord};
 use crate::plan::Plan;
-use crate::run::decide::{Again, Decision, decide_again, remakes, shut_gate};
+use crate::run::decide::{Again, Decision, decide_again, lost, remakes, shut_gate};
 use crate::run::nearest::{is_known, reason_for};
 use crate::step::End;
 use crate::store::{Index, Store};
@@ -117,22 +117,31 @@ pub fn forecast(plan: &Plan, store: &Store, index: &Index, wanted: &[bool]) -> V
 #[must_use]
 pub fn forecast_with(plan: &Plan, store: &Store, index: &Index, wanted: &[bool], retry: &[bool]) -> Vec<Forecast> {
     let again: Vec<Again> = retry.iter().map(|retry| Again { retry: *retry, ..Again::default() }).collect();
-    let (said, lost) = see_all(plan, store, index, wanted, again);
+    let (said, lost) = see_all(plan, store, index, wanted, again, HashMap::new());
     if !lost {
         return said;
     }
+    let stored = said.into_iter().filter_map(|said| Some((said.node, said.served?))).collect();
     // What is gone from the store is made again where it is read: which that is can only be said of the whole.
     let remakes = remakes(plan, store, index, wanted);
     let again = retry.iter().zip(remakes).map(|(retry, remake)| Again { retry: *retry, remake, ..Again::default() });
-    see_all(plan, store, index, wanted, again.collect()).0
+    see_all(plan, store, index, wanted, again.collect(), stored).0
 }
 
-fn see_all(plan: &Plan, store: &Store, index: &Index, wanted: &[bool], again: Vec<Again>) -> (Vec<Forecast>, bool) {
+fn see_all(
+    plan: &Plan,
+    store: &Store,
+    index: &Index,
+    wanted: &[bool],
+    again: Vec<Again>,
+    stored: HashMap<usize, Arc<Ended>>,
+) -> (Vec<Forecast>, bool) {
     let mut seer = Seer {
         plan,
         store,
         index,
         again,
+        stored,
         ends: vec![End::Pending; plan.nodes.len()],
         lacking: vec![false; plan.nodes.len()],
         new: vec![false; plan.nodes.len()],
@@ -156,6 +165,8 @@ struct Seer<'a> {
     index: &'a Index,
     /// What is made again, because it is gone from the store or somebody asked.
     again: Vec<Again>,
+    /// The attempts that would serve if nothing were gone.
+    stored: HashMap<usize, Arc<Ended>>,
     ends: Vec<End>,
     /// Actions that this machine cannot key, and what reads them.
     lacking: Vec<bool>,
@@ -239,6 +250,12 @@ impl Seer<'_> {
                     said.state = State::Hit;
                     said.shares = Some(owner);
                     said.follows.clear();
+                    return said;
+                }
+                let gone = self.stored.get(&node).filter(|_| again.remake);
+                if let Some((ended, change)) = gone.and_then(|ended| Some((ended, lost(ended, self.store)?))) {
+                    // What it reads comes out as before or does not: it is made again either way.
+                    (said.state, said.nearest, said.changes) = (State::Retry, Some(ended.key), vec![change]);
                     return said;
                 }
                 let reason = reason_for(self.plan, node, &partial, &waiting, self.store, self.index);
