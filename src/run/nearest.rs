@@ -158,8 +158,7 @@ struct Past<'a> {
 impl Past<'_> {
     /// The earlier runs, the newest first.
     fn runs(&self) -> impl Iterator<Item = Arc<Earlier>> + '_ {
-        let root = &self.store.root;
-        (0..).map_while(move |back| self.index.earlier(back, || begun(root), |run| earlier(root, run)))
+        runs(self.store, self.index)
     }
 
     /// Whether a run was of the plan's manifest, or of one that is there no longer and may have been it.
@@ -296,6 +295,12 @@ impl Past<'_> {
         let manifest = theirs.map(|path| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned());
         Some(Compared { at: begun_at(&earlier.run), run: earlier.run.clone(), manifest, renamed })
     }
+}
+
+/// The earlier runs of a store, the newest first, as far as is looked back.
+pub(super) fn runs<'a>(store: &'a Store, index: &'a Index) -> impl Iterator<Item = Arc<Earlier>> + 'a {
+    let root = &store.root;
+    (0..).map_while(move |back| index.earlier(back, || begun(root), |run| earlier(root, run)))
 }
 
 /// A key record of the store.

@@ -9,7 +9,7 @@ use crate::key::{ActionKey, KeyRecord};
 use crate::manifest::Kind;
 use crate::plan::Plan;
 use crate::run::journal::read_plan;
-use crate::run::nearest::record;
+use crate::run::nearest::{record, runs};
 use crate::step::{inputs_of, known};
 use crate::store::points::{axes_number, bare_number, name_number};
 use crate::store::{Earlier, Index, Settled, Store};
@@ -52,6 +52,15 @@ pub(super) fn had(
     let step = name_number(plan.step(node).name.value.as_str());
     let key = own.iter().find(|row| row.step == step)?.key;
     Some((earlier, key, words))
+}
+
+/// What an action's candidate was called in an earlier run, as far as that can be said.
+#[must_use]
+pub fn old_name(plan: &Plan, node: usize, store: &Store, index: &Index) -> Option<String> {
+    let (earlier, key, _) = had(plan, node, store, index, runs(store, index))?;
+    let axes = &plan.nodes[node].axes;
+    let row = earlier.beside(bare_number(axes)).find(|row| row.key == key && !plan.has_axes(row.axes))?;
+    names(store, &earlier).get(&row.axes).cloned()
 }
 
 /// What candidates that the plan has no longer settled in a run, where a candidate stands at this point but for its name.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::attempt::Ended;
+use crate::attempt::{Ended, Started};
 use crate::event::{Compared, Disagreement, GitState};
 use crate::key::{ActionKey, Change, KeyRecord};
 use crate::manifest::Kind;
@@ -17,7 +17,7 @@ use crate::names::{AttemptId, Axes, JobId, RunId};
 use crate::plan::{Plan, point_name};
 use crate::run::journal::read_plan;
 use crate::run::recheck::{disagreements, is_pure};
-use crate::store::Index;
+use crate::store::{Index, RunLock};
 use crate::why::action::Action;
 use crate::why::change::{Blobs, Shown};
 use crate::why::forecast::{Forecast, State};
@@ -119,6 +119,9 @@ pub struct StepSaid {
     pub state: &'static str,
     /// Its key, where it is known.
     pub key: Option<ActionKey>,
+    /// The run that executes it at this moment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub running: Option<RunningSaid>,
     /// What changed, the first to blame.
     pub changes: Vec<Shown>,
     /// What it was compared with, where that is not simply what it had in the newest run of its manifest.
@@ -171,6 +174,7 @@ impl StepSaid {
             step: step.to_owned(),
             state,
             key: None,
+            running: None,
             changes: Vec::new(),
             compared: None,
             root: false,
@@ -232,6 +236,31 @@ impl AttemptSaid {
     pub fn age(&self) -> Duration {
         Duration::from_secs(self.age_s.unsigned_abs())
     }
+}
+
+/// An attempt that is under way.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RunningSaid {
+    /// The run.
+    pub run: RunId,
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// How long ago it began, in seconds.
+    pub since_s: i64,
+}
+
+/// The attempts that living runs have under way, by key.
+fn under_way(sources: &Sources<'_>) -> HashMap<ActionKey, RunningSaid> {
+    let mut alive: HashMap<RunId, bool> = HashMap::new();
+    let root = &sources.blobs.store.root;
+    let mut lives =
+        |run: &RunId| *alive.entry(run.clone()).or_insert_with(|| RunLock::is_alive(root, run).unwrap_or(false));
+    let all = sources.index.unfinished().unwrap_or_default().into_iter().filter(|started| lives(&started.run));
+    let said = |started: Started| {
+        let since_s = age(started.at, sources.now);
+        (started.key, RunningSaid { run: started.run, attempt: started.attempt, since_s })
+    };
+    all.map(said).collect()
 }
 
 /// What a step was compared with.
@@ -316,6 +345,7 @@ impl Sources<'_> {
 pub fn explain(plan: &Plan, jobs: &[usize], forecasts: &[Forecast], sources: &Sources<'_>) -> Explanation {
     let by_node: HashMap<usize, &Forecast> = forecasts.iter().map(|said| (said.node, said)).collect();
     let mut said_of: HashMap<usize, StepSaid> = HashMap::new();
+    let running = under_way(sources);
     let mut told = HashSet::new();
     let mut jobs_said = Vec::new();
     for job in jobs {
@@ -324,7 +354,15 @@ pub fn explain(plan: &Plan, jobs: &[usize], forecasts: &[Forecast], sources: &So
         for node in &job.nodes {
             let Some(forecast) = by_node.get(node) else { continue };
             told.insert(*node);
-            let said = said_of.entry(*node).or_insert_with(|| step(plan, forecast, sources));
+            let said = said_of.entry(*node).or_insert_with(|| {
+                let mut said = step(plan, forecast, sources);
+                said.running =
+                    said.key.filter(|_| forecast.state.executes()).and_then(|key| running.get(&key).cloned());
+                if said.running.is_some() && forecast.state == State::New && forecast.because.is_none() {
+                    said.because = None;
+                }
+                said
+            });
             steps.push(said.clone());
         }
         jobs_said.push(JobSaid { job: job.id.clone(), axes: job.axes.clone(), steps });

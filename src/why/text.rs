@@ -122,6 +122,9 @@ fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, width: usize, to
         text.push_str(&if all { printable(line) } else { cut(&printable(line), width - indent) });
         text.push('\n');
     };
+    if let Some(running) = &step.running {
+        line(6, &format!("run {} executes it now, begun {}", running.run, ago(running.since_s.unsigned_abs())));
+    }
     for change in &step.changes {
         let mut said = change_lines(change, width - 6);
         // What jobs have in common is shown once.
