@@ -2,7 +2,7 @@
 //!
 //! A guess that is told with what it rests on, and made only where nothing else comes near. It serves explanations alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::key::{ActionKey, KeyRecord};
@@ -61,6 +61,26 @@ pub fn old_name(plan: &Plan, node: usize, store: &Store, index: &Index) -> Optio
     let axes = &plan.nodes[node].axes;
     let row = earlier.beside(bare_number(axes)).find(|row| row.key == key && !plan.has_axes(row.axes))?;
     names(store, &earlier).get(&row.axes).cloned()
+}
+
+/// What some candidates that are gone are called today, by their old names, as far as that can be said.
+#[must_use]
+pub fn names_today(plan: &Plan, gone: &BTreeSet<String>, store: &Store, index: &Index) -> BTreeMap<String, String> {
+    let mut names = BTreeMap::new();
+    if gone.is_empty() {
+        return names;
+    }
+    let mut seen = BTreeSet::new();
+    for node in 0..plan.nodes.len() {
+        if let Some(candidate) = plan.nodes[node].axes.get("candidate")
+            && plan.kind(node) == Kind::Agent
+            && seen.insert(candidate.to_owned())
+            && let Some(old) = old_name(plan, node, store, index).filter(|old| gone.contains(old))
+        {
+            names.insert(old, candidate.to_owned());
+        }
+    }
+    names
 }
 
 /// What candidates that the plan has no longer settled in a run, where a candidate stands at this point but for its name.
@@ -142,7 +162,8 @@ fn likeness(plan: &Plan, nodes: &[usize], store: &Store, rows: &[Settled]) -> Op
             for ingredient in &record.ingredients {
                 let role = &ingredient.role;
                 let theirs = if missing { new.get(role) } else { old.get(role) };
-                if waits(role) || missing && theirs.is_some() {
+                // A draw has no say in who it is of.
+                if waits(role) || role == "sample" || missing && theirs.is_some() {
                     continue;
                 }
                 let list = if theirs == Some(&ingredient.value) { &mut like.same } else { &mut like.changed };

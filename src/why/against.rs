@@ -5,6 +5,7 @@
 use serde::Serialize;
 
 use crate::key::{ActionKey, KeyRecord};
+use crate::text::wrap;
 use crate::why::change::Shown;
 use crate::why::explain::Sources;
 use crate::why::text::{change_lines, cut, printable};
@@ -157,7 +158,10 @@ pub fn text(all: &[Compared], columns: usize) -> String {
         if !text.is_empty() {
             text.push('\n');
         }
-        text.push_str(&format!("{}\n  against {}\n", printable(&said.job), printable(&said.against)));
+        text.push_str(&format!("{}\n", printable(&said.job)));
+        for line in wrap(&format!("against {}", printable(&said.against)), columns - 4) {
+            text.push_str(&format!("  {line}\n"));
+        }
         let width = said.steps.iter().map(|step| step.step.len()).max().unwrap_or(0);
         for step in &said.steps {
             let key = step.key.or(step.other_key).map(|key| key.0.short()).unwrap_or_default();

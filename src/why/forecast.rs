@@ -266,7 +266,7 @@ impl Seer<'_> {
                 }
                 explain(&mut said, reason);
                 if said.changes.is_empty() {
-                    said.state = State::Follows;
+                    (said.state, said.compared) = (State::Follows, None);
                 }
             }
             Decision::Execute { record, reason, .. } => {

@@ -143,7 +143,7 @@ fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, width: usize, to
             line(8, difference);
         }
     }
-    for said in step.compared.iter().flat_map(|compared| compared_lines(compared, width)) {
+    for said in step.compared.iter().filter(|_| step.root).flat_map(|compared| compared_lines(compared, width)) {
         line(6, &said);
     }
     for attempt in &step.attempts {
