@@ -6,10 +6,12 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Component, Path, PathBuf};
 
+use jiff::Timestamp;
+
 use crate::event::{Event, GitState, Held, Told};
 use crate::hostile::open_regular;
 use crate::key::ActionKey;
-use crate::names::{Axes, RunId};
+use crate::names::{AttemptId, Axes, RunId};
 use crate::run::served_cache;
 use crate::store::{Earlier, Settled};
 
@@ -143,6 +145,31 @@ pub fn served(root: &Path, run: &RunId) -> Vec<Settled> {
         served_cache::write(root, run, length, &rows);
     }
     rows
+}
+
+/// An attempt that a run has begun, as its journal tells.
+#[derive(Clone, Debug)]
+pub struct Begun {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// When it began.
+    pub at: Timestamp,
+}
+
+/// The attempts that a run has under way, by key; with a commit, only those of that one and of what has none. Of a run that is
+/// dead they are those that it left.
+#[must_use]
+pub fn under_way(root: &Path, run: &RunId, commit: Option<&str>) -> HashMap<ActionKey, Begun> {
+    let mut open: HashMap<ActionKey, Begun> = HashMap::new();
+    for told in read_of(root, run, commit) {
+        match told.event {
+            Event::ActionStarted { key, attempt, .. } => drop(open.insert(key, Begun { attempt, at: told.at })),
+            Event::ActionSettled { key, .. } => drop(open.remove(&key)),
+            Event::AttemptFailed { attempt, .. } => open.retain(|_, begun| begun.attempt != attempt),
+            _ => {}
+        }
+    }
+    open
 }
 
 /// An earlier run of a store.

@@ -22,10 +22,12 @@ struct Likeness {
 }
 
 impl Likeness {
-    /// Near enough to be called the same candidate: its agent is called the same way, and more of it is the same than is not.
-    fn will_do(&self) -> bool {
+    /// Near enough to be called the same candidate: its agent is called the same way, and more of it is the same than is not;
+    /// where nobody else is gone or new, as much.
+    fn will_do(&self, alone: bool) -> bool {
         let called = self.same.iter().any(|role| role == "argv");
-        self.changed.len() < 2 || called && self.same.len() > self.changed.len()
+        let (same, changed) = (self.same.len(), self.changed.len());
+        changed < 2 || called && (same > changed || alone && same == changed)
     }
 }
 
@@ -135,7 +137,7 @@ fn find(
     let rival = |(candidate, axes, like): &&(&str, u64, Likeness)| {
         (*candidate == name) != (axes == old) && like.changed.len() <= best.changed.len()
     };
-    if !best.will_do() || near.iter().any(|pair| rival(&pair)) {
+    if !best.will_do(fresh.len() == 1 && rows.len() == 1) || near.iter().any(|pair| rival(&pair)) {
         return None;
     }
     let old = called(rows.get(old)?)?;

@@ -9,15 +9,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::attempt::{Ended, Started};
+use crate::attempt::Ended;
 use crate::event::{Compared, Disagreement, GitState};
 use crate::key::{ActionKey, Change, KeyRecord};
 use crate::manifest::Kind;
 use crate::names::{AttemptId, Axes, JobId, RunId};
 use crate::plan::{Plan, point_name};
-use crate::run::journal::read_plan;
+use crate::run::journal::{self, read_plan};
 use crate::run::recheck::{disagreements, is_pure};
-use crate::store::{Index, RunLock};
+use crate::store::{Index, RunLock, begun};
 use crate::why::action::Action;
 use crate::why::change::{Blobs, Shown};
 use crate::why::forecast::{Forecast, State};
@@ -26,6 +26,9 @@ use crate::why::origin::{Origin, Since, Traced, Tracer};
 
 /// The largest key record that is read.
 const RECORD: u64 = 16 * 1024 * 1024;
+
+/// The newest so many runs are asked whether they live.
+const RUNS: usize = 8;
 
 /// The answer to `why`.
 #[derive(Clone, Debug, Serialize)]
@@ -249,18 +252,24 @@ pub struct RunningSaid {
     pub since_s: i64,
 }
 
-/// The attempts that living runs have under way, by key.
-fn under_way(sources: &Sources<'_>) -> HashMap<ActionKey, RunningSaid> {
-    let mut alive: HashMap<RunId, bool> = HashMap::new();
+/// The attempts that living runs have under way, by key. Their records come later: their journals tell.
+fn under_way(plan: &Plan, forecasts: &[Forecast], sources: &Sources<'_>) -> HashMap<ActionKey, RunningSaid> {
     let root = &sources.blobs.store.root;
-    let mut lives =
-        |run: &RunId| *alive.entry(run.clone()).or_insert_with(|| RunLock::is_alive(root, run).unwrap_or(false));
-    let all = sources.index.unfinished().unwrap_or_default().into_iter().filter(|started| lives(&started.run));
-    let said = |started: Started| {
-        let since_s = age(started.at, sources.now);
-        (started.key, RunningSaid { run: started.run, attempt: started.attempt, since_s })
-    };
-    all.map(said).collect()
+    let mut running = HashMap::new();
+    if !forecasts.iter().any(|said| said.state.executes()) {
+        return running;
+    }
+    let mut commits = forecasts.iter().filter_map(|said| plan.nodes[said.node].axes.get("commit"));
+    let first = commits.next();
+    let only = first.filter(|first| commits.all(|commit| commit == *first));
+    let newest = begun(root).into_iter().rev().take(RUNS);
+    for run in newest.filter(|run| RunLock::is_alive(root, run).unwrap_or(false)) {
+        for (key, begun) in journal::under_way(root, &run, only) {
+            let since_s = age(begun.at, sources.now);
+            running.insert(key, RunningSaid { run: run.clone(), attempt: begun.attempt, since_s });
+        }
+    }
+    running
 }
 
 /// What a step was compared with.
@@ -345,7 +354,7 @@ impl Sources<'_> {
 pub fn explain(plan: &Plan, jobs: &[usize], forecasts: &[Forecast], sources: &Sources<'_>) -> Explanation {
     let by_node: HashMap<usize, &Forecast> = forecasts.iter().map(|said| (said.node, said)).collect();
     let mut said_of: HashMap<usize, StepSaid> = HashMap::new();
-    let running = under_way(sources);
+    let running = under_way(plan, forecasts, sources);
     let mut told = HashSet::new();
     let mut jobs_said = Vec::new();
     for job in jobs {

@@ -3,17 +3,19 @@
 //! Uses the very function that a run decides by. An action downstream of one that would be executed is said to follow, unless
 //! something of its own has changed too: an upper bound, for an unchanged output upstream will cut the run short.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::attempt::Ended;
+use crate::digest::Digest;
 use crate::event::{Compared, Reason};
-use crate::key::{ActionKey, Change, KeyRecord};
+use crate::key::{ActionKey, Change, KeyRecord, Value};
 use crate::plan::Plan;
 use crate::run::decide::{Again, Decision, decide_again, lost, remakes, shut_gate};
 use crate::run::nearest::{is_known, reason_for};
+use crate::run::recheck::is_pure;
 use crate::step::End;
 use crate::store::{Index, Store};
 
@@ -142,6 +144,7 @@ fn see_all(
         index,
         again,
         stored,
+        coming: HashSet::new(),
         ends: vec![End::Pending; plan.nodes.len()],
         lacking: vec![false; plan.nodes.len()],
         new: vec![false; plan.nodes.len()],
@@ -167,6 +170,8 @@ struct Seer<'a> {
     again: Vec<Again>,
     /// The attempts that would serve if nothing were gone.
     stored: HashMap<usize, Arc<Ended>>,
+    /// The blobs that what is made again puts back.
+    coming: HashSet<Digest>,
     ends: Vec<End>,
     /// Actions that this machine cannot key, and what reads them.
     lacking: Vec<bool>,
@@ -252,10 +257,10 @@ impl Seer<'_> {
                     said.follows.clear();
                     return said;
                 }
-                let gone = self.stored.get(&node).filter(|_| again.remake);
-                if let Some((ended, change)) = gone.and_then(|ended| Some((ended, lost(ended, self.store)?))) {
+                if let Some((ended, change)) = self.gone(node) {
                     // What it reads comes out as before or does not: it is made again either way.
                     (said.state, said.nearest, said.changes) = (State::Retry, Some(ended.key), vec![change]);
+                    self.comes_back(node);
                     return said;
                 }
                 let reason = reason_for(self.plan, node, &partial, &waiting, self.store, self.index);
@@ -283,6 +288,8 @@ impl Seer<'_> {
                         explain(&mut said, reason);
                         if said.state == State::New {
                             self.gated(&mut said);
+                        } else if self.again[node].remake {
+                            self.comes_back(node);
                         }
                         said.record = Some(Box::new(record));
                     } else {
@@ -294,6 +301,21 @@ impl Seer<'_> {
             }
         }
         said
+    }
+
+    /// What an action that is made again left and the store has no longer, unless what is made again before it brings it back.
+    fn gone(&self, node: usize) -> Option<(Arc<Ended>, Change)> {
+        let ended = self.stored.get(&node).filter(|_| self.again[node].remake)?;
+        let change = lost(ended, self.store)?;
+        let mut blobs = ended.outputs.values().filter_map(Value::as_blob);
+        let comes = |blob: &Digest| self.store.cas.has(blob) || self.coming.contains(blob);
+        (!blobs.all(|blob| comes(&blob))).then(|| (ended.clone(), change))
+    }
+
+    /// An action that is made again puts back what it had left, if that is a function of its key.
+    fn comes_back(&mut self, node: usize) {
+        let stored = self.stored.get(&node).filter(|_| is_pure(self.plan.kind(node)));
+        self.coming.extend(stored.into_iter().flat_map(|ended| ended.outputs.values().filter_map(Value::as_blob)));
     }
 
     /// The action that will have the same key as this one, whose key is open: all that is known of both is the same, and so is
