@@ -1,7 +1,7 @@
 //! `flow why`: what each step of a commit's jobs would do and why, or what a run did with them. Executes nothing.
 
 use std::cell::RefCell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::cli::fault::Fault;
 use crate::cli::open::{self, Opened};
 use crate::cli::versions::{Within, called};
 use crate::cli::wanted::{Wanted, named, newest, newest_of, others};
-use crate::cli::{Places, beside, manifests, output, select};
+use crate::cli::{Places, beside, gone, manifests, output, select};
 use crate::event::GitState;
 use crate::git::PastCommit;
 use crate::names::{Axes, JobId};
@@ -208,9 +208,34 @@ fn older((manifest, places): &Which, text: &str) -> Option<PastCommit> {
     (!jobs.iter().any(|job| beside::is_job(&job.id, text))).then_some(commit)
 }
 
+/// That the manifest is there; what it is called now if it is not.
+fn there(manifest: &Path) -> Result<(), Fault> {
+    open::there(manifest).map_err(|fault| match gone::renamed(manifest).as_slice() {
+        [] => fault,
+        said => Fault::hint(2, format!("there is no file {}", manifest.display()), said.join("; ")),
+    })
+}
+
+/// The commit that is meant of those that a manifest lists; what became of it where it lists it no longer.
+fn listed<'a>(
+    wanted: &Wanted,
+    known: impl Iterator<Item = &'a str> + Clone,
+    manifest: &Path,
+    root: &Path,
+) -> Result<Option<String>, Fault> {
+    let none = wanted.is_digits() && !known.clone().any(|commit| wanted.begins(commit));
+    wanted.commit(known).map_err(|fault| match gone::dropped(manifest, root, wanted).as_slice() {
+        said @ [_, ..] if none => {
+            let what = format!("{} lists no commit `{}`", manifest.display(), wanted.text());
+            Fault::hint(2, what, said.join("; "))
+        }
+        _ => fault,
+    })
+}
+
 /// What would happen if the manifest were run now.
 async fn before(args: &WhyArgs, (manifest, places): Which, wanted: &Wanted, lines: usize) -> Result<Said, Fault> {
-    open::there(&manifest)?;
+    there(&manifest)?;
     // What the store knows takes as long to read as a long manifest: both at once.
     let root = open::store_root(&manifest, &places);
     let loading = std::thread::spawn(move || Index::load(&root));
@@ -218,7 +243,7 @@ async fn before(args: &WhyArgs, (manifest, places): Which, wanted: &Wanted, line
     // Another job of another commit has to be in the plan too.
     let narrow = args.against.is_none();
     let known = read.pipeline.repos.iter().flat_map(|repo| &repo.commits).map(|commit| commit.id.value.as_str());
-    let commit = wanted.commit(known)?;
+    let commit = listed(wanted, known, &manifest, &open::store_root(&manifest, &places))?;
     if let Some(commit) = commit.as_ref().filter(|_| narrow) {
         // The other commits have nothing to do with it: they need not be resolved, planned and looked up.
         for repo in &mut read.pipeline.repos {
@@ -281,7 +306,8 @@ fn versions(
         None => open::read(&manifest)?,
     };
     let known = read.pipeline.repos.iter().flat_map(|repo| &repo.commits).map(|commit| commit.id.value.as_str());
-    let terms = Terms { variables: open::machine()?.variables, only: wanted.commit(known)?, ..Terms::default() };
+    let only = listed(wanted, known, &manifest, &open::store_root(&manifest, &places))?;
+    let terms = Terms { variables: open::machine()?.variables, only, ..Terms::default() };
     let mut past = Past::new(within.project.clone(), terms.clone());
     let (old_name, new_name) = match &new {
         Some(new) => (within.name_at(&past, &old)?, within.name_at(&past, new)?),
