@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use crate::cli::fault::Fault;
 use crate::cli::open::{self, Opened};
-use crate::cli::versions::{Within, called};
+use crate::cli::versions::{Within, called, unreadable};
 use crate::cli::wanted::{Wanted, named, newest, newest_of, others};
 use crate::cli::{Places, beside, manifests, output, select};
 use crate::event::GitState;
@@ -28,6 +28,7 @@ use crate::why::origin::Tracer;
 use crate::why::past::{Past, Terms};
 use crate::why::ran::Ran;
 use crate::why::text;
+use crate::why::toolfiles;
 
 /// Arguments of `flow why`.
 #[derive(Debug, Args)]
@@ -304,6 +305,8 @@ fn versions(
         return Err(wanted.nothing(newer.jobs.iter().map(|job| job.id.to_string())));
     }
     let store: Store = open::store_to_read(&open::store_root(&manifest, &places))?;
+    let trees = (&old.tree, new.as_ref().map(|new| &new.tree));
+    let stirred = toolfiles::stirred(&within.project, newer, trees.0, trees.1).map_err(unreadable)?;
     let tracer = match new {
         Some(new) => Tracer::of_commit(past, &new_name, new),
         None => Tracer::of_work_tree(past, &new_name),
@@ -314,7 +317,7 @@ fn versions(
     let names = [called(&old), name_of_new];
     let keys = args.key.then(Timestamp::now);
     let tracer = RefCell::new(tracer);
-    let said = between::explain((older, newer), names, &jobs, &blobs, (lines, keys), Some(&tracer));
+    let said = between::explain((older, newer, &stirred), names, &jobs, &blobs, (lines, keys), Some(&tracer));
     Ok(Said::Explained(Box::new(said)))
 }
 

@@ -7,6 +7,7 @@ use crate::plan::Plan;
 use crate::run::decide::limits_shown;
 use crate::step::known;
 use crate::why::past::same_commit;
+use crate::why::wiring;
 
 /// An action, whatever its number in a plan.
 #[derive(Clone, Debug)]
@@ -75,7 +76,7 @@ fn same_axes(a: &Axes, b: &Axes) -> bool {
         })
 }
 
-/// The value of an ingredient or of a limit.
+/// The value of an ingredient or of a limit; of what comes from upstream, how it is declared.
 #[must_use]
 pub fn value(plan: &Plan, node: usize, role: &str) -> Option<Value> {
     if role.starts_with("limit ") {
@@ -84,7 +85,10 @@ pub fn value(plan: &Plan, node: usize, role: &str) -> Option<Value> {
     if role == "format" {
         return None;
     }
-    known(plan, node).get(role).cloned()
+    if role == "reading" {
+        return plan.tables(node).map(|tables| Value::text(tables.digest().to_string()));
+    }
+    known(plan, node).get(role).cloned().or_else(|| wiring::declared(plan, node, role))
 }
 
 /// What says that an action is: its candidate, its commit's row, its step; those first that the older plan has not.

@@ -105,7 +105,7 @@ pub struct Tracer {
     /// The action whose changes are followed.
     pub(super) asked: Option<Action>,
     /// Why no commit can be named, whatever is asked.
-    hopeless: Option<String>,
+    pub(super) hopeless: Option<String>,
     /// For commits that were come by, how far back their version reaches, and over how many commits.
     stretches: HashMap<ObjectId, (PastCommit, usize)>,
 }
@@ -161,7 +161,9 @@ impl Tracer {
     }
 
     fn by_manifest(&mut self, action: &Action, change: &Change, since: Option<&Since>) -> Traced {
-        let Some((whence, now)) = self.now(action, &change.ingredient) else { return Traced::Upstream };
+        let Some((whence, now)) = self.now(action, &change.ingredient) else {
+            return self.wired(action, change, since);
+        };
         self.asked = Some(action.clone());
         if let Some(why) = &self.hopeless {
             return Traced::No(match &whence.machine {
@@ -213,7 +215,7 @@ impl Tracer {
     }
 
     /// What the manifest said of an ingredient when a run began; `None` if that run's files were in no commit, or it is not known.
-    fn said_then(&mut self, since: &Since, action: &Action, role: &str) -> Option<Said> {
+    pub(super) fn said_then(&mut self, since: &Since, action: &Action, role: &str) -> Option<Said> {
         let git = since.git.as_ref().filter(|git| git.dirty.is_empty())?;
         let commit = self.past.project().commit(git.commit.as_ref()?).ok()?;
         let (head, _) = self.head.as_ref()?;
@@ -262,6 +264,9 @@ impl Tracer {
     fn now(&self, action: &Action, role: &str) -> Option<(Whence, Said)> {
         let Ok(plan) = &self.top.plan else { return Some((Whence::default(), Said::Unread)) };
         let Some(node) = action.within(plan) else { return Some((Whence::default(), Said::NoAction)) };
+        if role == "reading" {
+            return None;
+        }
         Some((whence(plan, node, role)?, Said::Is(value(plan, node, role))))
     }
 
@@ -276,7 +281,7 @@ impl Tracer {
         if renamed.len() == 1 { renamed.remove(0) } else { action.clone() }
     }
 
-    fn follow(&mut self, action: &Action, role: &str, now: &Said) -> Result<Followed, GitError> {
+    pub(super) fn follow(&mut self, action: &Action, role: &str, now: &Said) -> Result<Followed, GitError> {
         self.walk(action, &mut asking(role, now), now)
     }
 
@@ -423,7 +428,7 @@ impl Tracer {
         Ok(found)
     }
 
-    fn uncommitted(&self, action: &Action, role: &str) -> Traced {
+    pub(super) fn uncommitted(&self, action: &Action, role: &str) -> Traced {
         let spot = self.top.plan.as_ref().ok().and_then(|plan| {
             let old = self.head.as_ref().and_then(|(_, snapshot)| snapshot.plan.as_ref().ok());
             spot((plan, action.within(plan)), old.map(|old| (old, action.within(old))), role)
