@@ -29,7 +29,7 @@ impl Project {
         flow.write("prompts/task.md", "Make it faster.\n\nDo not touch the tests.\n\nGood luck.\n");
         flow.write("configs/tidy.yaml", "# how it works\nmodel:\n  temperature: 0.2\n  steps: 10\n");
         flow.edit("agents.kdl", |text| {
-            let shown = "agent scripted { run \"sh\" \"-c\" \"cat $0 >/dev/null; exec \\\"$@\\\"\" \"{config}\" ";
+            let shown = "agent scripted { run \"sh\" \"-c\" \"cat $0 $1 >/dev/null; shift; exec \\\"$@\\\"\" \"{config}\" \"{prompt}\" ";
             text.replace("agent scripted { run ", shown)
         });
         flow.replace("m.kdl", "agent=scripted {", "agent=scripted {\n        config \"configs/tidy.yaml\"");

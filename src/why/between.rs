@@ -210,9 +210,15 @@ impl<'a> Sides<'a> {
         {
             differs.old = Some(there);
         }
+        // What is there is served, whatever its gate says.
+        if self.after.shut[node] && there.is_none() {
+            differs.over = differs.over.or(Standing::Blocked.word());
+        }
         if let Some(other) = differs.old {
-            let was = self.before.standing[other];
-            differs.turned = there.is_none() && (was == Standing::Runs) != (standing == Standing::Runs);
+            let was = self.before.standing[other] == Standing::Runs;
+            // Whether the older version came to what waited for a gate that was shut, is not known.
+            let opened = self.before.shut[other] && !self.after.shut[node];
+            differs.turned = opened || there.is_none() && was != differs.over.is_none();
             differs.changes = record.changes_since(&known(self.old, other));
             differs.changes.extend(self.rewired(other, node, all));
             differs.reading = reading_change((self.old, other), (self.new, node));

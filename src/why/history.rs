@@ -2,7 +2,7 @@
 //!
 //! A version is a commit in which some file that the manifest depends on is another than in each of its parents.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,7 +11,9 @@ use serde::Serialize;
 
 use crate::git::{GitError, PastCommit};
 use crate::key::Change;
+use crate::manifest::Kind;
 use crate::plan::Plan;
+use crate::step::{known, read_as};
 use crate::text::{counted, wrap};
 use crate::why::between::{Again, Differs, compare};
 use crate::why::change::Shown;
@@ -63,6 +65,9 @@ pub struct VersionSaid {
 pub struct Rerun {
     /// What has a reason of its own.
     pub steps: Vec<(String, usize)>,
+    /// Those of these steps of which fewer may run: actions that turn out to read the same are executed once.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub may_share: Vec<String>,
     /// What may run besides: it follows, had met a limit that is raised, or is served by a rule of `reuse`.
     pub at_most: Vec<(String, usize)>,
     /// How many of all have a reason of their own.
@@ -239,14 +244,23 @@ fn rerun(old: &Plan, new: &Plan, tools: &BTreeMap<String, PathBuf>) -> Rerun {
     let all = compare(old, new, tools);
     let (mut steps, mut at_most) = (BTreeMap::new(), BTreeMap::new());
     let mut rerun = Rerun::default();
-    for (node, differs) in all.iter().enumerate() {
+    let wanted: HashSet<usize> = new.jobs.iter().flat_map(|job| job.nodes.iter().copied()).collect();
+    let mut alike: HashSet<(usize, Vec<u8>)> = HashSet::new();
+    let mut may_share: BTreeMap<usize, ()> = BTreeMap::new();
+    // What no job needs is not run.
+    for (node, differs) in all.iter().enumerate().filter(|(node, _)| wanted.contains(node)) {
+        let step = new.nodes[node].step;
+        let reads = !read_as(new, node).is_empty() && new.kind(node) != Kind::Agent;
+        if differs.again() == Again::Yes && reads && !alike.insert((step, known(new, node).encode())) {
+            may_share.insert(step, ());
+        }
         let counted: Option<&mut BTreeMap<usize, usize>> = match differs.again() {
             Again::Yes => Some(&mut steps),
             Again::AtMost => Some(&mut at_most),
             Again::No => None,
         };
         if let Some(counted) = counted {
-            *counted.entry(new.nodes[node].step).or_default() += 1;
+            *counted.entry(step).or_default() += 1;
         }
         rerun.roots += usize::from(differs.is_root());
         rerun.new += usize::from(differs.old.is_none());
@@ -257,10 +271,11 @@ fn rerun(old: &Plan, new: &Plan, tools: &BTreeMap<String, PathBuf>) -> Rerun {
         rerun.gates += usize::from(differs.gates);
         rerun.reusable += usize::from(differs.reusable && !differs.changes.is_empty());
     }
-    let kept: std::collections::HashSet<usize> = all.iter().filter_map(|differs| differs.old).collect();
+    let kept: HashSet<usize> = all.iter().filter_map(|differs| differs.old).collect();
     rerun.gone = old.nodes.len() - kept.len();
     let name = |step: usize| new.manifest.pipeline.steps[step].name.value.to_string();
     let named = |steps: BTreeMap<usize, usize>| steps.into_iter().map(|(step, count)| (name(step), count)).collect();
+    rerun.may_share = may_share.into_keys().map(name).collect();
     (rerun.steps, rerun.at_most) = (named(steps), named(at_most));
     rerun.causes = causes(old, new, &all);
     rerun
@@ -351,18 +366,26 @@ impl VersionSaid {
         let Some(again) = &self.again else {
             return wrap(self.because.as_deref().unwrap_or_default(), width);
         };
-        let list = |steps: &[(String, usize)]| {
-            steps.iter().map(|(step, count)| format!("{count} {step}")).collect::<Vec<_>>().join(", ")
+        let list = |steps: &[(String, usize)], firm: bool| {
+            let said = steps.iter().map(|(step, count)| {
+                let fewer = firm && again.may_share.contains(step);
+                format!("{}{count} {step}", if fewer { "up to " } else { "" })
+            });
+            said.collect::<Vec<_>>().join(", ")
         };
         let new = if again.new > 0 { format!(" ({} new)", counted(again.new, "action")) } else { String::new() };
         let gone =
             if again.gone > 0 { format!("; {} no longer there", counted(again.gone, "action")) } else { String::new() };
         let mut said = match (again.steps.as_slice(), again.at_most.as_slice()) {
             ([], []) => vec![format!("re-runs nothing{gone}")],
-            ([], most) => vec![format!("re-runs at most {}{new}{gone}", list(most))],
-            (steps, []) => vec![format!("re-runs {}{new}{gone}", list(steps))],
+            ([], most) => vec![format!("re-runs at most {}{new}{gone}", list(most, false))],
+            (steps, []) => vec![format!("re-runs {}{new}{gone}", list(steps, true))],
             (steps, most) => {
-                vec![format!("re-runs {}{new}, and at most {}, which only follow{gone}", list(steps), list(most))]
+                vec![format!(
+                    "re-runs {}{new}, and at most {}, which only follow{gone}",
+                    list(steps, true),
+                    list(most, false)
+                )]
             }
         };
         if again.raised > 0 {

@@ -52,7 +52,7 @@ pub enum Standing {
     Runs,
     /// It is not to be run.
     Skipped(Cause),
-    /// It reads, or waits for, what is not to be run.
+    /// It reads what is not to be run.
     Blocked,
 }
 
@@ -73,8 +73,10 @@ impl Standing {
 pub struct Wiring {
     /// What each reads.
     pub wires: Vec<Vec<Wire>>,
-    /// What becomes of each.
+    /// What becomes of each, if what it waits for lets it.
     pub standing: Vec<Standing>,
+    /// Whether each waits for what is not to be run: it is served, or not run.
+    pub shut: Vec<bool>,
     /// Stands for each one's key: two are the same where all of what determines them is, upstream and own.
     pub symbols: Vec<Digest>,
 }
@@ -83,7 +85,7 @@ impl Wiring {
     /// Of a plan.
     #[must_use]
     pub fn of(plan: &Plan) -> Self {
-        let mut wiring = Self { wires: Vec::new(), standing: Vec::new(), symbols: Vec::new() };
+        let mut wiring = Self { wires: Vec::new(), standing: Vec::new(), shut: Vec::new(), symbols: Vec::new() };
         for node in 0..plan.nodes.len() {
             let wires = wires(plan, node);
             let standing = wiring.stands(plan, node, &wires);
@@ -95,6 +97,7 @@ impl Wiring {
                 };
                 text.extend(format!("\n{}\n{:?}\n{end}", wire.role, wire.output).bytes());
             }
+            wiring.shut.push(plan.nodes[node].gates.iter().any(|gate| wiring.standing[*gate] != Standing::Runs));
             wiring.symbols.push(Digest::of(&text));
             wiring.wires.push(wires);
             wiring.standing.push(standing);
@@ -109,11 +112,7 @@ impl Wiring {
             return Standing::Skipped(cause);
         }
         let starved = plan.kind(node) != Kind::Classify && wires.iter().any(|wire| over(wire.up));
-        if starved || plan.nodes[node].gates.iter().any(|gate| over(*gate)) {
-            Standing::Blocked
-        } else {
-            Standing::Runs
-        }
+        if starved { Standing::Blocked } else { Standing::Runs }
     }
 }
 
