@@ -39,7 +39,7 @@ pub(super) fn planned(
     let mut compared = Vec::new();
     for job in jobs {
         let Some(other) = other(&all, *job, jobs, text)? else { continue };
-        compared.push(compare(&of_plan(opened, *job), &of_plan(opened, other), sources));
+        compared.push(compare(&of_plan(opened, *job), &of_plan(opened, other), None, sources));
     }
     some(compared, text)
 }
@@ -74,7 +74,7 @@ pub(super) fn ran(
     for place in &places {
         let Some(other) = other(&all, *place, &places, text)? else { continue };
         let side = |at: usize| of_ran(ran, name(all[at].0), all[at].1);
-        compared.push(compare(&side(*place), &side(other), sources));
+        compared.push(compare(&side(*place), &side(other), None, sources));
     }
     some(compared, text)
 }
@@ -109,7 +109,7 @@ fn of_run(
     let other = Ran::read(root, &run, None, Timestamp::now());
     let compared = sides.zip(axes).map(|(side, axes)| {
         let theirs = of_ran(&other, format!("what it was in run {run}"), axes);
-        compare(&side, &theirs, sources)
+        compare(&side, &theirs, Some(axes), sources)
     });
     Ok(compared.collect())
 }

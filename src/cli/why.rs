@@ -245,16 +245,25 @@ async fn before(args: &WhyArgs, (manifest, places): Which, wanted: &Wanted, line
     let blobs = Blobs { store: &opened.store, intakes: vec![&opened.prepared.intake], redactor };
     let (now, runs) = (Timestamp::now(), RefCell::default());
     let mut sources = Sources { blobs, index: &opened.index, lines, keys: args.key, now, tracer: None, runs };
+    let tracer = || {
+        Within::of(&manifest).map(|within| {
+            let past = Past::new(within.project, Terms::of(plan, commit.clone()));
+            RefCell::new(Tracer::of_work_tree(past, &within.manifest))
+        })
+    };
     if let Some(text) = &args.against {
+        if beside::is_run(&opened.store.root, text) {
+            sources.tracer = tracer();
+        }
         return Ok(Said::Compared(beside::planned(&opened, &jobs, text, &sources)?));
     }
     let forecasts = forecast(plan, &opened.store, &opened.index, &of_interest);
     // Where nothing changed, the project's history has nothing to tell.
     if forecasts.iter().any(Forecast::is_root) && forecasts.iter().any(|said| said.state != State::New) {
-        sources.tracer = Within::of(&manifest).map(|within| {
-            let past = Past::new(within.project, Terms::of(plan, commit));
-            RefCell::new(Tracer::of_work_tree(past, &within.manifest))
-        });
+        sources.tracer = tracer();
+        if sources.tracer.is_none() {
+            output::say("note: the manifest lies in no git repository: who changed what, and when, is not known");
+        }
     }
     let mut said = explain(plan, &jobs, &forecasts, &sources);
     if forecasts.iter().any(|said| said.state.executes()) {
@@ -314,6 +323,7 @@ fn versions(
     let redactor = open::todays_secrets(Some(&newer.manifest))?;
     let blobs = Blobs { store: &store, intakes: vec![&after.intake, &before.intake], redactor };
     output::say(&format!("note: from {} to {name_of_new}", called(&old)));
+    output::say("note: no tool is asked; variables are those of today");
     let names = [called(&old), name_of_new];
     let keys = args.key.then(Timestamp::now);
     let tracer = RefCell::new(tracer);

@@ -4,6 +4,7 @@
 //! same value. What no version of the files explains, because a tool answered otherwise or a variable had another value, is said
 //! to be so and no commit is named.
 
+use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -198,11 +199,22 @@ impl Tracer {
                 let old = |tracer: &mut Self| {
                     let since = since?;
                     let then = tracer.said_then(since, action, &change.ingredient);
-                    let older = brought.commit.committed.as_second() < since.at.as_second();
-                    Some(then.map_or(older, |then| then == now))
+                    let order = brought.commit.committed.as_second().cmp(&since.at.as_second());
+                    match then {
+                        Some(then) if then == now => Some(Ordering::Less),
+                        Some(_) => Some(Ordering::Greater),
+                        None => Some(order),
+                    }
                 };
+                let order = whence.machine.as_ref().and_then(|_| old(self));
                 match whence.machine {
-                    Some(machine) if brought.first || old(self) == Some(true) => {
+                    Some(machine) if !brought.first && order == Some(Ordering::Equal) => {
+                        let id = brought.commit.id.as_str().get(..8).unwrap_or_default();
+                        Traced::No(format!(
+                            "not known: {id} is of the very second in which the record was made; or {machine}"
+                        ))
+                    }
+                    Some(machine) if brought.first || order == Some(Ordering::Less) => {
                         Traced::No(format!("not in git: {machine}"))
                     }
                     _ => match self.brought(&brought, change, since) {
@@ -221,8 +233,9 @@ impl Tracer {
         let (head, _) = self.head.as_ref()?;
         let path = self.past.name_at(&self.top.manifest, head, &commit).ok()?;
         let snapshot = self.past.at(&path, &commit);
+        let then = self.called_in(&snapshot, action);
         let plan = snapshot.plan.as_ref().ok()?;
-        Some(Said::Is(value(plan, action.within(plan)?, role)))
+        Some(Said::Is(value(plan, then.within(plan)?, role)))
     }
 
     /// What brought an action into the manifest.
