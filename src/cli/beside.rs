@@ -50,7 +50,7 @@ pub(super) fn planned(
     let mut compared = Vec::new();
     for job in jobs {
         let Some(other) = other(&all, *job, jobs, text)? else { continue };
-        compared.push(compare(&of_plan(opened, *job), &of_plan(opened, other), sources));
+        compared.push(compare(&of_plan(opened, *job), &of_plan(opened, other), None, sources));
     }
     some(compared, text)
 }
@@ -85,7 +85,7 @@ pub(super) fn ran(
     for place in &places {
         let Some(other) = other(&all, *place, &places, text)? else { continue };
         let side = |at: usize| of_ran(ran, name(all[at].0), all[at].1);
-        compared.push(compare(&side(*place), &side(other), sources));
+        compared.push(compare(&side(*place), &side(other), None, sources));
     }
     some(compared, text)
 }
@@ -119,13 +119,13 @@ fn of_run(
     let (run, _) = named(root, text)?;
     let other = Ran::read(root, &run, None, Timestamp::now());
     let compared = sides.zip(axes).map(|(side, (axes, old))| {
-        let mut axes = axes.clone();
+        let mut then = axes.clone();
         let mut name = format!("what it was in run {run}");
         if let Some(old) = old {
             name.push_str(&format!(", taken to be called {old} then"));
-            axes.0.insert("candidate".to_owned(), old.clone());
+            then.0.insert("candidate".to_owned(), old.clone());
         }
-        compare(&side, &of_ran(&other, name, &axes), sources)
+        compare(&side, &of_ran(&other, name, &then), Some(axes), sources)
     });
     Ok(compared.collect())
 }

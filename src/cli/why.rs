@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use crate::cli::fault::Fault;
 use crate::cli::open::{self, Opened};
-use crate::cli::versions::{Within, called};
+use crate::cli::versions::{Within, called, unreadable};
 use crate::cli::wanted::{Wanted, named, newest, newest_of, others};
 use crate::cli::{Places, beside, gone, manifests, output, select};
 use crate::event::GitState;
@@ -28,6 +28,7 @@ use crate::why::origin::Tracer;
 use crate::why::past::{Past, Terms};
 use crate::why::ran::Ran;
 use crate::why::text;
+use crate::why::toolfiles;
 
 /// Arguments of `flow why`.
 #[derive(Debug, Args)]
@@ -269,16 +270,25 @@ async fn before(args: &WhyArgs, (manifest, places): Which, wanted: &Wanted, line
     let blobs = Blobs { store: &opened.store, intakes: vec![&opened.prepared.intake], redactor };
     let (now, runs) = (Timestamp::now(), RefCell::default());
     let mut sources = Sources { blobs, index: &opened.index, lines, keys: args.key, now, tracer: None, runs };
+    let tracer = || {
+        Within::of(&manifest).map(|within| {
+            let past = Past::new(within.project, Terms::of(plan, commit.clone()));
+            RefCell::new(Tracer::of_work_tree(past, &within.manifest))
+        })
+    };
     if let Some(text) = &args.against {
+        if beside::is_run(&opened.store.root, text) {
+            sources.tracer = tracer();
+        }
         return Ok(Said::Compared(beside::planned(&opened, &jobs, text, &sources)?));
     }
     let forecasts = forecast(plan, &opened.store, &opened.index, &of_interest);
     // Where nothing changed, the project's history has nothing to tell.
     if forecasts.iter().any(Forecast::is_root) && forecasts.iter().any(|said| said.state != State::New) {
-        sources.tracer = Within::of(&manifest).map(|within| {
-            let past = Past::new(within.project, Terms::of(plan, commit));
-            RefCell::new(Tracer::of_work_tree(past, &within.manifest))
-        });
+        sources.tracer = tracer();
+        if sources.tracer.is_none() {
+            output::say("note: the manifest lies in no git repository: who changed what, and when, is not known");
+        }
     }
     let mut said = explain(plan, &jobs, &forecasts, &sources);
     if forecasts.iter().any(|said| said.state.executes()) {
@@ -330,6 +340,8 @@ fn versions(
         return Err(wanted.nothing(newer.jobs.iter().map(|job| job.id.to_string())));
     }
     let store: Store = open::store_to_read(&open::store_root(&manifest, &places))?;
+    let trees = (&old.tree, new.as_ref().map(|new| &new.tree));
+    let stirred = toolfiles::stirred(&within.project, newer, trees.0, trees.1).map_err(unreadable)?;
     let tracer = match new {
         Some(new) => Tracer::of_commit(past, &new_name, new),
         None => Tracer::of_work_tree(past, &new_name),
@@ -337,10 +349,11 @@ fn versions(
     let redactor = open::todays_secrets(Some(&newer.manifest))?;
     let blobs = Blobs { store: &store, intakes: vec![&after.intake, &before.intake], redactor };
     output::say(&format!("note: from {} to {name_of_new}", called(&old)));
+    output::say("note: no tool is asked; variables are those of today");
     let names = [called(&old), name_of_new];
     let keys = args.key.then(Timestamp::now);
     let tracer = RefCell::new(tracer);
-    let said = between::explain((older, newer), names, &jobs, &blobs, (lines, keys), Some(&tracer));
+    let said = between::explain((older, newer, &stirred), names, &jobs, &blobs, (lines, keys), Some(&tracer));
     Ok(Said::Explained(Box::new(said)))
 }
 

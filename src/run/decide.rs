@@ -233,7 +233,8 @@ pub fn limits_shown(plan: &Plan, node: usize) -> BTreeMap<String, Value> {
 }
 
 /// The limits that are in force today, by name, in milliseconds, blocks or bytes.
-fn limits(plan: &Plan, node: usize) -> BTreeMap<String, u64> {
+#[must_use]
+pub fn limits(plan: &Plan, node: usize) -> BTreeMap<String, u64> {
     let step = plan.step(node);
     let mut today = BTreeMap::new();
     if let Some(timeout) = &step.timeout {

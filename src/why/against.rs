@@ -5,10 +5,11 @@
 use serde::Serialize;
 
 use crate::key::{ActionKey, KeyRecord};
+use crate::names::Axes;
 use crate::text::wrap;
 use crate::why::change::Shown;
 use crate::why::explain::Sources;
-use crate::why::text::{change_lines, cut, printable};
+use crate::why::text::{change_lines, cut, origin_lines, printable};
 
 /// One side of a comparison: a job's steps, each with its key as far as that is known.
 #[derive(Clone, Debug)]
@@ -59,9 +60,10 @@ pub struct StepCompared {
     pub changes: Vec<Shown>,
 }
 
-/// Compares two jobs. A step whose key is not known yet, as it reads what is still to be made, is said to be unknown.
+/// Compares two jobs. A step whose key is not known yet, as it reads what is still to be made, is said to be unknown. Where it is one
+/// job now and in a run, its `axes` let each change be followed back.
 #[must_use]
-pub fn compare(one: &Side, other: &Side, sources: &Sources<'_>) -> Compared {
+pub fn compare(one: &Side, other: &Side, axes: Option<&Axes>, sources: &Sources<'_>) -> Compared {
     let mut steps: Vec<StepCompared> = Vec::new();
     let pairs = pairs(one, other, sources);
     for (own, theirs) in one.steps.iter().zip(&pairs) {
@@ -84,8 +86,11 @@ pub fn compare(one: &Side, other: &Side, sources: &Sources<'_>) -> Compared {
             if said.state == "differs"
                 && let (Some(new), Some(old)) = (record(own, sources), record(theirs, sources))
             {
+                let tracer = sources.tracer.as_ref();
+                let action = axes.and_then(|axes| tracer?.borrow().action_of(&own.step, axes));
                 let changes = new.changes_since(&old);
-                said.changes = changes.iter().map(|change| Shown::of(change, &sources.blobs, sources.lines)).collect();
+                said.changes =
+                    changes.iter().map(|change| sources.shown(change, action.as_ref(), theirs.key)).collect();
             }
         }
         steps.push(said);
@@ -159,7 +164,8 @@ pub fn text(all: &[Compared], columns: usize) -> String {
             text.push('\n');
         }
         text.push_str(&format!("{}\n", printable(&said.job)));
-        for line in wrap(&format!("against {}", printable(&said.against)), columns - 4) {
+        let against = format!("against {}, which is the old side", printable(&said.against));
+        for line in wrap(&against, columns - 4) {
             text.push_str(&format!("  {line}\n"));
         }
         let width = said.steps.iter().map(|step| step.step.len()).max().unwrap_or(0);
@@ -173,6 +179,9 @@ pub fn text(all: &[Compared], columns: usize) -> String {
             for change in &step.changes {
                 for line in change_lines(change, columns - 6) {
                     text.push_str(&format!("      {line}\n"));
+                }
+                for line in origin_lines(change.origin.as_ref(), change.unexplained.as_deref(), columns) {
+                    text.push_str(&format!("        {}\n", cut(&line, columns - 8)));
                 }
                 for line in change.diff.iter().flat_map(|diff| diff.lines()) {
                     text.push_str(&format!("        {}\n", cut(&printable(line), columns - 8)));

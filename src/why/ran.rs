@@ -250,7 +250,9 @@ impl Ran {
             let tracer = sources.tracer.as_ref().filter(|_| said.root);
             let action = &self.actions[&node];
             let action = tracer.and_then(|tracer| tracer.borrow().action_of(&action.step, &action.axes));
-            let own = |change: &&Change| !why.from.iter().any(|(role, _)| *role == change.ingredient);
+            let of_run =
+                |(role, up): &(String, usize), change: &Change| *role == change.ingredient && self.stirred(*up);
+            let own = |change: &&Change| !why.from.iter().any(|from| of_run(from, change));
             let shown = |change| sources.shown(change, action.as_ref().filter(|_| own(&change)), why.nearest);
             // What came from upstream is no cause of its own: it stands behind what is.
             let (mut changes, followed): (Vec<&Change>, Vec<&Change>) = why.changes.iter().partition(own);

@@ -304,7 +304,7 @@ fn summary(said: &Explanation, sections: &[Section<'_>]) -> String {
 }
 
 /// Who brought a change, when and where, in lines.
-fn origin_lines(origin: Option<&Origin>, unexplained: Option<&str>, width: usize) -> Vec<String> {
+pub fn origin_lines(origin: Option<&Origin>, unexplained: Option<&str>, width: usize) -> Vec<String> {
     let Some(origin) = origin else {
         return unexplained.map(|why| wrap(&printable(why), width - 8)).unwrap_or_default();
     };
