@@ -499,3 +499,47 @@ pipeline glued {
     let between = p.flow.flow(&["why", "*", "g.kdl", "--between", "HEAD~1", "HEAD"]).exits(0).stdout.clone();
     assert!(between.contains("answer of tool asked differs"), "{between}");
 }
+
+#[test]
+fn a_run_of_files_that_no_commit_has_says_so_whatever_they_are() {
+    let p = Project::new();
+    let script = |name: &str, text: &str| {
+        p.flow.write(name, text);
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(p.flow.path(name), mode).unwrap();
+    };
+    script("glue.sh", "#!/bin/sh\necho 1 > \"$1\"\n");
+    script("tree/act", "#!/bin/sh\n[ \"$1\" = -v ] && { echo 1; exit; }\n. \"${0%/*}/lib\"\n");
+    p.flow.write("tree/lib", "echo 1 > \"$1\"\n");
+    p.flow.write("given", "a\n");
+    p.flow.write(
+        "g.kdl",
+        r#"flow 1
+pipeline glued {
+    tool glue "./glue.sh"
+    tool act "tree/act" { probe "-v"; source "tree" }
+    axis n "1"
+    step one uses=command { each n; input a "given"; run "{tool.glue}" "{out.m}" "{in.a}"; output m "m.txt" }
+    step two uses=command { each n; run "{tool.act}" "{out.m}"; output m "m.txt" }
+}
+"#,
+    );
+    p.commit("Ann", "tools of the project's own");
+    let run = || p.flow.flow(&["run", "g.kdl", "--quiet"]).exits(0).stdout.replace("\n", " ");
+    assert!(!run().contains("UNCOMMITTED"));
+    p.flow.replace("glue.sh", "echo 1", "echo 2");
+    assert!(run().contains("UNCOMMITTED: glue.sh: not as commit"));
+    p.flow.replace("tree/lib", "echo 1", "echo 2");
+    assert!(run().contains("UNCOMMITTED: glue.sh and 1 more: not as commit"));
+    p.commit("Ann", "both");
+    assert!(!run().contains("UNCOMMITTED"));
+    let elsewhere = p.flow.beside("given");
+    std::fs::write(&elsewhere, "b\n").unwrap();
+    p.flow.replace("g.kdl", "input a \"given\"", "input a \"../given\"");
+    p.commit("Ann", "from elsewhere");
+    let said = run();
+    assert!(
+        said.contains("UNCOMMITTED: not in git: ") && said.contains("nobody else can make this run again"),
+        "{said}"
+    );
+}

@@ -24,6 +24,7 @@ use crate::why::between;
 use crate::why::change::{Blobs, LINES};
 use crate::why::explain::{Explanation, Sources, explain};
 use crate::why::forecast::{Forecast, State, forecast};
+use crate::why::later::all_committed;
 use crate::why::origin::Tracer;
 use crate::why::past::{Past, Terms};
 use crate::why::ran::Ran;
@@ -284,7 +285,8 @@ async fn before(args: &WhyArgs, (manifest, places): Which, wanted: &Wanted, line
     }
     let forecasts = forecast(plan, &opened.store, &opened.index, &of_interest);
     // Where nothing changed, the project's history has nothing to tell.
-    if forecasts.iter().any(Forecast::is_root) && forecasts.iter().any(|said| said.state != State::New) {
+    let told = |said: &Forecast| said.is_root() || said.state == State::Reused;
+    if forecasts.iter().any(told) && forecasts.iter().any(|said| said.state != State::New) {
         sources.tracer = tracer();
         if sources.tracer.is_none() {
             output::say("note: the manifest lies in no git repository: who changed what, and when, is not known");
@@ -380,7 +382,7 @@ fn after(args: &WhyArgs, run: &str, wanted: &Wanted, lines: usize) -> Result<Sai
     open::say_damage(&index);
     let now = Timestamp::now();
     let ran = Ran::read(&root, &run, commit.as_deref().filter(|_| args.against.is_none()), now);
-    if let Some(warning) = plan.git.as_ref().and_then(GitState::warning) {
+    if let Some(warning) = plan.git.as_ref().and_then(|git| uncommitted(&plan, git)) {
         output::say(&format!("note: {warning}"));
     }
     if !ran.finished() {
@@ -396,6 +398,14 @@ fn after(args: &WhyArgs, run: &str, wanted: &Wanted, lines: usize) -> Result<Sai
     }
     sources.tracer = of_run(&plan, commit);
     Ok(Said::Explained(Box::new(ran.explain(&run, &plan, &jobs, &sources))))
+}
+
+/// What is to be known of files that were in no commit when a run began.
+fn uncommitted(plan: &PlanFile, git: &GitState) -> Option<String> {
+    let warning = git.warning()?;
+    let since = Within::of(&plan.manifest).and_then(|within| all_committed(&within.project, git));
+    let by = |commit: PastCommit| format!("by {}, {}", commit.id.as_str().get(..8).unwrap_or_default(), commit.author);
+    Some(since.and_then(|commit| git.committed_since(&by(commit))).unwrap_or(warning))
 }
 
 /// Who follows the changes of a run back, from the commit that its manifest had.

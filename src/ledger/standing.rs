@@ -39,6 +39,17 @@ impl Counted {
     }
 }
 
+impl Counted {
+    /// The same, with why it may be less another time.
+    #[must_use]
+    pub fn told(&self) -> String {
+        match self.unknown {
+            0 => self.text(),
+            _ => format!("{}; what is assumed changes with what becomes known of an attempt's cost", self.text()),
+        }
+    }
+}
+
 /// What was spent on a pipeline, and what its candidates reserve.
 #[derive(Clone, Debug)]
 pub struct Standing {

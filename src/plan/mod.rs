@@ -232,6 +232,18 @@ impl Ask {
             Self::Checkout(_) | Self::Environment(_) | Self::Patch(_) | Self::Classify(_) => None,
         }
     }
+
+    /// The declared tools that it uses.
+    #[must_use]
+    pub fn tools(&self) -> Vec<&String> {
+        match self {
+            Self::Environment(tool) => tool.iter().collect(),
+            Self::Agent(ask) => ask.tools.iter().collect(),
+            Self::Test(ask) => ask.tools.iter().chain(&ask.tool).collect(),
+            Self::Command(ask) => ask.tools.iter().collect(),
+            Self::Checkout(_) | Self::Patch(_) | Self::Classify(_) => Vec::new(),
+        }
+    }
 }
 
 /// Resolve this commit.

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::attempt::{Ended, Started};
-use crate::event::Disagreement;
 use crate::key::{ActionKey, Value};
 use crate::ledger::{Entry, Rates, usage_of};
 use crate::measure::TestResult;
@@ -30,7 +29,7 @@ use crate::run::journal::{PlanFile, read_plan};
 use crate::step::End;
 use crate::store::{Index, RunLock, Store, StoreError};
 use crate::text;
-use crate::why::explain::disagree;
+use crate::why::explain::{Disagreed, disagree};
 
 /// The largest result that is read, in bytes.
 const RESULT_BYTES: u64 = crate::measure::result::BLOB_MAX as u64;
@@ -90,7 +89,7 @@ pub struct StepDetail {
     pub attempts: Vec<AttemptDetail>,
     /// The attempts of its key that came out otherwise than the one that speaks for it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub disagreements: Vec<Disagreement>,
+    pub disagreements: Vec<Disagreed>,
     /// Attempts that began and have not ended.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub under_way: Vec<Started>,
@@ -299,7 +298,7 @@ fn step(
             under_way.push(started);
         }
     }
-    let disagreements = key.map(|key| disagree(&key, index)).unwrap_or_default();
+    let disagreements = key.map(|key| disagree(&key, index, None)).unwrap_or_default();
     Ok((StepDetail { step: name, kind, state, because, key, attempts, disagreements, under_way }, entries))
 }
 

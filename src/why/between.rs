@@ -363,7 +363,7 @@ fn step(
 ) -> StepSaid {
     let differs = &all[node];
     let mut said = StepSaid::new(new.step(node).name.value.as_str(), &new.nodes[node].axes, differs.state());
-    said.root = differs.is_root();
+    said.root = differs.is_root() && differs.shares.is_none();
     said.cause = cause_of(differs.state(), &differs.changes, None);
     said.follows = differs.follows.iter().map(|up| new.title(*up)).collect();
     let action = Action::of(new, node);

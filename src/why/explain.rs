@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::attempt::Ended;
 use crate::event::{Compared, Disagreement, GitState};
-use crate::key::{ActionKey, Change, KeyRecord};
+use crate::key::{ActionKey, Change, KeyRecord, Value};
 use crate::manifest::Kind;
 use crate::names::{AttemptId, Axes, JobId, RunId};
 use crate::plan::{Plan, point_name};
@@ -152,7 +152,7 @@ pub struct StepSaid {
     pub origin: Option<Origin>,
     /// Its key has attempts that came out otherwise than the one that speaks for it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub disagreements: Vec<Disagreement>,
+    pub disagreements: Vec<Disagreed>,
     /// It was to follow, and was served after all: what it reads came out as an earlier attempt had it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub cut_off: bool,
@@ -422,7 +422,8 @@ fn step(plan: &Plan, forecast: &Forecast, sources: &Sources<'_>) -> StepSaid {
             said.attempts = attempts(plan, forecast, sources);
         }
         _ => {
-            let action = forecast.is_root().then(|| Action::of(plan, node));
+            let told = forecast.is_root() || forecast.state == State::Reused;
+            let action = told.then(|| Action::of(plan, node));
             let shown = |change| sources.shown(change, action.as_ref(), forecast.nearest);
             said.changes = forecast.changes.iter().map(shown).collect();
         }
@@ -431,7 +432,7 @@ fn step(plan: &Plan, forecast: &Forecast, sources: &Sources<'_>) -> StepSaid {
         said.because = about_limits(&forecast.changes);
     }
     if let Some(key) = forecast.key {
-        said.disagreements = disagree(&key, sources.index);
+        said.disagreements = disagree(&key, sources.index, Some(&sources.blobs));
     }
     if sources.keys {
         let stored = || forecast.key.and_then(|key| sources.record(&key));
@@ -444,23 +445,49 @@ fn step(plan: &Plan, forecast: &Forecast, sources: &Sources<'_>) -> StepSaid {
     said
 }
 
-/// The attempts of a key that came out otherwise than the first that settled it.
+/// Two attempts of one key that came out otherwise, and what differs in their outputs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Disagreed {
+    /// Which, and in what.
+    #[serde(flatten)]
+    pub said: Disagreement,
+    /// What differs in each output, the earlier attempt's as the old.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub differs: Vec<Shown>,
+}
+
+/// Lines of what differs in an output of two attempts.
+const DIFFERS: usize = 12;
+
+/// The attempts of a key that came out otherwise than the first that settled it; with what differs, where the outputs are at hand.
 #[must_use]
-pub fn disagree(key: &ActionKey, index: &Index) -> Vec<Disagreement> {
+pub fn disagree(key: &ActionKey, index: &Index, blobs: Option<&Blobs<'_>>) -> Vec<Disagreed> {
     let all = index.attempts(key).unwrap_or_default();
     if all.len() < 2 {
         return Vec::new();
     }
     let Some(first) = all.iter().find(|ended| ended.outcome.settles()) else { return Vec::new() };
     let pure = Kind::ALL.iter().any(|kind| kind.word() == first.kind && is_pure(*kind));
-    let told = disagreements(all.iter().map(AsRef::as_ref)).into_iter().map(|(later, outputs)| Disagreement {
-        axes: later.axes.clone(),
-        step: later.step.clone(),
-        key: *key,
-        earlier: first.attempt.clone(),
-        later: later.attempt.clone(),
-        outputs,
-        expected: !pure,
+    let told = disagreements(all.iter().map(AsRef::as_ref)).into_iter().map(|(later, outputs)| {
+        let differs = outputs.iter().zip(blobs.filter(|_| pure).into_iter().cycle()).map(|(name, blobs)| {
+            let output = |ended: &Ended| match name.as_str() {
+                "outcome" => Some(Value::text(ended.outcome.word())),
+                name => ended.outputs.get(name).cloned(),
+            };
+            let change = Change { ingredient: name.clone(), old: output(first), new: output(later) };
+            Shown::of(&change, blobs, DIFFERS)
+        });
+        let differs = differs.collect();
+        let said = Disagreement {
+            axes: later.axes.clone(),
+            step: later.step.clone(),
+            key: *key,
+            earlier: first.attempt.clone(),
+            later: later.attempt.clone(),
+            outputs,
+            expected: !pure,
+        };
+        Disagreed { said, differs }
     });
     told.collect()
 }

@@ -14,8 +14,9 @@ use crate::event::{Compared, Reason};
 use crate::key::{ActionKey, Change, KeyRecord, Value};
 use crate::plan::Plan;
 use crate::run::decide::{Again, Decision, decide_again, lost, remakes, shut_gate};
-use crate::run::nearest::{is_known, reason_for};
+use crate::run::nearest::{is_known, own_candidates, reason_for};
 use crate::run::recheck::is_pure;
+use crate::run::reuse::declined;
 use crate::step::End;
 use crate::store::{Index, Store};
 
@@ -220,6 +221,7 @@ impl Seer<'_> {
                 said.state = State::Reused;
                 said.key = Some(key);
                 said.changes = changes;
+                said.nearest = Some(ended.key);
                 said.because = Some(rule);
                 said.served = Some(ended.clone());
                 self.ends[node] = End::Settled(ended);
@@ -290,6 +292,8 @@ impl Seer<'_> {
                             self.gated(&mut said);
                         } else if self.again[node].remake {
                             self.comes_back(node);
+                        } else if said.because.is_none() {
+                            said.because = declined(self.plan, node, &record, &self.ends, self.store, self.index);
                         }
                         said.record = Some(Box::new(record));
                     } else {

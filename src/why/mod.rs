@@ -14,7 +14,7 @@ mod gap;
 pub mod history;
 pub mod inside;
 pub mod known;
-mod later;
+pub mod later;
 pub mod origin;
 pub mod past;
 pub mod plan;

@@ -207,9 +207,9 @@ impl Ran {
                     said.cut_off = true;
                     said.follows = follows.iter().map(|up| self.title(*up)).collect();
                     let step = self.actions.get(first).map_or("what is upstream", |up| up.step.as_str());
-                    let more = if follows.len() > 1 { " and others" } else { "" };
+                    let more = if follows.len() > 1 { " and others were" } else { " was" };
                     said.because =
-                        Some(format!("cut off: {step}{more} was executed, and what this reads came out as before"));
+                        Some(format!("cut off: {step}{more} executed, and what this reads came out as before"));
                 }
             }
             Some(End::Over { word, because, .. }) => {
@@ -219,7 +219,8 @@ impl Ran {
             None => said.because = Some("it was not settled".into()),
         }
         said.attempts.clone_from(&action.failed);
-        said.disagreements = action.key.map(|key| disagree(&key, sources.index)).unwrap_or_default();
+        said.disagreements =
+            action.key.map(|key| disagree(&key, sources.index, Some(&sources.blobs))).unwrap_or_default();
         if let Some(record) = action.key.filter(|_| sources.keys).and_then(|key| sources.record(&key)) {
             // What else there was on that machine on that day nobody noted.
             said.known = Some(Known { ingredients: held(&record), not_in_key: Vec::new(), probes: Vec::new() });
@@ -228,6 +229,16 @@ impl Ran {
             self.reason(&mut said, node, why, sources);
         }
         said
+    }
+
+    /// What came of executing an action again.
+    fn rechecked(&self, said: &StepSaid) -> String {
+        let came = match (&said.served_by, said.attempts.is_empty()) {
+            _ if !said.disagreements.is_empty() => "it did not",
+            (Some(_), true) => "it did",
+            _ => "that could not be told",
+        };
+        format!("executed again to see whether it comes out the same: {came}; the earlier attempt speaks")
     }
 
     fn reason(&self, said: &mut StepSaid, node: usize, why: &Reason, sources: &Sources<'_>) {
@@ -271,9 +282,7 @@ impl Ran {
             "retry" if !changed => {
                 why.changes.first().and_then(|change| change.old.as_ref()).map(|last| format!("after {last}"))
             }
-            "recheck" => {
-                Some("executed again to see whether it comes out the same; the earlier attempt speaks".to_owned())
-            }
+            "recheck" => Some(self.rechecked(said)),
             "adopted" => Some("the run that began it had died; what it left was taken over".to_owned()),
             "new" if said.root => Some("nothing like it was run before".to_owned()),
             _ => about_limits(&why.changes),
