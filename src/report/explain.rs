@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::measure::analysis::{Ratio, block_ratios, level};
 use crate::measure::compare::Comparison;
 use crate::measure::metric::Better;
-use crate::measure::{self, Arm, Kind, Stop, TestResult, Verdict};
+use crate::measure::{self, Arm, Guarded, Kind, Stop, TestResult, Verdict};
 use crate::text::counted;
 
 /// The most rows of a plot; of more blocks the first and the last are shown.
@@ -29,6 +29,27 @@ pub struct Explained {
     pub min_effect: f64,
     /// What others' rules make of the same runs, to compare with published tables. In no verdict.
     pub point_rules: PointRules,
+    /// How quiet the machine was, and what of each block was seen of it. Absent of counts, and of what an older flow measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guards: Option<GuardsTold>,
+}
+
+/// The guards of a measurement.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct GuardsTold {
+    /// In a line.
+    pub text: String,
+    /// How many blocks were dropped.
+    pub dropped: usize,
+    /// All that is stored.
+    #[serde(flatten)]
+    pub guarded: Guarded,
+}
+
+impl GuardsTold {
+    fn of(guarded: &Guarded) -> Self {
+        Self { text: guarded.text(), dropped: guarded.dropped(), guarded: guarded.clone() }
+    }
 }
 
 /// The rules of published benchmarks, which look at means and have no rate of error: on equal trees the first says "improved" every
@@ -52,7 +73,7 @@ impl PointRules {
     fn of(result: &TestResult) -> Self {
         let Some(metric) = result.metrics.first() else { return Self::default() };
         let values = |arm: Arm| -> Vec<f64> {
-            let own = result.runs.iter().filter(|run| run.turn.arm == arm && !run.turn.warmup);
+            let own = result.runs.iter().filter(|run| run.turn.arm == arm && run.turn.counts());
             own.filter_map(|run| run.sample.metrics.get(&metric.name).copied()).collect()
         };
         let [base, patched, human] = [Arm::Base, Arm::Patched, Arm::Human].map(values);
@@ -160,6 +181,7 @@ pub fn explain(result: &TestResult, judge_min_effect: Option<f64>) -> Option<Exp
         mean,
         min_effect,
         point_rules: PointRules::of(result),
+        guards: result.guarded.as_ref().map(GuardsTold::of),
     })
 }
 
@@ -233,6 +255,7 @@ mod tests {
             mean: Some([1.02, 0.95, 1.1]),
             min_effect: 0.02,
             point_rules: PointRules::default(),
+            guards: None,
         };
         let plot = explained.plot(39);
         assert_eq!(plot.len(), 5);
@@ -253,6 +276,7 @@ mod tests {
             mean: Some([850.0, 0.0, f64::INFINITY]),
             min_effect: 0.02,
             point_rules: PointRules::default(),
+            guards: None,
         };
         let plot = explained.plot(80);
         assert_eq!(plot.len(), ROWS + 3);
