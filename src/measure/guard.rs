@@ -231,7 +231,7 @@ pub struct Pinned {
 pub fn seen(readings: &[Reading]) -> Seen {
     let ([first, ..], [.., last]) = (readings, readings) else { return Seen::default() };
     let wall = last.at.saturating_sub(first.at);
-    let since = |of: &dyn Fn(&Reading) -> Option<Duration>| Some(of(last)?.checked_sub(of(first)?)?);
+    let since = |of: &dyn Fn(&Reading) -> Option<Duration>| of(last)?.checked_sub(of(first)?);
     let share = |of: &dyn Fn(&Reading) -> Option<Duration>| since(of).map(|part| Share::of(part, wall));
     let time = |of: fn(&crate::host::Time) -> Duration| since(&|reading| reading.time.as_ref().map(of));
     let (busy, idle) = (time(|time| time.busy), time(|time| time.idle));
