@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use crate::agent::Tables;
 use crate::digest::Digest;
 use crate::manifest::{Base, Keep, Kind, Manifest, Place, SandboxDecl, SecretFrom, Step, Template};
-use crate::measure::{self, Contract, Equal, MetricSpec, Protocol};
+use crate::measure::{self, Contract, Equal, Guards, MetricSpec, Protocol};
 use crate::names::{Axes, JobId, SlotKind};
 use crate::store::near_hash;
 use crate::store::points::axes_number;
@@ -351,6 +351,8 @@ pub struct TestAsk {
     pub checks: Vec<Vec<Template>>,
     /// Blocks and time.
     pub protocol: Protocol,
+    /// What is borne of a disturbed machine. In no key.
+    pub guards: Guards,
     /// Arm B is a second copy of the base.
     pub aa: bool,
     /// Its limits are a person's of today, beyond the manifest's. In no key.

@@ -14,7 +14,7 @@ use crate::event::{Compared, Reason};
 use crate::key::{ActionKey, Change, KeyRecord, Value};
 use crate::plan::Plan;
 use crate::run::decide::{Again, Decision, decide_again, lost, remakes, shut_gate};
-use crate::run::nearest::{is_known, own_candidates, reason_for};
+use crate::run::nearest::{is_known, reason_for};
 use crate::run::recheck::is_pure;
 use crate::run::reuse::declined;
 use crate::step::End;

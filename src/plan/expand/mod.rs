@@ -311,6 +311,7 @@ impl Expander<'_> {
             equal,
             checks,
             protocol: self.protocol(&shape.protocol, point),
+            guards: body.guards,
             aa: body.aa,
             asked: false,
             human: body.human.is_some(),
