@@ -164,7 +164,7 @@ fn of_old_job(opened: &Opened, jobs: &[usize], text: &str, sources: &Sources<'_>
             let found = [alike(&["commit"]), alike(&["commit", "sample"])];
             let Some([(id, old)]) = found.iter().map(Vec::as_slice).find(|found| found.len() == 1) else { continue };
             let theirs = of_ran(&ran, format!("{id} as it was in run {run}"), old);
-            compared.push(compare(&of_plan(opened, *job), &theirs, sources));
+            compared.push(compare(&of_plan(opened, *job), &theirs, None, sources));
         }
         break;
     }
