@@ -226,6 +226,8 @@ causes! {
     CommandFailed = "COMMAND_FAILED", Test, true, true, Nothing, "read the command's log";
     /// A command ended well without a declared output file.
     OutputMissing = "OUTPUT_MISSING", Test, true, true, Nothing, "make the command write each `output` it declares";
+    /// The machine was disturbed in more blocks of a measurement than may be dropped.
+    MachineDisturbed = "MACHINE_DISTURBED", Environment, false, true, Nothing, "end what disturbs the machine, which the evidence names, and run again; `guard` on the test step says what is borne";
     /// Somebody stopped the run, or flow or the machine died.
     Interrupted = "INTERRUPTED", Harness, false, false, Nothing, "run the same command again";
     /// A blob that a record names is gone from the store, or was damaged.

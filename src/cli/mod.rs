@@ -21,6 +21,7 @@ mod devices;
 pub mod doctor;
 pub mod extend;
 pub mod fault;
+mod gone;
 pub mod hints;
 pub mod history;
 pub mod job;

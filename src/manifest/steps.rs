@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::build::{env, exists, unique};
 use super::flaw::{Draft, Report, suggest};
 use super::grammar::In;
-use super::measured::{checks, equal, metrics};
+use super::measured::{checks, equal, guards, metrics};
 use super::node::{Node, Value};
 use super::shape;
 use super::types::split_source;
@@ -226,6 +226,7 @@ fn build(raw: &Raw<'_>, tools: &Tools<'_>, report: &Report) -> Option<Step> {
             run: find("run").map(|node| argv::run(*node, report)).unwrap_or_default(),
             equal: find("equal").and_then(|node| equal(*node, report)),
             checks: checks(all("check"), report),
+            guards: find("guard").map(|node| guards(*node)).unwrap_or_default(),
         })),
         Kind::Classify => Body::Classify(ClassifyBody {
             judge_min_effect: find("judge").and_then(|node| node.prop("min-effect")?.percent()),

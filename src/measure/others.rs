@@ -31,7 +31,7 @@ impl PointRules {
     pub fn of(result: &TestResult) -> Self {
         let Some(metric) = result.metrics.first() else { return Self::default() };
         let values = |arm: Arm| -> Vec<f64> {
-            let own = result.runs.iter().filter(|run| run.turn.arm == arm && !run.turn.warmup);
+            let own = result.runs.iter().filter(|run| run.turn.arm == arm && run.turn.counts());
             own.filter_map(|run| run.sample.metrics.get(&metric.name).copied()).collect()
         };
         let [base, patched, human] = [Arm::Base, Arm::Patched, Arm::Human].map(values);

@@ -8,7 +8,7 @@ use crate::measure::analysis::{Ratio, block_ratios, level};
 use crate::measure::compare::Comparison;
 use crate::measure::metric::Better;
 use crate::measure::others::PointRules;
-use crate::measure::{self, Arm, Kind, Stop, TestResult, Verdict};
+use crate::measure::{self, Arm, Guarded, Kind, Stop, TestResult, Verdict};
 use crate::text::counted;
 
 /// The most rows of a plot; of more blocks the first and the last are shown.
@@ -30,6 +30,27 @@ pub struct Explained {
     pub min_effect: f64,
     /// What others' rules make of the same runs, to compare with published tables. In no verdict.
     pub point_rules: PointRules,
+    /// How quiet the machine was, and what of each block was seen of it. Absent of counts, and of what an older flow measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guards: Option<GuardsTold>,
+}
+
+/// The guards of a measurement.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct GuardsTold {
+    /// In a line.
+    pub text: String,
+    /// How many blocks were dropped.
+    pub dropped: usize,
+    /// All that is stored.
+    #[serde(flatten)]
+    pub guarded: Guarded,
+}
+
+impl GuardsTold {
+    fn of(guarded: &Guarded) -> Self {
+        Self { text: guarded.text(), dropped: guarded.dropped(), guarded: guarded.clone() }
+    }
 }
 
 /// Explains a result; `judge_min_effect` as the classify step judges it. Nothing of a gate.
@@ -117,6 +138,7 @@ pub fn explain(result: &TestResult, judge_min_effect: Option<f64>) -> Option<Exp
         mean,
         min_effect,
         point_rules: PointRules::of(result),
+        guards: result.guarded.as_ref().map(GuardsTold::of),
     })
 }
 
@@ -190,6 +212,7 @@ mod tests {
             mean: Some([1.02, 0.95, 1.1]),
             min_effect: 0.02,
             point_rules: PointRules::default(),
+            guards: None,
         };
         let plot = explained.plot(39);
         assert_eq!(plot.len(), 5);
@@ -210,6 +233,7 @@ mod tests {
             mean: Some([850.0, 0.0, f64::INFINITY]),
             min_effect: 0.02,
             point_rules: PointRules::default(),
+            guards: None,
         };
         let plot = explained.plot(80);
         assert_eq!(plot.len(), ROWS + 3);

@@ -101,6 +101,12 @@ impl Reuse {
     }
 }
 
+/// Whether the manifest may let an earlier draw stand that differs from today's by these ingredients.
+#[must_use]
+pub fn may_stand(plan: &Plan, node: usize, changes: &[Change]) -> bool {
+    policy(plan, node).is_some_and(|policy| *policy != Reuse::Strict && policy.bridges(changes))
+}
+
 /// The earlier draw that stands for an action of which nothing is recorded under its own key.
 #[must_use]
 pub fn reusable(

@@ -14,6 +14,7 @@ use crate::plan::{Ask, Plan};
 use crate::text::{counted, wrap};
 use crate::units::{Usd, human_usd};
 use crate::why::estimate::{Estimate, span};
+use crate::why::explain::{GONE, is_gone};
 use crate::why::forecast::{Forecast, State};
 
 /// How wide a line may be.
@@ -112,6 +113,9 @@ impl Named {
             _ => None,
         };
         let file = config.and_then(|(_, _, path)| Some(path.file_name()?.to_string_lossy().into_owned()));
+        if is_gone(&said.changes) {
+            return Self { state: said.state, ingredients: Vec::new(), file: None, because: Some(GONE.to_owned()) };
+        }
         Self { state: said.state, ingredients, file, because: said.because.clone() }
     }
 

@@ -22,4 +22,6 @@ pub mod ran;
 pub mod slot_hours;
 pub mod spot;
 pub mod text;
+pub mod toolfiles;
 pub mod whence;
+pub mod wiring;

@@ -2,7 +2,7 @@
 //!
 //! Needs no manifest: the journal names every action by its point, and a job's actions are those whose points lie on it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -12,7 +12,9 @@ use crate::key::{ActionKey, Change};
 use crate::names::{Axes, JobId, RunId};
 use crate::plan::point_name;
 use crate::run::journal::{PlanFile, read_of};
-use crate::why::explain::{AttemptSaid, Explanation, JobSaid, Sources, StepSaid, about_limits, age, disagree};
+use crate::why::explain::{
+    AttemptSaid, ComparedSaid, Explanation, JobSaid, Sources, StepSaid, about_limits, age, cause_of, disagree, roots,
+};
 use crate::why::known::{Known, held};
 
 /// What the journal tells of one action.
@@ -154,6 +156,11 @@ impl Ran {
         why.changes.iter().filter(|change| !follows(&change.ingredient)).count()
     }
 
+    /// Whether something that it reads changed, or, where it cannot be said what changed, was executed.
+    fn moved(&self, why: &Reason) -> bool {
+        !why.changes.is_empty() || why.from.iter().any(|(_, up)| self.stirred(*up))
+    }
+
     /// Explains what the run did with some jobs of its plan.
     #[must_use]
     pub fn explain(&self, run: &RunId, plan: &PlanFile, jobs: &[&(JobId, Axes)], sources: &Sources<'_>) -> Explanation {
@@ -170,24 +177,17 @@ impl Ran {
                 nodes.into_iter().map(|node| said_of.entry(node).or_insert_with(|| self.step(node, sources)).clone());
             said.push(JobSaid { job: job.clone(), axes: axes.clone(), steps: steps.collect() });
         }
-        let mut roots = HashSet::new();
-        let mut consequences = 0;
-        for node in said_of.keys() {
-            let Some(why) = &self.actions[node].why else { continue };
-            if said_of[node].root {
-                let changes = if why.state == "changed" { format!("{:?}", why.changes) } else { String::new() };
-                roots.insert((why.state.clone(), changes));
-            } else {
-                consequences += 1;
-            }
-        }
+        let executed = |node: &&usize| self.executed(**node);
+        let consequences = said_of.keys().filter(executed).filter(|node| !said_of[*node].root).count();
+        let (roots, root_steps) = roots(said_of.values());
         Explanation {
             pipeline: plan.pipeline.clone(),
             manifest: plan.manifest.display().to_string(),
             run: Some(run.clone()),
             between: None,
             jobs: said,
-            roots: roots.len(),
+            roots,
+            root_steps,
             consequences,
             estimate: None,
             comes_to: String::new(),
@@ -250,7 +250,7 @@ impl Ran {
         // Of a retry there is one entry that names the attempt before, unless what that one had left is gone.
         let changed = why.changes.iter().any(|change| change.ingredient != "attempt");
         said.state = match why.state.as_str() {
-            "changed" if self.own_changes(why) == 0 && !why.changes.is_empty() => "follows",
+            "changed" if self.own_changes(why) == 0 && self.moved(why) => "follows",
             "changed" => "changed",
             "retry" => "retry",
             "adopted" => "adopted",
@@ -266,15 +266,24 @@ impl Ran {
             let tracer = sources.tracer.as_ref().filter(|_| said.root);
             let action = &self.actions[&node];
             let action = tracer.and_then(|tracer| tracer.borrow().action_of(&action.step, &action.axes));
-            let own = |change: &&Change| !why.from.iter().any(|(role, _)| *role == change.ingredient);
+            let of_run =
+                |(role, up): &(String, usize), change: &Change| *role == change.ingredient && self.stirred(*up);
+            let own = |change: &&Change| !why.from.iter().any(|from| of_run(from, change));
             let shown = |change| sources.shown(change, action.as_ref().filter(|_| own(&change)), why.nearest);
-            said.changes = why.changes.iter().map(shown).collect();
+            // What came from upstream is no cause of its own: it stands behind what is.
+            let (mut changes, followed): (Vec<&Change>, Vec<&Change>) = why.changes.iter().partition(own);
+            let causes: Vec<Change> = changes.iter().copied().cloned().collect();
+            said.cause = cause_of(said.state, &causes, why.because.as_deref());
+            changes.extend(followed);
+            said.changes = changes.into_iter().map(shown).collect();
         }
         let mut follows: Vec<usize> =
             why.from.iter().map(|(_, up)| *up).filter(|up| *up != node && self.executed(*up)).collect();
         follows.dedup();
         said.follows = follows.into_iter().map(|up| self.title(up)).collect();
+        said.compared = why.compared.clone().map(|compared| ComparedSaid::of(compared, sources.now));
         let because = match why.state.as_str() {
+            _ if why.because.is_some() => why.because.clone(),
             "retry" if !changed => {
                 why.changes.first().and_then(|change| change.old.as_ref()).map(|last| format!("after {last}"))
             }
@@ -284,6 +293,12 @@ impl Ran {
             _ => about_limits(&why.changes),
         };
         said.because = because.or_else(|| said.because.take());
+        if said.cause.is_empty() {
+            // An attempt's id tells no causes apart.
+            let because = said.because.as_deref().unwrap_or_default();
+            let because = if said.state == "retry" { because.rsplit(' ').next().unwrap_or_default() } else { because };
+            said.cause = cause_of(said.state, &[], Some(because));
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::event::Disagreement;
 use crate::text::{harmless, shorten, wrap};
 use crate::units::human_span;
 use crate::why::change::Shown;
-use crate::why::explain::{Disagreed, EXECUTES, Explanation, StepSaid};
+use crate::why::explain::{ComparedSaid, Disagreed, EXECUTES, Explanation, StepSaid};
 use crate::why::known::Known;
 use crate::why::origin::Origin;
 
@@ -129,6 +129,9 @@ fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, width: usize, to
         text.push_str(&if all { printable(line) } else { cut(&printable(line), width - indent) });
         text.push('\n');
     };
+    if let Some(running) = &step.running {
+        line(6, &format!("run {} executes it now, begun {}", running.run, ago(running.since_s.unsigned_abs())));
+    }
     for change in &step.changes {
         let mut said = change_lines(change, width - 6);
         // What jobs have in common is shown once.
@@ -146,6 +149,9 @@ fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, width: usize, to
         for difference in change.diff.iter().filter(|_| fresh).flat_map(|diff| diff.lines()) {
             line(8, difference);
         }
+    }
+    for said in step.compared.iter().filter(|_| step.root).flat_map(|compared| compared_lines(compared, width)) {
+        line(6, &said);
     }
     for attempt in &step.attempts {
         line(6, &format!("attempt {}, {}: {}", attempt.attempt, ago(attempt.age().as_secs()), attempt.outcome));
@@ -178,6 +184,16 @@ fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, width: usize, to
         line(6, &if step.state == "hit" { format!("{}: {evidence}", by.outcome) } else { evidence.clone() });
     }
     text
+}
+
+/// What a step was compared with, in lines.
+fn compared_lines(compared: &ComparedSaid, width: usize) -> Vec<String> {
+    let with = &compared.with;
+    let of = with.manifest.as_ref().map(|manifest| format!(" of {manifest}")).unwrap_or_default();
+    let when = compared.age_s.map(|age| format!(", {}", ago(age.unsigned_abs()))).unwrap_or_default();
+    let mut said = vec![format!("compared with what run {}{of} had{when}", with.run)];
+    said.extend(with.renamed.clone());
+    said.iter().flat_map(|line| wrap(&printable(line), width - 6)).collect()
 }
 
 /// Two attempts that came out otherwise, and what differs in them, in lines.
@@ -330,7 +346,7 @@ fn summary(said: &Explanation, sections: &[Section<'_>]) -> String {
 }
 
 /// Who brought a change, when and where, in lines.
-fn origin_lines(origin: Option<&Origin>, unexplained: Option<&str>, width: usize) -> Vec<String> {
+pub fn origin_lines(origin: Option<&Origin>, unexplained: Option<&str>, width: usize) -> Vec<String> {
     let Some(origin) = origin else {
         return unexplained.map(|why| wrap(&printable(why), width - 8)).unwrap_or_default();
     };
