@@ -499,3 +499,45 @@ pipeline glued {
     let between = p.flow.flow(&["why", "*", "g.kdl", "--between", "HEAD~1", "HEAD"]).exits(0).stdout.clone();
     assert!(between.contains("answer of tool asked differs"), "{between}");
 }
+
+#[test]
+fn who_dropped_a_commit_is_named() {
+    let p = Project::new();
+    p.flow.write("commits.txt", "{two:40}\n");
+    let pam = p.commit("Pam", "one is dropped");
+    p.flow.write("NOTES.md", "one is no longer looked at\n");
+    p.commit("Ned", "notes");
+    let said = format!("dropped by {}", &pam[..8]);
+    p.flow.flow(&["why", "{one}", "m.kdl"]).exits(2).says(&said).says("Pam");
+    p.flow.flow(&["why", "{one}", "m.kdl", "--between", "HEAD~2", "HEAD"]).exits(2).says(&said);
+    p.flow.flow(&["why", "0123abcd", "m.kdl"]).exits(2).says("there is no commit `0123abcd`");
+}
+
+#[test]
+fn without_git_it_is_said_once_that_nobody_can_be_named() {
+    let flow = Flow::sample();
+    flow.run().settles();
+    flow.replace("steps.kdl", "*.log", "*.tmp");
+    let said = flow.flow(&["why", "{one}", "m.kdl"]);
+    said.exits(0).says("lies in no git repository: who changed what, and when, is not known");
+}
+
+#[test]
+fn a_commit_of_the_very_second_of_a_run_is_not_blamed_for_what_a_tool_answers() {
+    let p = Project::new();
+    // What is in no commit when a run begins leaves only the clocks to go by.
+    p.flow.write("prompts/task.md", "Be fast.\n");
+    p.flow.run().settles();
+    let built = p.flow.ends("build", "succeeded");
+    let at = built[0]["at"].as_str().unwrap();
+    p.flow.replace("m.kdl", "probe \"-VV\"", "probe \"-V\"");
+    let commit = |at: &str| {
+        p.git(&["add", "-A"]);
+        let mut amend = Command::new("git");
+        amend.args(["-c", "user.name=Kim", "-c", "user.email=k@localhost", "commit", "-q", "-m", "another probe"]);
+        amend.current_dir(p.flow.path(".")).env("GIT_COMMITTER_DATE", at).env("GIT_CONFIG_GLOBAL", "/dev/null");
+        assert!(amend.status().unwrap().success());
+    };
+    commit(at);
+    is_not_known(&p.change("build", "interpreter"), "of the very second");
+}

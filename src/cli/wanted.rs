@@ -97,6 +97,11 @@ impl Wanted {
         }
     }
 
+    /// What a commit's id is to begin with, if one is asked for.
+    pub(super) fn id(&self) -> Option<&str> {
+        self.digits.then_some(self.text.as_str())
+    }
+
     pub(super) fn nothing(&self, jobs: impl Iterator<Item = String>) -> Fault {
         let what = match (self.digits, self.only.as_slice()) {
             (false, []) => format!("no job is called `{}`", self.text),

@@ -1,7 +1,7 @@
 //! `flow why`: what each step of a commit's jobs would do and why, or what a run did with them. Executes nothing.
 
 use std::cell::RefCell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -22,6 +22,7 @@ use crate::store::{Index, Store};
 use crate::why::against::{self, Compared};
 use crate::why::between;
 use crate::why::change::{Blobs, LINES};
+use crate::why::dropped::dropped_by;
 use crate::why::explain::{Explanation, Sources, explain};
 use crate::why::forecast::{Forecast, State, forecast};
 use crate::why::origin::Tracer;
@@ -219,7 +220,7 @@ async fn before(args: &WhyArgs, (manifest, places): Which, wanted: &Wanted, line
     // Another job of another commit has to be in the plan too.
     let narrow = args.against.is_none();
     let known = read.pipeline.repos.iter().flat_map(|repo| &repo.commits).map(|commit| commit.id.value.as_str());
-    let commit = wanted.commit(known)?;
+    let commit = wanted.commit(known).map_err(|fault| dropped(fault, &manifest, None, wanted))?;
     if let Some(commit) = commit.as_ref().filter(|_| narrow) {
         // The other commits have nothing to do with it: they need not be resolved, planned and looked up.
         for repo in &mut read.pipeline.repos {
@@ -291,7 +292,8 @@ fn versions(
         None => open::read(&manifest)?,
     };
     let known = read.pipeline.repos.iter().flat_map(|repo| &repo.commits).map(|commit| commit.id.value.as_str());
-    let terms = Terms { variables: open::machine()?.variables, only: wanted.commit(known)?, ..Terms::default() };
+    let only = wanted.commit(known).map_err(|fault| dropped(fault, &manifest, new.as_ref(), wanted))?;
+    let terms = Terms { variables: open::machine()?.variables, only, ..Terms::default() };
     let mut past = Past::new(within.project.clone(), terms.clone());
     let (old_name, new_name) = match &new {
         Some(new) => (within.name_at(&past, &old)?, within.name_at(&past, new)?),
@@ -329,6 +331,26 @@ fn versions(
     let tracer = RefCell::new(tracer);
     let said = between::explain((older, newer, &stirred), names, &jobs, &blobs, (lines, keys), Some(&tracer));
     Ok(Said::Explained(Box::new(said)))
+}
+
+/// Of a commit that is not in a version's lists: who dropped it, if it was in an older one's.
+fn dropped(fault: Fault, manifest: &Path, version: Option<&PastCommit>, wanted: &Wanted) -> Fault {
+    let found = || {
+        let (id, within) = (wanted.id()?, Within::of(manifest)?);
+        let from = match version {
+            Some(commit) => commit.clone(),
+            None => within.project.head().ok()??,
+        };
+        let terms = Terms { only: Some(id.to_owned()), ..Terms::default() };
+        let mut past = Past::new(within.project.clone(), terms);
+        let path = within.name_at(&past, &from).ok()?;
+        let by = dropped_by(&mut past, &path, &from, id).ok()??;
+        let date = by.date.strftime("%Y-%m-%d");
+        let who = crate::text::harmless(&by.author);
+        let what = format!("commit {id} is in the list no longer: dropped by {}, {date}, {who}", called(&by));
+        Some(Fault::hint(2, what, format!("`flow why {id} --run` tells what the newest run that holds it did")))
+    };
+    found().unwrap_or(fault)
 }
 
 /// What a run did.

@@ -7,6 +7,7 @@ pub mod between;
 mod blame;
 pub mod causes;
 pub mod change;
+pub mod dropped;
 pub mod estimate;
 pub mod explain;
 pub mod forecast;
