@@ -11,6 +11,7 @@ pub mod digest;
 pub mod doctor;
 pub mod event;
 pub mod git;
+pub mod host;
 pub mod hostile;
 pub mod key;
 pub mod ledger;

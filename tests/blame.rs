@@ -501,19 +501,6 @@ pipeline glued {
 }
 
 #[test]
-fn who_dropped_a_commit_is_named() {
-    let p = Project::new();
-    p.flow.write("commits.txt", "{two:40}\n");
-    let pam = p.commit("Pam", "one is dropped");
-    p.flow.write("NOTES.md", "one is no longer looked at\n");
-    p.commit("Ned", "notes");
-    let said = format!("dropped by {}", &pam[..8]);
-    p.flow.flow(&["why", "{one}", "m.kdl"]).exits(2).says(&said).says("Pam");
-    p.flow.flow(&["why", "{one}", "m.kdl", "--between", "HEAD~2", "HEAD"]).exits(2).says(&said);
-    p.flow.flow(&["why", "0123abcd", "m.kdl"]).exits(2).says("there is no commit `0123abcd`");
-}
-
-#[test]
 fn without_git_it_is_said_once_that_nobody_can_be_named() {
     let flow = Flow::sample();
     flow.run().settles();
@@ -540,4 +527,48 @@ fn a_commit_of_the_very_second_of_a_run_is_not_blamed_for_what_a_tool_answers() 
     };
     commit(at);
     is_not_known(&p.change("build", "interpreter"), "of the very second");
+}
+
+#[test]
+fn a_run_of_files_that_no_commit_has_says_so_whatever_they_are() {
+    let p = Project::new();
+    let script = |name: &str, text: &str| {
+        p.flow.write(name, text);
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(p.flow.path(name), mode).unwrap();
+    };
+    script("glue.sh", "#!/bin/sh\necho 1 > \"$1\"\n");
+    script("tree/act", "#!/bin/sh\n[ \"$1\" = -v ] && { echo 1; exit; }\n. \"${0%/*}/lib\"\n");
+    p.flow.write("tree/lib", "echo 1 > \"$1\"\n");
+    p.flow.write("given", "a\n");
+    p.flow.write(
+        "g.kdl",
+        r#"flow 1
+pipeline glued {
+    tool glue "./glue.sh"
+    tool act "tree/act" { probe "-v"; source "tree" }
+    axis n "1"
+    step one uses=command { each n; input a "given"; run "{tool.glue}" "{out.m}" "{in.a}"; output m "m.txt" }
+    step two uses=command { each n; run "{tool.act}" "{out.m}"; output m "m.txt" }
+}
+"#,
+    );
+    p.commit("Ann", "tools of the project's own");
+    let run = || p.flow.flow(&["run", "g.kdl", "--quiet"]).exits(0).stdout.replace("\n", " ");
+    assert!(!run().contains("UNCOMMITTED"));
+    p.flow.replace("glue.sh", "echo 1", "echo 2");
+    assert!(run().contains("UNCOMMITTED: glue.sh: not as commit"));
+    p.flow.replace("tree/lib", "echo 1", "echo 2");
+    assert!(run().contains("UNCOMMITTED: glue.sh and 1 more: not as commit"));
+    p.commit("Ann", "both");
+    assert!(!run().contains("UNCOMMITTED"));
+    let elsewhere = p.flow.beside("given");
+    std::fs::write(&elsewhere, "b\n").unwrap();
+    p.flow.replace("g.kdl", "input a \"given\"", "input a \"../given\"");
+    p.commit("Ann", "from elsewhere");
+    let said = run();
+    assert!(
+        said.contains("UNCOMMITTED: not in git: ") && said.contains("nobody else can make this run again"),
+        "{said}"
+    );
 }

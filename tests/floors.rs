@@ -10,6 +10,7 @@ use std::path::Path;
 const FLOORS: &[&[&str]] = &[
     &["digest", "names", "units", "text", "hostile", "redact"],
     &["key", "outcome", "git", "process", "slots"],
+    &["host"],
     &["class", "attempt", "event", "measure"],
     &["money"],
     &["agent"],

@@ -342,6 +342,9 @@ fn what_is_not_committed_is_said_to_be_so_with_its_file_and_line() {
     let document = p.flow.flow(&[&ask[..], &[edited, "--json"]].concat()).exits(0).json();
     let origin = agent(document)["changes"][0]["origin"].clone();
     assert_eq!((&origin["commit"], &origin["uncommitted_then"]), (&id.as_str().into(), &true.into()), "{origin}");
+    let since = format!("UNCOMMITTED then: prompts/task.md; committed since as it was, by {}", &id[..8]);
+    let said = p.flow.flow(&[&ask[..], &[edited]].concat());
+    assert!(!said.exits(0).says(&since).stderr.contains("nobody else"), "{}", said.stderr);
     // What nobody ever committed says so, with the file.
     p.flow.replace("prompts/task.md", "Never touch", "Hardly ever touch");
     let lost = p.flow.run().settles().finished()["run"].as_str().unwrap().to_owned();

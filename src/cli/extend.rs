@@ -84,7 +84,7 @@ pub async fn extend(args: ExtendArgs) -> Result<ExitCode, Fault> {
         let hint = "only a measurement that a bound ended can go on; `flow show JOB` tells what the job came to";
         return Err(Fault::hint(2, format!("{id} is {class}, and not INCONCLUSIVE"), hint));
     };
-    let there = stored.runs.iter().filter(|run| !run.turn.warmup).map(|run| run.turn.block + 1).max().unwrap_or(0);
+    let there = stored.runs.iter().filter(|run| run.turn.counts()).map(|run| run.turn.block + 1).max().unwrap_or(0);
     let needed = match measure::analyse(&stored, None).verdict {
         measure::Verdict::Inconclusive { needed_blocks } => needed_blocks,
         _ => None,

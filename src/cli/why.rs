@@ -12,7 +12,7 @@ use crate::cli::fault::Fault;
 use crate::cli::open::{self, Opened};
 use crate::cli::versions::{Within, called, unreadable};
 use crate::cli::wanted::{Wanted, named, newest, newest_of, others};
-use crate::cli::{Places, beside, manifests, output, select};
+use crate::cli::{Places, beside, gone, manifests, output, select};
 use crate::event::GitState;
 use crate::git::PastCommit;
 use crate::names::{Axes, JobId};
@@ -22,9 +22,9 @@ use crate::store::{Index, Store};
 use crate::why::against::{self, Compared};
 use crate::why::between;
 use crate::why::change::{Blobs, LINES};
-use crate::why::dropped::dropped_by;
 use crate::why::explain::{Explanation, Sources, explain};
 use crate::why::forecast::{Forecast, State, forecast};
+use crate::why::later::all_committed;
 use crate::why::origin::Tracer;
 use crate::why::past::{Past, Terms};
 use crate::why::ran::Ran;
@@ -210,9 +210,34 @@ fn older((manifest, places): &Which, text: &str) -> Option<PastCommit> {
     (!jobs.iter().any(|job| beside::is_job(&job.id, text))).then_some(commit)
 }
 
+/// That the manifest is there; what it is called now if it is not.
+fn there(manifest: &Path) -> Result<(), Fault> {
+    open::there(manifest).map_err(|fault| match gone::renamed(manifest).as_slice() {
+        [] => fault,
+        said => Fault::hint(2, format!("there is no file {}", manifest.display()), said.join("; ")),
+    })
+}
+
+/// The commit that is meant of those that a manifest lists; what became of it where it lists it no longer.
+fn listed<'a>(
+    wanted: &Wanted,
+    known: impl Iterator<Item = &'a str> + Clone,
+    manifest: &Path,
+    root: &Path,
+) -> Result<Option<String>, Fault> {
+    let none = wanted.is_digits() && !known.clone().any(|commit| wanted.begins(commit));
+    wanted.commit(known).map_err(|fault| match gone::dropped(manifest, root, wanted).as_slice() {
+        said @ [_, ..] if none => {
+            let what = format!("{} lists no commit `{}`", manifest.display(), wanted.text());
+            Fault::hint(2, what, said.join("; "))
+        }
+        _ => fault,
+    })
+}
+
 /// What would happen if the manifest were run now.
 async fn before(args: &WhyArgs, (manifest, places): Which, wanted: &Wanted, lines: usize) -> Result<Said, Fault> {
-    open::there(&manifest)?;
+    there(&manifest)?;
     // What the store knows takes as long to read as a long manifest: both at once.
     let root = open::store_root(&manifest, &places);
     let loading = std::thread::spawn(move || Index::load(&root));
@@ -220,7 +245,7 @@ async fn before(args: &WhyArgs, (manifest, places): Which, wanted: &Wanted, line
     // Another job of another commit has to be in the plan too.
     let narrow = args.against.is_none();
     let known = read.pipeline.repos.iter().flat_map(|repo| &repo.commits).map(|commit| commit.id.value.as_str());
-    let commit = wanted.commit(known).map_err(|fault| dropped(fault, &manifest, None, wanted))?;
+    let commit = listed(wanted, known, &manifest, &open::store_root(&manifest, &places))?;
     if let Some(commit) = commit.as_ref().filter(|_| narrow) {
         // The other commits have nothing to do with it: they need not be resolved, planned and looked up.
         for repo in &mut read.pipeline.repos {
@@ -260,7 +285,8 @@ async fn before(args: &WhyArgs, (manifest, places): Which, wanted: &Wanted, line
     }
     let forecasts = forecast(plan, &opened.store, &opened.index, &of_interest);
     // Where nothing changed, the project's history has nothing to tell.
-    if forecasts.iter().any(Forecast::is_root) && forecasts.iter().any(|said| said.state != State::New) {
+    let told = |said: &Forecast| said.is_root() || said.state == State::Reused;
+    if forecasts.iter().any(told) && forecasts.iter().any(|said| said.state != State::New) {
         sources.tracer = tracer();
         if sources.tracer.is_none() {
             output::say("note: the manifest lies in no git repository: who changed what, and when, is not known");
@@ -292,7 +318,7 @@ fn versions(
         None => open::read(&manifest)?,
     };
     let known = read.pipeline.repos.iter().flat_map(|repo| &repo.commits).map(|commit| commit.id.value.as_str());
-    let only = wanted.commit(known).map_err(|fault| dropped(fault, &manifest, new.as_ref(), wanted))?;
+    let only = listed(wanted, known, &manifest, &open::store_root(&manifest, &places))?;
     let terms = Terms { variables: open::machine()?.variables, only, ..Terms::default() };
     let mut past = Past::new(within.project.clone(), terms.clone());
     let (old_name, new_name) = match &new {
@@ -333,26 +359,6 @@ fn versions(
     Ok(Said::Explained(Box::new(said)))
 }
 
-/// Of a commit that is not in a version's lists: who dropped it, if it was in an older one's.
-fn dropped(fault: Fault, manifest: &Path, version: Option<&PastCommit>, wanted: &Wanted) -> Fault {
-    let found = || {
-        let (id, within) = (wanted.id()?, Within::of(manifest)?);
-        let from = match version {
-            Some(commit) => commit.clone(),
-            None => within.project.head().ok()??,
-        };
-        let terms = Terms { only: Some(id.to_owned()), ..Terms::default() };
-        let mut past = Past::new(within.project.clone(), terms);
-        let path = within.name_at(&past, &from).ok()?;
-        let by = dropped_by(&mut past, &path, &from, id).ok()??;
-        let date = by.date.strftime("%Y-%m-%d");
-        let who = crate::text::harmless(&by.author);
-        let what = format!("commit {id} is in the list no longer: dropped by {}, {date}, {who}", called(&by));
-        Some(Fault::hint(2, what, format!("`flow why {id} --run` tells what the newest run that holds it did")))
-    };
-    found().unwrap_or(fault)
-}
-
 /// What a run did.
 fn after(args: &WhyArgs, run: &str, wanted: &Wanted, lines: usize) -> Result<Said, Fault> {
     let root = open::store_root_of(args.manifest.as_deref(), &args.places);
@@ -376,7 +382,7 @@ fn after(args: &WhyArgs, run: &str, wanted: &Wanted, lines: usize) -> Result<Sai
     open::say_damage(&index);
     let now = Timestamp::now();
     let ran = Ran::read(&root, &run, commit.as_deref().filter(|_| args.against.is_none()), now);
-    if let Some(warning) = plan.git.as_ref().and_then(GitState::warning) {
+    if let Some(warning) = plan.git.as_ref().and_then(|git| uncommitted(&plan, git)) {
         output::say(&format!("note: {warning}"));
     }
     if !ran.finished() {
@@ -392,6 +398,14 @@ fn after(args: &WhyArgs, run: &str, wanted: &Wanted, lines: usize) -> Result<Sai
     }
     sources.tracer = of_run(&plan, commit);
     Ok(Said::Explained(Box::new(ran.explain(&run, &plan, &jobs, &sources))))
+}
+
+/// What is to be known of files that were in no commit when a run began.
+fn uncommitted(plan: &PlanFile, git: &GitState) -> Option<String> {
+    let warning = git.warning()?;
+    let since = Within::of(&plan.manifest).and_then(|within| all_committed(&within.project, git));
+    let by = |commit: PastCommit| format!("by {}, {}", commit.id.as_str().get(..8).unwrap_or_default(), commit.author);
+    Some(since.and_then(|commit| git.committed_since(&by(commit))).unwrap_or(warning))
 }
 
 /// Who follows the changes of a run back, from the commit that its manifest had.

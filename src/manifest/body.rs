@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Env, Place, Spanned, Template};
-use crate::measure::{Equal, MetricSpec, Protocol};
+use crate::measure::{Equal, Guards, MetricSpec, Protocol};
 use crate::names::{SlotKind, StepName};
 
 /// What a step does.
@@ -190,6 +190,8 @@ pub struct TestBody {
     pub equal: Option<Spanned<Equal>>,
     /// Commands that must pass in the patched tree where they pass in the base.
     pub checks: Vec<Vec<Spanned<Template>>>,
+    /// What is borne of a disturbed machine.
+    pub guards: Guards,
 }
 
 /// Judging stored samples anew.

@@ -4,7 +4,7 @@ use super::flaw::{Draft, Report};
 use super::node::{Node, Value};
 use super::{Spanned, Template, argv};
 use crate::measure::metric::Better;
-use crate::measure::{Equal, Kind as MetricKind, MetricSpec};
+use crate::measure::{Equal, Guards, Kind as MetricKind, MetricSpec};
 
 /// The smallest effect that matters, where a metric does not say.
 const MIN_EFFECT: f64 = 0.02;
@@ -52,6 +52,25 @@ pub(super) fn equal(node: Node<'_>, report: &Report) -> Option<Spanned<Equal>> {
         _ => Equal::Digest,
     };
     Some(Spanned { value, place: node.place() })
+}
+
+/// Builds what is borne of a disturbed machine.
+pub(super) fn guards(node: Node<'_>) -> Guards {
+    let from = if node.arg(0).is_some() { Guards::OFF } else { Guards::default() };
+    let share = |name: &str, unsaid: Option<f64>| match node.prop(name) {
+        Some(said) => said.percent().map(|share| share.value),
+        None => unsaid,
+    };
+    let dropped = node.prop("dropped").and_then(Value::whole::<u32>);
+    Guards {
+        steal: share("steal", from.steal),
+        throttle: share("throttle", from.throttle),
+        heat: share("heat", from.heat),
+        iowait: share("iowait", from.iowait),
+        pressure: share("pressure", from.pressure),
+        alone: node.prop("alone").and_then(Value::flag).unwrap_or(from.alone),
+        dropped: dropped.unwrap_or(from.dropped),
+    }
 }
 
 /// Builds checks: an argv each.

@@ -199,10 +199,10 @@ pub fn analyse(result: &TestResult, judge_min_effect: Option<f64>) -> Analysis {
     Analysis { effect, verdict, speedup, ci, alpha: estimate.map(|e| e.alpha), text, human, marks, metrics }
 }
 
-/// The values of a metric by block and arm, without warm-ups.
+/// The values of a metric by block and arm, without warm-ups and dropped blocks.
 fn blocks(result: &TestResult, name: &str) -> BTreeMap<u32, BTreeMap<Arm, Vec<f64>>> {
     let mut blocks: BTreeMap<u32, BTreeMap<Arm, Vec<f64>>> = BTreeMap::new();
-    for run in result.runs.iter().filter(|r| !r.turn.warmup) {
+    for run in result.runs.iter().filter(|r| r.turn.counts()) {
         let Some(&value) = run.sample.metrics.get(name) else { continue };
         blocks.entry(run.turn.block).or_default().entry(run.turn.arm).or_default().push(value);
     }
@@ -289,7 +289,7 @@ fn doubts(analysis: &MetricAnalysis, min_effect: f64) -> Vec<String> {
 }
 
 fn against_human(result: &TestResult, judge_min_effect: Option<f64>, improves: bool) -> Option<AgainstHuman> {
-    let measured = result.runs.iter().any(|run| run.turn.arm == Arm::Human && !run.turn.warmup);
+    let measured = result.runs.iter().any(|run| run.turn.arm == Arm::Human && run.turn.counts());
     if !measured || result.notes.contains(&Note::HumanFailed) {
         return None;
     }

@@ -99,7 +99,7 @@ fn saved(result: &TestResult, metric: &MetricSpec) -> Option<String> {
 }
 
 fn runs(result: &TestResult, arm: Arm) -> impl Iterator<Item = &super::contract::Sample> {
-    result.runs.iter().filter(move |run| run.turn.arm == arm && !run.turn.warmup).map(|run| &run.sample)
+    result.runs.iter().filter(move |run| run.turn.arm == arm && run.turn.counts()).map(|run| &run.sample)
 }
 
 /// A rate is as a time what one unit of it takes.

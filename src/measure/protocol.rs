@@ -195,9 +195,20 @@ pub struct Turn {
     pub arm: Arm,
     /// Its block, from 0. A warm-up belongs to none and says 0.
     pub block: u32,
-    /// Whether its result is thrown away.
+    /// Whether it ran before the first block, to be thrown away.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub warmup: bool,
+    /// Whether it is of a block that was dropped, as the machine was disturbed: thrown away too.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub dropped: bool,
+}
+
+impl Turn {
+    /// Whether what it measured counts. Its results are compared either way.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        !self.warmup && !self.dropped
+    }
 }
 
 /// The turns of one block of these arms, whatever came before it.
@@ -215,7 +226,7 @@ pub fn block(protocol: &Protocol, number: u32, arms: &[Arm]) -> Vec<Turn> {
         Shape::Pair if turned => back.collect(),
         Shape::Pair => order,
     };
-    arms.into_iter().map(|arm| Turn { arm, block: number, warmup: false }).collect()
+    arms.into_iter().map(|arm| Turn { arm, block: number, warmup: false, dropped: false }).collect()
 }
 
 /// The order of the arms in a block's first half.
@@ -243,7 +254,7 @@ fn order(seed: u64, number: u32, arms: &[Arm]) -> Vec<Arm> {
 #[must_use]
 pub fn warm_ups(protocol: &Protocol, arms: &[Arm]) -> Vec<Turn> {
     let order = order(protocol.seed, 0, arms);
-    order.into_iter().map(|arm| Turn { arm, block: 0, warmup: true }).collect()
+    order.into_iter().map(|arm| Turn { arm, block: 0, warmup: true, dropped: false }).collect()
 }
 
 /// Whether an arm needs one more warm-up, given what its warm-ups measured so far: at least `warmup` of them, more until two in
@@ -265,14 +276,14 @@ pub fn cold(protocol: &Protocol, values: &[f64]) -> bool {
 #[must_use]
 pub fn exact(arms: &[Arm]) -> Vec<Turn> {
     let mirrored = arms.iter().chain(arms.iter().rev());
-    mirrored.map(|&arm| Turn { arm, block: 0, warmup: false }).collect()
+    mirrored.map(|&arm| Turn { arm, block: 0, warmup: false, dropped: false }).collect()
 }
 
 /// The turns of a gate: two runs of the base, which show that it runs, how long it takes, and whether its results agree.
 /// Their times are in no ratio, so no warm-up is made.
 #[must_use]
 pub fn gate() -> Vec<Turn> {
-    vec![Turn { arm: Arm::Base, block: 0, warmup: false }; 2]
+    vec![Turn { arm: Arm::Base, block: 0, warmup: false, dropped: false }; 2]
 }
 
 /// SplitMix64's output function (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).

@@ -11,6 +11,7 @@ use super::compare::{self, Agreement, Comparison};
 use super::contract::{Contract, Sample};
 use super::course::Stop;
 use super::equal::Equal;
+use super::guard::{DROPPED_MAX, Guarded};
 use super::metric::{MetricSpec, check_min_effect};
 use super::protocol::{Arm, BLOCKS_MAX, Protocol, Turn, WARMUP_MAX};
 use crate::outcome::{Cause, Failure};
@@ -20,7 +21,7 @@ pub const FORMAT: u16 = 1;
 /// The largest blob that is read, in bytes.
 pub const BLOB_MAX: usize = 64 * 1024 * 1024;
 /// The most runs of a result.
-pub const RUNS_MAX: usize = 6 * BLOCKS_MAX as usize + 3 * WARMUP_MAX as usize;
+pub const RUNS_MAX: usize = 6 * (BLOCKS_MAX + DROPPED_MAX) as usize + 3 * WARMUP_MAX as usize;
 
 /// One run of a schedule and what it measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -83,7 +84,7 @@ pub struct TestResult {
     pub metrics: Vec<MetricSpec>,
     /// By which rule results were compared.
     pub equal: Equal,
-    /// Every run, warm-ups too, in the order in which they ran.
+    /// Every run, warm-ups and dropped blocks too, in the order in which they ran.
     pub runs: Vec<Run>,
     /// How the patched tree's results compare with the base's; in a gate, the base's with each other.
     pub comparison: Comparison,
@@ -96,6 +97,9 @@ pub struct TestResult {
     /// Why no more was run; absent of a gate, and of what an older flow stored.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub stopped: Option<Stop>,
+    /// What was seen of the machine in each block; absent of a gate, of exact counts, and of what an older flow stored.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub guarded: Option<Guarded>,
 }
 
 /// The bytes are not a test result.
@@ -153,8 +157,19 @@ pub fn conclude(
     if comparison == Comparison::Unchecked {
         notes.insert(Note::Unchecked);
     }
-    let stopped = None;
-    Ok(TestResult { format: FORMAT, contract, protocol, metrics, equal, runs, comparison, reference, notes, stopped })
+    Ok(TestResult {
+        format: FORMAT,
+        contract,
+        protocol,
+        metrics,
+        equal,
+        runs,
+        comparison,
+        reference,
+        notes,
+        stopped: None,
+        guarded: None,
+    })
 }
 
 impl TestResult {

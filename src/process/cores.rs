@@ -18,6 +18,20 @@ pub fn own_cores() -> Vec<u32> {
     (0..u32::try_from(CpuSet::count()).unwrap_or(0)).filter(is_set).collect()
 }
 
+/// Which of some cores the kernel holds a process to that asks for them: none if it refuses. Asked by a thread that then ends.
+#[must_use]
+pub fn held_to(cores: &[u32]) -> Vec<u32> {
+    let mut set = CpuSet::new();
+    cores.iter().for_each(|core| {
+        let _ = set.set(*core as usize);
+    });
+    let ask = move || match sched_setaffinity(Pid::from_raw(0), &set) {
+        Ok(()) => own_cores(),
+        Err(_) => Vec::new(),
+    };
+    std::thread::spawn(ask).join().unwrap_or_default()
+}
+
 /// Keeps every thread of this process to some cores, and with them all that they start. None named changes nothing; nor does
 /// what the system refuses: then measuring is a little less quiet, and no more.
 pub fn keep_to(cores: &[u32]) {

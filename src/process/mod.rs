@@ -29,7 +29,7 @@ pub use answer::{ANSWER_LIMIT, answer, answer_in_confidence, answer_to};
 pub use cgroup::groups;
 pub use client::{SuperviseError, Supervised};
 pub use confine::{Confine, Files, Part, Sandbox};
-pub use cores::{keep_to, own_cores};
+pub use cores::{held_to, keep_to, own_cores};
 pub use end::{By, End, Exit, read_end};
 pub use launch::{ATTEMPT_MARK, SUPERVISOR_MARK};
 pub use orphans::{OrphanError, Pid, kill_marked, marked, supervisor_is_stopped};

@@ -7,7 +7,8 @@ use serde::Serialize;
 use crate::measure::analysis::{Ratio, block_ratios, level};
 use crate::measure::compare::Comparison;
 use crate::measure::metric::Better;
-use crate::measure::{self, Arm, Kind, Stop, TestResult, Verdict};
+use crate::measure::others::PointRules;
+use crate::measure::{self, Arm, Guarded, Kind, Stop, TestResult, Verdict};
 use crate::text::counted;
 
 /// The most rows of a plot; of more blocks the first and the last are shown.
@@ -29,49 +30,26 @@ pub struct Explained {
     pub min_effect: f64,
     /// What others' rules make of the same runs, to compare with published tables. In no verdict.
     pub point_rules: PointRules,
+    /// How quiet the machine was, and what of each block was seen of it. Absent of counts, and of what an older flow measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guards: Option<GuardsTold>,
 }
 
-/// The rules of published benchmarks, which look at means and have no rate of error: on equal trees the first says "improved" every
-/// second time (harnesses.md section 2.3). Absent where there are not the runs for one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct PointRules {
-    /// One run each, faster at all: the first of base and patched tree.
-    pub first_faster: Option<bool>,
-    /// One run each, by 5 %: 1 faster, 0 as fast, -1 slower.
-    pub first_by_5_percent: Option<i8>,
-    /// GSO's `opt_base`: the mean of five runs at least 1.2 times as good as the base's.
-    pub gso_opt_base: Option<bool>,
-    /// GSO's `opt_commit`: the mean of five runs above 0.95 of the human's.
-    pub gso_opt_commit: Option<bool>,
+/// The guards of a measurement.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct GuardsTold {
+    /// In a line.
+    pub text: String,
+    /// How many blocks were dropped.
+    pub dropped: usize,
+    /// All that is stored.
+    #[serde(flatten)]
+    pub guarded: Guarded,
 }
 
-/// Runs that GSO takes of an arm.
-const GSO_RUNS: usize = 5;
-
-impl PointRules {
-    fn of(result: &TestResult) -> Self {
-        let Some(metric) = result.metrics.first() else { return Self::default() };
-        let values = |arm: Arm| -> Vec<f64> {
-            let own = result.runs.iter().filter(|run| run.turn.arm == arm && !run.turn.warmup);
-            own.filter_map(|run| run.sample.metrics.get(&metric.name).copied()).collect()
-        };
-        let [base, patched, human] = [Arm::Base, Arm::Patched, Arm::Human].map(values);
-        let gain = |from: f64, to: f64| {
-            let ratio = if metric.better == Better::Lower { from / to } else { to / from };
-            ratio.is_finite().then_some(ratio)
-        };
-        let first = base.first().zip(patched.first()).and_then(|(base, patched)| gain(*base, *patched));
-        let mean = |values: &[f64]| {
-            let few = values.get(..GSO_RUNS)?;
-            Some(few.iter().sum::<f64>() / GSO_RUNS as f64)
-        };
-        let means = |from: &[f64]| mean(from).zip(mean(&patched)).and_then(|(from, to)| gain(from, to));
-        Self {
-            first_faster: first.map(|ratio| ratio > 1.0),
-            first_by_5_percent: first.map(|ratio| i8::from(ratio > 1.05) - i8::from(ratio < 0.95)),
-            gso_opt_base: means(&base).map(|ratio| (10.0 * ratio).round() >= 12.0),
-            gso_opt_commit: means(&human).map(|ratio| ratio > 0.95),
-        }
+impl GuardsTold {
+    fn of(guarded: &Guarded) -> Self {
+        Self { text: guarded.text(), dropped: guarded.dropped(), guarded: guarded.clone() }
     }
 }
 
@@ -160,6 +138,7 @@ pub fn explain(result: &TestResult, judge_min_effect: Option<f64>) -> Option<Exp
         mean,
         min_effect,
         point_rules: PointRules::of(result),
+        guards: result.guarded.as_ref().map(GuardsTold::of),
     })
 }
 
@@ -233,6 +212,7 @@ mod tests {
             mean: Some([1.02, 0.95, 1.1]),
             min_effect: 0.02,
             point_rules: PointRules::default(),
+            guards: None,
         };
         let plot = explained.plot(39);
         assert_eq!(plot.len(), 5);
@@ -253,6 +233,7 @@ mod tests {
             mean: Some([850.0, 0.0, f64::INFINITY]),
             min_effect: 0.02,
             point_rules: PointRules::default(),
+            guards: None,
         };
         let plot = explained.plot(80);
         assert_eq!(plot.len(), ROWS + 3);

@@ -28,6 +28,7 @@ pub mod processes;
 pub mod sandbox;
 pub mod secrets;
 pub mod setup;
+pub mod shown;
 pub mod test;
 
 pub use context::{Context, Place, Stop};

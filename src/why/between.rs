@@ -18,7 +18,7 @@ use crate::run::reuse::may_stand;
 use crate::step::known;
 use crate::why::action::Action;
 use crate::why::change::{Blobs, Shown};
-use crate::why::explain::{Explanation, JobSaid, StepSaid};
+use crate::why::explain::{Explanation, JobSaid, StepSaid, cause_of, roots};
 use crate::why::known;
 use crate::why::origin::{Traced, Tracer};
 use crate::why::past::PROGRAM;
@@ -338,20 +338,15 @@ pub fn explain(
         });
         jobs_said.push(JobSaid { job: job.id.clone(), axes: job.axes.clone(), steps: steps.collect() });
     }
-    let mut roots: Vec<String> = Vec::new();
-    for node in said_of.keys().filter(|node| all[**node].is_root() && all[**node].shares.is_none()) {
-        let root = format!("{} {:?}", all[*node].state(), all[*node].changes);
-        if !roots.contains(&root) {
-            roots.push(root);
-        }
-    }
+    let (roots, root_steps) = roots(said_of.values());
     Explanation {
         pipeline: new.manifest.pipeline.name.value.clone(),
         manifest: new.manifest.files.first().map_or_else(String::new, |file| file.name.clone()),
         run: None,
         between: Some(names),
         jobs: jobs_said,
-        roots: roots.len(),
+        roots,
+        root_steps,
         consequences: said_of.keys().filter(|node| all[**node].again() == Again::AtMost).count(),
         estimate: None,
         comes_to: String::new(),
@@ -368,7 +363,8 @@ fn step(
 ) -> StepSaid {
     let differs = &all[node];
     let mut said = StepSaid::new(new.step(node).name.value.as_str(), &new.nodes[node].axes, differs.state());
-    said.root = differs.is_root();
+    said.root = differs.is_root() && differs.shares.is_none();
+    said.cause = cause_of(differs.state(), &differs.changes, None);
     said.follows = differs.follows.iter().map(|up| new.title(*up)).collect();
     let action = Action::of(new, node);
     let trace = |change: &Change| {

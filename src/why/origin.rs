@@ -146,7 +146,9 @@ impl Tracer {
     pub fn action_of(&self, step: &str, axes: &Axes) -> Option<Action> {
         let plan = self.top.plan.as_ref().ok()?;
         let kind = plan.manifest.pipeline.steps.iter().find(|known| known.name.value.as_str() == step)?.kind();
-        Some(Action { step: step.to_owned(), kind, axes: axes.clone() })
+        let action = Action { step: step.to_owned(), kind, axes: axes.clone() };
+        // What that version does not have was in no commit then: nobody else is to blame for it.
+        action.within(plan).is_some().then_some(action)
     }
 
     /// What brought a change of an action. `since` is when the record before it was made: what this machine decides cannot have

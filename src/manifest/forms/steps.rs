@@ -105,7 +105,7 @@ pub(super) const FORMS: &[Form] = &[
         name: "write",
         within: &[In::Step(Kind::Agent), TEST],
         args: &[some("path", Ty::Path)],
-        meaning: "Files and folders, which must be there, that its processes may write to in their sandbox besides their own. What one process leaves there the next one finds. In no key.",
+        meaning: "Files and folders, which must be there, that its processes may write to in their sandbox besides their own; a flaw without `sandbox auto` or `require`. What one process leaves there the next one finds. In no key.",
         example: "write \"/var/cache/models\"",
         ..NODE
     },
@@ -202,6 +202,23 @@ pub(super) const FORMS: &[Form] = &[
         repeat: true,
         meaning: "A command, such as the repository's own tests, that is run in the base and in the patched tree before anything is measured. What passes in the base and fails twice in the patched tree is PATCHED_WRONG_RESULT. What fails in the base is left out, and the mark CHECK-IGNORED says so. `{interpreter}` is that of the test. Of no meaning in a gate.",
         example: "check \"{interpreter}\" \"-m\" \"pytest\" \"-q\" \"tests/test_slug.py\"",
+        ..NODE
+    },
+    Form {
+        name: "guard",
+        within: &[TEST],
+        args: &[maybe("choice", Ty::Word(&["off"]))],
+        props: &[
+            prop("steal", Ty::Percent),
+            prop("throttle", Ty::Percent),
+            prop("heat", Ty::Percent),
+            prop("iowait", Ty::Percent),
+            prop("pressure", Ty::Percent),
+            prop("alone", Ty::Flag),
+            prop("dropped", Ty::Whole(0, 1000)),
+        ],
+        meaning: "What of a disturbed machine is borne in a block. A block with more is dropped, whatever was measured in it, and run again. `steal`, what the host of a virtual machine takes away; `throttle`, what the quota of the control group holds back; `heat`, how long it slowed a core or the GPU: 10% each if not said. `iowait`, how long processors waited for a disk, and `pressure`, how long some task waited for a processor: any, if not said. `alone`: nobody else computes on the GPU, so if not said. After more than `dropped` blocks, 5 if not said, the measurement fails: MACHINE_DISTURBED. `off` bears all but what stands beside it. What the machine does not tell breaks nothing. A limit: in no key.",
+        example: "guard steal=\"5%\" pressure=\"50%\" dropped=3",
         ..NODE
     },
     Form {

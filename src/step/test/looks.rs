@@ -1,12 +1,16 @@
-//! Noisy metrics: warm-ups, then block by block until the course says that it is over or the time is up.
+//! Noisy metrics: warm-ups, then block by block until the course says that it is over or the time is up. A block in which the
+//! machine was disturbed is dropped, whatever it measured, and its place in the schedule is taken again.
 
 use std::time::{Duration, Instant};
 
+use crate::measure::guard::{self, Block};
 use crate::measure::protocol::{cold, warm_ups};
-use crate::measure::{Arm, Course, Note, Run, Stop};
-use crate::outcome::Failure;
+use crate::measure::{Arm, Course, Guarded, Note, Run, Stop};
+use crate::outcome::{Cause, Failure, Outcome};
 use crate::step::test::Session;
 use crate::step::test::session::{Sitting, Took};
+use crate::step::test::watch::Watch;
+use crate::text::counted;
 
 impl Session<'_> {
     /// Runs what there is to run, and says why no more was; nothing where a process failed or the results differ, which
@@ -21,6 +25,9 @@ impl Session<'_> {
         if !self.warm_up(sitting).await? {
             return Ok(None);
         }
+        let mut watch = Watch::new(self);
+        let limits = self.ask.guards;
+        sitting.guarded = Some(Guarded { limits, pinned: watch.pinned(), blocks: Vec::new() });
         let mut longest_block = Duration::ZERO;
         loop {
             if sitting.human_failed.is_some() {
@@ -35,16 +42,33 @@ impl Session<'_> {
             }
             let began = Instant::now();
             let from = sitting.runs.len();
+            let watched = watch.begin().await;
+            let (mut failed, human) = (false, sitting.human_failed.is_none());
             for turn in turns {
                 if turn.arm == Arm::Human && sitting.human_failed.is_some() {
                     continue;
                 }
                 if let Took::Failed = self.turn(sitting, turn).await? {
-                    return Ok(None);
+                    failed = true;
+                    break;
                 }
             }
+            let seen = watch.end(watched).await;
             longest_block = longest_block.max(began.elapsed());
-            course.took(&sitting.runs[from..].iter().filter_map(value).collect::<Vec<_>>());
+            let broken = guard::broken(&limits, &seen);
+            let disturbed = !broken.is_empty();
+            if let Some(guarded) = &mut sitting.guarded {
+                guarded.blocks.push(Block { block: course.blocks(), seen, broken });
+            }
+            if disturbed {
+                sitting.drop_block(from, human);
+            }
+            if sitting.done.outcome.failure().is_some() || (failed && !disturbed) {
+                return Ok(None);
+            }
+            if !disturbed {
+                course.took(&sitting.runs[from..].iter().filter_map(value).collect::<Vec<_>>());
+            }
             let all: Vec<Run> = self.before().iter().chain(&sitting.runs).cloned().collect();
             match self.compared(&all) {
                 Ok(result) if result.notes.contains(&Note::HumanFailed) => course.give_up(Arm::Human),
@@ -55,14 +79,33 @@ impl Session<'_> {
                     return Ok(None);
                 }
             }
+            if self.too_disturbed(sitting)? {
+                return Ok(None);
+            }
         }
+    }
+
+    /// Whether more blocks were dropped than may be; `done` then says so. What was seen is kept as a log.
+    fn too_disturbed(&self, sitting: &mut Sitting) -> Result<bool, Failure> {
+        let Some(guarded) = &sitting.guarded else { return Ok(false) };
+        let (dropped, borne) = (guarded.dropped(), self.ask.guards.dropped);
+        if dropped <= borne as usize {
+            return Ok(false);
+        }
+        let of = counted(guarded.blocks.len(), "block");
+        let were = if dropped == 1 { "was" } else { "were" };
+        let evidence = format!("{dropped} of {of} {were} dropped, {borne} may be: {}", guarded.reasons());
+        let log = self.context.keep(guarded.log().as_bytes())?;
+        sitting.done.logs.extend(log.map(|log| ("guards".to_owned(), log)));
+        sitting.done.outcome = Outcome::Failed(Failure::new(Cause::MachineDisturbed, &evidence).log(log));
+        Ok(true)
     }
 
     /// Takes in the blocks of the measurement that this one continues, with the looks of today's limits.
     fn replay(&self, course: &mut Course, value: &dyn Fn(&Run) -> Option<(Arm, f64)>) -> Result<(), Stop> {
         loop {
             let block = course.blocks();
-            let of_block = |run: &&Run| !run.turn.warmup && run.turn.block == block;
+            let of_block = |run: &&Run| run.turn.counts() && run.turn.block == block;
             let values: Vec<(Arm, f64)> = self.before().iter().filter(of_block).filter_map(value).collect();
             if values.is_empty() {
                 return Ok(());

@@ -9,6 +9,7 @@ mod checks;
 mod looks;
 mod process;
 mod session;
+mod watch;
 mod window;
 
 use crate::attempt::Ended;
@@ -118,6 +119,7 @@ struct Session<'a> {
 struct Earlier {
     attempt: String,
     runs: Vec<measure::Run>,
+    guarded: Option<measure::Guarded>,
     spent_ms: u64,
     blocks: u64,
 }
@@ -131,9 +133,10 @@ impl Earlier {
             (protocol.profile, protocol.shape, protocol.seed)
                 == (ask.protocol.profile, ask.protocol.shape, ask.protocol.seed)
         };
-        let blocks = result.runs.iter().filter(|run| !run.turn.warmup).map(|run| u64::from(run.turn.block) + 1).max();
+        let blocks = result.runs.iter().filter(|run| run.turn.counts()).map(|run| u64::from(run.turn.block) + 1).max();
         let blocks = blocks.filter(|_| same(&result.protocol))?;
         let spent_ms = ended.limits.get("time max").map_or(ended.wall_ms, |limit| limit.used);
-        Some(Self { attempt: ended.attempt.to_string(), runs: result.runs, spent_ms, blocks })
+        let (runs, guarded) = (result.runs, result.guarded);
+        Some(Self { attempt: ended.attempt.to_string(), runs, guarded, spent_ms, blocks })
     }
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::attempt::LimitUse;
 use crate::key::Value;
 use crate::measure::protocol::Profile;
-use crate::measure::{self, Arm, Equal, Note, Run, Stop, TestResult, Turn, Values};
+use crate::measure::{self, Arm, Equal, Guarded, Note, Run, Stop, TestResult, Turn, Values};
 use crate::outcome::{Cause, Failure, Outcome};
 use crate::plan::Role;
 use crate::redact::Secret;
@@ -39,10 +39,30 @@ pub(super) struct Sitting {
     early: Vec<(usize, Values)>,
     /// Facts that must stand beside every figure.
     pub(super) notes: BTreeSet<Note>,
+    /// What was seen of the machine in each block.
+    pub(super) guarded: Option<Guarded>,
     pub(super) pristine: Pristine,
     pub(super) secrets: Vec<Secret>,
     pub(super) processes: usize,
     longest_ms: u64,
+}
+
+impl Sitting {
+    /// Throws the runs of a block away, from the first of them on: the machine was disturbed. That a process of it failed says
+    /// nothing then, unless it is of a kind that no disturbance brings about; `human` is whether the human's tree was still there
+    /// when it began.
+    pub(super) fn drop_block(&mut self, from: usize, human: bool) {
+        let stands =
+            |failure: &Failure| matches!(failure.cause, Cause::WrongResult | Cause::Tampered | Cause::Nondeterministic);
+        self.runs[from..].iter_mut().for_each(|run| run.turn.dropped = true);
+        if self.done.outcome.failure().is_some_and(|failure| !stands(failure)) {
+            self.done.outcome = Outcome::Succeeded;
+            self.done.outputs.remove("failed arm");
+        }
+        if human && self.human_failed.as_ref().is_some_and(|failure| !stands(failure)) {
+            self.human_failed = None;
+        }
+    }
 }
 
 /// How a turn went.
@@ -78,6 +98,7 @@ impl Session<'_> {
             numbers: None,
             early: Vec::new(),
             notes: BTreeSet::new(),
+            guarded: None,
             pristine: self.pristine()?,
             secrets,
             processes: 0,
@@ -123,7 +144,7 @@ impl Session<'_> {
         if self.ask.aa || !blamed {
             return Ok(());
         }
-        let turn = Turn { arm: Arm::Base, block: 0, warmup: true };
+        let turn = Turn { arm: Arm::Base, block: 0, warmup: true, dropped: false };
         self.turns(sitting, vec![turn; AGAIN]).await
     }
 
@@ -215,7 +236,7 @@ impl Session<'_> {
         let (before_ms, before) = self.earlier.as_ref().map_or((0, 0), |earlier| (earlier.spent_ms, earlier.blocks));
         let protocol = &self.ask.protocol;
         if protocol.profile != Profile::Fixed {
-            let last = sitting.runs.iter().rev().find(|run| !run.turn.warmup);
+            let last = sitting.runs.iter().rev().find(|run| run.turn.counts());
             let used = last.map_or(before, |run| u64::from(run.turn.block) + 1);
             let met = stopped == Stop::BlocksMax;
             limits.insert("blocks max".into(), LimitUse { limit: u64::from(protocol.most()), used, met });
@@ -255,6 +276,11 @@ impl Session<'_> {
         match self.compared(&runs) {
             Ok(mut result) => {
                 result.stopped = stopped;
+                result.guarded = sitting.guarded.take();
+                let before = self.earlier.as_ref().and_then(|earlier| earlier.guarded.as_ref());
+                if let (Some(guarded), Some(before)) = (&mut result.guarded, before) {
+                    guarded.blocks.splice(..0, before.blocks.iter().cloned());
+                }
                 result.notes.extend(sitting.notes.iter().copied());
                 if let Some(earlier) = &self.earlier {
                     result.notes.insert(measure::Note::Extended);
