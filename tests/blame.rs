@@ -501,6 +501,35 @@ pipeline glued {
 }
 
 #[test]
+fn without_git_it_is_said_once_that_nobody_can_be_named() {
+    let flow = Flow::sample();
+    flow.run().settles();
+    flow.replace("steps.kdl", "*.log", "*.tmp");
+    let said = flow.flow(&["why", "{one}", "m.kdl"]);
+    said.exits(0).says("lies in no git repository: who changed what, and when, is not known");
+}
+
+#[test]
+fn a_commit_of_the_very_second_of_a_run_is_not_blamed_for_what_a_tool_answers() {
+    let p = Project::new();
+    // What is in no commit when a run begins leaves only the clocks to go by.
+    p.flow.write("prompts/task.md", "Be fast.\n");
+    p.flow.run().settles();
+    let built = p.flow.ends("build", "succeeded");
+    let at = built[0]["at"].as_str().unwrap();
+    p.flow.replace("m.kdl", "probe \"-VV\"", "probe \"-V\"");
+    let commit = |at: &str| {
+        p.git(&["add", "-A"]);
+        let mut amend = Command::new("git");
+        amend.args(["-c", "user.name=Kim", "-c", "user.email=k@localhost", "commit", "-q", "-m", "another probe"]);
+        amend.current_dir(p.flow.path(".")).env("GIT_COMMITTER_DATE", at).env("GIT_CONFIG_GLOBAL", "/dev/null");
+        assert!(amend.status().unwrap().success());
+    };
+    commit(at);
+    is_not_known(&p.change("build", "interpreter"), "of the very second");
+}
+
+#[test]
 fn a_run_of_files_that_no_commit_has_says_so_whatever_they_are() {
     let p = Project::new();
     let script = |name: &str, text: &str| {

@@ -151,7 +151,7 @@ fn a_job_is_compared_with_its_sibling_and_with_a_run() {
     let run = flow.run().settles().finished()["run"].as_str().unwrap().to_owned();
     let said = flow.flow(&["why", "pkg/{one}/tidy/1", "m.kdl", "--against", "pkg/*/human/1"]);
     said.exits(0)
-        .says("pkg/{one}/tidy/1\n  against pkg/{one}/human/1\n")
+        .says("pkg/{one}/tidy/1\n  against pkg/{one}/human/1, which is the old side\n")
         .says("  checkout  same ")
         .says("  agent     differs ");
     said.says("      config: (none) -> sha256:").says("      tree: ");
