@@ -17,6 +17,9 @@ use crate::text::{counted, wrap};
 use crate::units::{Usd, human_count, human_span, human_usd};
 use crate::why::forecast::{Forecast, State};
 
+/// Columns that are written to where nobody asks for less.
+const USUAL: usize = 80;
+
 /// What a plan may come to.
 #[derive(Debug)]
 pub struct Estimate {
@@ -356,19 +359,19 @@ impl Estimate {
     /// For people; empty if no agent would be paid for and nothing is known of the time.
     #[must_use]
     pub fn text(&self) -> String {
-        Self::wrapped(self.amounts().into_iter().chain(self.within_budget()))
+        Self::wrapped(self.amounts().into_iter().chain(self.within_budget()), USUAL)
     }
 
-    /// The same, with the budget only where it would stop something.
+    /// The same in so many columns, with the budget only where it would stop something.
     #[must_use]
-    pub fn comes_to(&self) -> String {
+    pub fn comes_to(&self, columns: usize) -> String {
         let stops = self.budget.as_ref().is_some_and(|budget| budget.allows < budget.of);
         let budget = if stops { self.within_budget() } else { Vec::new() };
-        Self::wrapped(self.amounts().into_iter().chain(budget))
+        Self::wrapped(self.amounts().into_iter().chain(budget), columns.min(USUAL))
     }
 
-    fn wrapped(lines: impl IntoIterator<Item = String>) -> String {
-        lines.into_iter().map(|line| format!("{}\n", wrap(&line, 76).join("\n    "))).collect()
+    fn wrapped(lines: impl IntoIterator<Item = String>, columns: usize) -> String {
+        lines.into_iter().map(|line| format!("{}\n", wrap(&line, columns - 4).join("\n    "))).collect()
     }
 
     fn amounts(&self) -> Vec<String> {
