@@ -194,6 +194,7 @@ impl Seeker<'_> {
             "metrics" => found.words = &["metric"],
             "profile" | "block" | "looks" | "blocks" => found.words = &["protocol"],
             "human tree" => found.words = &["with"],
+            "first session" => found.words = &["second-session"],
             "seed" => found.words = &["seed"],
             "arms" => found.words = &["aa"],
             "device" => found.machine = Some("this is another device".to_owned()),
