@@ -14,7 +14,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use support::{fastest, flow, number_or, row, time};
+use support::{fastest, flow, git, number_or, row, time};
 
 /// The steps of one commit.
 const STEPS: usize = 6;
@@ -109,14 +109,4 @@ fn run_ninja(dir: &Path, args: &[&str]) -> bool {
     let mut command = Command::new("ninja");
     command.args(args).current_dir(dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
-}
-
-fn git(dir: &Path, args: &[&str], input: Option<&str>) -> String {
-    let path = dir.with_extension("stream");
-    std::fs::write(&path, input.unwrap_or_default()).unwrap();
-    let mut command = Command::new("git");
-    command.args(args).current_dir(dir).env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
-    let output = command.stdin(std::fs::File::open(path).unwrap()).output().unwrap();
-    assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
 }

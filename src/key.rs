@@ -182,7 +182,7 @@ impl KeyRecord {
 }
 
 /// One difference between two key records: old and new, `None` where the role was or is absent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Change {
     /// The role.
     pub ingredient: String,

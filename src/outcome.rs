@@ -185,7 +185,7 @@ causes! {
     /// Only blank space changed.
     EmptyEdit = "EMPTY_EDIT", Agent, true, true, Nothing, "none: the agent changed only blank space";
     /// Lines of the human's change stand in the prompt or in the tree that the agent would have seen.
-    LeakedAnswer = "LEAKED_ANSWER", Test, false, false, Nothing, "take the human's change out of the prompt, or correct the commit's base; `leaks record` on the agent step runs it all the same";
+    LeakedAnswer = "LEAKED_ANSWER", Test, false, false, Nothing, "take the human's change out of the prompt or out of what is installed, or correct the commit's base; `leaks record` on the agent step runs it all the same";
     /// The commit has no test script.
     NoTestScript = "NO_TEST_SCRIPT", Test, true, true, Nothing, "write the commit's test script where `tests dir=… name=…` looks for it";
     /// The test says that its target is not in the tree.

@@ -29,7 +29,7 @@ impl Project {
         flow.write("prompts/task.md", "Make it faster.\n\nDo not touch the tests.\n\nGood luck.\n");
         flow.write("configs/tidy.yaml", "# how it works\nmodel:\n  temperature: 0.2\n  steps: 10\n");
         flow.edit("agents.kdl", |text| {
-            let shown = "agent scripted { run \"sh\" \"-c\" \"cat $0 >/dev/null; exec \\\"$@\\\"\" \"{config}\" ";
+            let shown = "agent scripted { run \"sh\" \"-c\" \"cat $0 $1 >/dev/null; shift; exec \\\"$@\\\"\" \"{config}\" \"{prompt}\" ";
             text.replace("agent scripted { run ", shown)
         });
         flow.replace("m.kdl", "agent=scripted {", "agent=scripted {\n        config \"configs/tidy.yaml\"");
@@ -402,4 +402,144 @@ pipeline glued {
     let jon = p.commit("Jon", "another answer");
     let answered = change("two", "tool asked");
     assert_eq!((&answered["origin"]["commit"], &answered["origin"]["path"]), (&jon.into(), &"answer".into()));
+}
+
+#[test]
+fn who_binds_a_step_otherwise_is_named_with_the_line() {
+    let p = Project::new();
+    p.flow.run().settles();
+    p.flow.replace("steps.kdl", " against baseline;", "");
+    let edited = p.change("patched", "reference");
+    assert_eq!(
+        (&edited["new"], &edited["origin"]["commit"], &edited["origin"]["path"], &edited["origin"]["line"]),
+        (&Value::Null, &Value::Null, &"steps.kdl".into(), &8.into()),
+        "{edited:#}"
+    );
+    let fi = p.commit("Fi", "measured alone");
+    let patched = p.step("patched", &[]);
+    for ingredient in ["reference", "base build"] {
+        names(&change_of(&patched, ingredient), &fi, "Fi", "steps.kdl:8");
+    }
+    assert_eq!((&patched["root"], &p.step("classify", &[])["root"]), (&true.into(), &false.into()));
+    let between = p.step("patched", &["--between", "HEAD~1", "HEAD"]);
+    names(&change_of(&between, "reference"), &fi, "Fi", "steps.kdl:8");
+    p.flow.run().settles();
+    names(&change_of(&p.step("patched", &["--run"]), "reference"), &fi, "Fi", "steps.kdl:8");
+}
+
+#[test]
+fn who_takes_a_test_away_or_reads_agents_otherwise_is_named_for_the_classes() {
+    let p = Project::new();
+    p.flow.run().settles();
+    let path = p.flow.fill("tests/{one}.py");
+    let text = std::fs::read_to_string(p.flow.path(&path)).unwrap();
+    std::fs::remove_file(p.flow.path(&path)).unwrap();
+    let yan = p.commit("Yan", "drop a test");
+    let end = p.change("classify", "end of baseline");
+    assert_eq!((&end["origin"]["commit"], &end["origin"]["path"]), (&yan.into(), &path.clone().into()), "{end:#}");
+    p.flow.write(&path, &text);
+    p.commit("Yan", "the test is back");
+    p.flow.run().settles();
+    p.flow.replace(
+        "agents.kdl",
+        "usage lines=\"flow-usage\"",
+        "usage lines=\"flow-usage\"; reading { finished text=stdout match=\"(?m)^done$\" }",
+    );
+    let max = p.commit("Max", "another table");
+    names(&p.change("classify", "end of agent"), &max, "Max", "agents.kdl:4");
+    let agent = p.step("agent", &["--between", "HEAD~1", "HEAD"]);
+    assert_eq!(agent["state"], "reread", "{agent:#}");
+    names(&change_of(&agent, "reading"), &max, "Max", "agents.kdl:4");
+}
+
+#[test]
+fn what_another_step_left_is_nobodys_doing() {
+    let p = Project::new();
+    p.flow.run().settles();
+    p.flow.edit(&p.flow.fill("tests/{one}.py"), |text| text.replace("\"sha256:\" + ", "\"sha256:0\" + "));
+    let lea = p.commit("Lea", "another way to say it");
+    p.flow.run_with(&["--until", "baseline"]).settles();
+    let patched = p.step("patched", &[]);
+    names(&change_of(&patched, "script"), &lea, "Lea", &format!("{}:{}", p.flow.fill("tests/{one}.py"), line_of(&p)));
+    is_not_known(&change_of(&patched, "reference"), "not of itself");
+}
+
+fn line_of(p: &Project) -> usize {
+    let text = std::fs::read_to_string(p.flow.path(&p.flow.fill("tests/{one}.py"))).unwrap();
+    text.lines().position(|line| line.contains("sha256:0")).unwrap() + 1
+}
+
+#[test]
+fn history_lists_who_changed_what_a_tool_is_asked_of() {
+    let p = Project::new();
+    p.flow.program(
+        "asked.sh",
+        "#!/bin/sh\n[ \"$1\" = --version ] && exec /bin/cat \"${0%/*}/answer/text\"\necho 1 > \"$1\"\n",
+    );
+    p.flow.write("answer/text", "1.0\n");
+    p.flow.write(
+        "g.kdl",
+        r#"flow 1
+pipeline glued {
+    tool asked "./asked.sh" { probe "--version"; watch "answer" }
+    axis n "1"
+    step one uses=command { each n; run "{tool.asked}" "{out.m}"; output m "m.txt" }
+}
+"#,
+    );
+    p.commit("Ann", "a tool that is asked");
+    p.flow.write("answer/text", "1.1\n");
+    let history = || p.flow.flow(&["history", "g.kdl", "-n", "1", "--json"]).exits(0).json()["versions"][0].clone();
+    let edited = history();
+    assert_eq!((&edited["commit"], &edited["paths"]), (&Value::Null, &serde_json::json!(["answer"])), "{edited:#}");
+    let jon = p.commit("Jon", "another answer");
+    let said = history();
+    assert_eq!((&said["commit"], &said["again"]["steps"]), (&jon.into(), &serde_json::json!([])), "{said:#}");
+    assert_eq!(said["again"]["at_most"], serde_json::json!([["one", 1]]), "it may answer the same");
+    let between = p.flow.flow(&["why", "*", "g.kdl", "--between", "HEAD~1", "HEAD"]).exits(0).stdout.clone();
+    assert!(between.contains("answer of tool asked differs"), "{between}");
+}
+
+#[test]
+fn a_run_of_files_that_no_commit_has_says_so_whatever_they_are() {
+    let p = Project::new();
+    let script = |name: &str, text: &str| {
+        p.flow.write(name, text);
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(p.flow.path(name), mode).unwrap();
+    };
+    script("glue.sh", "#!/bin/sh\necho 1 > \"$1\"\n");
+    script("tree/act", "#!/bin/sh\n[ \"$1\" = -v ] && { echo 1; exit; }\n. \"${0%/*}/lib\"\n");
+    p.flow.write("tree/lib", "echo 1 > \"$1\"\n");
+    p.flow.write("given", "a\n");
+    p.flow.write(
+        "g.kdl",
+        r#"flow 1
+pipeline glued {
+    tool glue "./glue.sh"
+    tool act "tree/act" { probe "-v"; source "tree" }
+    axis n "1"
+    step one uses=command { each n; input a "given"; run "{tool.glue}" "{out.m}" "{in.a}"; output m "m.txt" }
+    step two uses=command { each n; run "{tool.act}" "{out.m}"; output m "m.txt" }
+}
+"#,
+    );
+    p.commit("Ann", "tools of the project's own");
+    let run = || p.flow.flow(&["run", "g.kdl", "--quiet"]).exits(0).stdout.replace("\n", " ");
+    assert!(!run().contains("UNCOMMITTED"));
+    p.flow.replace("glue.sh", "echo 1", "echo 2");
+    assert!(run().contains("UNCOMMITTED: glue.sh: not as commit"));
+    p.flow.replace("tree/lib", "echo 1", "echo 2");
+    assert!(run().contains("UNCOMMITTED: glue.sh and 1 more: not as commit"));
+    p.commit("Ann", "both");
+    assert!(!run().contains("UNCOMMITTED"));
+    let elsewhere = p.flow.beside("given");
+    std::fs::write(&elsewhere, "b\n").unwrap();
+    p.flow.replace("g.kdl", "input a \"given\"", "input a \"../given\"");
+    p.commit("Ann", "from elsewhere");
+    let said = run();
+    assert!(
+        said.contains("UNCOMMITTED: not in git: ") && said.contains("nobody else can make this run again"),
+        "{said}"
+    );
 }

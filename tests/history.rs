@@ -31,7 +31,7 @@ impl Project {
         flow.write("prompts/task.md", "Make it faster.\n\nDo not touch the tests.\n");
         flow.write("configs/tidy.yaml", "# how it works\nmodel:\n  temperature: 0.2\n  steps: 10\n");
         flow.edit("agents.kdl", |text| {
-            let shown = "agent scripted { run \"sh\" \"-c\" \"cat $0 >/dev/null; exec \\\"$@\\\"\" \"{config}\" ";
+            let shown = "agent scripted { run \"sh\" \"-c\" \"cat $0 $1 >/dev/null; shift; exec \\\"$@\\\"\" \"{config}\" \"{prompt}\" ";
             text.replace("agent scripted { run ", shown)
         });
         flow.replace("m.kdl", "agent=scripted {", "agent=scripted {\n        config \"configs/tidy.yaml\"");
@@ -342,6 +342,9 @@ fn what_is_not_committed_is_said_to_be_so_with_its_file_and_line() {
     let document = p.flow.flow(&[&ask[..], &[edited, "--json"]].concat()).exits(0).json();
     let origin = agent(document)["changes"][0]["origin"].clone();
     assert_eq!((&origin["commit"], &origin["uncommitted_then"]), (&id.as_str().into(), &true.into()), "{origin}");
+    let since = format!("UNCOMMITTED then: prompts/task.md; committed since as it was, by {}", &id[..8]);
+    let said = p.flow.flow(&[&ask[..], &[edited]].concat());
+    assert!(!said.exits(0).says(&since).stderr.contains("nobody else"), "{}", said.stderr);
     // What nobody ever committed says so, with the file.
     p.flow.replace("prompts/task.md", "Never touch", "Hardly ever touch");
     let lost = p.flow.run().settles().finished()["run"].as_str().unwrap().to_owned();
@@ -456,7 +459,7 @@ fn a_version_is_planned_without_touching_the_work_tree() {
     let now = plan("HEAD");
     assert_eq!(now["at"], p.made.last().unwrap().id);
     let agents = now["actions"].as_array().unwrap().iter().filter(|action| action["state"] == "changed");
-    assert_eq!(agents.count(), 4, "two commits, two candidates");
+    assert_eq!(agents.count(), 2, "two commits of the candidate that reads it");
     assert_eq!(plan(&p.made[0].id[..7])["execute"], 0, "by the first digits");
     p.git(&["tag", "-a", "-m", "published", "v1", "HEAD~2"]);
     p.git(&["pack-refs", "--all"]);
@@ -486,10 +489,16 @@ fn history_lists_the_versions_and_what_each_would_run_again() {
     assert_eq!(of("the prompt has another name")["again"]["steps"], serde_json::json!([]));
     assert_eq!(of("more time")["again"]["limits"], 4);
     let prompt = &of("a shorter prompt")["again"];
-    assert_eq!(prompt["steps"][0], serde_json::json!(["agent", 4]), "{prompt}");
-    assert_eq!(prompt["first"]["change"]["ingredient"], "prompt");
-    assert_eq!(prompt["first"]["change"]["origin"]["line"], 1);
-    assert_eq!(of("another candidate")["again"]["new"], 10, "five steps of two commits");
+    assert_eq!(prompt["steps"], serde_json::json!([["agent", 2]]), "of the one that reads it: {prompt}");
+    assert_eq!(prompt["at_most"], serde_json::json!([["patch", 2], ["patched", 2], ["classify", 2]]), "{prompt}");
+    let cause = &prompt["causes"][0];
+    assert_eq!((&cause["change"]["ingredient"], &cause["line"]), (&"prompt".into(), &1.into()), "{prompt}");
+    assert_eq!((&cause["actions"], &prompt["causes"][1]), (&2.into(), &Value::Null), "one line is one cause: {prompt}");
+    assert_eq!(
+        of("another candidate")["again"]["new"],
+        8,
+        "four steps of two commits; a rebuild is the build that is there"
+    );
     assert_eq!(of("the first version")["because"], "the first version");
     let few = p.flow.flow(&["history", "m.kdl", "-n", "3"]);
     few.exits(0).says("older versions are listed with a larger -n").says("Ann Author: a plain mode again");

@@ -422,6 +422,67 @@ fn a_repository_that_gets_new_commits_is_the_same_for_the_old_ones() {
     flow.run().settles().executes_nothing();
 }
 
+#[test]
+fn numbers_that_no_float_holds_and_keys_that_are_numbers_are_told_apart() {
+    let flow = Flow::sample();
+    flow.replace("agents.kdl", "agent scripted { run ", "agent scripted { run \"env\" \"SEEN={config}\" ");
+    flow.replace("m.kdl", "agent=scripted {", "agent=scripted {\n        config \"c.yaml\"");
+    flow.write("c.yaml", "a: 123456789012345678901\nb: 0.1\nbias: {9: -100}\n");
+    flow.run().settles();
+    flow.run().settles().executes_nothing();
+    let why = |old: &str, new: &str| {
+        flow.replace("c.yaml", old, new);
+        let said = flow.flow(&["why", "pkg/{one}/tidy/1", "m.kdl", "--step", "agent"]);
+        flow.replace("c.yaml", new, old);
+        said.exits(0).stdout.clone()
+    };
+    let said = why("345678901\n", "345678902\n");
+    assert!(said.contains("a: 123456789012345678901 -> 123456789012345678902"), "{said}");
+    let said = why("b: 0.1", "b: 0.1000000000000000055");
+    assert!(said.contains("b: 0.1 -> 0.1000000000000000055"), "{said}");
+    let said = why("{9: -100}", "{\"9\": -100}");
+    assert!(said.contains("bias.9: -100 -> (none)") && said.contains("bias.\"9\": (none) -> -100"), "{said}");
+    let said = why("{9: -100}", "{0x9: -100}");
+    assert!(said.contains("hit"), "the same number: {said}");
+    flow.replace("c.yaml", "b: 0.1", "b: \"$number:0.1\"");
+    flow.flow(&["check", "m.kdl"]).exits(2).says("it holds the text `$number:`");
+}
+
+#[test]
+fn a_change_behind_a_link_of_a_source_tree_or_of_a_watched_folder_is_seen() {
+    let flow = Flow::empty();
+    flow.write("outside/lib/x", "1\n");
+    flow.write("tool/run", "#!/bin/sh\n[ \"$1\" = -v ] && { echo 1; exit; }\necho made > \"$1\"\n");
+    flow.write("asked", "#!/bin/sh\n[ \"$1\" = -v ] && exec cat \"${0%/*}/watched/lib/x\"\necho made > \"$1\"\n");
+    make_executable(&flow, "tool/run");
+    make_executable(&flow, "asked");
+    std::fs::create_dir(flow.path("watched")).unwrap();
+    for link in ["tool/lib", "watched/lib"] {
+        std::os::unix::fs::symlink("../outside/lib", flow.path(link)).unwrap();
+    }
+    std::os::unix::fs::symlink("..", flow.path("outside/lib/up")).unwrap();
+    flow.write(
+        "sub/m.kdl",
+        r#"flow 1
+pipeline chain {
+    axis n "1"
+    tool run "../tool/run" { probe "-v"; source "../tool" }
+    tool asked "../asked" { probe "-v"; watch "../watched" }
+    step one uses=command { each n; run "{tool.run}" "{out.o}"; output o "o" }
+    step two uses=command { each n; run "{tool.asked}" "{out.o}"; output o "o" }
+}
+"#,
+    );
+    let run = || flow.flow(&["run", "sub/m.kdl", "--json"]);
+    assert_eq!(run().settles().executed().len(), 2);
+    run().settles().executes_nothing();
+    flow.write("outside/lib/x", "22\n");
+    let why = flow.flow(&["why", "*", "sub/m.kdl"]);
+    why.exits(0).says("source run:").says("changed lib/x").says("tool asked: 1 -> 22");
+    assert_eq!(run().settles().executed().len(), 2);
+    run().settles().executes_nothing();
+}
+
 fn make_executable(flow: &Flow, name: &str) {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(flow.path(name), std::fs::Permissions::from_mode(0o755)).unwrap();

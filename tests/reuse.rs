@@ -129,9 +129,70 @@ fn draws_of_a_usable_job_of_a_run_or_none_stand_as_the_manifest_says() {
     };
     assert_eq!(drawn("reuse usable"), ["reused", "changed"]);
     assert_eq!(drawn(&format!("reuse run=\"{run}\"")), ["reused", "reused"]);
+    // What is paid for anew says why no draw that is there stands.
+    let why = |reuse: &str| {
+        with(&flow, reuse);
+        let said = flow.flow(&["why", "pkg/{two}/actor/1", "m.kdl", "--step", "agent"]).exits(0).stdout.clone();
+        said.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let said = why("reuse usable");
+    assert!(said.contains("does not hold for the draw there is: its job ended AGENT_ERROR"), "{said}");
+    let said = why("reuse except cause=\"CRASHED\"");
+    assert!(said.contains("does not hold for the draw there is: its job ended in CRASHED"), "{said}");
+    // A run that is not there has no draws, and nobody wants to pay for a typing error.
     assert_eq!(drawn("reuse run=\"20000101T000000Z-0000\""), ["changed", "changed"]);
+    let plan = flow.flow(&["plan", "m.kdl"]);
+    plan.exits(0).says("the store has no run 20000101T000000Z-0000").says("a run would not start without");
+    for verb in ["check", "run"] {
+        flow.flow(&[verb, "m.kdl"]).exits(2).says("the store has no run 20000101T000000Z-0000");
+    }
+    with(&flow, &format!("reuse run=\"{}\"", &run[..16]));
+    flow.flow(&["check", "m.kdl"]).exits(2).says(&format!("write the whole id: {run}"));
     assert_eq!(drawn("reuse strict"), ["changed", "changed"]);
     assert_eq!(drawn("samples 1"), ["changed", "changed"]);
+}
+
+#[test]
+fn a_cause_that_only_the_job_can_end_by_is_no_reason_to_keep_its_draw() {
+    let flow = actor();
+    flow.edit("actor/actor.py", |text| text.replace("\"OPS[0] += 2\"", "\"OPS[0] += 10\""));
+    flow.run().settles();
+    flow.write("actor/lib.txt", "fixed\n");
+    let reused = |reuse: &str| {
+        with(&flow, reuse);
+        flow.flow(&["plan", "m.kdl", "--json"]).exits(0).json()["reuse"].clone()
+    };
+    assert_eq!(reused("reuse except cause=\"CRASHED\""), 1, "one crashed, and one left no patch");
+    assert_eq!(reused("reuse except cause=\"NO_PATCH\""), 0);
+}
+
+#[test]
+fn what_is_reused_tells_who_brought_the_version_that_it_stands_for() {
+    let flow = actor();
+    flow.write(".gitignore", "/cache/\n/repo/\n");
+    let git = |author: &str, args: &[&str]| {
+        let name = format!("user.name={author}");
+        let output = std::process::Command::new("git")
+            .args(["-c", &name, "-c", "user.email=a@localhost", "-c", "commit.gpgsign=false"])
+            .args(args)
+            .current_dir(flow.path("."))
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    git("Ann", &["init", "-q", "."]);
+    with(&flow, "reuse except cause=\"CRASHED\"");
+    git("Ann", &["add", "-A"]);
+    git("Ann", &["commit", "-q", "-m", "start"]);
+    flow.run().settles();
+    flow.edit("agents.kdl", |text| {
+        text.replace("\"{commit.which}\"; version \"1\"", "\"{commit.which}\"; version \"2\"")
+    });
+    git("Quin", &["commit", "-q", "-a", "-m", "another version"]);
+    let why = flow.flow(&["why", "pkg/{one}/actor/1", "m.kdl", "--step", "agent"]);
+    why.exits(0).says("reused").says("version: 1 -> 2").says("Quin: another version").says("agents.kdl:");
 }
 
 #[test]

@@ -13,7 +13,9 @@ use support::Flow;
 fn with_agent(script: &str, more: &str) -> Flow {
     let flow = Flow::sample();
     flow.write("probe.sh", script);
-    flow.replace("steps.kdl", "write \".\"; ", "sandbox auto; ");
+    for step in ["agent    uses=agent       {", "patched  uses=test        {"] {
+        flow.replace("steps.kdl", step, &format!("{step} sandbox auto;"));
+    }
     flow.edit("agents.kdl", |text| {
         format!("{text}agent probe {{ run \"sh\" \"{{file.probe}}\" \"{{work}}\"; version \"1\"; {more} }}\n")
     });

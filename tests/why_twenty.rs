@@ -196,8 +196,8 @@ fn what_determines_an_agent() {
         Case {
             what: "a prompt",
             change: |flow| flow.write("prompt.md", "Make it much faster.\n"),
-            // The prompt is an ingredient of every agent of the step, whether its adapter reads it or not.
-            roots: &[("[{one} {two}]/[human tidy]/1 agent", "changed prompt")],
+            // It is no ingredient of the human's, whose adapter asks for none.
+            roots: &[("[{one} {two}]/tidy/1 agent", "changed prompt")],
             cut: &["[{one} {two}]/[human tidy]/1 [patch patched classify]"],
             left: &[],
         },

@@ -55,3 +55,14 @@ pub fn row(what: &str, cost: Cost, to: Option<(Cost, &str)>) {
     let (wall, cpu) = (ms(cost.wall), ms(cost.cpu));
     println!("{what:<38} {wall:>9.1} ms  {cpu:>9.1} ms of processor  {}", ratio.unwrap_or_default());
 }
+
+/// Runs git with no one's configuration, and gives what it printed.
+pub fn git(dir: &Path, args: &[&str], input: Option<&str>) -> String {
+    let path = dir.with_extension("stream");
+    std::fs::write(&path, input.unwrap_or_default()).unwrap();
+    let mut command = Command::new("git");
+    command.args(args).current_dir(dir).env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
+    let output = command.stdin(std::fs::File::open(path).unwrap()).output().unwrap();
+    assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}

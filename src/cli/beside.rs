@@ -12,11 +12,15 @@ use crate::cli::wanted::{named, some_of};
 use crate::names::{Axes, JobId, RunId};
 use crate::plan::Plan;
 use crate::report::status::runs;
-use crate::run::journal::PlanFile;
+use crate::run::journal::{PlanFile, read_plan};
+use crate::run::renamed::old_name;
 use crate::why::against::{Compared, OfSide, Side, compare};
 use crate::why::explain::Sources;
 use crate::why::forecast::forecast;
 use crate::why::ran::Ran;
+
+/// Runs that are looked through for a job that the manifest has no longer.
+const RUNS: usize = 64;
 
 /// Compares jobs of a plan as it is now.
 ///
@@ -29,17 +33,24 @@ pub(super) fn planned(
     sources: &Sources<'_>,
 ) -> Result<Vec<Compared>, Fault> {
     let plan = opened.plan();
-    let axes: Vec<&Axes> = jobs.iter().map(|job| &plan.jobs[*job].axes).collect();
     let root = &opened.store.root;
     if is_run(root, text) {
+        let (_, kept) = named(root, text)?;
+        let axes = jobs.iter().map(|job| (plan.jobs[*job].axes.clone(), called_then(opened, *job, &kept)));
+        let axes: Vec<(Axes, Option<String>)> = axes.collect();
         let sides = jobs.iter().map(|job| of_plan(opened, *job));
         return of_run(root, text, sides, &axes, sources);
     }
     let all: Vec<(&JobId, &Axes)> = plan.jobs.iter().map(|job| (&job.id, &job.axes)).collect();
+    if !all.iter().any(|(id, _)| is_job(id, text))
+        && let Some(compared) = of_old_job(opened, jobs, text, sources)
+    {
+        return Ok(compared);
+    }
     let mut compared = Vec::new();
     for job in jobs {
         let Some(other) = other(&all, *job, jobs, text)? else { continue };
-        compared.push(compare(&of_plan(opened, *job), &of_plan(opened, other), sources));
+        compared.push(compare(&of_plan(opened, *job), &of_plan(opened, other), None, sources));
     }
     some(compared, text)
 }
@@ -56,7 +67,7 @@ pub(super) fn ran(
     text: &str,
     sources: &Sources<'_>,
 ) -> Result<Vec<Compared>, Fault> {
-    let axes: Vec<&Axes> = jobs.iter().map(|(_, axes)| axes).collect();
+    let axes: Vec<(Axes, Option<String>)> = jobs.iter().map(|(_, axes)| (axes.clone(), None)).collect();
     let name = |id: &JobId| format!("{id} in run {run}");
     if is_run(root, text) {
         let sides = jobs.iter().map(|(id, axes)| of_ran(ran, name(id), axes));
@@ -74,7 +85,7 @@ pub(super) fn ran(
     for place in &places {
         let Some(other) = other(&all, *place, &places, text)? else { continue };
         let side = |at: usize| of_ran(ran, name(all[at].0), all[at].1);
-        compared.push(compare(&side(*place), &side(other), sources));
+        compared.push(compare(&side(*place), &side(other), None, sources));
     }
     some(compared, text)
 }
@@ -102,16 +113,62 @@ fn of_run(
     root: &Path,
     text: &str,
     sides: impl Iterator<Item = Side>,
-    axes: &[&Axes],
+    axes: &[(Axes, Option<String>)],
     sources: &Sources<'_>,
 ) -> Result<Vec<Compared>, Fault> {
     let (run, _) = named(root, text)?;
     let other = Ran::read(root, &run, None, Timestamp::now());
-    let compared = sides.zip(axes).map(|(side, axes)| {
-        let theirs = of_ran(&other, format!("what it was in run {run}"), axes);
-        compare(&side, &theirs, sources)
+    let compared = sides.zip(axes).map(|(side, (axes, old))| {
+        let mut then = axes.clone();
+        let mut name = format!("what it was in run {run}");
+        if let Some(old) = old {
+            name.push_str(&format!(", taken to be called {old} then"));
+            then.0.insert("candidate".to_owned(), old.clone());
+        }
+        compare(&side, &of_ran(&other, name, &then), Some(axes), sources)
     });
     Ok(compared.collect())
+}
+
+/// What a job's candidate was called in a run that does not know its name of today.
+fn called_then(opened: &Opened, job: usize, kept: &PlanFile) -> Option<String> {
+    let plan = opened.plan();
+    let name = plan.jobs[job].axes.get("candidate")?;
+    let there = |name: &str| kept.jobs.iter().any(|(_, axes)| axes.get("candidate") == Some(name));
+    if there(name) {
+        return None;
+    }
+    let node = plan.jobs[job].nodes.iter().copied().find(|node| plan.nodes[*node].axes.get("candidate").is_some())?;
+    old_name(plan, node, &opened.store, &opened.index).filter(|old| there(old))
+}
+
+/// Compares with a job that the manifest has no longer, as it was in the newest run that holds it. `None` if none does, or it
+/// is of no commit that is asked about.
+fn of_old_job(opened: &Opened, jobs: &[usize], text: &str, sources: &Sources<'_>) -> Option<Vec<Compared>> {
+    let plan = opened.plan();
+    let root = &opened.store.root;
+    let mut compared = Vec::new();
+    for run in runs(root).into_iter().take(RUNS) {
+        let Some(kept) = read_plan(root, &run) else { continue };
+        let old: Vec<&(JobId, Axes)> = kept.jobs.iter().filter(|(id, _)| is_job(id, text)).collect();
+        if old.is_empty() {
+            continue;
+        }
+        let ran = Ran::read(root, &run, None, Timestamp::now());
+        for job in jobs {
+            let axes = &plan.jobs[*job].axes;
+            let alike = |names: &[&str]| -> Vec<&(JobId, Axes)> {
+                let same = |(_, old): &(JobId, Axes)| names.iter().all(|name| old.get(name) == axes.get(name));
+                old.iter().copied().filter(|old| same(old)).collect()
+            };
+            let found = [alike(&["commit"]), alike(&["commit", "sample"])];
+            let Some([(id, old)]) = found.iter().map(Vec::as_slice).find(|found| found.len() == 1) else { continue };
+            let theirs = of_ran(&ran, format!("{id} as it was in run {run}"), old);
+            compared.push(compare(&of_plan(opened, *job), &theirs, None, sources));
+        }
+        break;
+    }
+    (!compared.is_empty()).then_some(compared)
 }
 
 /// The other job that is meant for one: the only one that matches, or the only one of those with the same commit and sample.

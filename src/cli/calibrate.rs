@@ -12,7 +12,7 @@ use crate::cli::run::{RunArgs, run_selected};
 use crate::cli::select::{self, Selected};
 use crate::manifest::Purpose;
 use crate::plan::graph::upstream_of;
-use crate::report::campaign::Calibration;
+use crate::report::campaign::{self, Calibration};
 use crate::units::Percent;
 
 /// Arguments of `flow calibrate`.
@@ -70,8 +70,11 @@ pub async fn calibrate(args: CalibrateArgs) -> Result<ExitCode, Fault> {
     let json = run.json;
     let finished = run_selected(run, opened, Selected { jobs, nodes }).await?;
     let calibration = Calibration::of(&finished.plan, &finished.store, &finished.index);
+    let others = campaign::others(&finished.plan, &finished.store, &finished.index);
     if json {
-        output::json(&serde_json::json!({"event": "calibration", "calibration": calibration}))?;
+        output::json(&serde_json::json!({"event": "calibration", "calibration": calibration, "others": others}))?;
+    } else {
+        output::data(campaign::others_text(&others, output::width()))?;
     }
     let above = calibration.state == "UNCALIBRATED" && calibration.measured > 0;
     Ok(if above && finished.code == ExitCode::SUCCESS { ExitCode::from(1) } else { finished.code })

@@ -12,6 +12,7 @@ use serde_json::{Value as Json, json};
 
 use crate::cli::fault::Fault;
 use crate::cli::output;
+use crate::outcome::Cause;
 use crate::text::{Table, harmless, shorten};
 
 const CHEATS: &str = include_str!("cheats/cheats.py");
@@ -234,7 +235,10 @@ fn run(dir: &Path, cheats: &[Cheat]) -> Result<Vec<Came>, Fault> {
         let marks = job.and_then(|job| job["marks"].as_array()).into_iter().flatten();
         let marks: Vec<String> = marks.filter_map(|mark| mark.as_str().map(str::to_owned)).collect();
         let class = text("class").unwrap_or_else(|| "nothing".into());
-        let open = job.is_none_or(|job| job["open"] == true);
+        // An agent that could have copied the answer is not begun: that settles it here.
+        let refused = job.is_some_and(|job| job["cause"] == Cause::LeakedAnswer.name());
+        let class = if refused { Cause::LeakedAnswer.name().to_owned() } else { class };
+        let open = !refused && job.is_none_or(|job| job["open"] == true);
         let scores = SCORES.contains(&class.as_str()) && !marks.iter().any(|mark| TELLING.contains(&mark.as_str()));
         let ok = !open && if name == "human" { scores } else { !scores };
         Came { cheat: name.into(), tries: tries.into(), class, marks, evidence: text("evidence"), ok }

@@ -8,8 +8,11 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::fault::Fault;
-use crate::cli::{open, output};
-use crate::manifest::{self, Pipeline, Repo, RepoSource, goals_line};
+use crate::cli::open::lacks;
+use crate::cli::reused::lacking_runs;
+use crate::cli::{Places, open, output};
+use crate::manifest::{self, Manifest, Pipeline, Repo, RepoSource, goals_line};
+use crate::plan::Missing;
 use crate::text::{counted, wrap};
 
 /// Arguments of `flow check`.
@@ -69,6 +72,9 @@ pub fn check(args: &CheckArgs) -> Result<ExitCode, Fault> {
                 for said in open::unknown_jobs(&manifest) {
                     output::data(format!("    {}\n", wrap(&format!("note: {said}"), width).join("\n    ")))?;
                 }
+                if let Some(fault) = lacks(&manifest, &runs_lacking(path, &manifest).iter().collect::<Vec<_>>()) {
+                    last.replace(fault).map(|before| super::fault::report(&before));
+                }
                 if let Some(message) = shared(&names, path, pipeline) {
                     last.replace(Fault::hint(2, message, ONE_NAME)).map(|before| super::fault::report(&before));
                 }
@@ -113,13 +119,19 @@ fn for_programs(args: &CheckArgs) -> Result<ExitCode, Fault> {
                 bad |= shared.is_some();
                 names.push((pipeline.name.value.to_string(), path.clone()));
                 let shared = shared.map(|message| json!({"kind": "shared-name", "message": message, "help": ONE_NAME}));
+                let lacking = runs_lacking(path, &manifest);
+                bad |= !lacking.is_empty();
+                let lacking = lacking.into_iter().map(|lacks| {
+                    let (file, line) = lacks.place.map(|place| manifest.line_of(place)).unzip();
+                    json!({"kind": "no-such-run", "message": lacks.what, "help": lacks.hint, "file": file, "line": line})
+                });
                 json!({
                     "manifest": path,
                     "pipeline": pipeline.name.value,
                     "commits": pipeline.repos.iter().map(|repo| repo.commits.len()).sum::<usize>(),
                     "candidates": pipeline.candidates.len(),
                     "steps": pipeline.steps.len(),
-                    "flaws": shared.into_iter().collect::<Vec<_>>(),
+                    "flaws": shared.into_iter().chain(lacking).collect::<Vec<_>>(),
                     "notices": manifest.notices.iter().map(|notice| {
                         let (file, line) = manifest.line_of(notice.place);
                         json!({"message": notice.value, "file": file, "line": line})
@@ -145,6 +157,12 @@ fn for_programs(args: &CheckArgs) -> Result<ExitCode, Fault> {
     }
     output::json(&json!({"manifests": found}))?;
     Ok(ExitCode::from(if bad { 2 } else { 0 }))
+}
+
+/// The runs that a manifest names and its store does not have.
+fn runs_lacking(path: &Path, manifest: &Manifest) -> Vec<Missing> {
+    let places = Places { cache: std::env::var_os("FLOW_CACHE").map(PathBuf::from), repos: Vec::new() };
+    lacking_runs(manifest, &open::store_root(path, &places))
 }
 
 /// That repositories are not where the manifest says: no flaw, since another machine or `--repo` may have them.

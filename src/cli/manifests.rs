@@ -28,14 +28,19 @@ const ACTIONS: u64 = 200_000;
 /// The project's manifests that hold what is asked for, by their paths. Hidden files, ignored ones and what links lead to are left
 /// out.
 pub(super) fn holding(folder: &Path, wanted: &Wanted) -> Vec<PathBuf> {
+    let holds = |path: &PathBuf| manifest::read(path).is_ok_and(|read| holds(read, wanted));
+    all(folder).into_iter().filter(holds).collect()
+}
+
+/// The project's manifests.
+pub(super) fn all(folder: &Path) -> Vec<PathBuf> {
     let project = folder.ancestors().find(|folder| folder.join(".git").exists()).unwrap_or(folder);
     let mut walk = WalkBuilder::new(project);
     walk.max_depth(Some(DEPTH)).git_global(false).require_git(false).follow_links(false);
     let files = walk.build().take(ENTRIES).flatten().map(ignore::DirEntry::into_path);
     let mut paths: Vec<PathBuf> = files.filter(|path| is_manifest(path)).take(MANIFESTS).collect();
     paths.sort_unstable();
-    let holds = |path: &PathBuf| manifest::read(path).is_ok_and(|read| holds(read, wanted));
-    paths.into_iter().filter(holds).collect()
+    paths
 }
 
 /// Whether a file says a pipeline: others are imported, and hold no commit of their own.

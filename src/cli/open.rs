@@ -19,6 +19,7 @@ use crate::report::standing::standing;
 use crate::run::durations::Durations;
 use crate::run::prepare::{Prepared, Wishes, prepare};
 use crate::run::recover::whole_ledger;
+use crate::run::renamed::names_today;
 use crate::step::context::Machine;
 use crate::step::secrets::{at_hand, lacking_secrets, redactor};
 use crate::store::{Index, Store, StoreError};
@@ -148,8 +149,10 @@ impl Opened {
     pub fn estimator(&self) -> Result<impl Fn(&[Forecast]) -> Estimate, Fault> {
         let rates = Rates::of(&self.plan().manifest.pipeline);
         let ledger = whole_ledger(rates, &self.store, &self.index, None);
-        let ledger = ledger.map_err(|error| Fault::new(3, error.to_string()))?;
-        let durations = Durations::read(&self.index);
+        let mut ledger = ledger.map_err(|error| Fault::new(3, error.to_string()))?;
+        let names = names_today(self.plan(), &ledger.gone(), &self.store, &self.index);
+        let durations = Durations::read(&self.index).known_as(&names);
+        ledger.set_names(names);
         let beside = std::thread::available_parallelism().map_or(2, usize::from);
         Ok(move |forecasts: &[Forecast]| estimate(self.plan(), forecasts, &ledger, &durations, beside))
     }

@@ -3,25 +3,31 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 
 use crate::cli::Places;
+use crate::cli::blamed::Blamed;
 use crate::cli::confirm::asks;
 use crate::cli::fault::Fault;
 use crate::cli::open::{Opened, todays_secrets};
 use crate::cli::output;
+use crate::cli::reused::lacking_runs;
 use crate::cli::select::{self, Selection};
 use crate::cli::versions;
 use crate::event::{Event, Paused};
 use crate::manifest::Kind;
 use crate::plan::Missing;
 use crate::report::{jobs, status};
+use crate::run::durations::Durations;
 use crate::run::journal;
-use crate::text::wrap;
+use crate::run::recheck;
+use crate::text::{counted, wrap};
+use crate::units::Percent;
 use crate::why;
 use crate::why::causes::{Cause, causes};
-use crate::why::estimate::Estimate;
+use crate::why::estimate::{Estimate, span};
 use crate::why::forecast::{Forecast, forecast_with};
 use crate::why::slot_hours::slot_hours;
 
@@ -48,6 +54,12 @@ pub struct PlanArgs {
     /// As if `flow run` were told to try these jobs again though their attempts are used up: what it would cost
     #[arg(long, value_name = "JOB-GLOB", value_parser = select::not_empty)]
     retry: Vec<String>,
+    /// As if `flow run` were told to execute a share of what is served again: how much that is, and what it would take
+    #[arg(long, value_name = "SHARE", value_parser = crate::cli::run::share, conflicts_with = "at")]
+    recheck: Option<Percent>,
+    /// What draws that share, as for `flow run`
+    #[arg(long, value_name = "TEXT", requires = "recheck")]
+    seed: Option<String>,
     /// Group by cause: what each sets going, for how much and how long
     #[arg(long, conflicts_with = "all")]
     explain: bool,
@@ -58,6 +70,10 @@ pub struct PlanArgs {
     #[arg(long)]
     json: bool,
 }
+
+/// How long it is looked for who brought the causes of a plan, and of one that is explained.
+const SHORT: Duration = Duration::from_millis(700);
+const LONG: Duration = Duration::from_secs(10);
 
 /// Plans a manifest.
 ///
@@ -74,14 +90,17 @@ pub async fn plan(args: PlanArgs) -> Result<ExitCode, Fault> {
     let wanted = selected.nodes;
     let mut lacking = opened.lacking_secrets(&wanted);
     lacking.extend(opened.lacking_devices(&wanted));
+    lacking.extend(lacking_runs(&opened.plan().manifest, &opened.store.root));
     let retried = select::retried(opened.plan(), &selected.jobs, &args.retry)?;
     let forecasts = forecast_with(opened.plan(), &opened.store, &opened.index, &wanted, &retried);
     let estimate = opened.estimate(&forecasts)?;
+    let rechecked = args.recheck.map(|share| rechecked(&opened, &wanted, share, args.seed.as_deref()));
     let slots = slot_hours(opened.plan(), &forecasts, &opened.index);
     let asks = asks(&opened.plan().manifest.pipeline, &estimate);
     let paused = paused(&opened, &forecasts);
+    let blamed = Blamed::new(&opened, if args.explain { LONG } else { SHORT });
     let causes = match args.explain {
-        true => Some(causes(opened.plan(), &forecasts, &opened.estimator()?)),
+        true => Some(causes(opened.plan(), &forecasts, &opened.estimator()?, &|said| blamed.of(said))),
         false => None,
     };
     if args.json {
@@ -92,15 +111,31 @@ pub async fn plan(args: PlanArgs) -> Result<ExitCode, Fault> {
         document["asks"] = asks.into();
         document["slot_hours"] = serde_json::json!(slots);
         document["paused"] = serde_json::json!(paused);
+        if let Some((actions, seconds)) = rechecked {
+            document["recheck"] = serde_json::json!({"actions": actions, "seconds": seconds});
+        }
         if let Some(causes) = causes {
             document["causes"] = serde_json::json!(causes);
         }
         output::cleaned(&todays_secrets(Some(&opened.plan().manifest))?, format!("{document}\n"))?;
     } else {
         let grouped = causes.is_some();
-        tell(causes, &opened, &forecasts, &lacking, &estimate, args.all)?;
+        tell(causes, (&opened, &blamed), &forecasts, &lacking, &estimate, args.all)?;
+        if args.explain && blamed.gave_up() {
+            output::say(
+                "note: not every cause was followed back in the project's history: `flow why` follows those of a commit",
+            );
+        }
         if let Some(slots) = slots.filter(|_| !grouped) {
             output::data(slots.text(80))?;
+        }
+        if let Some((actions, seconds)) = rechecked {
+            let what = counted(actions, "served action");
+            let text = format!(
+                "--recheck: {what} would be executed again, {} of work; expected cost: $0: no agent and no test is among them",
+                span(seconds)
+            );
+            output::data(format!("{}\n", wrap(&text, 76).join("\n    ")))?;
         }
         if let Some(asks) = asks {
             let asks = format!("`flow run` asks first, or wants --yes: {asks}");
@@ -115,6 +150,14 @@ pub async fn plan(args: PlanArgs) -> Result<ExitCode, Fault> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// How many served actions a run would execute again, and for how many seconds, one after the other.
+fn rechecked(opened: &Opened, wanted: &[bool], share: Percent, seed: Option<&str>) -> (usize, f64) {
+    let (plan, durations) = (opened.plan(), Durations::read(&opened.index));
+    let drawn = recheck::sample(plan, &opened.store, &opened.index, wanted, share, seed.unwrap_or_default());
+    let drawn: Vec<usize> = (0..drawn.len()).filter(|node| drawn[*node]).collect();
+    (drawn.len(), drawn.iter().map(|node| durations.typical(plan, *node)).sum())
 }
 
 /// The candidates that the manifest's last run left paused, of those that have agents to begin.
@@ -139,7 +182,7 @@ fn paused(opened: &Opened, forecasts: &[Forecast]) -> Vec<Paused> {
 
 fn tell(
     causes: Option<Vec<Cause>>,
-    opened: &Opened,
+    (opened, blamed): (&Opened, &Blamed<'_>),
     forecasts: &[Forecast],
     lacking: &[Missing],
     estimate: &Estimate,
@@ -147,15 +190,14 @@ fn tell(
 ) -> Result<(), Fault> {
     let redactor = todays_secrets(Some(&opened.plan().manifest))?;
     if let Some(causes) = causes {
-        let none = if causes.is_empty() {
-            "nothing would be executed
-"
-        } else {
-            ""
-        };
-        output::cleaned(&redactor, format!("{}{none}{}", why::causes::text(&causes), estimate.text()))?;
+        let closing = why::plan::closing(opened.plan(), forecasts, lacking, estimate);
+        let text = format!("{}{closing}", why::causes::text(&causes));
+        output::cleaned(&redactor, text.trim_start_matches('\n').to_owned())?;
         return Ok(());
     }
-    output::cleaned(&redactor, why::plan::text(opened.plan(), forecasts, lacking, estimate, all))?;
+    output::cleaned(
+        &redactor,
+        why::plan::text(opened.plan(), forecasts, lacking, estimate, all, &|said| blamed.of(said)),
+    )?;
     Ok(())
 }

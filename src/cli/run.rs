@@ -14,6 +14,7 @@ use crate::cli::begin::Begun;
 use crate::cli::confirm::confirm;
 use crate::cli::fault::Fault;
 use crate::cli::open::{Opened, lacks};
+use crate::cli::reused::lacking_runs;
 use crate::cli::select::{self, Selected, Selection};
 use crate::cli::{closing, hints, output, progress};
 use crate::event::GitState;
@@ -78,7 +79,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "JOB-GLOB", value_parser = select::not_empty)]
     pub retry: Vec<String>,
     /// Execute a share of what is served again, such as `1%`, to see whether it comes out the same: never agents or tests
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, value_name = "SHARE", value_parser = share)]
     pub recheck: Option<Percent>,
     /// What draws that share [default: the run's name, so that each run draws others]
     #[arg(long, value_name = "TEXT", requires = "recheck")]
@@ -158,6 +159,12 @@ pub(super) struct Finished {
     pub(super) index: Index,
 }
 
+/// A share of a whole.
+pub(super) fn share(text: &str) -> Result<Percent, String> {
+    let share: Percent = text.parse().map_err(|error: crate::units::BadUnit| error.to_string())?;
+    if share.0 > 1.0 { Err("a share is at most 100%".to_owned()) } else { Ok(share) }
+}
+
 /// Runs what was selected of a plan, and prints the table.
 ///
 /// # Errors
@@ -169,6 +176,7 @@ pub(super) async fn run_selected(args: RunArgs, opened: Opened, selected: Select
     let options = hints::options(&args);
     let mut lacking = opened.lacking_secrets(&wanted);
     lacking.extend(opened.lacking_devices(&wanted));
+    lacking.extend(lacking_runs(&opened.plan().manifest, &opened.store.root));
     let fatal: Vec<&Missing> = (0..opened.plan().nodes.len())
         .filter(|node| wanted[*node])
         .flat_map(|node| &opened.plan().nodes[node].missing)

@@ -8,13 +8,15 @@ use jiff::Timestamp;
 
 use crate::cli::fault::Fault;
 use crate::cli::job::Found;
-use crate::cli::open::Opened;
+use crate::cli::open::{Opened, todays_secrets};
 use crate::cli::{Places, job, output};
 use crate::report::campaign::Calibration;
 use crate::report::spent::several_models;
 use crate::report::standing::standing_as_recorded;
 use crate::report::{detail, detail_text, jobs, table};
 use crate::text::harmless;
+use crate::why::change::Blobs;
+use crate::why::explain::disagree;
 
 /// Arguments of `flow show`.
 #[derive(Debug, Args)]
@@ -47,8 +49,15 @@ pub async fn show(args: ShowArgs) -> Result<ExitCode, Fault> {
     let [job] = jobs.as_slice() else { return list(&opened, &jobs, args.json) };
     let found = Found { job: *job, opened };
     let (store, index) = (&found.opened.store, &found.opened.index);
-    let detail = detail::detail(found.opened.plan(), found.job, store, index)
+    let mut detail = detail::detail(found.opened.plan(), found.job, store, index)
         .map_err(|error| Fault::new(3, error.to_string()))?;
+    if detail.steps.iter().any(|step| !step.disagreements.is_empty()) {
+        let redactor = todays_secrets(Some(&found.opened.plan().manifest))?;
+        let blobs = Blobs { store, intakes: Vec::new(), redactor };
+        for step in &mut detail.steps {
+            step.disagreements = step.key.map(|key| disagree(&key, index, Some(&blobs))).unwrap_or_default();
+        }
+    }
     if args.json {
         let mut document = serde_json::to_value(&detail).unwrap_or_default();
         let calibration = Calibration::of(found.opened.plan(), store, index);

@@ -40,6 +40,11 @@ impl Wanted {
         Ok(Self { text, digits, globs, only: jobs.to_vec() })
     }
 
+    /// What was written.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
     pub(super) fn holds(&self, job: &JobId) -> bool {
         self.globs.iter().all(|glob| glob.is_match(job.as_str()))
     }
@@ -104,7 +109,27 @@ impl Wanted {
             (false, only) => format!("no job called `{}` matches --job {}", self.text, only.join(" --job ")),
             (true, only) => format!("no job of commit `{}` matches --job {}", self.text, only.join(" --job ")),
         };
-        Fault::hint(2, what, format!("{}there are {}", self.too_short(), some_of(jobs)))
+        let jobs: Vec<String> = jobs.collect();
+        let meant = self.only.first().unwrap_or(&self.text);
+        let near = did_you_mean(meant, &jobs);
+        Fault::hint(2, what, format!("{near}{}there are {}", self.too_short(), some_of(jobs.into_iter())))
+    }
+}
+
+/// The jobs that were most likely meant by a name that none has: those that begin or go on so, else the one that is spelt most
+/// like it. Empty, or a question with what goes behind it.
+fn did_you_mean(text: &str, jobs: &[String]) -> String {
+    if text.contains(['*', '?', '[', '{']) || text.is_empty() {
+        return String::new();
+    }
+    let mut near: Vec<&String> = jobs.iter().filter(|job| job.contains(text)).take(3).collect();
+    if near.is_empty() {
+        let distance = |job: &&String| strsim::damerau_levenshtein(job, text);
+        near.extend(jobs.iter().min_by_key(distance).filter(|job| distance(job) <= 1 + text.len() / 8));
+    }
+    match near.as_slice() {
+        [] => String::new(),
+        near => format!("did you mean {}? ", near.iter().map(|job| job.as_str()).collect::<Vec<_>>().join(", ")),
     }
 }
 
@@ -135,18 +160,38 @@ pub(super) fn newest_of(root: &Path, manifest: Option<&Path>, wanted: &Wanted) -
         }
     }
     let (mut commits, mut others) = (BTreeSet::new(), BTreeSet::new());
+    let mut jobs: Vec<String> = Vec::new();
     for plan in runs.iter().filter_map(|run| Kept::read(root, run)).filter(is_of).filter_map(|kept| kept.plan()) {
         for (id, axes) in &plan.jobs {
+            jobs.push(id.to_string());
             match axes.get("commit") {
                 Some(commit) => commits.insert(short(commit).to_owned()),
                 None => others.insert(id.to_string()),
             };
         }
     }
-    let hint = if commits.is_empty() && others.is_empty() {
+    let damaged = runs.iter().filter(|run| Kept::read(root, run).is_none_or(|kept| kept.plan().is_none())).count();
+    let damaged = match damaged {
+        0 => String::new(),
+        count => format!(
+            "what is kept of {} cannot be read (plan.json in {}); ",
+            crate::text::counted(count, "run"),
+            root.join("runs").display()
+        ),
+    };
+    jobs.sort_unstable();
+    jobs.dedup();
+    let hint = if !commits.is_empty() || !others.is_empty() {
+        let near = if wanted.digits { String::new() } else { did_you_mean(&wanted.text, &jobs) };
+        format!(
+            "{damaged}{near}{}the recorded runs hold {}",
+            wanted.too_short(),
+            some_of(commits.iter().chain(&others))
+        )
+    } else if damaged.is_empty() {
         format!("no run is recorded under {}; name the manifest: flow why {} MANIFEST", root.display(), wanted.text)
     } else {
-        format!("{}the recorded runs hold {}", wanted.too_short(), some_of(commits.iter().chain(&others)))
+        format!("{damaged}without --run, `flow why {} MANIFEST` tells what would happen now", wanted.text)
     };
     Err(Fault::hint(2, format!("no run holds `{}`", wanted.text), hint))
 }

@@ -1,7 +1,7 @@
 //! `flow why`: what each step of a commit's jobs would do and why, or what a run did with them. Executes nothing.
 
 use std::cell::RefCell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -10,9 +10,9 @@ use jiff::Timestamp;
 
 use crate::cli::fault::Fault;
 use crate::cli::open::{self, Opened};
-use crate::cli::versions::{Within, called};
+use crate::cli::versions::{Within, called, unreadable};
 use crate::cli::wanted::{Wanted, named, newest, newest_of, others};
-use crate::cli::{Places, beside, manifests, output, select};
+use crate::cli::{Places, beside, gone, manifests, output, select};
 use crate::event::GitState;
 use crate::git::PastCommit;
 use crate::names::{Axes, JobId};
@@ -24,10 +24,12 @@ use crate::why::between;
 use crate::why::change::{Blobs, LINES};
 use crate::why::explain::{Explanation, Sources, explain};
 use crate::why::forecast::{Forecast, State, forecast};
+use crate::why::later::all_committed;
 use crate::why::origin::Tracer;
 use crate::why::past::{Past, Terms};
 use crate::why::ran::Ran;
 use crate::why::text;
+use crate::why::toolfiles;
 
 /// Arguments of `flow why`.
 #[derive(Debug, Args)]
@@ -208,9 +210,34 @@ fn older((manifest, places): &Which, text: &str) -> Option<PastCommit> {
     (!jobs.iter().any(|job| beside::is_job(&job.id, text))).then_some(commit)
 }
 
+/// That the manifest is there; what it is called now if it is not.
+fn there(manifest: &Path) -> Result<(), Fault> {
+    open::there(manifest).map_err(|fault| match gone::renamed(manifest).as_slice() {
+        [] => fault,
+        said => Fault::hint(2, format!("there is no file {}", manifest.display()), said.join("; ")),
+    })
+}
+
+/// The commit that is meant of those that a manifest lists; what became of it where it lists it no longer.
+fn listed<'a>(
+    wanted: &Wanted,
+    known: impl Iterator<Item = &'a str> + Clone,
+    manifest: &Path,
+    root: &Path,
+) -> Result<Option<String>, Fault> {
+    let none = wanted.is_digits() && !known.clone().any(|commit| wanted.begins(commit));
+    wanted.commit(known).map_err(|fault| match gone::dropped(manifest, root, wanted).as_slice() {
+        said @ [_, ..] if none => {
+            let what = format!("{} lists no commit `{}`", manifest.display(), wanted.text());
+            Fault::hint(2, what, said.join("; "))
+        }
+        _ => fault,
+    })
+}
+
 /// What would happen if the manifest were run now.
 async fn before(args: &WhyArgs, (manifest, places): Which, wanted: &Wanted, lines: usize) -> Result<Said, Fault> {
-    open::there(&manifest)?;
+    there(&manifest)?;
     // What the store knows takes as long to read as a long manifest: both at once.
     let root = open::store_root(&manifest, &places);
     let loading = std::thread::spawn(move || Index::load(&root));
@@ -218,7 +245,7 @@ async fn before(args: &WhyArgs, (manifest, places): Which, wanted: &Wanted, line
     // Another job of another commit has to be in the plan too.
     let narrow = args.against.is_none();
     let known = read.pipeline.repos.iter().flat_map(|repo| &repo.commits).map(|commit| commit.id.value.as_str());
-    let commit = wanted.commit(known)?;
+    let commit = listed(wanted, known, &manifest, &open::store_root(&manifest, &places))?;
     if let Some(commit) = commit.as_ref().filter(|_| narrow) {
         // The other commits have nothing to do with it: they need not be resolved, planned and looked up.
         for repo in &mut read.pipeline.repos {
@@ -244,16 +271,26 @@ async fn before(args: &WhyArgs, (manifest, places): Which, wanted: &Wanted, line
     let blobs = Blobs { store: &opened.store, intakes: vec![&opened.prepared.intake], redactor };
     let (now, runs) = (Timestamp::now(), RefCell::default());
     let mut sources = Sources { blobs, index: &opened.index, lines, keys: args.key, now, tracer: None, runs };
+    let tracer = || {
+        Within::of(&manifest).map(|within| {
+            let past = Past::new(within.project, Terms::of(plan, commit.clone()));
+            RefCell::new(Tracer::of_work_tree(past, &within.manifest))
+        })
+    };
     if let Some(text) = &args.against {
+        if beside::is_run(&opened.store.root, text) {
+            sources.tracer = tracer();
+        }
         return Ok(Said::Compared(beside::planned(&opened, &jobs, text, &sources)?));
     }
     let forecasts = forecast(plan, &opened.store, &opened.index, &of_interest);
     // Where nothing changed, the project's history has nothing to tell.
-    if forecasts.iter().any(Forecast::is_root) && forecasts.iter().any(|said| said.state != State::New) {
-        sources.tracer = Within::of(&manifest).map(|within| {
-            let past = Past::new(within.project, Terms::of(plan, commit));
-            RefCell::new(Tracer::of_work_tree(past, &within.manifest))
-        });
+    let told = |said: &Forecast| said.is_root() || said.state == State::Reused;
+    if forecasts.iter().any(told) && forecasts.iter().any(|said| said.state != State::New) {
+        sources.tracer = tracer();
+        if sources.tracer.is_none() {
+            output::say("note: the manifest lies in no git repository: who changed what, and when, is not known");
+        }
     }
     let mut said = explain(plan, &jobs, &forecasts, &sources);
     if forecasts.iter().any(|said| said.state.executes()) {
@@ -281,7 +318,8 @@ fn versions(
         None => open::read(&manifest)?,
     };
     let known = read.pipeline.repos.iter().flat_map(|repo| &repo.commits).map(|commit| commit.id.value.as_str());
-    let terms = Terms { variables: open::machine()?.variables, only: wanted.commit(known)?, ..Terms::default() };
+    let only = listed(wanted, known, &manifest, &open::store_root(&manifest, &places))?;
+    let terms = Terms { variables: open::machine()?.variables, only, ..Terms::default() };
     let mut past = Past::new(within.project.clone(), terms.clone());
     let (old_name, new_name) = match &new {
         Some(new) => (within.name_at(&past, &old)?, within.name_at(&past, new)?),
@@ -304,6 +342,8 @@ fn versions(
         return Err(wanted.nothing(newer.jobs.iter().map(|job| job.id.to_string())));
     }
     let store: Store = open::store_to_read(&open::store_root(&manifest, &places))?;
+    let trees = (&old.tree, new.as_ref().map(|new| &new.tree));
+    let stirred = toolfiles::stirred(&within.project, newer, trees.0, trees.1).map_err(unreadable)?;
     let tracer = match new {
         Some(new) => Tracer::of_commit(past, &new_name, new),
         None => Tracer::of_work_tree(past, &new_name),
@@ -311,10 +351,11 @@ fn versions(
     let redactor = open::todays_secrets(Some(&newer.manifest))?;
     let blobs = Blobs { store: &store, intakes: vec![&after.intake, &before.intake], redactor };
     output::say(&format!("note: from {} to {name_of_new}", called(&old)));
+    output::say("note: no tool is asked; variables are those of today");
     let names = [called(&old), name_of_new];
     let keys = args.key.then(Timestamp::now);
     let tracer = RefCell::new(tracer);
-    let said = between::explain((older, newer), names, &jobs, &blobs, (lines, keys), Some(&tracer));
+    let said = between::explain((older, newer, &stirred), names, &jobs, &blobs, (lines, keys), Some(&tracer));
     Ok(Said::Explained(Box::new(said)))
 }
 
@@ -341,7 +382,7 @@ fn after(args: &WhyArgs, run: &str, wanted: &Wanted, lines: usize) -> Result<Sai
     open::say_damage(&index);
     let now = Timestamp::now();
     let ran = Ran::read(&root, &run, commit.as_deref().filter(|_| args.against.is_none()), now);
-    if let Some(warning) = plan.git.as_ref().and_then(GitState::warning) {
+    if let Some(warning) = plan.git.as_ref().and_then(|git| uncommitted(&plan, git)) {
         output::say(&format!("note: {warning}"));
     }
     if !ran.finished() {
@@ -357,6 +398,14 @@ fn after(args: &WhyArgs, run: &str, wanted: &Wanted, lines: usize) -> Result<Sai
     }
     sources.tracer = of_run(&plan, commit);
     Ok(Said::Explained(Box::new(ran.explain(&run, &plan, &jobs, &sources))))
+}
+
+/// What is to be known of files that were in no commit when a run began.
+fn uncommitted(plan: &PlanFile, git: &GitState) -> Option<String> {
+    let warning = git.warning()?;
+    let since = Within::of(&plan.manifest).and_then(|within| all_committed(&within.project, git));
+    let by = |commit: PastCommit| format!("by {}, {}", commit.id.as_str().get(..8).unwrap_or_default(), commit.author);
+    Some(since.and_then(|commit| git.committed_since(&by(commit))).unwrap_or(warning))
 }
 
 /// Who follows the changes of a run back, from the commit that its manifest had.

@@ -135,14 +135,7 @@ impl Ledger {
         if self.rates.is_free(candidate) {
             return Reserve::Amount(Usd(0), Basis::Free);
         }
-        let known: Vec<Usd> = self
-            .of(candidate)
-            .filter_map(|entry| Some((entry, entry.cost.as_ref()?.exact()?)))
-            // An attempt that broke off before it used anything tells nothing of one that does not.
-            .filter(|(entry, cost)| *cost > Usd(0) || entry.ended.outcome.settles())
-            .map(|(_, cost)| cost)
-            .take(NEWEST)
-            .collect();
+        let known = telling(self.of(candidate));
         let expected = candidate.expect.and_then(|expect| expect.cost);
         let per_job = budget.per_job.as_ref().map(|amount| amount.value);
         let Some(seen) = high(&known) else {
@@ -157,6 +150,13 @@ impl Ledger {
             (None, Some(per_job)) if known.len() < ENOUGH => Reserve::Amount(per_job, Basis::PerJob),
             _ => Reserve::Amount(seen, Basis::Attempts(known.len())),
         }
+    }
+
+    /// What an attempt of a candidate that the pipeline has no longer may have cost, by its own that are known.
+    pub(super) fn reserve_of_gone(&self, name: &str) -> Option<Reserve> {
+        let own = |entry: &&super::Entry| entry.cost.is_some() && entry.candidate() == Some(name);
+        let known = telling(self.entries.iter().rev().filter(own));
+        Some(Reserve::Amount(high(&known)?, Basis::Attempts(known.len())))
     }
 
     /// What the agent of one job of a candidate may come to.
@@ -208,10 +208,20 @@ impl Ledger {
         let model = candidate.model.as_ref().map(|model| model.value.as_str());
         let name = candidate.name.value.as_str();
         let own = move |entry: &&super::Entry| {
-            entry.cost.is_some() && entry.candidate() == Some(name) && entry.model.as_deref() == model
+            entry.cost.is_some()
+                && entry.candidate().map(|old| self.rates.today(old)) == Some(name)
+                && entry.model.as_deref() == model
         };
         self.entries.iter().rev().filter(own)
     }
+}
+
+/// What the newest attempts of some cost, as far as they tell what another may.
+fn telling<'a>(entries: impl Iterator<Item = &'a super::Entry>) -> Vec<Usd> {
+    let known = entries.filter_map(|entry| Some((entry, entry.cost.as_ref()?.exact()?)));
+    // An attempt that broke off before it used anything tells nothing of one that does not.
+    let telling = known.filter(|(entry, cost)| *cost > Usd(0) || entry.ended.outcome.settles());
+    telling.map(|(_, cost)| cost).take(NEWEST).collect()
 }
 
 /// What an attempt may well cost where the ones before it, the newest first, cost this: what nine of ten stayed within (by the

@@ -3,7 +3,7 @@
 //! Read from the records, of which it keeps nothing: what an attempt used is on record, what that cost is computed. Failed and
 //! killed attempts are in it like all others. An attempt is in it once, whoever it serves.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use crate::agent::Tables;
@@ -43,6 +43,10 @@ pub struct Rates {
     free: HashSet<String>,
     /// How the attempts of each candidate are read today.
     tables: BTreeMap<String, Arc<Tables>>,
+    /// The candidates that there are.
+    candidates: HashSet<String>,
+    /// What candidates of other names are called today.
+    names: BTreeMap<String, String>,
 }
 
 impl Rates {
@@ -72,7 +76,14 @@ impl Rates {
             models: pipeline.candidates.iter().filter_map(model).collect(),
             free: pipeline.candidates.iter().filter(free).map(|candidate| candidate.name.value.to_string()).collect(),
             tables: pipeline.candidates.iter().filter_map(tables).collect(),
+            candidates: pipeline.candidates.iter().map(|candidate| candidate.name.value.to_string()).collect(),
+            names: BTreeMap::new(),
         }
+    }
+
+    /// What a candidate is called today.
+    fn today<'a>(&'a self, name: &'a str) -> &'a str {
+        self.names.get(name).map_or(name, String::as_str)
     }
 
     fn is_free(&self, candidate: &Candidate) -> bool {
@@ -237,6 +248,18 @@ impl Ledger {
     #[must_use]
     pub fn rates(&self) -> &Rates {
         &self.rates
+    }
+
+    /// The candidates of whose agents there are attempts, and that the pipeline has no longer.
+    #[must_use]
+    pub fn gone(&self) -> BTreeSet<String> {
+        let agents = self.entries.iter().filter(|entry| entry.cost.is_some()).filter_map(Entry::candidate);
+        agents.filter(|name| !self.rates.candidates.contains(*name)).map(str::to_owned).collect()
+    }
+
+    /// From now on the attempts of some old names count for the candidates that are called so today.
+    pub fn set_names(&mut self, names: BTreeMap<String, String>) {
+        self.rates.names = names;
     }
 
     /// All attempts, in the order of their ends; at last those without one.

@@ -39,6 +39,17 @@ impl Counted {
     }
 }
 
+impl Counted {
+    /// The same, with why it may be less another time.
+    #[must_use]
+    pub fn told(&self) -> String {
+        match self.unknown {
+            0 => self.text(),
+            _ => format!("{}; what is assumed changes with what becomes known of an attempt's cost", self.text()),
+        }
+    }
+}
+
 /// What was spent on a pipeline, and what its candidates reserve.
 #[derive(Clone, Debug)]
 pub struct Standing {
@@ -50,7 +61,8 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// What an attempt of a candidate reserves. One that the manifest has no longer is taken for the dearest that it has.
+    /// What an attempt of a candidate reserves. One that the manifest has no longer goes by what its own attempts cost, else it is
+    /// taken for the dearest that there is.
     #[must_use]
     pub fn reserve(&self, candidate: &str) -> Reserve {
         let known = self.reserves.iter().find(|(name, _)| name == candidate).map(|(_, reserve)| *reserve);
@@ -109,11 +121,17 @@ impl Ledger {
     /// How the budget of a pipeline stands, and how a run within it.
     #[must_use]
     pub fn standing(&self, pipeline: &Pipeline, budget: &Budget, run: Option<&RunId>) -> Standing {
-        let reserves = pipeline
+        let mut reserves: Vec<(String, Reserve)> = pipeline
             .candidates
             .iter()
             .map(|candidate| (candidate.name.value.to_string(), self.reserve(candidate, budget)))
             .collect();
+        // Under another name an attempt counts as it did under its own.
+        for name in self.gone() {
+            let today =
+                reserves.iter().find(|(known, _)| known == self.rates.today(&name)).map(|(_, reserve)| *reserve);
+            reserves.extend(today.or_else(|| self.reserve_of_gone(&name)).map(|reserve| (name, reserve)));
+        }
         let mut standing = Standing { total: Counted::default(), run: Counted::default(), reserves };
         let (mut total, mut of_run) = (Counted::default(), Counted::default());
         let own = run.map(Self::of_run);

@@ -208,8 +208,8 @@ fn jsonl(text: &str, file: usize, report: &Report) -> Vec<Commit> {
             let said = match value {
                 // Nothing is said: the commit lacks the column.
                 Json::Null => continue,
-                Json::String(text) => text,
-                Json::Number(_) if matches!(column.as_str(), "human" | "base") => {
+                Json::String(text) if config::kept_number(&text).is_none() => text,
+                Json::Number(_) | Json::String(_) if matches!(column.as_str(), "human" | "base") => {
                     report.add(
                         Draft::new("commit-as-number", place, format!("`{column}` is a number; a commit id is a text"))
                             .label("in this row")
@@ -217,6 +217,7 @@ fn jsonl(text: &str, file: usize, report: &Report) -> Vec<Commit> {
                     );
                     continue;
                 }
+                Json::String(number) => config::kept_number(&number).unwrap_or_default().to_owned(),
                 other => other.to_string(),
             };
             row.insert(column, said);

@@ -13,6 +13,7 @@ use serde_json::{Map, Number, Value as Json};
 use super::Config;
 use super::filling::{Unfilled, fill_config};
 use super::flaw::{Draft, Report, nearest};
+use super::literals::{INT_KEY, NUMBER, edited, in_json, in_toml};
 use super::locate::locate;
 use super::node::{Node, Value};
 use super::read::{missing, read_bytes};
@@ -78,6 +79,14 @@ pub(super) fn read(node: Node<'_>, report: &Report) -> Option<Config> {
             return None;
         }
     };
+    if let Some(mark) = [NUMBER, INT_KEY].into_iter().find(|mark| text.contains(mark)) {
+        report.add(
+            Draft::new("bad-config", file.place, format!("{written}: it holds the text `{mark}`"))
+                .label("cannot be told from a number")
+                .help("flow keeps a number that is too long for 64 bits as such a text: write another one"),
+        );
+        return None;
+    }
     for (path, why) in secrets(&value) {
         let line = line_of(text, path.rsplit('.').next().unwrap_or(&path));
         report.add(
@@ -141,13 +150,13 @@ fn require(node: Node<'_>, value: &Json, file: &Text<'_>, report: &Report) -> Op
     let mut at = value;
     for (depth, segment) in segments.iter().enumerate() {
         let next = match at {
-            Json::Object(object) => object.get(segment),
+            Json::Object(object) => object.get(segment).or_else(|| object.get(&format!("{INT_KEY}{segment}"))),
             Json::Array(list) => segment.parse::<usize>().ok().and_then(|n| list.get(n)),
             _ => None,
         };
         let Some(next) = next else {
             let keys: Vec<&str> = match at {
-                Json::Object(object) => object.keys().map(String::as_str).collect(),
+                Json::Object(object) => object.keys().map(|key| whole_key(key).unwrap_or(key)).collect(),
                 _ => Vec::new(),
             };
             let help = match nearest(segment, keys.iter().copied()) {
@@ -197,6 +206,9 @@ fn same(found: &Json, wanted: Value<'_>) -> bool {
         (Json::Null, kdl::KdlValue::Null) => true,
         (Json::Bool(a), kdl::KdlValue::Bool(b)) => a == b,
         (Json::String(a), kdl::KdlValue::String(b)) => a == b,
+        (Json::String(a), kdl::KdlValue::Integer(b)) => kept_number(a).and_then(|a| a.parse().ok()) == Some(*b),
+        #[allow(clippy::float_cmp)]
+        (Json::String(a), kdl::KdlValue::Float(b)) => kept_number(a).and_then(|a| a.parse().ok()) == Some(*b),
         (Json::Number(a), kdl::KdlValue::Integer(b)) => match (a.as_i64(), a.as_u64()) {
             (Some(a), _) => i128::from(a) == *b,
             (None, Some(a)) => i128::from(a) == *b,
@@ -210,10 +222,25 @@ fn same(found: &Json, wanted: Value<'_>) -> bool {
     }
 }
 
+/// The number that a text stands for because no value of JSON could.
+#[must_use]
+pub fn kept_number(text: &str) -> Option<&str> {
+    text.strip_prefix(NUMBER)
+}
+
+/// The whole number that a key was in YAML, which is not the text of its digits.
+#[must_use]
+pub fn whole_key(key: &str) -> Option<&str> {
+    key.strip_prefix(INT_KEY)
+}
+
 /// The dotted paths of literal secrets, and what each looks like.
 fn secrets(value: &Json) -> Vec<(String, &'static str)> {
     fn walk(value: &Json, path: &str, name: &str, found: &mut Vec<(String, &'static str)>) {
-        let below = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+        let below = |key: &str| {
+            let key = whole_key(key).unwrap_or(key);
+            if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+        };
         match value {
             Json::Object(object) => object.iter().for_each(|(key, value)| walk(value, &below(key), key, found)),
             Json::Array(list) => {
@@ -319,18 +346,20 @@ pub fn parsed(text: &str, syntax: Syntax) -> Option<Json> {
 
 /// Parses JSON; a key given twice is an error.
 pub(super) fn parse_json(text: &str) -> Result<Json, Unparsed> {
-    match serde_json::from_str::<Strict>(text) {
-        Ok(strict) => Ok(strict.0),
-        Err(error) => {
-            let full = error.to_string();
-            let message = full.rsplit_once(" at line ").map_or(full.clone(), |(message, _)| message.to_owned());
-            Err(Unparsed { message, line: Some(error.line()).filter(|&line| line > 0) })
-        }
+    let unparsed = |error: serde_json::Error| {
+        let full = error.to_string();
+        let message = full.rsplit_once(" at line ").map_or(full.clone(), |(message, _)| message.to_owned());
+        Unparsed { message, line: Some(error.line()).filter(|&line| line > 0) }
+    };
+    let strict: Strict = serde_json::from_str(text).map_err(unparsed)?;
+    match in_json(text) {
+        kept if kept.is_empty() => Ok(strict.0),
+        kept => serde_json::from_str::<Strict>(&edited(text, &kept)).map(|strict| strict.0).map_err(unparsed),
     }
 }
 
 fn parse_toml(text: &str) -> Result<Json, Unparsed> {
-    match toml::from_str::<toml::Value>(text) {
+    match toml::from_str::<toml::Value>(&edited(text, &in_toml(text))) {
         Ok(value) => Ok(from_toml(value)),
         Err(error) => {
             let line = error

@@ -32,6 +32,7 @@ mod goals;
 mod grammar;
 mod graph;
 mod holes;
+mod literals;
 mod locate;
 mod measured;
 mod money;
@@ -54,7 +55,7 @@ pub use body::{
     SandboxChoice, SandboxDecl, Step, TestBody,
 };
 pub use campaign::{Calibrate, DRAW, Purpose, Ruling, Vetted};
-pub use config::{Syntax, parsed, secret_name};
+pub use config::{Syntax, kept_number, parsed, secret_name, whole_key};
 pub use filling::{Unfilled, fill_config};
 pub use flaw::{Flaw, Flaws};
 pub use goals::{Goal, GoalLevel, GoalRate, goals_line};

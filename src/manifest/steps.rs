@@ -297,19 +297,28 @@ fn build(raw: &Raw<'_>, tools: &Tools<'_>, report: &Report) -> Option<Step> {
         }),
         limit: find("limit").and_then(|node| node.arg(0)?.size()),
         env: env(raw.children.iter().copied(), report),
-        sandbox: SandboxDecl {
-            choice: match find("sandbox").and_then(|node| node.arg(0)?.str()) {
-                Some("require") => SandboxChoice::Require,
-                Some("off") => SandboxChoice::Off,
-                Some(_) => SandboxChoice::Auto,
-                None => SandboxChoice::Unsaid,
-            },
-            write: all("write")
-                .flat_map(|node| node.args().collect::<Vec<_>>())
-                .filter_map(|arg| Some(arg.path()?.value))
-                .collect(),
-        },
+        sandbox: sandbox(raw, report),
     })
+}
+
+fn sandbox(raw: &Raw<'_>, report: &Report) -> SandboxDecl {
+    let find = |name: &str| raw.children.iter().find(|child| child.name() == name);
+    let choice = match find("sandbox").and_then(|node| node.arg(0)?.str()) {
+        Some("require") => SandboxChoice::Require,
+        Some("off") => SandboxChoice::Off,
+        Some(_) => SandboxChoice::Auto,
+        None => SandboxChoice::Unsaid,
+    };
+    let writes = || raw.children.iter().filter(|child| child.name() == "write");
+    if let (Some(write), SandboxChoice::Off | SandboxChoice::Unsaid) = (writes().next(), choice) {
+        report.add(
+            Draft::new("write-without-sandbox", write.place(), "`write` opens a sandbox, and this step has none")
+                .label("means nothing here")
+                .help("say `sandbox auto` or `sandbox require` as well, or leave it out"),
+        );
+    }
+    let paths = writes().flat_map(|node| node.args().collect::<Vec<_>>()).filter_map(|arg| Some(arg.path()?.value));
+    SandboxDecl { choice, write: paths.collect() }
 }
 
 fn once(names: Vec<Spanned<StepName>>, report: &Report) -> Vec<Spanned<StepName>> {

@@ -10,6 +10,7 @@ use regex::Regex;
 use serde_json::Value as Json;
 
 use super::config::{Strict, Unparsed};
+use super::literals::{self, Edit, edited, int_key};
 
 /// A longer word is a text to everybody.
 const WORD: usize = 64;
@@ -17,7 +18,16 @@ const WORD: usize = 64;
 /// Parses YAML; a key given twice is an error, and so is what agents read differently.
 pub(super) fn parse_yaml(text: &str) -> Result<Json, Unparsed> {
     match serde_saphyr::from_str_with_options::<Strict>(text, options()) {
-        Ok(strict) => disputed(text).map_or(Ok(strict.0), Err),
+        Ok(strict) => match examined(text)? {
+            kept if kept.is_empty() => Ok(strict.0),
+            // Read again with its numbers as texts: nothing else of it is another.
+            kept => serde_saphyr::from_str_with_options::<Strict>(&edited(text, &kept), options())
+                .map(|strict| strict.0)
+                .map_err(|_| Unparsed {
+                    message: "a number that is too long: put it in quotes".to_owned(),
+                    line: None,
+                }),
+        },
         Err(error) => {
             let full = error.to_string();
             let message = full.rsplit_once(" at line ").map_or(full.clone(), |(message, _)| message.to_owned());
@@ -57,20 +67,25 @@ enum Within {
     Table { key_is_next: bool, merges: bool },
 }
 
-/// The first place in a document, which can be read, that agents read differently.
-fn disputed(text: &str) -> Option<Unparsed> {
+/// Goes through a document that can be read: the numbers of it that have to be kept as texts.
+///
+/// # Errors
+/// The first place that agents read differently.
+fn examined(text: &str) -> Result<Vec<Edit>, Unparsed> {
     if let Some((at, found)) = text.char_indices().find(|(_, c)| matches!(c, '\u{85}' | '\u{2028}' | '\u{2029}')) {
         let message = format!(
             "the character U+{:04X}, which ends a line for some agents and not for others: take it out",
             u32::from(found)
         );
-        return Some(Unparsed { message, line: Some(text[..at].matches('\n').count() + 1) });
+        return Err(Unparsed { message, line: Some(text[..at].matches('\n').count() + 1) });
     }
-    let mut within: Vec<Within> = Vec::new();
-    for event in Parser::new_from_str(text.trim_start_matches('\u{feff}')) {
+    let (mut within, mut kept): (Vec<Within>, Vec<Edit>) = (Vec::new(), Vec::new());
+    let document = text.trim_start_matches('\u{feff}');
+    let mark = text.len() - document.len();
+    for event in Parser::new_from_str(document) {
         let (event, span) = match event {
             Ok(event) => event,
-            Err(_) => return Some(Unparsed { message: "not every agent can read it".to_owned(), line: None }),
+            Err(_) => return Err(Unparsed { message: "not every agent can read it".to_owned(), line: None }),
         };
         let refused = match &event {
             Event::Scalar(word, style, _, tag) => {
@@ -89,7 +104,22 @@ fn disputed(text: &str) -> Option<Unparsed> {
             _ => None,
         };
         if let Some(message) = refused {
-            return Some(Unparsed { message, line: Some(span.start.line()).filter(|&line| line > 0) });
+            return Err(Unparsed { message, line: Some(span.start.line()).filter(|&line| line > 0) });
+        }
+        if let Event::Scalar(word, ScalarStyle::Plain, _, None) = &event
+            && matches!(kind_1_2(word), Kind::Int | Kind::Float)
+        {
+            let is_key = matches!(within.last(), Some(Within::Table { key_is_next: true, .. }));
+            let from = span.byte_range().map_or(text.len(), |range| range.start + mark);
+            let at = from..from + word.len();
+            if text.get(at.clone()) != Some(word) {
+                let message = "a number that flow does not find in the text: put it in quotes".to_owned();
+                return Err(Unparsed { message, line: Some(span.start.line()).filter(|&line| line > 0) });
+            }
+            match is_key {
+                true => kept.push((at, format!("\"{}\"", int_key(word)))),
+                false => kept.extend(literals::kept(at, word)),
+            }
         }
         match event {
             Event::SequenceStart(..) => within.push(Within::List),
@@ -102,7 +132,7 @@ fn disputed(text: &str) -> Option<Unparsed> {
             _ => {}
         }
     }
-    None
+    Ok(kept)
 }
 
 /// After a key its value comes, and after a value the next key.
@@ -324,5 +354,23 @@ mod tests {
         assert!(parse_yaml("\u{feff}p: false\r\nq: 1\r\n").is_ok());
         let merged = parse_yaml("b: &b {p: true}\nm:\n  <<: *b\n  q: [1, {x: 2, y: true}]\n  50256: -100\n").unwrap();
         assert_eq!(merged["m"]["p"], Json::Bool(true));
+        assert_eq!(merged["m"]["$int:50256"], Json::from(-100));
+    }
+
+    #[test]
+    fn numbers_that_no_float_holds_and_keys_that_are_numbers_are_told_apart() {
+        for (one, other) in [
+            ("a: 123456789012345678901", "a: 123456789012345678902"),
+            ("a: [1, 0.1]", "a: [1, 0.1000000000000000055]"),
+            ("9: a", "\"9\": a"),
+            ("é: {9: a}", "é: {\"9\": a}"),
+            ("\u{feff}? 9\n: a", "? '9'\n: a"),
+            ("a: &x 123456789012345678901 # é\nb: *x", "a: &x 123456789012345678902 # é\nb: *x"),
+        ] {
+            let read = |text: &str| parse_yaml(&format!("{text}\n")).unwrap();
+            assert_ne!(read(one), read(other), "{one}");
+        }
+        assert_eq!(parse_yaml("0x1F: a\n").unwrap(), parse_yaml("31: a\n").unwrap());
+        assert_eq!(parse_yaml("a: 18446744073709551615\n").unwrap()["a"], Json::from(u64::MAX));
     }
 }

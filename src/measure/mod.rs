@@ -13,6 +13,7 @@ pub mod crosscheck;
 pub mod equal;
 pub mod guard;
 pub mod metric;
+pub mod others;
 pub mod plausible;
 pub mod protocol;
 pub mod published;

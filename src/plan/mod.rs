@@ -16,6 +16,7 @@ use crate::manifest::{Base, Keep, Kind, Manifest, Place, SandboxDecl, SecretFrom
 use crate::measure::{self, Contract, Equal, Guards, MetricSpec, Protocol};
 use crate::names::{Axes, JobId, SlotKind};
 use crate::store::near_hash;
+use crate::store::points::axes_number;
 
 pub mod binding;
 pub mod expand;
@@ -111,6 +112,8 @@ pub struct Plan {
     pub dependents: Vec<Vec<usize>>,
     /// The points of its actions, by number, once somebody asks.
     points: OnceLock<HashSet<u64>>,
+    /// The axes of its actions alone.
+    axes: OnceLock<HashSet<u64>>,
 }
 
 /// A job: one commit, candidate and sample, or one point of the manifest's own axes.
@@ -229,6 +232,18 @@ impl Ask {
             Self::Test(ask) => Some(&ask.env),
             Self::Command(ask) => Some(&ask.env),
             Self::Checkout(_) | Self::Environment(_) | Self::Patch(_) | Self::Classify(_) => None,
+        }
+    }
+
+    /// The declared tools that it uses.
+    #[must_use]
+    pub fn tools(&self) -> Vec<&String> {
+        match self {
+            Self::Environment(tool) => tool.iter().collect(),
+            Self::Agent(ask) => ask.tools.iter().collect(),
+            Self::Test(ask) => ask.tools.iter().chain(&ask.tool).collect(),
+            Self::Command(ask) => ask.tools.iter().collect(),
+            Self::Checkout(_) | Self::Patch(_) | Self::Classify(_) => Vec::new(),
         }
     }
 }
@@ -437,6 +452,13 @@ impl Plan {
             (0..self.nodes.len()).map(|node| near_hash(self.kind(node).word(), &self.nodes[node].axes)).collect()
         });
         points.contains(&near)
+    }
+
+    /// Whether some action has the axes of this `axes_number`.
+    #[must_use]
+    pub fn has_axes(&self, number: u64) -> bool {
+        let axes = self.axes.get_or_init(|| self.nodes.iter().map(|node| axes_number(&node.axes)).collect());
+        axes.contains(&number)
     }
 
     /// By which tables an agent's attempts are read today; `None` for other actions.

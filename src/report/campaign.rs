@@ -6,11 +6,14 @@
 use serde::Serialize;
 
 use crate::class::Class;
+use crate::manifest::Kind::Classify;
 use crate::manifest::Pipeline;
+use crate::measure::others::{Alarms, PointRules, alarms};
 use crate::measure::protocol::Profile;
 use crate::measure::stats::wilson;
 use crate::measure::{Kind, MetricSpec};
 use crate::plan::{Job, Plan};
+use crate::report::detail::measured;
 use crate::report::jobs::{self, JobResult};
 use crate::report::standing::standing;
 use crate::store::{Index, Store};
@@ -131,15 +134,59 @@ pub fn ruled(plan: &Plan, store: &Store, index: &Index) -> Vec<JobResult> {
 }
 
 fn look(plan: &Plan, store: &Store, index: &Index, is: impl Fn(&Job) -> bool) -> Vec<JobResult> {
-    let jobs: Vec<usize> = (0..plan.jobs.len()).filter(|job| is(&plan.jobs[*job])).collect();
+    let (jobs, wanted) = those(plan, is);
     if jobs.is_empty() {
         return Vec::new();
     }
+    jobs::results(plan, &standing(plan, store, index, &wanted), &jobs, &wanted)
+}
+
+/// Some jobs, and their actions.
+fn those(plan: &Plan, is: impl Fn(&Job) -> bool) -> (Vec<usize>, Vec<bool>) {
+    let jobs: Vec<usize> = (0..plan.jobs.len()).filter(|job| is(&plan.jobs[*job])).collect();
     let mut wanted = vec![false; plan.nodes.len()];
     for node in jobs.iter().flat_map(|job| &plan.jobs[*job].nodes) {
         wanted[*node] = true;
     }
-    jobs::results(plan, &standing(plan, store, index, &wanted), &jobs, &wanted)
+    (jobs, wanted)
+}
+
+/// What the rules of others make of the runs of a plan's A/A controls.
+#[must_use]
+pub fn others(plan: &Plan, store: &Store, index: &Index) -> Vec<Alarms> {
+    let (jobs, wanted) = those(plan, |job| job.control);
+    let ends = standing(plan, store, index, &wanted).ends;
+    let of = |job: &usize| {
+        let classify = plan.jobs[*job].nodes.iter().find(|node| plan.kind(**node) == Classify)?;
+        Some(PointRules::of(&measured(plan, *classify, &ends, store)?))
+    };
+    alarms(&jobs.iter().filter_map(of).collect::<Vec<_>>())
+}
+
+/// The same in lines, for people. Nothing where no rule had the runs for it.
+#[must_use]
+pub fn others_text(alarms: &[Alarms], width: usize) -> String {
+    let said = alarms.iter().filter(|rule| rule.pairs > 0).map(|rule| {
+        let [low, high] = wilson(rule.alarms, rule.pairs).unwrap_or([0.0, 1.0]);
+        let percent = |share: f64| format!("{:.1}\u{a0}%", 100.0 * share);
+        let rate = rule.alarms as f64 / rule.pairs as f64;
+        let said = format!(
+            "{}: {} of {}, {} ({} to {})",
+            rule.rule,
+            rule.alarms,
+            rule.pairs,
+            percent(rate),
+            percent(low),
+            percent(high)
+        );
+        format!("  {}\n", wrap(&said, width.saturating_sub(2)).join("\n    "))
+    });
+    let lines: String = said.collect();
+    if lines.is_empty() {
+        lines
+    } else {
+        format!("\nthe same runs by the rules of others, a difference where there is none\n{lines}")
+    }
 }
 
 /// Whether some commit is measured by time: only then can a verdict be false by chance.

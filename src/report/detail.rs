@@ -9,7 +9,6 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::attempt::{Ended, Started};
-use crate::event::Disagreement;
 use crate::key::{ActionKey, Value};
 use crate::ledger::{Entry, Rates, usage_of};
 use crate::measure::TestResult;
@@ -30,7 +29,7 @@ use crate::run::journal::{PlanFile, read_plan};
 use crate::step::End;
 use crate::store::{Index, RunLock, Store, StoreError};
 use crate::text;
-use crate::why::explain::disagree;
+use crate::why::explain::{Disagreed, disagree};
 
 /// The largest result that is read, in bytes.
 const RESULT_BYTES: u64 = crate::measure::result::BLOB_MAX as u64;
@@ -90,7 +89,7 @@ pub struct StepDetail {
     pub attempts: Vec<AttemptDetail>,
     /// The attempts of its key that came out otherwise than the one that speaks for it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub disagreements: Vec<Disagreement>,
+    pub disagreements: Vec<Disagreed>,
     /// Attempts that began and have not ended.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub under_way: Vec<Started>,
@@ -198,14 +197,19 @@ pub fn detail(plan: &Plan, job: usize, store: &Store, index: &Index) -> Result<J
 
 /// The verdict of a job explained, where something was measured.
 fn explained(plan: &Plan, classify: usize, ends: &[End], store: &Store) -> Option<Explained> {
-    let ended = ends[plan.linked(classify, &Role::Patched)?].settled()?;
-    let digest = ended.outputs.get("result").and_then(Value::as_blob)?;
-    let bytes = store.cas.get(&digest, RESULT_BYTES).ok()??;
     let judged = match &plan.nodes[classify].ask {
         Ask::Classify(ask) => ask.judge_min_effect,
         _ => None,
     };
-    explain(&TestResult::decode(&bytes).ok()?, judged)
+    explain(&measured(plan, classify, ends, store)?, judged)
+}
+
+/// What was measured for a verdict, where something was.
+pub(super) fn measured(plan: &Plan, classify: usize, ends: &[End], store: &Store) -> Option<TestResult> {
+    let ended = ends[plan.linked(classify, &Role::Patched)?].settled()?;
+    let digest = ended.outputs.get("result").and_then(Value::as_blob)?;
+    let bytes = store.cas.get(&digest, RESULT_BYTES).ok()??;
+    TestResult::decode(&bytes).ok()
 }
 
 /// Those of the newest runs that are about a job, the newest first.
@@ -294,7 +298,7 @@ fn step(
             under_way.push(started);
         }
     }
-    let disagreements = key.map(|key| disagree(&key, index)).unwrap_or_default();
+    let disagreements = key.map(|key| disagree(&key, index, None)).unwrap_or_default();
     Ok((StepDetail { step: name, kind, state, because, key, attempts, disagreements, under_way }, entries))
 }
 

@@ -13,7 +13,7 @@ use crate::report::status_text::clock;
 use crate::store::Store;
 use crate::text::{harmless, short_digests, shorten, wrap};
 use crate::units::{human_size, human_span};
-use crate::why::text::disagreement;
+use crate::why::text::disagreed;
 
 /// The text of a job. `now` is the time that it is read; the store says how large logs are.
 #[must_use]
@@ -143,7 +143,7 @@ fn tell_step(
         tell_attempt(text, attempt, several, now, width);
     }
     for said in &step.disagreements {
-        text.push_str(&format!("  {}\n", wrap(&disagreement(said), width - 4).join("\n    ")));
+        text.push_str(&format!("  {}\n", disagreed(said, width - 4).join("\n    ")));
     }
     for started in &step.under_way {
         text.push_str(&format!("  began {}  {}\n", clock(started.at, now), started.attempt));

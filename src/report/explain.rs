@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::measure::analysis::{Ratio, block_ratios, level};
 use crate::measure::compare::Comparison;
 use crate::measure::metric::Better;
+use crate::measure::others::PointRules;
 use crate::measure::{self, Arm, Guarded, Kind, Stop, TestResult, Verdict};
 use crate::text::counted;
 
@@ -49,50 +50,6 @@ pub struct GuardsTold {
 impl GuardsTold {
     fn of(guarded: &Guarded) -> Self {
         Self { text: guarded.text(), dropped: guarded.dropped(), guarded: guarded.clone() }
-    }
-}
-
-/// The rules of published benchmarks, which look at means and have no rate of error: on equal trees the first says "improved" every
-/// second time (harnesses.md section 2.3). Absent where there are not the runs for one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct PointRules {
-    /// One run each, faster at all: the first of base and patched tree.
-    pub first_faster: Option<bool>,
-    /// One run each, by 5 %: 1 faster, 0 as fast, -1 slower.
-    pub first_by_5_percent: Option<i8>,
-    /// GSO's `opt_base`: the mean of five runs at least 1.2 times as good as the base's.
-    pub gso_opt_base: Option<bool>,
-    /// GSO's `opt_commit`: the mean of five runs above 0.95 of the human's.
-    pub gso_opt_commit: Option<bool>,
-}
-
-/// Runs that GSO takes of an arm.
-const GSO_RUNS: usize = 5;
-
-impl PointRules {
-    fn of(result: &TestResult) -> Self {
-        let Some(metric) = result.metrics.first() else { return Self::default() };
-        let values = |arm: Arm| -> Vec<f64> {
-            let own = result.runs.iter().filter(|run| run.turn.arm == arm && run.turn.counts());
-            own.filter_map(|run| run.sample.metrics.get(&metric.name).copied()).collect()
-        };
-        let [base, patched, human] = [Arm::Base, Arm::Patched, Arm::Human].map(values);
-        let gain = |from: f64, to: f64| {
-            let ratio = if metric.better == Better::Lower { from / to } else { to / from };
-            ratio.is_finite().then_some(ratio)
-        };
-        let first = base.first().zip(patched.first()).and_then(|(base, patched)| gain(*base, *patched));
-        let mean = |values: &[f64]| {
-            let few = values.get(..GSO_RUNS)?;
-            Some(few.iter().sum::<f64>() / GSO_RUNS as f64)
-        };
-        let means = |from: &[f64]| mean(from).zip(mean(&patched)).and_then(|(from, to)| gain(from, to));
-        Self {
-            first_faster: first.map(|ratio| ratio > 1.0),
-            first_by_5_percent: first.map(|ratio| i8::from(ratio > 1.05) - i8::from(ratio < 0.95)),
-            gso_opt_base: means(&base).map(|ratio| (10.0 * ratio).round() >= 12.0),
-            gso_opt_commit: means(&human).map(|ratio| ratio > 0.95),
-        }
     }
 }
 

@@ -210,6 +210,7 @@ pub fn result(plan: &Plan, job: usize, standing: &Standing, wanted: &[bool]) -> 
     if nodes.iter().any(|node| standing.over_limit.contains(node)) {
         result.marks.push("OVER_LIMIT".to_owned());
     }
+    result.marks.extend(otherwise(plan, &nodes, standing));
     if !verdict.class.usable()
         && let Some(ended) = to_blame(plan, classify, ends, verdict.class)
     {
@@ -237,6 +238,12 @@ pub fn result(plan: &Plan, job: usize, standing: &Standing, wanted: &[bool]) -> 
     result
 }
 
+/// Which of a job's steps came out otherwise under the same key, as marks.
+fn otherwise(plan: &Plan, nodes: &[usize], standing: &Standing) -> Vec<String> {
+    let unlike = nodes.iter().filter(|node| standing.otherwise.contains(node));
+    unlike.map(|node| format!("NONDETERMINISTIC {}", plan.step(*node).name.value)).collect()
+}
+
 /// The result of a job without a classify step: its first failure, or that something is open.
 fn plain(result: &mut JobResult, plan: &Plan, nodes: &[usize], standing: &Standing) {
     let ends = &standing.ends;
@@ -244,6 +251,7 @@ fn plain(result: &mut JobResult, plan: &Plan, nodes: &[usize], standing: &Standi
     if nodes.iter().any(|node| standing.over_limit.contains(node)) {
         result.marks.push("OVER_LIMIT".to_owned());
     }
+    result.marks.extend(otherwise(plan, nodes, standing));
     let failed = nodes.iter().find_map(|node| ends[*node].settled().filter(|e| e.outcome.failure().is_some()));
     let skipped = nodes.iter().find_map(|node| match ends[*node] {
         End::Skipped(cause) => Some((cause, plan.step(*node).name.value.to_string())),

@@ -1,7 +1,7 @@
 //! Marks beside a result, in words. `docs/verdicts.md` says more of each.
 
 /// Every mark of a job, and what it means. `{}` is what stands behind the mark's name: a metric.
-pub const MARKS: [(&str, &str); 24] = [
+pub const MARKS: [(&str, &str); 25] = [
     ("SAME_AS_HUMAN", "the patched tree is the one that the human's own change makes"),
     ("CONFIRMED", "a second session came to the same"),
     ("UNCONFIRMED", "no second session bears this verdict out"),
@@ -25,6 +25,10 @@ pub const MARKS: [(&str, &str); 24] = [
     ("EGRESS_OPEN", "the agent's network was open: it could have looked anything up"),
     ("NO_SANDBOX", "the kernel did not hold the processes of `{}` to their own files and network"),
     ("REUSED", "the draw is of another version of the agent, or of another environment"),
+    (
+        "NONDETERMINISTIC",
+        "the step `{}` came out otherwise when it was executed again under the same key; the earlier attempt speaks",
+    ),
     ("OVER_LIMIT", "its attempt used more than today's limit"),
 ];
 

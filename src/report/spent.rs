@@ -83,7 +83,7 @@ impl Spent {
                 limit_usd: budget.total.as_ref().map(|amount| amount.value),
                 spent_usd: standing.total.amount,
                 assumed_usd: standing.total.assumed,
-                spent: standing.total.text(),
+                spent: standing.total.told(),
             }
         });
         let run = run.map(|run| Part::of(ledger, Ledger::of_run(run)));

@@ -12,6 +12,7 @@ use crate::names::RunId;
 use crate::plan::{Missing, Plan};
 use crate::run::decide::{Decision, decide, shut_gate};
 use crate::run::journal::held;
+use crate::run::recheck::{disagreements, is_pure};
 use crate::step::End;
 use crate::store::{Index, RunLock, Store};
 
@@ -24,6 +25,8 @@ pub struct Standing {
     pub open: BTreeMap<usize, Why>,
     /// Those whose attempt used more than today's limit.
     pub over_limit: BTreeSet<usize>,
+    /// Those that should be a function of their key, and came out otherwise when they were executed again.
+    pub otherwise: BTreeSet<usize>,
     /// Those whose keys cannot be told here, so that they stand as they were last recorded.
     pub recorded: BTreeSet<usize>,
 }
@@ -111,6 +114,11 @@ fn look(plan: &Plan, store: &Store, index: &Index, wanted: &[bool], as_recorded:
         let (end, why) = match decide(plan, node, &all.ends, store, index, false) {
             Decision::Served { ended, over_limit, .. } => {
                 all.over_limit.extend(over_limit.then_some(node));
+                if is_pure(plan.kind(node)) {
+                    let attempts = index.attempts(&ended.key).unwrap_or_default();
+                    let unlike = attempts.len() > 1 && !disagreements(attempts.iter().map(AsRef::as_ref)).is_empty();
+                    all.otherwise.extend(unlike.then_some(node));
+                }
                 (End::Settled(ended), None)
             }
             Decision::Reused { ended, .. } => (End::Settled(ended), None),

@@ -19,6 +19,7 @@ use crate::outcome::Owner;
 use crate::plan::{Ask, Plan};
 use crate::run::execute::alive;
 use crate::run::recover::interrupted;
+use crate::run::renamed::names_today;
 use crate::store::{Index, KeyLock, Store, StoreError};
 use crate::units::{Usd, human_usd};
 
@@ -73,11 +74,13 @@ impl Purse {
     ) -> Result<Option<Self>, StoreError> {
         let pipeline = &plan.manifest.pipeline;
         let Some(budget) = pipeline.budget.clone() else { return Ok(None) };
+        let mut ledger = Ledger::read(Rates::of(pipeline), store, index)?;
+        ledger.set_names(names_today(plan, &ledger.gone(), store, index));
         Ok(Some(Self {
             budget,
             manifest: manifest.to_owned(),
             run: run.clone(),
-            ledger: Ledger::read(Rates::of(pipeline), store, index)?,
+            ledger,
             in_flight: HashMap::new(),
             lock: None,
             undurable: 0,

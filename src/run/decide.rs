@@ -156,7 +156,7 @@ pub fn decide_again(plan: &Plan, node: usize, ends: &dyn Ends, store: &Store, in
                 Some(change) if again.remake => gone.push(change),
                 _ if again.recheck => {
                     let nearest = Some(key);
-                    let reason = Reason { state: "recheck".into(), nearest, changes: Vec::new(), from: Vec::new() };
+                    let reason = Reason { nearest, ..Reason::new("recheck") };
                     return Decision::Execute { record, reason, counted: 0 };
                 }
                 lost => return Decision::Served { ended: ended.clone(), over_limit, lost: lost.is_some() },
@@ -198,16 +198,16 @@ pub fn decide_again(plan: &Plan, node: usize, ends: &dyn Ends, store: &Store, in
         return Decision::Exhausted { last: last.clone(), counted };
     }
     let reason = if !raised.is_empty() {
-        Reason { state: "changed".into(), nearest: Some(key), changes: raised, from: Vec::new() }
+        Reason { nearest: Some(key), changes: raised, ..Reason::new("changed") }
     } else if !gone.is_empty() {
-        Reason { state: "retry".into(), nearest: Some(key), changes: gone, from: Vec::new() }
+        Reason { nearest: Some(key), changes: gone, ..Reason::new("retry") }
     } else if let Some(last) = unsettled().next_back() {
         let change = Change {
             ingredient: "attempt".into(),
             old: Some(Value::text(format!("{} {}", last.attempt, last.outcome.word()))),
             new: None,
         };
-        Reason { state: "retry".into(), nearest: Some(key), changes: vec![change], from: Vec::new() }
+        Reason { nearest: Some(key), changes: vec![change], ..Reason::new("retry") }
     } else {
         reason_for(plan, node, &record, &[], store, index)
     };
@@ -233,7 +233,8 @@ pub fn limits_shown(plan: &Plan, node: usize) -> BTreeMap<String, Value> {
 }
 
 /// The limits that are in force today, by name, in milliseconds, blocks or bytes.
-fn limits(plan: &Plan, node: usize) -> BTreeMap<String, u64> {
+#[must_use]
+pub fn limits(plan: &Plan, node: usize) -> BTreeMap<String, u64> {
     let step = plan.step(node);
     let mut today = BTreeMap::new();
     if let Some(timeout) = &step.timeout {
@@ -259,7 +260,8 @@ fn limits(plan: &Plan, node: usize) -> BTreeMap<String, u64> {
 }
 
 /// The first output of an attempt that the store has no longer: such an attempt serves nobody.
-fn lost(ended: &Ended, store: &Store) -> Option<Change> {
+#[must_use]
+pub fn lost(ended: &Ended, store: &Store) -> Option<Change> {
     let (name, value) =
         ended.outputs.iter().find(|(_, value)| value.as_blob().is_some_and(|blob| !store.cas.has(&blob)))?;
     Some(Change { ingredient: format!("stored output {name}"), old: Some(value.clone()), new: None })

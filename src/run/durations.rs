@@ -1,6 +1,6 @@
 //! How long actions take, by what those of the same step took. Where nothing is recorded, a guess by kind, and that is said.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::manifest::Kind;
 use crate::plan::{Ask, Plan};
@@ -15,6 +15,8 @@ const FREE: f64 = 1.0;
 #[derive(Debug, Default)]
 pub struct Durations {
     means: HashMap<Alike, f64>,
+    /// What candidates were called before, by their names of today.
+    names: HashMap<String, String>,
 }
 
 /// What takes about as long: the kind, the step, of an agent the candidate, and the repository. One repository's tests say
@@ -40,7 +42,15 @@ impl Durations {
             *sum += ended.wall_ms as f64 / 1000.0;
             *count += 1.0;
         }
-        Self { means: sums.into_iter().map(|(at, (sum, count))| (at, sum / count)).collect() }
+        let means = sums.into_iter().map(|(at, (sum, count))| (at, sum / count)).collect();
+        Self { means, names: HashMap::new() }
+    }
+
+    /// The same, with what candidates are called today by their old names.
+    #[must_use]
+    pub fn known_as(mut self, names: &BTreeMap<String, String>) -> Self {
+        self.names = names.iter().map(|(old, today)| (today.clone(), old.clone())).collect();
+        self
     }
 
     /// What an action is known to take.
@@ -54,7 +64,24 @@ impl Durations {
         let text = |axis: Option<&str>| axis.unwrap_or_default().to_owned();
         let candidate = axes.get("candidate").filter(|_| kind == Kind::Agent);
         let step = plan.step(node).name.value.to_string();
-        self.means.get(&(kind.word().to_owned(), step, text(candidate), text(axes.get("repo")))).copied()
+        let old = candidate.and_then(|name| self.names.get(name)).map(String::as_str);
+        let mut names = [Some(text(candidate)), old.map(str::to_owned)].into_iter().flatten();
+        let repo = text(axes.get("repo"));
+        names.find_map(|candidate| {
+            let at = (kind.word().to_owned(), step.clone(), candidate, repo.clone());
+            self.means.get(&at).copied().or_else(|| self.of_old_step(plan, &at))
+        })
+    }
+
+    /// What the only step of the kind took that the plan has no longer: this one may have had its name.
+    fn of_old_step(&self, plan: &Plan, (kind, _, candidate, repo): &Alike) -> Option<f64> {
+        let is_gone = |name: &str| plan.manifest.pipeline.steps.iter().all(|step| step.name.value.as_str() != name);
+        let mut gone = self
+            .means
+            .iter()
+            .filter(|((of, step, by, at), _)| (of, by, at) == (kind, candidate, repo) && is_gone(step));
+        let only = gone.next().map(|(_, mean)| *mean);
+        only.filter(|_| gone.next().is_none())
     }
 
     /// What each action of a plan takes. Those of one step, candidate and repository take the same: each is looked up once.

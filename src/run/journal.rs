@@ -6,18 +6,21 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Component, Path, PathBuf};
 
+use jiff::Timestamp;
+
 use crate::event::{Event, GitState, Held, Told};
 use crate::hostile::open_regular;
 use crate::key::ActionKey;
-use crate::names::{Axes, RunId};
+use crate::names::{AttemptId, Axes, RunId};
 use crate::run::served_cache;
+use crate::store::{Earlier, Settled};
 
 /// The longest line that is read back.
 const LONGEST: usize = 16 * 1024 * 1024;
 /// What is read of a journal at once, in bytes.
 const BUFFER: usize = 256 * 1024;
 /// A journal of so many bytes is read in no time: nothing is kept beside it.
-const SHORT: u64 = 1024 * 1024;
+const SHORT: u64 = 64 * 1024;
 /// What stands before the commit in the axes of an event.
 const COMMIT: &str = "\"commit\":\"";
 /// The longest plan that is read back, in bytes.
@@ -38,6 +41,7 @@ pub struct Journal {
     file: Option<File>,
     root: PathBuf,
     run: RunId,
+    settled: Vec<Settled>,
 }
 
 impl Journal {
@@ -45,7 +49,7 @@ impl Journal {
     #[must_use]
     pub fn create(root: &Path, run: &RunId) -> Self {
         let file = File::options().create(true).append(true).open(path_of(root, run)).ok();
-        Self { file, root: root.to_owned(), run: run.clone() }
+        Self { file, root: root.to_owned(), run: run.clone(), settled: Vec::new() }
     }
 
     /// Adds an event.
@@ -57,10 +61,17 @@ impl Journal {
                 self.file = None;
             }
         }
-        if matches!(told.event, Event::RunFinished { .. }) {
-            // What readers ask of a long journal is made ready for them.
-            let long = self.file.as_ref().and_then(|file| file.metadata().ok()).is_some_and(|meta| meta.len() > SHORT);
-            let _ = long.then(|| served(&self.root, &self.run));
+        match &told.event {
+            Event::ActionSettled { step, axes, key, .. } => self.settled.push(Settled::new(step, axes, *key)),
+            Event::RunFinished { .. } => {
+                // What readers ask of a long journal is made ready for them.
+                let length = self.file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |meta| meta.len());
+                if length > SHORT {
+                    let rows = sorted(std::mem::take(&mut self.settled));
+                    served_cache::write(&self.root, &self.run, length, &rows);
+                }
+            }
+            _ => {}
         }
     }
 }
@@ -94,30 +105,78 @@ pub fn read_of(root: &Path, run: &RunId, commit: Option<&str>) -> Vec<Told> {
     }
 }
 
-/// The keys of the attempts that spoke for a run's actions: executed, or served again. Sorted.
+/// The order in which rows are looked up.
+fn sorted(mut rows: Vec<Settled>) -> Vec<Settled> {
+    rows.sort_unstable();
+    rows.dedup();
+    rows
+}
+
+/// What of a settled action's line is looked up.
+#[derive(serde::Deserialize)]
+struct Line {
+    key: ActionKey,
+    axes: Axes,
+    step: String,
+}
+
+/// What a run settled: executed, shared or served again. Sorted.
 #[must_use]
-pub fn served(root: &Path, run: &RunId) -> Vec<ActionKey> {
+pub fn served(root: &Path, run: &RunId) -> Vec<Settled> {
     let Ok(file) = open_regular(&path_of(root, run)) else { return Vec::new() };
     let length = file.metadata().map_or(0, |meta| meta.len());
-    if let Some(keys) = served_cache::read(root, run, length) {
-        return keys;
+    if let Some(rows) = served_cache::read(root, run, length) {
+        return rows;
     }
-    // A journal is as long as its run: only the key of each line is read.
+    // A journal is as long as its run: of each line only what is looked up is read.
     let mut reader = BufReader::with_capacity(BUFFER, file);
-    let (mut keys, mut line) = (Vec::new(), String::new());
-    while line.len() <= LONGEST && reader.read_line(&mut line).is_ok_and(|read| read > 0) {
-        if line.contains("\"action-settled\"") {
-            let key = line.split_once("\"key\":\"").and_then(|(_, rest)| rest.get(..64));
-            keys.extend(key.and_then(|key| key.parse().ok()).map(ActionKey));
+    let (mut rows, mut line) = (Vec::new(), Vec::new());
+    while reader.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+        if line.starts_with(b"{\"event\":\"action-settled\"")
+            && line.len() <= LONGEST
+            && let Ok(Line { key, axes, step }) = serde_json::from_slice(&line)
+        {
+            rows.push(Settled::new(&step, &axes, key));
         }
         line.clear();
     }
-    keys.sort_unstable();
-    keys.dedup();
+    let rows = sorted(rows);
     if length > SHORT {
-        served_cache::write(root, run, length, &keys);
+        served_cache::write(root, run, length, &rows);
     }
-    keys
+    rows
+}
+
+/// An attempt that a run has begun, as its journal tells.
+#[derive(Clone, Debug)]
+pub struct Begun {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// When it began.
+    pub at: Timestamp,
+}
+
+/// The attempts that a run has under way, by key; with a commit, only those of that one and of what has none. Of a run that is
+/// dead they are those that it left.
+#[must_use]
+pub fn under_way(root: &Path, run: &RunId, commit: Option<&str>) -> HashMap<ActionKey, Begun> {
+    let mut open: HashMap<ActionKey, Begun> = HashMap::new();
+    for told in read_of(root, run, commit) {
+        match told.event {
+            Event::ActionStarted { key, attempt, .. } => drop(open.insert(key, Begun { attempt, at: told.at })),
+            Event::ActionSettled { key, .. } => drop(open.remove(&key)),
+            Event::AttemptFailed { attempt, .. } => open.retain(|_, begun| begun.attempt != attempt),
+            _ => {}
+        }
+    }
+    open
+}
+
+/// An earlier run of a store.
+#[must_use]
+pub fn earlier(root: &Path, run: &RunId) -> Earlier {
+    let manifest = manifest_of(root, run).and_then(|path| path.canonicalize().ok());
+    Earlier::new(run.clone(), manifest, served(root, run))
 }
 
 /// What kept actions of a run from beginning though nothing of their own did, by step and point.
@@ -325,7 +384,7 @@ mod tests {
             journal.see(&Told { event, at: jiff::Timestamp::now() });
         }
         assert_eq!([read(root, &run).len(), read_of(root, &run, Some("bb")).len()], [3, 2]);
-        assert_eq!(served(root, &run), [key]);
+        assert!(served(root, &run).len() == 3 && served(root, &run).iter().all(|row| row.key == key));
     }
 
     #[test]

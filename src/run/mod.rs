@@ -18,6 +18,7 @@ pub mod past;
 pub mod prepare;
 pub mod recheck;
 pub mod recover;
+pub mod renamed;
 pub mod reuse;
 mod served_cache;
 pub mod state;

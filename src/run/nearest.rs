@@ -1,28 +1,36 @@
 //! Why an action is not served: the stored record that is nearest to its own, and what differs.
 //!
-//! Explains and decides nothing.
+//! Records do not say all: an action that shared the key of another left none at its own point. What each action had in earlier
+//! runs, whoever executed it, the journals say. Explains and decides nothing.
 
 use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
 
-use crate::event::Reason;
-use crate::key::{ActionKey, Change, KeyRecord, Value};
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+
+use crate::event::{Compared, Reason};
+use crate::key::{ActionKey, Change, KeyRecord};
 use crate::manifest::Kind;
+use crate::names::RunId;
 use crate::plan::Plan;
-use crate::run::journal::served;
+use crate::run::journal::earlier;
+use crate::run::renamed;
 use crate::step::inputs_of;
-use crate::store::{Index, Store, begun};
+use crate::store::points::{axes_number, name_number};
+use crate::store::{Earlier, Index, Settled, Store, begun};
 
 /// The largest key record that is read.
 const RECORD: u64 = 16 * 1024 * 1024;
-/// How many of the newest runs say what was used last.
-const RUNS: usize = 2;
-
 /// Old records that a miss is compared with at most.
 const COMPARED: usize = 256;
 
-/// Why a record has no attempt: the nearest stored record of the same kind and point, and what differs from it. Where there is
-/// none, the records of points that are no longer in the plan are looked at: a candidate may have been renamed. Ingredients that
-/// are `waiting` are not compared.
+/// Why a record has no attempt: the nearest of the stored records of the same kind and point and of what the action had in the
+/// newest run of its manifest, and what differs from it. Of equally near ones that last one, else the newest. Where there is
+/// none, those of candidates that are no longer in the plan are looked at: one may have been renamed. Ingredients that are
+/// `waiting` are not compared.
 #[must_use]
 pub fn reason_for(
     plan: &Plan,
@@ -32,54 +40,43 @@ pub fn reason_for(
     store: &Store,
     index: &Index,
 ) -> Reason {
-    let axes = &plan.nodes[node].axes;
-    let nearest = |keys: Vec<ActionKey>, waiting: &[(String, usize)]| {
-        let mut best: Vec<(ActionKey, Vec<Change>)> = Vec::new();
-        for key in keys.into_iter().take(COMPARED) {
-            let Ok(Some(bytes)) = store.cas.get(&key.0, RECORD) else { continue };
-            let Ok(old) = KeyRecord::decode(&bytes) else { continue };
-            let mut changes = record.changes_since(&old);
-            changes.retain(|change| !waiting.iter().any(|(role, _)| *role == change.ingredient));
-            let least = best.first().map_or(usize::MAX, |(_, least)| least.len());
-            if changes.len() < least {
-                best.clear();
-            }
-            if changes.len() <= least {
-                best.push((key, changes));
-            }
-        }
-        last_used(best, store, index)
-    };
-    let anywhere = |_| false;
-    let elsewhere = |near| plan.has_point(near);
-    let best = nearest(own_candidates(plan, node, index), waiting).or_else(|| {
-        // Of an action that only ever shared the key of another there is no record at its own point, but at others of the
-        // commit. A point of which nothing at all is recorded is new, or that of a candidate which had another name.
-        let known = Kind::ALL.iter().any(|kind| !index.nearest_candidates(kind.word(), axes).is_empty());
-        if !known {
-            // A new draw is no old one, and what differs in more than one thing is no old candidate under a new name.
-            return nearest(index.strays(&record.kind, axes, &elsewhere), waiting).filter(|(_, changes)| {
-                changes.len() < 2 && changes.iter().all(|change| change.ingredient != "sample")
-            });
-        }
-        // What others read tells nothing of what this one read, as long as that is open anyway.
-        let inputs = if waiting.is_empty() { Vec::new() } else { inputs_of(plan, node) };
-        let mut strays = index.strays(&record.kind, axes, &anywhere);
-        strays.truncate(COMPARED);
-        strays.retain(|key| may_be_own(plan, node, key, store, index));
-        nearest(strays, &inputs).or_else(|| {
-            // Its key was shared with an action of another commit.
-            (!waiting.is_empty()).then(|| (record.key(), Vec::new()))
-        })
-    });
-    match best {
-        None => Reason { state: "new".into(), nearest: None, changes: Vec::new(), from: inputs_of(plan, node) },
-        Some((key, changes)) => {
-            let mut from = inputs_of(plan, node);
-            from.retain(|(role, _)| changes.iter().any(|change| change.ingredient == *role));
-            Reason { state: "changed".into(), nearest: Some(key), changes, from }
+    let past = Past { plan, store, index };
+    let new = || Reason { from: inputs_of(plan, node), ..Reason::new("new") };
+    let mut last = past.last(node);
+    let mut own = own_candidates(plan, node, index);
+    let mut name = None;
+    if last.is_none() && own.is_empty() {
+        match past.unknown(node, record, waiting) {
+            Unknown::New => return new(),
+            Unknown::Unsaid(because) => return Reason { because: Some(because), ..new() },
+            Unknown::Renamed(had, words) => (last, name) = (Some(had), Some(words)),
+            Unknown::Stray(keys) => own = keys,
         }
     }
+    let keys = last.iter().map(|had| had.key).chain(own.iter().copied().take(COMPARED));
+    let mut near = past.compare(record, keys, waiting);
+    let Some(best) = near.first().map(|near| near.key) else {
+        let key = last.map(|had| had.key).or(own.first().copied());
+        let because =
+            "the key record of its last attempt is damaged or gone from the store: what changed since cannot be said";
+        return Reason {
+            nearest: key,
+            because: Some(because.to_owned()),
+            ..Reason { state: "changed".into(), ..new() }
+        };
+    };
+    // What another manifest had says nothing of this one as long as this one was run itself.
+    if let Some(had) = last.as_ref().filter(|had| had.key != best && past.is_own(&had.earlier))
+        && !past.had_by_own(node, &best)
+        && let readable @ [_, ..] = past.compare(record, [had.key], waiting).as_mut_slice()
+    {
+        near = readable.iter().cloned().collect();
+    }
+    let Some(Near { key, changes }) = near.into_iter().next() else { return new() };
+    let mut from = inputs_of(plan, node);
+    from.retain(|(role, _)| changes.iter().any(|change| change.ingredient == *role));
+    let compared = past.named(node, &key, last.as_ref(), name);
+    Reason { nearest: Some(key), changes, from, compared, ..Reason::new("changed") }
 }
 
 /// The keys of old records at an action's own point, the newest first. Where the plan has several steps of the kind at that
@@ -104,61 +101,219 @@ pub fn own_candidates(plan: &Plan, node: usize, index: &Index) -> Vec<ActionKey>
     keys
 }
 
-/// Of equally near records, the newest first, the one that the newest runs used: what was served again is what people had
-/// before their change, however old it is. Else the newest.
-fn last_used(
-    mut best: Vec<(ActionKey, Vec<Change>)>,
-    store: &Store,
-    index: &Index,
-) -> Option<(ActionKey, Vec<Change>)> {
-    if best.len() > 1 {
-        let newest = || begun(&store.root).into_iter().rev().take(RUNS).map(|run| served(&store.root, &run)).collect();
-        let used = index.used(newest);
-        let at = used.iter().find_map(|used| best.iter().position(|(key, _)| used.binary_search(key).is_ok()));
-        best.swap(0, at.unwrap_or(0));
+/// Whether anything is known of what an action had before.
+#[must_use]
+pub fn is_known(plan: &Plan, node: usize, store: &Store, index: &Index) -> bool {
+    !own_candidates(plan, node, index).is_empty() || Past { plan, store, index }.last(node).is_some()
+}
+
+/// When a run began, by its id.
+#[must_use]
+pub fn begun_at(run: &RunId) -> Option<Timestamp> {
+    let text = run.as_str().split('-').next()?;
+    DateTime::strptime("%Y%m%dT%H%M%SZ", text).ok()?.to_zoned(TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
+}
+
+/// What an action had in a run.
+#[derive(Clone)]
+struct Had {
+    earlier: Arc<Earlier>,
+    key: ActionKey,
+}
+
+/// An old record and what differs from it.
+#[derive(Clone)]
+struct Near {
+    key: ActionKey,
+    changes: Vec<Change>,
+}
+
+/// What is known of an action that no journal and no record knows by its point.
+enum Unknown {
+    /// It was never run.
+    New,
+    /// Whether it was run cannot be said, and why.
+    Unsaid(String),
+    /// Its candidate had another name: what that had, and the words for it.
+    Renamed(Had, String),
+    /// Keys of a candidate that is no longer in the plan, and that differs in no more than one thing.
+    Stray(Vec<ActionKey>),
+}
+
+/// Whether anything was executed at a point.
+enum Executed {
+    Never,
+    /// By runs of which the journals tell.
+    Told,
+    /// By a run of which none tells.
+    Untold,
+}
+
+struct Past<'a> {
+    plan: &'a Plan,
+    store: &'a Store,
+    index: &'a Index,
+}
+
+impl Past<'_> {
+    /// The earlier runs, the newest first.
+    fn runs(&self) -> impl Iterator<Item = Arc<Earlier>> + '_ {
+        runs(self.store, self.index)
     }
-    best.into_iter().next()
-}
 
-/// Whether the record of another point may have been this action's own, shared with that one: what it read must have come from
-/// this action's own upstream. An action that never came to run, because its run was killed, has no old record.
-fn may_be_own(plan: &Plan, node: usize, key: &ActionKey, store: &Store, index: &Index) -> bool {
-    let Ok(Some(bytes)) = store.cas.get(&key.0, RECORD) else { return false };
-    let Ok(old) = KeyRecord::decode(&bytes) else { return false };
-    inputs_of(plan, node).into_iter().all(|(role, up)| match outputs_ever(plan, up, store, index) {
-        Outputs::Unknown => true,
-        Outputs::Known(values) if values.is_empty() => false,
-        // The classifier reads ends, which are no outputs.
-        Outputs::Known(_) if role.starts_with("end of") => true,
-        // Without such an input it is the record of another step: that of a gate, which has no patch. What a classifier reads
-        // may be absent.
-        Outputs::Known(values) => {
-            old.get(&role).map_or(plan.kind(node) == Kind::Classify, |value| values.contains(value))
-        }
-    })
-}
-
-/// All that an action ever left.
-enum Outputs {
-    /// These, by its own attempts or by those that it may have shared.
-    Known(HashSet<Value>),
-    /// Nothing at its commit tells.
-    Unknown,
-}
-
-fn outputs_ever(plan: &Plan, node: usize, store: &Store, index: &Index) -> Outputs {
-    let kind = plan.kind(node).word();
-    let axes = &plan.nodes[node].axes;
-    let mut keys = index.nearest_candidates(kind, axes);
-    if keys.is_empty() {
-        keys = index.strays(kind, axes, &|_| false);
-        keys.truncate(COMPARED);
-        if keys.is_empty() {
-            return Outputs::Unknown;
-        }
-        // Upstream has fewer steps each time: this ends.
-        keys.retain(|key| may_be_own(plan, node, key, store, index));
+    /// Whether a run was of the plan's manifest, or of one that is there no longer and may have been it.
+    fn is_own(&self, earlier: &Earlier) -> bool {
+        let Some(theirs) = &earlier.manifest else { return true };
+        let Some(own) = self.plan.manifest.files.first() else { return true };
+        same_file(theirs, &own.path)
     }
-    let attempts = keys.iter().take(COMPARED).filter_map(|key| index.attempts(key).ok()).flatten();
-    Outputs::Known(attempts.flat_map(|ended| ended.outputs.values().cloned().collect::<Vec<_>>()).collect())
+
+    /// What an action had in the newest run of its manifest that settled it, else in the newest of any. A step that the plan
+    /// has no longer, of the same kind at the same point, may have been this one under another name.
+    fn last(&self, node: usize) -> Option<Had> {
+        let axes = axes_number(&self.plan.nodes[node].axes);
+        let name = name_number(self.plan.step(node).name.value.as_str());
+        let mut foreign = None;
+        for earlier in self.runs() {
+            let rows = earlier.at(axes);
+            let row = rows.iter().find(|row| row.step == name).or_else(|| self.of_old_step(node, rows));
+            let Some(key) = row.map(|row| row.key) else { continue };
+            let own = self.is_own(&earlier);
+            let had = Had { earlier, key };
+            if own {
+                return Some(had);
+            }
+            foreign.get_or_insert(had);
+        }
+        foreign
+    }
+
+    /// The only row that a step of the action's kind left which the plan does not have.
+    fn of_old_step<'r>(&self, node: usize, rows: &'r [Settled]) -> Option<&'r Settled> {
+        let steps = &self.plan.manifest.pipeline.steps;
+        let gone = |row: &&Settled| steps.iter().all(|step| name_number(step.name.value.as_str()) != row.step);
+        let kind = self.plan.kind(node).word();
+        let mut alike =
+            rows.iter().filter(gone).filter(|row| self.record(&row.key).is_some_and(|record| record.kind == kind));
+        let only = alike.next()?;
+        alike.next().is_none().then_some(only)
+    }
+
+    fn record(&self, key: &ActionKey) -> Option<KeyRecord> {
+        record(self.store, key)
+    }
+
+    /// The nearest of some records; those that are equally near in the order of their keys.
+    fn compare(
+        &self,
+        record: &KeyRecord,
+        keys: impl IntoIterator<Item = ActionKey>,
+        waiting: &[(String, usize)],
+    ) -> Vec<Near> {
+        let mut best: Vec<Near> = Vec::new();
+        for key in keys {
+            let Some(old) = self.record(&key) else { continue };
+            let mut changes = record.changes_since(&old);
+            changes.retain(|change| !waiting.iter().any(|(role, _)| *role == change.ingredient));
+            let least = best.first().map_or(usize::MAX, |least| least.changes.len());
+            if changes.len() < least {
+                best.clear();
+            }
+            if changes.len() <= least {
+                best.push(Near { key, changes });
+            }
+        }
+        best
+    }
+
+    /// Whether a run of the plan's manifest had a key at an action's point, or no run is known that had it.
+    fn had_by_own(&self, node: usize, key: &ActionKey) -> bool {
+        let axes = axes_number(&self.plan.nodes[node].axes);
+        let mut had = self.runs().filter(|earlier| earlier.at(axes).iter().any(|row| row.key == *key)).peekable();
+        if had.peek().is_some() {
+            return had.any(|earlier| self.is_own(&earlier));
+        }
+        // A run that settled nothing by it, or one of long ago.
+        let attempts = self.index.attempts(key).unwrap_or_default();
+        let root = &self.store.root;
+        attempts.is_empty() || attempts.iter().any(|ended| self.is_own(&earlier_of(root, &ended.run)))
+    }
+
+    /// Of an action that is known by nothing at its own point.
+    fn unknown(&self, node: usize, record: &KeyRecord, waiting: &[(String, usize)]) -> Unknown {
+        let axes = &self.plan.nodes[node].axes;
+        let number = axes_number(axes);
+        if self.runs().any(|earlier| !earlier.at(number).is_empty()) {
+            return Unknown::New;
+        }
+        if let Some((earlier, key, words)) = renamed::had(self.plan, node, self.store, self.index, self.runs()) {
+            return Unknown::Renamed(Had { earlier, key }, words);
+        }
+        match self.executed(node) {
+            Executed::Untold if !self.index.strays(&record.kind, axes, &|_| false).is_empty() => {
+                return Unknown::Unsaid("no journal says what it had before".to_owned());
+            }
+            Executed::Told | Executed::Untold => return Unknown::New,
+            Executed::Never => {}
+        }
+        // A new draw is no old one, and what differs in more than one thing is no old candidate under a new name.
+        let strays = self.index.strays(&record.kind, axes, &|near| self.plan.has_point(near));
+        let near = self.compare(record, strays.into_iter().take(COMPARED), waiting);
+        let alike =
+            |near: &Near| near.changes.len() < 2 && near.changes.iter().all(|change| change.ingredient != "sample");
+        let keys: Vec<ActionKey> = near.iter().filter(|near| alike(near)).map(|near| near.key).collect();
+        if keys.is_empty() { Unknown::New } else { Unknown::Stray(keys) }
+    }
+
+    /// Whether steps at an action's point were executed, and by runs of which the journals tell.
+    fn executed(&self, node: usize) -> Executed {
+        let axes = &self.plan.nodes[node].axes;
+        let keys = Kind::ALL.iter().flat_map(|kind| self.index.nearest_candidates(kind.word(), axes));
+        let attempts = keys.filter_map(|key| self.index.attempts(&key).ok()).flatten();
+        let runs: HashSet<RunId> = attempts.map(|ended| ended.run.clone()).collect();
+        if runs.is_empty() {
+            return Executed::Never;
+        }
+        let told = |run: &RunId| self.index.is_own(run) || self.runs().any(|earlier| earlier.run == *run);
+        if runs.iter().all(told) { Executed::Told } else { Executed::Untold }
+    }
+
+    /// What was compared with, where that is not what the action had last in its own manifest.
+    fn named(&self, node: usize, key: &ActionKey, last: Option<&Had>, renamed: Option<String>) -> Option<Compared> {
+        let simply = last.is_some_and(|had| had.key == *key && self.is_own(&had.earlier));
+        if simply && renamed.is_none() {
+            return None;
+        }
+        let axes = axes_number(&self.plan.nodes[node].axes);
+        let had = last.filter(|had| had.key == *key).map(|had| had.earlier.clone());
+        let had = had.or_else(|| self.runs().find(|earlier| earlier.at(axes).iter().any(|row| row.key == *key)));
+        let earlier = had.or_else(|| {
+            let attempts = self.index.attempts(key).ok()?;
+            Some(earlier_of(&self.store.root, &attempts.last()?.run))
+        })?;
+        let theirs = earlier.manifest.as_ref().filter(|_| !self.is_own(&earlier));
+        let manifest = theirs.map(|path| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned());
+        Some(Compared { at: begun_at(&earlier.run), run: earlier.run.clone(), manifest, renamed })
+    }
+}
+
+/// The earlier runs of a store, the newest first, as far as is looked back.
+pub(super) fn runs<'a>(store: &'a Store, index: &'a Index) -> impl Iterator<Item = Arc<Earlier>> + 'a {
+    let root = &store.root;
+    (0..).map_while(move |back| index.earlier(back, || begun(root), |run| earlier(root, run)))
+}
+
+/// A key record of the store.
+pub(super) fn record(store: &Store, key: &ActionKey) -> Option<KeyRecord> {
+    KeyRecord::decode(&store.cas.get(&key.0, RECORD).ok()??).ok()
+}
+
+/// A run of which only the manifest is asked.
+fn earlier_of(root: &Path, run: &RunId) -> Arc<Earlier> {
+    let manifest = crate::run::journal::manifest_of(root, run).and_then(|path| path.canonicalize().ok());
+    Arc::new(Earlier::new(run.clone(), manifest, Vec::new()))
+}
+
+fn same_file(real: &Path, path: &Path) -> bool {
+    real == path || path.canonicalize().is_ok_and(|path| real == path)
 }

@@ -17,7 +17,7 @@ use crate::key::Value;
 use crate::manifest::{Body, Manifest, Pipeline, Place, RepoSource, Template, Tool};
 use crate::names::SlotKind;
 use crate::plan::expand::{expand, protected, set_heights};
-use crate::plan::tools::{newest_within, packages, source_listing, source_stat, tool_stat};
+use crate::plan::tools::{packages, source_listing, source_stat, stat_below, tool_stat};
 use crate::plan::{CheckoutAsk, CommitFact, Facts, Intake, Missing, Plan, SourceFact, ToolFact};
 use crate::process::{ANSWER_LIMIT, answer};
 use crate::run::durations::Durations;
@@ -305,11 +305,17 @@ pub fn locate(tool: &Tool, machine: &Machine) -> Result<Located, Missing> {
     };
     let written = fill(&tool.path.value, None)?;
     let path = find(&written, &tool.dir, machine).ok_or_else(|| {
-        missing(format!("the program `{written}` is not there"), "install it, or correct the tool's path")
+        let what = format!("the program `{written}` is not there");
+        match !written.contains('/') && tool.dir.join(&written).is_file() {
+            true => {
+                missing(what, &format!("a bare name is looked for in PATH: write `./{written}` for the file beside it"))
+            }
+            false => missing(what, "install it, or correct the tool's path"),
+        }
     })?;
     let prefix = path.parent().and_then(Path::parent);
     let watch =
-        tool.watch.iter().map(|watch| fill(&watch.value, prefix).map(PathBuf::from)).collect::<Result<_, _>>()?;
+        tool.watch.iter().map(|watch| Ok(tool.dir.join(fill(&watch.value, prefix)?))).collect::<Result<_, _>>()?;
     let probes = tool
         .probes
         .iter()
@@ -328,8 +334,18 @@ async fn probe(tool: &Tool, machine: &Machine, memory: &mut Memory, intake: &mut
     let Located { path, watch, probes, source } = locate(tool, machine)?;
     let stat = tool_stat(&path);
     let mut watched = String::new();
-    for folder in &watch {
-        watched.push_str(&newest_within(folder));
+    for (path, written) in watch.iter().zip(&tool.watch) {
+        let stat = stat_below(path).map_err(|error| Missing {
+            what: format!(
+                "the path {}, which tool {} watches, cannot be watched: {error}",
+                path.display(),
+                tool.name.value
+            ),
+            hint: "watch a smaller folder in it, or the files that matter".into(),
+            place: Some(written.place),
+            fatal: true,
+        })?;
+        watched.push_str(&stat);
     }
     for folder in packages(&path) {
         watched.push_str(&tool_stat(&folder));

@@ -10,7 +10,8 @@ use crate::attempt::Ended;
 use crate::class::Class;
 use crate::key::{ActionKey, Change, KeyRecord, Value};
 use crate::manifest::{Kind, Reuse};
-use crate::plan::Plan;
+use crate::outcome::Cause;
+use crate::plan::{Job, Plan};
 use crate::run::decide::{Decision, decide};
 use crate::step::{End, Ends, SomeEnds};
 use crate::store::{Index, Store};
@@ -60,17 +61,12 @@ fn policy(plan: &Plan, node: usize) -> Option<&Reuse> {
     plan.manifest.pipeline.candidates.get(plan.nodes[node].point.candidate?).map(|candidate| &candidate.reuse)
 }
 
-/// The rule that lets an earlier draw stand, in words, with its line.
-fn rule(plan: &Plan, node: usize) -> String {
-    let candidate = plan.nodes[node].point.candidate.and_then(|at| plan.manifest.pipeline.candidates.get(at));
-    let Some(candidate) = candidate else { return String::new() };
+/// What the manifest says, in words, with its line; `None` where it says nothing.
+fn said(plan: &Plan, node: usize) -> Option<String> {
+    let candidate = plan.manifest.pipeline.candidates.get(plan.nodes[node].point.candidate?)?;
     let said = match &candidate.reuse {
-        Reuse::Strict => return String::new(),
-        Reuse::Environment => {
-            return "an earlier draw stands for it: its environment alone changed, and the candidate does not say \
-                    `reuse strict`"
-                .to_owned();
-        }
+        Reuse::Environment => return None,
+        Reuse::Strict => "strict".to_owned(),
         Reuse::Usable => "usable".to_owned(),
         Reuse::Except(causes) => {
             let causes: Vec<String> = causes.iter().map(|cause| format!("cause=\"{cause}\"")).collect();
@@ -80,7 +76,17 @@ fn rule(plan: &Plan, node: usize) -> String {
     };
     let place = candidate.reuse_place.map(|place| plan.manifest.line_of(place));
     let place = place.map(|(file, line)| format!(" ({file}:{line})")).unwrap_or_default();
-    format!("an earlier draw stands for it by `reuse {said}`{place}")
+    Some(format!("`reuse {said}`{place}"))
+}
+
+/// The rule that lets an earlier draw stand, in words.
+fn rule(plan: &Plan, node: usize) -> String {
+    match said(plan, node) {
+        Some(said) => format!("an earlier draw stands for it by {said}"),
+        None => "an earlier draw stands for it: its environment alone changed, and the candidate does not say \
+                 `reuse strict`"
+            .to_owned(),
+    }
 }
 
 impl Reuse {
@@ -93,6 +99,12 @@ impl Reuse {
         };
         changes.iter().all(bridged)
     }
+}
+
+/// Whether the manifest may let an earlier draw stand that differs from today's by these ingredients.
+#[must_use]
+pub fn may_stand(plan: &Plan, node: usize, changes: &[Change]) -> bool {
+    policy(plan, node).is_some_and(|policy| *policy != Reuse::Strict && policy.bridges(changes))
 }
 
 /// The earlier draw that stands for an action of which nothing is recorded under its own key.
@@ -111,17 +123,56 @@ pub fn reusable(
     }
     let newest_first = relatives(plan, node, record, store, index);
     newest_first.into_iter().filter(|relative| policy.bridges(&relative.changes)).find_map(|relative| {
-        let stands = match policy {
-            Reuse::Strict => false,
-            Reuse::Environment => true,
-            Reuse::Except(causes) => {
-                relative.ended.outcome.failure().is_none_or(|failure| !causes.contains(&failure.cause))
-            }
-            Reuse::Run(run) => relative.ended.run.as_str() == run,
-            Reuse::Usable => class_with(plan, node, &relative.ended, ends, store, index).is_none_or(Class::usable),
-        };
-        stands.then(|| Reused { ended: relative.ended, changes: relative.changes, rule: rule(plan, node) })
+        let stands = stands(policy, &relative, &|| job_with(plan, node, &relative.ended, ends, store, index));
+        stands.is_ok().then(|| Reused { ended: relative.ended, changes: relative.changes, rule: rule(plan, node) })
     })
+}
+
+/// Whether a draw of another version stands, and if not, why.
+fn stands<'a>(
+    policy: &Reuse,
+    relative: &Relative,
+    job: &dyn Fn() -> Option<(&'a Job, Overlay<'a>)>,
+) -> Result<(), String> {
+    match policy {
+        Reuse::Strict => Err("no other version stands".to_owned()),
+        Reuse::Environment => Ok(()),
+        Reuse::Run(run) if relative.ended.run.as_str() == run => Ok(()),
+        Reuse::Run(_) => Err(format!("it is of run {}", relative.ended.run)),
+        Reuse::Usable => match job().and_then(|(job, over)| class_of(job, &over)) {
+            Some(class) if !class.usable() => Err(format!("its job ended {}", class.name())),
+            _ => Ok(()),
+        },
+        Reuse::Except(causes) => {
+            let own = relative.ended.outcome.failure().map(|failure| failure.cause);
+            // A cause that no draw has may be that of what was made of it.
+            let of_job = || job().into_iter().flat_map(|(_, over)| over.causes()).find(|cause| causes.contains(cause));
+            match own.filter(|cause| causes.contains(cause)).or_else(of_job) {
+                Some(cause) => Err(format!("its job ended in {cause}")),
+                None => Ok(()),
+            }
+        }
+    }
+}
+
+/// Why no draw of another version stands for an agent's action, where there is one and the manifest says that some do.
+#[must_use]
+pub fn declined(
+    plan: &Plan,
+    node: usize,
+    record: &KeyRecord,
+    ends: &dyn Ends,
+    store: &Store,
+    index: &Index,
+) -> Option<String> {
+    let policy = policy(plan, node)?;
+    if matches!(policy, Reuse::Strict | Reuse::Environment) {
+        return None;
+    }
+    let newest_first = relatives(plan, node, record, store, index);
+    let relative = newest_first.into_iter().find(|relative| policy.bridges(&relative.changes))?;
+    let why = stands(policy, &relative, &|| job_with(plan, node, &relative.ended, ends, store, index)).err()?;
+    Some(format!("{} does not hold for the draw there is: {why}", said(plan, node)?))
 }
 
 /// The earlier draws at an action's point that differ from it by the agent's version and environment alone, of each key the
@@ -209,6 +260,25 @@ pub fn class_with(
     store: &Store,
     index: &Index,
 ) -> Option<Class> {
+    let (job, over) = job_with(plan, node, ended, ends, store, index)?;
+    class_of(job, &over)
+}
+
+fn class_of(job: &Job, ends: &dyn Ends) -> Option<Class> {
+    let settled = ends.end(job.classify?).settled()?;
+    let name = settled.outputs.get("class").and_then(Value::as_text)?;
+    Class::ALL.iter().copied().find(|class| class.name() == name)
+}
+
+/// The job of an agent's action, and how it ends if this attempt speaks for it.
+fn job_with<'a>(
+    plan: &'a Plan,
+    node: usize,
+    ended: &Arc<Ended>,
+    ends: &'a dyn Ends,
+    store: &Store,
+    index: &Index,
+) -> Option<(&'a Job, Overlay<'a>)> {
     let job = plan.jobs.iter().find(|job| job.nodes.contains(&node))?;
     let mut over = Overlay { under: ends, over: SomeEnds::default() };
     over.over.0.insert(node, End::Settled(ended.clone()));
@@ -225,15 +295,25 @@ pub fn class_with(
         };
         over.over.0.insert(*other, end);
     }
-    let settled = over.end(job.classify?).settled()?;
-    let name = settled.outputs.get("class").and_then(Value::as_text)?;
-    Class::ALL.iter().copied().find(|class| class.name() == name)
+    Some((job, over))
 }
 
 /// Ends as they would be.
 struct Overlay<'a> {
     under: &'a dyn Ends,
     over: SomeEnds,
+}
+
+impl Overlay<'_> {
+    /// By what causes those ended that were looked up anew.
+    fn causes(&self) -> Vec<Cause> {
+        let cause = |end: &End| match end {
+            End::Settled(ended) => ended.outcome.failure().map(|failure| failure.cause),
+            End::Skipped(cause) => Some(*cause),
+            _ => None,
+        };
+        self.over.0.values().filter_map(cause).collect()
+    }
 }
 
 impl Ends for Overlay<'_> {

@@ -27,6 +27,7 @@ use crate::step::processes::Command;
 use crate::step::sandbox::{self, Holding};
 use crate::step::secrets::{Aside, make_private, private_places, redactor};
 use crate::step::setup;
+use crate::step::shown;
 use crate::units::human_size;
 
 /// What the attempts of this kind mean.
@@ -100,9 +101,10 @@ async fn attempt(
     secrets: &[Secret],
 ) -> Done {
     let private = Private::default();
+    let at_hand = integrity::at_hand(context, repo, &ask.tools, &place.dir).await;
     let ready = match context.changed_tool(&ask.tools) {
         Some(failure) => Err(failure),
-        None => tokio::task::block_in_place(|| prepare(context, repo, ask, inputs, place, secrets, &private)),
+        None => tokio::task::block_in_place(|| prepare(context, repo, ask, inputs, place, &at_hand, secrets, &private)),
     };
     let Prepared { argv, stdin, setup, leak } = match ready {
         Ok(ready) => ready,
@@ -199,6 +201,7 @@ fn prepare(
     ask: &AgentAsk,
     inputs: &Inputs,
     place: &Place,
+    at_hand: &[integrity::AtHand],
     secrets: &[Secret],
     private: &Private,
 ) -> Result<Prepared, Failure> {
@@ -232,7 +235,7 @@ fn prepare(
     if ask.human_change {
         write("human-change", &human.bytes)?;
     } else {
-        leak = leaked(context, ask, &Telling::of(&human.bytes), &work)?;
+        leak = shown::leaked(context, ask, &Telling::of(&human.bytes), &work, at_hand)?;
     }
     let mut written = None;
     let config = match &ask.config {
@@ -267,59 +270,6 @@ struct Prepared {
     setup: Digest,
     /// What of the human's change it is shown, where the manifest lets it run all the same.
     leak: Option<Leak>,
-}
-
-/// What of the human's change an agent would be shown.
-fn leaked(context: &Context, ask: &AgentAsk, telling: &Telling, work: &Path) -> Result<Option<Leak>, Failure> {
-    if telling.is_empty() {
-        return Ok(None);
-    }
-    let prompt = ask.prompt.map(|prompt| context.get(&prompt)).transpose()?;
-    let unread = |error: std::io::Error| fault(&format!("{}: {error}", work.display()));
-    let in_prompt = prompt.map(|prompt| telling.in_prompt(&prompt, work)).transpose().map_err(unread)?.flatten();
-    let leak = match in_prompt {
-        Some(leak) => Some(leak),
-        None => match leaked_otherwise(context, ask, telling, work)? {
-            Some(leak) => Some(leak),
-            None => telling.in_tree(work).map_err(unread)?,
-        },
-    };
-    match leak {
-        Some(leak) if !ask.leaks_recorded => Err(Failure::new(Cause::LeakedAnswer, &leak.to_string())),
-        other => Ok(other),
-    }
-}
-
-/// The same of what else it is given: files, arguments, variables, the config. What calls no model is told nothing by them.
-fn leaked_otherwise(
-    context: &Context,
-    ask: &AgentAsk,
-    telling: &Telling,
-    work: &Path,
-) -> Result<Option<Leak>, Failure> {
-    // What flow itself plays is told what to leave, and asks nobody.
-    let played = ask.argv.first().is_some_and(|program| program.sole_hole() == Some("flow"));
-    if ask.free || played {
-        return Ok(None);
-    }
-    let mut given: Vec<(String, Vec<u8>)> = Vec::new();
-    for (name, digest) in &ask.files {
-        given.extend(
-            digest.map(|digest| context.get(&digest)).transpose()?.map(|bytes| (format!("the file {name}"), bytes)),
-        );
-    }
-    if let Some((_, bytes, _)) = &ask.config {
-        given.push(("the config".into(), context.get(bytes)?));
-    }
-    let words: Vec<String> = ask.argv.iter().map(ToString::to_string).chain(ask.env.hashed.values().cloned()).collect();
-    given.push(("an argument or a variable".into(), words.join("\n").into_bytes()));
-    for (place, bytes) in given {
-        let leak = telling.in_prompt(&bytes, work).map_err(|error| fault(&format!("{}: {error}", work.display())))?;
-        if let Some(leak) = leak {
-            return Ok(Some(Leak { place, ..leak }));
-        }
-    }
-    Ok(None)
 }
 
 /// Puts the config where the agent reads it: within the place, or outside the store if a secret is filled into it.
@@ -426,7 +376,7 @@ fn look(
     inputs: &Inputs,
     place: &Place,
     redactor: &Redactor,
-    at_hand: &[String],
+    at_hand: &[integrity::AtHand],
     done: &mut Done,
 ) {
     let (Ok(mirror), Ok(tree)) = (context.mirror(repo), inputs.text(&Role::Checkout, "tree")) else { return };

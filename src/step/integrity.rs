@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use regex::Regex;
@@ -174,8 +174,38 @@ impl Wanted {
 /// Tells, of a distribution, its version and where it lies.
 const ASK: &str = "import importlib.metadata as m, sys\ntry:\n    d = m.distribution(sys.argv[1])\n    print(d.version, d.locate_file(''))\nexcept m.PackageNotFoundError:\n    pass\n";
 
-/// Copies of the tested package that the interpreters within an agent's reach hold, a line each.
-pub async fn at_hand(context: &Context, repo: usize, tools: &[String], cwd: &Path) -> Vec<String> {
+/// What an interpreter within an agent's reach says of the tested package.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AtHand {
+    /// It has a copy.
+    Copy {
+        /// The package.
+        package: String,
+        /// The copy's version.
+        version: String,
+        /// The folder that it is imported from.
+        site: PathBuf,
+        /// The interpreter.
+        interpreter: String,
+    },
+    /// It did not say; why not.
+    Unsaid(String),
+}
+
+impl std::fmt::Display for AtHand {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Copy { package, version, site, interpreter } => {
+                let (version, site) = (harmless(version), harmless(&site.display().to_string()));
+                write!(f, "{package} {version} in {site}, seen by {interpreter}")
+            }
+            Self::Unsaid(why) => f.write_str(why),
+        }
+    }
+}
+
+/// Copies of the tested package that the interpreters within an agent's reach hold.
+pub async fn at_hand(context: &Context, repo: usize, tools: &[String], cwd: &Path) -> Vec<AtHand> {
     let repo = context.plan.manifest.pipeline.repos.get(repo);
     let Some(package) = repo.and_then(|repo| repo.package.as_ref()) else { return Vec::new() };
     let mut interpreters: BTreeSet<String> = BTreeSet::new();
@@ -194,11 +224,14 @@ pub async fn at_hand(context: &Context, repo: usize, tools: &[String], cwd: &Pat
         match process::answer(&argv, &variables, cwd, ASKED).await {
             Ok(said) if said.is_empty() => {}
             Ok(said) => {
-                let said = harmless(String::from_utf8_lossy(&said).trim());
-                let (version, place) = said.split_once(' ').unwrap_or((&said, ""));
-                found.push(format!("{} {version} in {place}, seen by {interpreter}", package.value));
+                let said = String::from_utf8_lossy(&said);
+                let (version, site) = said.trim().split_once(' ').unwrap_or((said.trim(), ""));
+                let (package, version, site) = (package.value.clone(), version.to_owned(), PathBuf::from(site));
+                found.push(AtHand::Copy { package, version, site, interpreter });
             }
-            Err(why) => found.push(format!("{interpreter} did not say: {}", shorten(&why, SHOWN))),
+            Err(why) => {
+                found.push(AtHand::Unsaid(format!("{interpreter} did not say: {}", shorten(&why, SHOWN))));
+            }
         }
     }
     found
@@ -223,7 +256,7 @@ fn interpreter_of(tool: &Path) -> Option<String> {
 pub fn told(
     objects: &Objects,
     looked: &[(String, String)],
-    at_hand: &[String],
+    at_hand: &[AtHand],
     package: bool,
 ) -> (String, Vec<String>) {
     let mut text = objects.text() + "\n";
@@ -249,9 +282,8 @@ pub fn told(
             for copy in copies {
                 let _ = writeln!(text, "package: {copy}");
             }
-            notes.extend(
-                copies.iter().find(|copy| !copy.contains("did not say")).map(|copy| format!("{PACKAGE}{copy}")),
-            );
+            let copy = copies.iter().find(|copy| matches!(copy, AtHand::Copy { .. }));
+            notes.extend(copy.map(|copy| format!("{PACKAGE}{copy}")));
         }
     }
     (text, notes)

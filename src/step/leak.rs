@@ -32,6 +32,8 @@ pub struct Telling {
     lines: BTreeMap<String, String>,
     /// How the names of the changed files end.
     endings: BTreeSet<String>,
+    /// The changed files, from the root of the tree.
+    files: BTreeSet<PathBuf>,
 }
 
 /// What gives the answer away.
@@ -60,9 +62,12 @@ impl Telling {
     pub fn of(diff: &[u8]) -> Self {
         let text = String::from_utf8_lossy(diff);
         let (mut lines, mut endings, mut removed) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        let mut files = BTreeSet::new();
         for line in text.lines() {
             if let Some(name) = line.strip_prefix("+++ ") {
-                endings.insert(ending(Path::new(name.trim_end_matches(['"', '\t']))));
+                let name = name.trim_end_matches(['"', '\t']);
+                endings.insert(ending(Path::new(name)));
+                files.extend(name.trim_start_matches('"').strip_prefix("b/").map(PathBuf::from));
             } else if let Some(line) = line.strip_prefix('+') {
                 if says_enough(line) && !is_idiom(line) && lines.len() < LINES {
                     lines.insert(bare(line), line.split_whitespace().collect::<Vec<_>>().join(" "));
@@ -72,7 +77,7 @@ impl Telling {
             }
         }
         lines.retain(|line, _| !removed.contains(line));
-        Self { lines, endings }
+        Self { lines, endings, files }
     }
 
     /// Whether there is nothing to look for.
@@ -124,6 +129,39 @@ impl Telling {
             }
         })?;
         Ok(most)
+    }
+
+    /// The file of an installed copy that gives the answer away, if one does: it holds half of the telling lines that the tree has
+    /// not, and at least five, or all of them. A copy of the base, or of an older release, holds none.
+    ///
+    /// # Errors
+    /// If the tree cannot be read.
+    pub fn in_copy(&self, site: &Path, tree: &Path) -> std::io::Result<Option<Leak>> {
+        let mut held = Vec::new();
+        for file in &self.files {
+            // Where a tree keeps its package below `src` or `python`, an installation does not.
+            let tails = (0..file.components().count()).map(|skip| file.components().skip(skip).collect::<PathBuf>());
+            // A name alone may be any module's.
+            let tails = tails.filter(|tail| tail.components().count() > 1);
+            let read = |tail: PathBuf| Some((hostile::read_below(site, &tail, LARGEST).ok()??, tail));
+            held.extend(tails.into_iter().find_map(read));
+        }
+        if held.is_empty() {
+            return Ok(None);
+        }
+        let mut own: BTreeSet<&String> = self.lines.keys().collect();
+        walk(tree, |path, bytes| {
+            if self.may_be_copied_from(path) {
+                let there = self.in_file(bytes, |line| !is_marked(line));
+                own.retain(|line| !there.contains(line));
+            }
+        })?;
+        let leaks = held.iter().filter_map(|(bytes, path)| {
+            let found: BTreeSet<&String> = self.in_file(bytes, |_| true).intersection(&own).copied().collect();
+            let enough = found.len() >= IN_A_FILE && 2 * found.len() >= own.len() || found.len() == own.len();
+            if enough && !found.is_empty() { self.leak(&path.display().to_string(), &found) } else { None }
+        });
+        Ok(leaks.max_by_key(|leak| leak.lines))
     }
 
     /// Whether a file of the base tree is of the kind that the change is made of, so that a line in both is only a copy.
@@ -300,5 +338,29 @@ mod tests {
         assert_eq!(small.in_tree(dir.path()).unwrap(), None);
         std::fs::write(dir.path().join("notes/fix.patch"), DIFF).unwrap();
         assert_eq!(small.in_tree(dir.path()).unwrap().unwrap().lines, 2, "a small change whole");
+    }
+
+    #[test]
+    fn an_installed_copy_is_a_leak_if_it_is_later_than_the_base() {
+        let (tree, site) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let diff = DIFF.replace("b/x.py", "b/src/pkg/x.py");
+        let telling = Telling::of(diff.as_bytes());
+        let code: Vec<&str> = DIFF.lines().filter_map(|line| line.strip_prefix("+  ")).collect();
+        let write = |dir: &tempfile::TempDir, name: &str, text: String| {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        let found = || telling.in_copy(site.path(), tree.path()).unwrap();
+        assert_eq!(found(), None, "nothing is installed");
+        write(&site, "pkg/x.py", "def f(rows):\n    return slow_and_plain_way(rows)\n".into());
+        assert_eq!(found(), None, "a copy of the base");
+        write(&site, "x.py", code.join("\n"));
+        assert_eq!(found(), None, "a module that is only called so");
+        write(&site, "pkg/x.py", code.join("\n"));
+        let leak = found().unwrap();
+        assert_eq!((leak.place.as_str(), leak.lines), ("pkg/x.py", 5));
+        write(&tree, "src/pkg/y.py", code.join("\n"));
+        assert_eq!(found(), None, "the base has these lines as well");
     }
 }

@@ -28,6 +28,7 @@ pub mod processes;
 pub mod sandbox;
 pub mod secrets;
 pub mod setup;
+pub mod shown;
 pub mod test;
 
 pub use context::{Context, Place, Stop};
@@ -227,11 +228,11 @@ pub fn inputs_of(plan: &Plan, node: usize) -> Vec<(String, usize)> {
     }
 }
 
-/// The actions of which an action's key will hold an output or an end, before anything ran, whatever the machine lacks.
+/// The ingredients of an action's key that will be outputs or ends of others, and of which, before anything ran, whatever the
+/// machine lacks.
 #[must_use]
-pub fn read_by(plan: &Plan, node: usize) -> Vec<usize> {
-    let waiting = drafted(plan, node, &SomeEnds::default()).map_or_else(|_| Vec::new(), |draft| draft.waiting);
-    waiting.into_iter().map(|(_, up)| up).collect()
+pub fn read_as(plan: &Plan, node: usize) -> Vec<(String, usize)> {
+    drafted(plan, node, &SomeEnds::default()).map_or_else(|_| Vec::new(), |draft| draft.waiting)
 }
 
 /// The ingredients of an action's key that are known before anything ran, whatever the machine lacks.

@@ -167,11 +167,13 @@ impl Cas {
         Ok(true)
     }
 
-    /// Whether the blob is there. Its content is not looked at.
+    /// Whether the blob is there. Its content is not looked at; a file that was cut to nothing is none.
     #[must_use]
     pub fn has(&self, digest: &Digest) -> bool {
         // In this order: a blob leaves the pending ones only after it has its place.
-        lock(&self.state).pending.contains_key(digest) || self.path(digest).is_file()
+        lock(&self.state).pending.contains_key(digest)
+            || fs::metadata(self.path(digest))
+                .is_ok_and(|meta| meta.is_file() && (meta.len() > 0 || *digest == Digest::of(b"")))
     }
 
     /// Opens a blob, wherever it lies now.

@@ -43,8 +43,10 @@ pub struct Index {
     by_name: HashMap<String, u32>,
     pub(super) near: ByNumber,
     pub(super) wide: ByNumber,
-    /// The keys that the newest runs used, each run's sorted, once somebody asked.
-    pub(super) used: OnceLock<Vec<Vec<ActionKey>>>,
+    /// What earlier runs settled, as far as somebody asked.
+    pub(super) past: Mutex<super::points::Past>,
+    /// What the candidates were called before that have another name now, with the words that say why that is taken for true.
+    pub(super) renamed: Mutex<HashMap<String, Option<(String, String)>>>,
     pub(super) open: Mutex<HashMap<u32, Arc<File>>>,
     pub(super) damage: Mutex<Vec<Damage>>,
     folder: Option<(i64, i64)>,
@@ -146,7 +148,8 @@ impl Index {
             by_name: HashMap::new(),
             near: ByNumber::default(),
             wide: ByNumber::default(),
-            used: OnceLock::new(),
+            past: Mutex::default(),
+            renamed: Mutex::default(),
             open: Mutex::default(),
             damage: Mutex::default(),
             folder: None,
@@ -309,6 +312,12 @@ impl Index {
         self.own = Some(format!("{run}.jsonl"));
     }
 
+    /// Whether this process writes the records of a run.
+    #[must_use]
+    pub fn is_own(&self, run: &RunId) -> bool {
+        self.own.as_deref().and_then(|own| own.strip_suffix(".jsonl")) == Some(run.as_str())
+    }
+
     /// Adds an attempt that this process has ended.
     pub fn add(&mut self, ended: Arc<Ended>) {
         self.rows.started.retain(|s| s.key != ended.key || self.rows.names.get(s.name) != ended.attempt.as_str());
@@ -410,7 +419,7 @@ pub(super) fn kind_code(kind: &str, held: bool) -> u32 {
 }
 
 /// FNV-1a over texts: the same on every machine.
-fn fnv<'a>(texts: impl Iterator<Item = &'a str>) -> u64 {
+pub(super) fn fnv<'a>(texts: impl Iterator<Item = &'a str>) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325u64;
     for text in texts {
         for byte in text.bytes().chain([0xff]) {

@@ -75,10 +75,20 @@ impl Index {
         self.newest(&wide, self.fresh.wide(wanted), &|near| !is_today(near))
     }
 
-    /// The keys that the newest runs used, each run's sorted, the newest run first; read once, by whoever knows journals.
-    #[must_use]
-    pub fn used(&self, read: impl FnOnce() -> Vec<Vec<ActionKey>>) -> &[Vec<ActionKey>] {
-        self.used.get_or_init(read)
+    /// What a candidate was called before, with the words that say why that is taken for true; found once. `find` gives `None`
+    /// where nothing can be said yet.
+    pub fn old_name(
+        &self,
+        candidate: &str,
+        find: impl FnOnce() -> Option<Option<(String, String)>>,
+    ) -> Option<(String, String)> {
+        let known = || self.renamed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(name) = known().get(candidate) {
+            return name.clone();
+        }
+        let found = find()?;
+        known().insert(candidate.to_owned(), found.clone());
+        found
     }
 
     /// The keys of some sorted rows and of what is fresh, as far as their `near` is wanted: the newest first.

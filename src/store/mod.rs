@@ -13,6 +13,7 @@ pub mod index;
 mod index_cache;
 mod index_lookup;
 pub mod locks;
+pub mod points;
 mod readings;
 pub mod records;
 #[cfg(test)]
@@ -22,6 +23,7 @@ pub use cas::Cas;
 pub use files::{read_bounded, write_durable};
 pub use index::{Index, near_hash};
 pub use locks::{KeyLock, KeyLocks, RunLock, begun};
+pub use points::{Earlier, Settled};
 pub use records::{RecordWriter, Records, read_records};
 
 /// What went wrong with the store. Every variant says where.

@@ -7,6 +7,7 @@ use crate::plan::Plan;
 use crate::run::decide::limits_shown;
 use crate::step::known;
 use crate::why::past::same_commit;
+use crate::why::wiring;
 
 /// An action, whatever its number in a plan.
 #[derive(Clone, Debug)]
@@ -46,23 +47,32 @@ impl Action {
         only.filter(|_| !several)
     }
 
-    /// The same action of candidates that `plan` has and `later` has no longer: the candidate may have been renamed.
+    /// The same action of candidates and repositories that `plan` has and `later` has no longer: they may have been renamed.
     #[must_use]
     pub fn renamed(&self, plan: &Plan, later: &Plan) -> Vec<Self> {
-        if self.axes.get("candidate").is_none() {
-            return Vec::new();
-        }
-        let names = |plan: &Plan| -> Vec<String> {
-            plan.manifest.pipeline.candidates.iter().map(|candidate| candidate.name.value.to_string()).collect()
+        let gone = |names: &dyn Fn(&Plan) -> Vec<String>| -> Vec<String> {
+            let still = names(later);
+            names(plan).into_iter().filter(|name| !still.contains(name)).collect()
         };
-        let still = names(later);
-        let gone = names(plan).into_iter().filter(|name| !still.contains(name));
-        gone.map(|name| {
-            let mut axes = self.axes.clone();
-            axes.0.insert("candidate".to_owned(), name);
-            Self { axes, ..self.clone() }
-        })
-        .collect()
+        let candidates = gone(&|plan| {
+            plan.manifest.pipeline.candidates.iter().map(|candidate| candidate.name.value.to_string()).collect()
+        });
+        let repos = gone(&|plan| plan.manifest.pipeline.repos.iter().map(|repo| repo.name.value.to_string()).collect());
+        let under = |all: &[Self], axis: &str, names: &[String]| -> Vec<Self> {
+            let called = |action: &Self, name: &String| {
+                let mut axes = action.axes.clone();
+                axes.0.insert(axis.to_owned(), name.clone());
+                Self { axes, ..action.clone() }
+            };
+            let on_it = all.iter().filter(|action| action.axes.get(axis).is_some());
+            on_it.flat_map(|action| names.iter().map(move |name| called(action, name))).collect()
+        };
+        let own = [self.clone()];
+        let mut all = under(&own, "candidate", &candidates);
+        let moved = under(&own, "repo", &repos);
+        all.extend(under(&moved, "candidate", &candidates));
+        all.extend(moved);
+        all
     }
 }
 
@@ -75,7 +85,7 @@ fn same_axes(a: &Axes, b: &Axes) -> bool {
         })
 }
 
-/// The value of an ingredient or of a limit.
+/// The value of an ingredient or of a limit; of what comes from upstream, how it is declared.
 #[must_use]
 pub fn value(plan: &Plan, node: usize, role: &str) -> Option<Value> {
     if role.starts_with("limit ") {
@@ -84,7 +94,10 @@ pub fn value(plan: &Plan, node: usize, role: &str) -> Option<Value> {
     if role == "format" {
         return None;
     }
-    known(plan, node).get(role).cloned()
+    if role == "reading" {
+        return plan.tables(node).map(|tables| Value::text(tables.digest().to_string()));
+    }
+    known(plan, node).get(role).cloned().or_else(|| wiring::declared(plan, node, role))
 }
 
 /// What says that an action is: its candidate, its commit's row, its step; those first that the older plan has not.

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use similar::TextDiff;
 
 use crate::git::{GitError, Held, PastCommit};
@@ -53,7 +54,7 @@ pub(super) struct Brought {
 
 impl Brought {
     /// That it is one of several commits, which cannot be told apart.
-    fn between(&self) -> String {
+    pub(super) fn between(&self) -> String {
         let id = self.commit.id.as_str();
         let id = id.get(..8).unwrap_or(id);
         format!("not known: by {id}, or by a commit before it whose manifest cannot be planned")
@@ -182,6 +183,49 @@ impl Tracer {
             }
         }
         None
+    }
+
+    /// What brought that an ingredient comes from elsewhere: another binding, a step that is not to be run, another table. `since`
+    /// is when the record was made that is compared with; without it two versions are, and differ in that.
+    pub(super) fn wired(&mut self, action: &Action, change: &Change, since: Option<&Since>) -> Traced {
+        let role = &change.ingredient;
+        if self.hopeless.is_some() {
+            return Traced::Upstream;
+        }
+        let Ok(plan) = &self.top.plan else { return Traced::Upstream };
+        let Some(node) = action.within(plan) else { return Traced::Upstream };
+        let now = Said::Is(value(plan, node, role));
+        // What is read is bound as it was then: it came out otherwise, or is another attempt's.
+        let handed = Traced::No("not of itself: what it reads of another step is other than then".to_owned());
+        let then = since.and_then(|since| self.said_then(since, action, role));
+        if then.as_ref() == Some(&now) {
+            return handed;
+        }
+        let young = |at: Timestamp| then.is_some() || since.is_none_or(|since| at.as_second() > since.at.as_second());
+        match self.follow(action, role, &now) {
+            Err(error) => Traced::No(format!("not known: the history cannot be read: {error}")),
+            Ok(Followed::Never(why)) => Traced::No(why),
+            Ok(Followed::Uncommitted) if self.top.commit.is_some() => Traced::Upstream,
+            Ok(Followed::Uncommitted) => match self.uncommitted(action, role) {
+                // Of a file that is gone there is no time.
+                Traced::To(origin) if origin.date.is_none_or(young) => Traced::To(origin),
+                Traced::To(_) => handed,
+                other => other,
+            },
+            Ok(Followed::To(brought)) if !young(brought.commit.committed) => handed,
+            Ok(Followed::To(brought)) if brought.loose => Traced::No(brought.between()),
+            Ok(Followed::To(brought)) => {
+                let node = |side: &Snapshot, action: &Action| Some(action.within(side.plan.as_ref().ok()?));
+                let new = node(&brought.snapshot, &brought.action);
+                let old = brought
+                    .before
+                    .as_ref()
+                    .and_then(|(side, action)| Some((side.plan.as_ref().ok()?, node(side, action)?)));
+                let plan = brought.snapshot.plan.as_ref().ok();
+                let found = plan.zip(new).and_then(|new| spot(new, old, role));
+                Traced::To(self.origin(Some(&brought.commit), found))
+            }
+        }
     }
 
     /// Names those before the first, back to the version that is compared with, of which something is left in the change. If

@@ -14,6 +14,7 @@ use crate::plan::{Ask, Plan};
 use crate::text::{counted, wrap};
 use crate::units::{Usd, human_usd};
 use crate::why::estimate::{Estimate, span};
+use crate::why::explain::{GONE, is_gone};
 use crate::why::forecast::{Forecast, State};
 
 /// How wide a line may be.
@@ -24,6 +25,9 @@ const WIDTH: usize = 80;
 pub struct Cause {
     /// In words: `config trae.yaml changed`.
     pub cause: String,
+    /// Who brought it and where, a line for each commit; empty where nobody is known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub by: Vec<String>,
     /// The state of the actions that have it as their own.
     pub state: State,
     /// The ingredients that changed, the first to blame.
@@ -44,9 +48,15 @@ pub struct Cause {
     paid: bool,
 }
 
-/// The causes of a plan, those that change before those that are new, the dearest first. `estimate` says what some actions may come to.
+/// The causes of a plan, those that change before those that are new, the dearest first. `estimate` says what some actions may come
+/// to, `who` who brought what changed.
 #[must_use]
-pub fn causes(plan: &Plan, forecasts: &[Forecast], estimate: &dyn Fn(&[Forecast]) -> Estimate) -> Vec<Cause> {
+pub fn causes(
+    plan: &Plan,
+    forecasts: &[Forecast],
+    estimate: &dyn Fn(&[Forecast]) -> Estimate,
+    who: &dyn Fn(&[&Forecast]) -> Vec<String>,
+) -> Vec<Cause> {
     let mut groups: Vec<(Named, Vec<Forecast>)> = Vec::new();
     let mut places: HashMap<Named, usize> = HashMap::new();
     let mut of: HashMap<usize, usize> = HashMap::new();
@@ -69,7 +79,10 @@ pub fn causes(plan: &Plan, forecasts: &[Forecast], estimate: &dyn Fn(&[Forecast]
         of.insert(said.node, at);
         groups[at].1.push(said.clone());
     }
-    let told = groups.into_iter().map(|(named, members)| named.cause(plan, &members, &estimate(&members)));
+    let told = groups.into_iter().map(|(named, members)| {
+        let by = who(&members.iter().filter(|said| said.is_root()).collect::<Vec<_>>());
+        Cause { by, ..named.cause(plan, &members, &estimate(&members)) }
+    });
     let mut causes: Vec<Cause> = told.collect();
     causes.sort_by_key(|cause| {
         let state = match cause.state {
@@ -100,6 +113,9 @@ impl Named {
             _ => None,
         };
         let file = config.and_then(|(_, _, path)| Some(path.file_name()?.to_string_lossy().into_owned()));
+        if is_gone(&said.changes) {
+            return Self { state: said.state, ingredients: Vec::new(), file: None, because: Some(GONE.to_owned()) };
+        }
         Self { state: said.state, ingredients, file, because: said.because.clone() }
     }
 
@@ -128,6 +144,7 @@ impl Named {
         }
         Cause {
             cause: self.words(),
+            by: Vec::new(),
             state: self.state,
             ingredients: self.ingredients,
             actions,
@@ -183,6 +200,9 @@ pub fn text(causes: &[Cause]) -> String {
             let _ = write!(line, ", {}{on}", span(wall));
         }
         let _ = writeln!(text, "{}", wrap(&crate::why::text::printable(&line), WIDTH).join("\n    "));
+        for by in &cause.by {
+            let _ = writeln!(text, "    {}", wrap(by, WIDTH - 4).join("\n    "));
+        }
     }
     text
 }

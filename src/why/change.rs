@@ -13,6 +13,7 @@ use crate::key::{Change, Value};
 use crate::plan::Intake;
 use crate::redact::Redactor;
 use crate::store::Store;
+use crate::units::human_size;
 use crate::why::inside::{self, Look};
 use crate::why::origin::{Origin, Traced};
 
@@ -34,13 +35,30 @@ pub struct Blobs<'a> {
 }
 
 impl Blobs<'_> {
-    fn get(&self, digest: &Digest) -> Option<Vec<u8>> {
-        let bytes = match self.intakes.iter().find_map(|intake| intake.get(digest)) {
-            Some(bytes) => Some(bytes.to_vec()).filter(|bytes| bytes.len() as u64 <= LARGEST),
-            None => self.store.cas.get(digest, LARGEST).ok()?,
+    fn get(&self, digest: &Digest) -> Content {
+        let cleaned = |bytes: &[u8]| match self.redactor.is_idle() {
+            true => Content::Here(bytes.to_vec()),
+            false => Content::Here(self.redactor.clean(bytes)),
         };
-        bytes.map(|bytes| if self.redactor.is_idle() { bytes } else { self.redactor.clean(&bytes) })
+        match self.intakes.iter().find_map(|intake| intake.get(digest)) {
+            Some(bytes) if bytes.len() as u64 > LARGEST => Content::TooLarge,
+            Some(bytes) => cleaned(bytes),
+            None => match self.store.cas.get(digest, LARGEST) {
+                Ok(Some(bytes)) => cleaned(&bytes),
+                Ok(None) => Content::Gone,
+                Err(_) => Content::TooLarge,
+            },
+        }
     }
+}
+
+/// What is known of a blob.
+enum Content {
+    Here(Vec<u8>),
+    /// It is not there, or not what it was.
+    Gone,
+    /// Too large to be compared, or not to be read.
+    TooLarge,
 }
 
 impl Blobs<'_> {
@@ -126,12 +144,13 @@ pub fn json(value: &Value) -> Json {
 fn difference(change: &Change, blobs: &Blobs<'_>) -> Option<String> {
     let look = Look::at(&change.ingredient);
     match (change.old.as_ref()?, change.new.as_ref()?) {
-        (Value::Blob(old), Value::Blob(new)) => {
-            let (Some(old), Some(new)) = (blobs.get(old), blobs.get(new)) else {
-                return Some("(the content of one of them is no longer stored, or too large to compare)".into());
-            };
-            Some(inside::of_bytes(&old, &new, look))
-        }
+        (Value::Blob(old), Value::Blob(new)) => Some(match (blobs.get(old), blobs.get(new)) {
+            (Content::Here(old), Content::Here(new)) => inside::of_bytes(&old, &new, look),
+            (Content::Gone, Content::Gone) => "(neither text is in the store any more)".to_owned(),
+            (Content::Gone, _) => "(the old text is no longer in the store)".to_owned(),
+            (_, Content::Gone) => "(the new text is no longer in the store)".to_owned(),
+            _ => format!("(larger than {}, or not to be read: not compared)", human_size(LARGEST)),
+        }),
         (Value::List(old), Value::List(new)) => Some(inside::of_lists(old, new)),
         (Value::Text(old), Value::Text(new)) if old.contains('\n') || new.contains('\n') => {
             Some(inside::changed_lines(old, new))

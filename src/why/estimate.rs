@@ -15,7 +15,7 @@ use crate::plan::{Ask, Plan};
 use crate::run::durations::Durations;
 use crate::text::{counted, wrap};
 use crate::units::{Usd, human_count, human_span, human_usd};
-use crate::why::forecast::Forecast;
+use crate::why::forecast::{Forecast, State};
 
 /// What a plan may come to.
 #[derive(Debug)]
@@ -24,6 +24,10 @@ pub struct Estimate {
     pub candidates: BTreeMap<String, CandidateEstimate>,
     /// All of it; of what has no estimate it is said.
     pub cost: Amount,
+    /// The part of it that only comes about if what some agents read comes out otherwise, and of how many agents.
+    pub follows: (usize, Amount),
+    /// Whether something would run, and no agent that is paid for although there are some.
+    pub free: bool,
     /// Where the cost lies at 95 %, if that can be said of all of it.
     pub cost_interval: Option<[f64; 2]>,
     /// Seconds from begin to end; `None` if nothing would run that takes time, or nothing is known of what would.
@@ -94,6 +98,16 @@ pub fn estimate(
     }
     let expected: BTreeMap<usize, Expectation> =
         jobs.keys().map(|candidate| (*candidate, ledger.expect(&pipeline.candidates[*candidate]))).collect();
+    let certain: Vec<(usize, usize)> = {
+        let sure = forecasts.iter().filter(|said| !may_be_served(said));
+        sure.filter_map(|said| Some((said.node, payer(plan, said)?))).collect()
+    };
+    let costs = |candidate: usize, count: usize| match expected.get(&candidate).and_then(|expectation| expectation.cost)
+    {
+        Some(part) => Amount { known: Usd::nearest(Sum::of(part, count).expected), ..Amount::default() },
+        None => Amount { unknown_attempts: count as u64, ..Amount::default() },
+    };
+    let mut follows = Amount::default();
     let mut cost = Amount::default();
     let mut bounds = Some([0.0, 0.0]);
     let mut candidates = BTreeMap::new();
@@ -107,6 +121,12 @@ pub fn estimate(
             tokens: sum(expectation.tokens),
             agent_s: sum(expectation.seconds),
         };
+        let sure = certain.iter().filter(|(_, payer)| payer == candidate).count();
+        if *count > sure {
+            let part = costs(*candidate, count - sure);
+            follows.known += part.known;
+            follows.unknown_attempts += part.unknown_attempts;
+        }
         match &said.cost_usd {
             Some(sum) => {
                 cost.known += Usd::nearest(sum.expected);
@@ -136,6 +156,10 @@ pub fn estimate(
     Estimate {
         candidates,
         cost,
+        follows: (paid.len() - certain.len(), follows),
+        free: paid.is_empty()
+            && forecasts.iter().any(|said| said.state.executes())
+            && plan.nodes.iter().any(|node| matches!(&node.ask, Ask::Agent(ask) if !ask.free)),
         cost_interval: bounds.filter(|_| !jobs.is_empty()),
         wall,
         wall_interval,
@@ -143,6 +167,12 @@ pub fn estimate(
         wall_known: Time { guesses: false, ..time }.wall(|mean, _| mean),
         budget,
     }
+}
+
+/// Whether an action that would be executed may be served after all, or not begun.
+fn may_be_served(said: &Forecast) -> bool {
+    let gated = said.state == State::New && said.because.is_some() && !said.follows.is_empty();
+    said.state == State::Follows || gated
 }
 
 /// The candidate that pays for an action, if it would be executed and calls a model.
@@ -193,7 +223,7 @@ fn allowed(
         of: paid.len(),
         at_least: at_least && allows < paid.len(),
         reserves,
-        spent: standing.total.text(),
+        spent: standing.total.told(),
     }
 }
 
@@ -308,6 +338,14 @@ impl Estimate {
         self.left().map_or(most, |left| most.min(left))
     }
 
+    /// What is spent whatever comes out.
+    #[must_use]
+    pub fn certain(&self) -> Amount {
+        let (_, follow) = &self.follows;
+        let unknown = self.cost.unknown_attempts.saturating_sub(follow.unknown_attempts);
+        Amount { known: self.cost.known.less(follow.known), unknown_attempts: unknown, ..self.cost.clone() }
+    }
+
     /// What the budget has left.
     #[must_use]
     pub fn left(&self) -> Option<Usd> {
@@ -321,14 +359,16 @@ impl Estimate {
         Self::wrapped(self.amounts().into_iter().chain(self.within_budget()))
     }
 
-    /// The same without the budget.
+    /// The same, with the budget only where it would stop something.
     #[must_use]
     pub fn comes_to(&self) -> String {
-        Self::wrapped(self.amounts())
+        let stops = self.budget.as_ref().is_some_and(|budget| budget.allows < budget.of);
+        let budget = if stops { self.within_budget() } else { Vec::new() };
+        Self::wrapped(self.amounts().into_iter().chain(budget))
     }
 
     fn wrapped(lines: impl IntoIterator<Item = String>) -> String {
-        lines.into_iter().map(|line| format!("{}\n", wrap(&line, 80).join("\n    "))).collect()
+        lines.into_iter().map(|line| format!("{}\n", wrap(&line, 76).join("\n    "))).collect()
     }
 
     fn amounts(&self) -> Vec<String> {
@@ -349,18 +389,31 @@ impl Estimate {
             lines.push(format!("{name}: {jobs}, {}", parts.join(", ")));
         }
         if !self.candidates.is_empty() {
-            let interval = self.cost_interval.map(|[low, high]| [Usd::nearest(low), Usd::nearest(high)]);
-            let between = interval.map(|[low, high]| format!(" ({} to {})", human_usd(low), human_usd(high)));
+            let dollars = |value: f64| human_usd(Usd::nearest(value));
+            let between = between(self.cost_interval, &dollars);
             let why = self.cost.why();
             let why = if why.is_empty() { why } else { format!(": {why}") };
-            lines.push(format!("expected cost: {}{}{why}", self.cost.text(), between.unwrap_or_default()));
+            let (only, follow) = &self.follows;
+            lines.push(match *only {
+                0 => format!("expected cost: {}{}{why}", self.cost.text(), between),
+                only => format!(
+                    "expected cost: certain {}; at most {}{}, with {} of {} that only follows{why}",
+                    self.certain().text(),
+                    self.cost.text(),
+                    between,
+                    follow.text(),
+                    counted(only, "agent"),
+                ),
+            });
+        } else if self.free {
+            lines.push("expected cost: $0: no agent that is paid for would run".to_owned());
         }
         if let Some(wall) = self.wall.filter(|wall| *wall >= 1.0) {
-            let between = self.wall_interval.map(|[low, high]| format!(" ({} to {})", span(low), span(high)));
+            let between = between(self.wall_interval, &span);
             let known = self.wall_known.filter(|known| *known >= 1.0);
             // A sum of guesses would be read as an estimate.
             lines.push(match (self.guessed.as_slice(), known) {
-                ([], _) => format!("expected time: {}{}", span(wall), between.unwrap_or_default()),
+                ([], _) => format!("expected time: {}{}", span(wall), between),
                 (steps, None) => format!("expected time: unknown: no {} is recorded yet", steps.join(", ")),
                 (steps, Some(known)) => {
                     format!("expected time: at least {}; no {} is recorded yet", span(known), steps.join(", "))
@@ -399,11 +452,19 @@ impl Estimate {
         document["estimate"] = json!({
             "candidates": self.candidates,
             "cost_interval_usd": self.cost_interval,
+            "cost_certain_usd": self.certain(),
+            "agents_that_only_follow": self.follows.0,
             "wall_interval_s": self.wall_interval,
             "guessed": self.guessed,
         });
         document["budget"] = json!(self.budget);
     }
+}
+
+/// ` ($0.90 to $1.50)`, where both ends read otherwise.
+fn between(interval: Option<[f64; 2]>, say: &dyn Fn(f64) -> String) -> String {
+    let ends = interval.map(|[low, high]| [say(low), say(high)]).filter(|[low, high]| low != high);
+    ends.map(|[low, high]| format!(" ({low} to {high})")).unwrap_or_default()
 }
 
 /// Seconds for people.

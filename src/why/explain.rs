@@ -10,14 +10,14 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::attempt::Ended;
-use crate::event::{Disagreement, GitState};
-use crate::key::{ActionKey, Change, KeyRecord};
+use crate::event::{Compared, Disagreement, GitState};
+use crate::key::{ActionKey, Change, KeyRecord, Value};
 use crate::manifest::Kind;
 use crate::names::{AttemptId, Axes, JobId, RunId};
 use crate::plan::{Plan, point_name};
-use crate::run::journal::read_plan;
+use crate::run::journal::{self, read_plan};
 use crate::run::recheck::{disagreements, is_pure};
-use crate::store::Index;
+use crate::store::{Index, RunLock, begun};
 use crate::why::action::Action;
 use crate::why::change::{Blobs, Shown};
 use crate::why::forecast::{Forecast, State};
@@ -26,6 +26,9 @@ use crate::why::origin::{Origin, Since, Traced, Tracer};
 
 /// The largest key record that is read.
 const RECORD: u64 = 16 * 1024 * 1024;
+
+/// The newest so many runs are asked whether they live.
+const RUNS: usize = 8;
 
 /// The answer to `why`.
 #[derive(Clone, Debug, Serialize)]
@@ -44,6 +47,8 @@ pub struct Explanation {
     pub jobs: Vec<JobSaid>,
     /// How many different causes there are.
     pub roots: usize,
+    /// How many actions are executed for a reason of their own: with the consequences, these are all.
+    pub root_steps: usize,
     /// How many actions are executed only for what is executed upstream of them.
     pub consequences: usize,
     /// What executing them may come to, for programs.
@@ -63,18 +68,35 @@ impl Explanation {
         let mut seen = HashSet::new();
         let steps = self.jobs.iter().flat_map(|job| &job.steps);
         let steps: Vec<&StepSaid> = steps.filter(|said| seen.insert(said.point.clone())).collect();
-        let roots: HashSet<String> = steps
-            .iter()
-            .filter(|said| said.root)
-            .map(|said| {
-                // Who brought it is no cause of its own.
-                let changes: Vec<_> = said.changes.iter().map(|c| (&c.ingredient, &c.old, &c.new)).collect();
-                format!("{} {changes:?} {:?}", said.state, said.because)
-            })
-            .collect();
-        self.roots = roots.len();
+        (self.roots, self.root_steps) = roots(steps.iter().copied());
         self.consequences = steps.iter().filter(|said| !said.root && EXECUTES.contains(&said.state)).count();
     }
+}
+
+/// How many different causes some steps have, each of them given once, and how many steps have one of their own.
+pub fn roots<'a>(steps: impl Iterator<Item = &'a StepSaid>) -> (usize, usize) {
+    let mut begun = 0;
+    let causes: HashSet<&str> =
+        steps.filter(|said| said.root).inspect(|_| begun += 1).map(|said| said.cause.as_str()).collect();
+    (causes.len(), begun)
+}
+
+/// What is one cause: a state, what changed, and the words where nothing did. What is gone from the store is one, whatever it was.
+#[must_use]
+pub fn cause_of(state: &str, changes: &[Change], because: Option<&str>) -> String {
+    if is_gone(changes) {
+        return format!("{state} {GONE}");
+    }
+    format!("{state} {changes:?} {because:?}")
+}
+
+/// Why actions are executed whose attempts stand, and left what the store no longer has.
+pub const GONE: &str = "what it left is gone from the store, and is needed";
+
+/// Whether outputs are gone from the store, which is all that changed.
+#[must_use]
+pub fn is_gone(changes: &[Change]) -> bool {
+    !changes.is_empty() && changes.iter().all(|change| change.ingredient.starts_with("stored output "))
 }
 
 /// The words of what is executed.
@@ -100,8 +122,14 @@ pub struct StepSaid {
     pub state: &'static str,
     /// Its key, where it is known.
     pub key: Option<ActionKey>,
+    /// The run that executes it at this moment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub running: Option<RunningSaid>,
     /// What changed, the first to blame.
     pub changes: Vec<Shown>,
+    /// What it was compared with, where that is not simply what it had in the newest run of its manifest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compared: Option<ComparedSaid>,
     /// Whether it has a reason of its own, and does not only follow.
     pub root: bool,
     /// Why, where no change says it.
@@ -124,7 +152,7 @@ pub struct StepSaid {
     pub origin: Option<Origin>,
     /// Its key has attempts that came out otherwise than the one that speaks for it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub disagreements: Vec<Disagreement>,
+    pub disagreements: Vec<Disagreed>,
     /// It was to follow, and was served after all: what it reads came out as an earlier attempt had it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub cut_off: bool,
@@ -136,6 +164,9 @@ pub struct StepSaid {
     /// The action's point, for people: jobs of a commit share some of their actions.
     #[serde(skip)]
     pub point: String,
+    /// What is the same for steps of one cause.
+    #[serde(skip)]
+    pub cause: String,
 }
 
 impl StepSaid {
@@ -146,7 +177,9 @@ impl StepSaid {
             step: step.to_owned(),
             state,
             key: None,
+            running: None,
             changes: Vec::new(),
+            compared: None,
             root: false,
             because: None,
             served_by: None,
@@ -159,6 +192,7 @@ impl StepSaid {
             known: None,
             axes: axes.clone(),
             point: point_name(axes),
+            cause: String::new(),
         }
     }
 }
@@ -204,6 +238,56 @@ impl AttemptSaid {
     #[must_use]
     pub fn age(&self) -> Duration {
         Duration::from_secs(self.age_s.unsigned_abs())
+    }
+}
+
+/// An attempt that is under way.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RunningSaid {
+    /// The run.
+    pub run: RunId,
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// How long ago it began, in seconds.
+    pub since_s: i64,
+}
+
+/// The attempts that living runs have under way, by key. Their records come later: their journals tell.
+fn under_way(plan: &Plan, forecasts: &[Forecast], sources: &Sources<'_>) -> HashMap<ActionKey, RunningSaid> {
+    let root = &sources.blobs.store.root;
+    let mut running = HashMap::new();
+    if !forecasts.iter().any(|said| said.state.executes()) {
+        return running;
+    }
+    let mut commits = forecasts.iter().filter_map(|said| plan.nodes[said.node].axes.get("commit"));
+    let first = commits.next();
+    let only = first.filter(|first| commits.all(|commit| commit == *first));
+    let newest = begun(root).into_iter().rev().take(RUNS);
+    for run in newest.filter(|run| RunLock::is_alive(root, run).unwrap_or(false)) {
+        for (key, begun) in journal::under_way(root, &run, only) {
+            let since_s = age(begun.at, sources.now);
+            running.insert(key, RunningSaid { run: run.clone(), attempt: begun.attempt, since_s });
+        }
+    }
+    running
+}
+
+/// What a step was compared with.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ComparedSaid {
+    /// What.
+    #[serde(flatten)]
+    pub with: Compared,
+    /// How long ago that run began, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age_s: Option<i64>,
+}
+
+impl ComparedSaid {
+    /// As it is told now.
+    #[must_use]
+    pub fn of(with: Compared, now: Timestamp) -> Self {
+        Self { age_s: with.at.map(|at| age(at, now)), with }
     }
 }
 
@@ -270,6 +354,7 @@ impl Sources<'_> {
 pub fn explain(plan: &Plan, jobs: &[usize], forecasts: &[Forecast], sources: &Sources<'_>) -> Explanation {
     let by_node: HashMap<usize, &Forecast> = forecasts.iter().map(|said| (said.node, said)).collect();
     let mut said_of: HashMap<usize, StepSaid> = HashMap::new();
+    let running = under_way(plan, forecasts, sources);
     let mut told = HashSet::new();
     let mut jobs_said = Vec::new();
     for job in jobs {
@@ -278,7 +363,15 @@ pub fn explain(plan: &Plan, jobs: &[usize], forecasts: &[Forecast], sources: &So
         for node in &job.nodes {
             let Some(forecast) = by_node.get(node) else { continue };
             told.insert(*node);
-            let said = said_of.entry(*node).or_insert_with(|| step(plan, forecast, sources));
+            let said = said_of.entry(*node).or_insert_with(|| {
+                let mut said = step(plan, forecast, sources);
+                said.running =
+                    said.key.filter(|_| forecast.state.executes()).and_then(|key| running.get(&key).cloned());
+                if said.running.is_some() && forecast.state == State::New && forecast.because.is_none() {
+                    said.because = None;
+                }
+                said
+            });
             steps.push(said.clone());
         }
         jobs_said.push(JobSaid { job: job.id.clone(), axes: job.axes.clone(), steps });
@@ -306,6 +399,7 @@ pub fn explain(plan: &Plan, jobs: &[usize], forecasts: &[Forecast], sources: &So
         between: None,
         jobs: jobs_said,
         roots: groups(&told).len(),
+        root_steps: told.iter().filter(|said| said.is_root()).count(),
         consequences: told.iter().filter(|said| said.state.executes() && !said.is_root()).count(),
         estimate: None,
         comes_to: String::new(),
@@ -317,6 +411,8 @@ fn step(plan: &Plan, forecast: &Forecast, sources: &Sources<'_>) -> StepSaid {
     let mut said = StepSaid::new(plan.step(node).name.value.as_str(), &plan.nodes[node].axes, forecast.state.word());
     said.key = forecast.key;
     said.root = forecast.is_root();
+    said.cause = cause(forecast);
+    said.compared = forecast.compared.clone().map(|compared| ComparedSaid::of(compared, sources.now));
     said.because.clone_from(&forecast.because);
     said.served_by = forecast.served.as_ref().map(|ended| AttemptSaid::of(ended, sources.now));
     said.shared_with = forecast.shares.map(|with| plan.title(with));
@@ -326,7 +422,8 @@ fn step(plan: &Plan, forecast: &Forecast, sources: &Sources<'_>) -> StepSaid {
             said.attempts = attempts(plan, forecast, sources);
         }
         _ => {
-            let action = forecast.is_root().then(|| Action::of(plan, node));
+            let told = forecast.is_root() || forecast.state == State::Reused;
+            let action = told.then(|| Action::of(plan, node));
             let shown = |change| sources.shown(change, action.as_ref(), forecast.nearest);
             said.changes = forecast.changes.iter().map(shown).collect();
         }
@@ -335,7 +432,7 @@ fn step(plan: &Plan, forecast: &Forecast, sources: &Sources<'_>) -> StepSaid {
         said.because = about_limits(&forecast.changes);
     }
     if let Some(key) = forecast.key {
-        said.disagreements = disagree(&key, sources.index);
+        said.disagreements = disagree(&key, sources.index, Some(&sources.blobs));
     }
     if sources.keys {
         let stored = || forecast.key.and_then(|key| sources.record(&key));
@@ -348,23 +445,49 @@ fn step(plan: &Plan, forecast: &Forecast, sources: &Sources<'_>) -> StepSaid {
     said
 }
 
-/// The attempts of a key that came out otherwise than the first that settled it.
+/// Two attempts of one key that came out otherwise, and what differs in their outputs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Disagreed {
+    /// Which, and in what.
+    #[serde(flatten)]
+    pub said: Disagreement,
+    /// What differs in each output, the earlier attempt's as the old.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub differs: Vec<Shown>,
+}
+
+/// Lines of what differs in an output of two attempts.
+const DIFFERS: usize = 12;
+
+/// The attempts of a key that came out otherwise than the first that settled it; with what differs, where the outputs are at hand.
 #[must_use]
-pub fn disagree(key: &ActionKey, index: &Index) -> Vec<Disagreement> {
+pub fn disagree(key: &ActionKey, index: &Index, blobs: Option<&Blobs<'_>>) -> Vec<Disagreed> {
     let all = index.attempts(key).unwrap_or_default();
     if all.len() < 2 {
         return Vec::new();
     }
     let Some(first) = all.iter().find(|ended| ended.outcome.settles()) else { return Vec::new() };
     let pure = Kind::ALL.iter().any(|kind| kind.word() == first.kind && is_pure(*kind));
-    let told = disagreements(all.iter().map(AsRef::as_ref)).into_iter().map(|(later, outputs)| Disagreement {
-        axes: later.axes.clone(),
-        step: later.step.clone(),
-        key: *key,
-        earlier: first.attempt.clone(),
-        later: later.attempt.clone(),
-        outputs,
-        expected: !pure,
+    let told = disagreements(all.iter().map(AsRef::as_ref)).into_iter().map(|(later, outputs)| {
+        let differs = outputs.iter().zip(blobs.filter(|_| pure).into_iter().cycle()).map(|(name, blobs)| {
+            let output = |ended: &Ended| match name.as_str() {
+                "outcome" => Some(Value::text(ended.outcome.word())),
+                name => ended.outputs.get(name).cloned(),
+            };
+            let change = Change { ingredient: name.clone(), old: output(first), new: output(later) };
+            Shown::of(&change, blobs, DIFFERS)
+        });
+        let differs = differs.collect();
+        let said = Disagreement {
+            axes: later.axes.clone(),
+            step: later.step.clone(),
+            key: *key,
+            earlier: first.attempt.clone(),
+            later: later.attempt.clone(),
+            outputs,
+            expected: !pure,
+        };
+        Disagreed { said, differs }
     });
     told.collect()
 }
@@ -373,6 +496,10 @@ fn attempts(plan: &Plan, forecast: &Forecast, sources: &Sources<'_>) -> Vec<Atte
     let all = forecast.key.and_then(|key| sources.index.attempts(&key).ok()).unwrap_or_default();
     let today = |ended| sources.blobs.store.today(ended, plan.tables(forecast.node));
     all.iter().map(|ended| AttemptSaid::of(&today(ended), sources.now)).collect()
+}
+
+fn cause(said: &Forecast) -> String {
+    cause_of(said.state.word(), &said.changes, said.because.as_deref())
 }
 
 /// Actions with one and the same cause of their own.
@@ -394,9 +521,10 @@ pub fn groups<'a>(forecasts: &[&'a Forecast]) -> Vec<Group<'a>> {
     let mut groups: Vec<Group<'a>> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
     for said in forecasts.iter().filter(|said| said.is_root()) {
-        let place = format!("{:?} {:?} {:?}", said.state, said.changes, said.because);
-        let at = *places.entry(place).or_insert_with(|| {
-            let (changes, because) = (said.changes.clone(), said.because.clone());
+        let at = *places.entry(cause(said)).or_insert_with(|| {
+            let gone = is_gone(&said.changes);
+            let changes = if gone { Vec::new() } else { said.changes.clone() };
+            let because = if gone { Some(GONE.to_owned()) } else { said.because.clone() };
             groups.push(Group { state: said.state, changes, because, members: Vec::new() });
             groups.len() - 1
         });

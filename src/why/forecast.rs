@@ -3,17 +3,20 @@
 //! Uses the very function that a run decides by. An action downstream of one that would be executed is said to follow, unless
 //! something of its own has changed too: an upper bound, for an unchanged output upstream will cut the run short.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::attempt::Ended;
-use crate::event::Reason;
-use crate::key::{ActionKey, Change, KeyRecord};
+use crate::digest::Digest;
+use crate::event::{Compared, Reason};
+use crate::key::{ActionKey, Change, KeyRecord, Value};
 use crate::plan::Plan;
-use crate::run::decide::{Again, Decision, decide_again, remakes, shut_gate};
-use crate::run::nearest::{own_candidates, reason_for};
+use crate::run::decide::{Again, Decision, decide_again, lost, remakes, shut_gate};
+use crate::run::nearest::{is_known, reason_for};
+use crate::run::recheck::is_pure;
+use crate::run::reuse::declined;
 use crate::step::End;
 use crate::store::{Index, Store};
 
@@ -81,6 +84,8 @@ pub struct Forecast {
     pub changes: Vec<Change>,
     /// The stored record that it was compared with.
     pub nearest: Option<ActionKey>,
+    /// Whose that is, where it is not simply what the action had in the newest run of its manifest.
+    pub compared: Option<Compared>,
     /// The actions upstream whose execution it follows.
     pub follows: Vec<usize>,
     /// The attempt that serves it.
@@ -115,26 +120,38 @@ pub fn forecast(plan: &Plan, store: &Store, index: &Index, wanted: &[bool]) -> V
 #[must_use]
 pub fn forecast_with(plan: &Plan, store: &Store, index: &Index, wanted: &[bool], retry: &[bool]) -> Vec<Forecast> {
     let again: Vec<Again> = retry.iter().map(|retry| Again { retry: *retry, ..Again::default() }).collect();
-    let (said, lost) = see_all(plan, store, index, wanted, again);
+    let (said, lost) = see_all(plan, store, index, wanted, again, HashMap::new());
     if !lost {
         return said;
     }
+    let stored = said.into_iter().filter_map(|said| Some((said.node, said.served?))).collect();
     // What is gone from the store is made again where it is read: which that is can only be said of the whole.
     let remakes = remakes(plan, store, index, wanted);
     let again = retry.iter().zip(remakes).map(|(retry, remake)| Again { retry: *retry, remake, ..Again::default() });
-    see_all(plan, store, index, wanted, again.collect()).0
+    see_all(plan, store, index, wanted, again.collect(), stored).0
 }
 
-fn see_all(plan: &Plan, store: &Store, index: &Index, wanted: &[bool], again: Vec<Again>) -> (Vec<Forecast>, bool) {
+fn see_all(
+    plan: &Plan,
+    store: &Store,
+    index: &Index,
+    wanted: &[bool],
+    again: Vec<Again>,
+    stored: HashMap<usize, Arc<Ended>>,
+) -> (Vec<Forecast>, bool) {
     let mut seer = Seer {
         plan,
         store,
         index,
         again,
+        stored,
+        coming: HashSet::new(),
         ends: vec![End::Pending; plan.nodes.len()],
         lacking: vec![false; plan.nodes.len()],
         new: vec![false; plan.nodes.len()],
         owners: HashMap::new(),
+        alike: HashMap::new(),
+        stands_for: HashMap::new(),
         lost: false,
     };
     let mut all = Vec::new();
@@ -152,6 +169,10 @@ struct Seer<'a> {
     index: &'a Index,
     /// What is made again, because it is gone from the store or somebody asked.
     again: Vec<Again>,
+    /// The attempts that would serve if nothing were gone.
+    stored: HashMap<usize, Arc<Ended>>,
+    /// The blobs that what is made again puts back.
+    coming: HashSet<Digest>,
     ends: Vec<End>,
     /// Actions that this machine cannot key, and what reads them.
     lacking: Vec<bool>,
@@ -159,6 +180,10 @@ struct Seer<'a> {
     new: Vec<bool>,
     /// Who executes each key.
     owners: HashMap<ActionKey, usize>,
+    /// Who executes what has no key yet, by what of it is known and what it waits for.
+    alike: HashMap<(KeyRecord, Vec<(String, usize)>), usize>,
+    /// In whose place each shared action stands.
+    stands_for: HashMap<usize, usize>,
     /// Whether something served is gone from the store.
     lost: bool,
 }
@@ -171,6 +196,7 @@ impl Seer<'_> {
             key: None,
             changes: Vec::new(),
             nearest: None,
+            compared: None,
             follows: Vec::new(),
             served: None,
             shares: None,
@@ -195,6 +221,7 @@ impl Seer<'_> {
                 said.state = State::Reused;
                 said.key = Some(key);
                 said.changes = changes;
+                said.nearest = Some(ended.key);
                 said.because = Some(rule);
                 said.served = Some(ended.clone());
                 self.ends[node] = End::Settled(ended);
@@ -225,16 +252,28 @@ impl Seer<'_> {
                     said.because = Some(format!("waits for {}", self.plan.title(*up)));
                     return said;
                 }
+                if let Some(owner) = self.shares(node, &partial, &waiting) {
+                    // The two keys will be one: both read the same of the same actions.
+                    said.state = State::Hit;
+                    said.shares = Some(owner);
+                    said.follows.clear();
+                    return said;
+                }
+                if let Some((ended, change)) = self.gone(node) {
+                    // What it reads comes out as before or does not: it is made again either way.
+                    (said.state, said.nearest, said.changes) = (State::Retry, Some(ended.key), vec![change]);
+                    self.comes_back(node);
+                    return said;
+                }
                 let reason = reason_for(self.plan, node, &partial, &waiting, self.store, self.index);
-                let known = !own_candidates(self.plan, node, self.index).is_empty();
                 let after_new = said.follows.iter().any(|up| self.new[*up]);
-                let new = reason.nearest.is_none() || !known && after_new;
-                if new {
+                let unknown = || !is_known(self.plan, node, self.store, self.index);
+                if reason.state == "new" || after_new && unknown() {
                     return said;
                 }
                 explain(&mut said, reason);
                 if said.changes.is_empty() {
-                    said.state = State::Follows;
+                    (said.state, said.compared) = (State::Follows, None);
                 }
             }
             Decision::Execute { record, reason, .. } => {
@@ -251,16 +290,49 @@ impl Seer<'_> {
                         explain(&mut said, reason);
                         if said.state == State::New {
                             self.gated(&mut said);
+                        } else if self.again[node].remake {
+                            self.comes_back(node);
+                        } else if said.because.is_none() {
+                            said.because = declined(self.plan, node, &record, &self.ends, self.store, self.index);
                         }
                         said.record = Some(Box::new(record));
                     } else {
                         said.state = State::Hit;
                         said.shares = Some(owner);
+                        self.stands_for.insert(node, owner);
                     }
                 }
             }
         }
         said
+    }
+
+    /// What an action that is made again left and the store has no longer, unless what is made again before it brings it back.
+    fn gone(&self, node: usize) -> Option<(Arc<Ended>, Change)> {
+        let ended = self.stored.get(&node).filter(|_| self.again[node].remake)?;
+        let change = lost(ended, self.store)?;
+        let mut blobs = ended.outputs.values().filter_map(Value::as_blob);
+        let comes = |blob: &Digest| self.store.cas.has(blob) || self.coming.contains(blob);
+        (!blobs.all(|blob| comes(&blob))).then(|| (ended.clone(), change))
+    }
+
+    /// An action that is made again puts back what it had left, if that is a function of its key.
+    fn comes_back(&mut self, node: usize) {
+        let stored = self.stored.get(&node).filter(|_| is_pure(self.plan.kind(node)));
+        self.coming.extend(stored.into_iter().flat_map(|ended| ended.outputs.values().filter_map(Value::as_blob)));
+    }
+
+    /// The action that will have the same key as this one, whose key is open: all that is known of both is the same, and so is
+    /// what they wait for. It is executed in its place.
+    fn shares(&mut self, node: usize, partial: &KeyRecord, waiting: &[(String, usize)]) -> Option<usize> {
+        let for_itself = |up: &usize| *self.stands_for.get(up).unwrap_or(up);
+        let waiting = waiting.iter().map(|(role, up)| (role.clone(), for_itself(up))).collect();
+        let owner = *self.alike.entry((partial.clone(), waiting)).or_insert(node);
+        if owner == node {
+            return None;
+        }
+        self.stands_for.insert(node, owner);
+        Some(owner)
     }
 
     /// Of what was never begun, because its gate ended badly: it follows the gate, which is run again and may end so again.
@@ -324,7 +396,9 @@ fn explain(said: &mut Forecast, reason: Reason) {
         _ => State::New,
     };
     said.nearest = reason.nearest;
+    said.compared = reason.compared;
     said.changes = reason.changes;
+    said.because = reason.because;
     if said.state == State::Retry {
         // Of a retry there is one entry that names the attempt before, unless what that one had left is gone.
         let last = said.changes.extract_if(.., |change| change.ingredient == "attempt").next();

@@ -2,25 +2,30 @@
 //!
 //! A version is a commit in which some file that the manifest depends on is another than in each of its parents.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::git::{GitError, PastCommit};
+use crate::key::Change;
+use crate::manifest::Kind;
 use crate::plan::Plan;
-use crate::text::wrap;
-use crate::why::between::{Differs, compare};
+use crate::step::{known, read_as};
+use crate::text::{counted, wrap};
+use crate::why::between::{Again, Differs, compare};
 use crate::why::change::Shown;
-use crate::why::origin::Origin;
 use crate::why::past::{Newest, Past, Snapshot};
 use crate::why::spot::spot;
-use crate::why::text::{change_lines, origin_place, printable};
+use crate::why::text::{change_lines, printable};
+use crate::why::toolfiles::stirred;
 
 /// Commits that are looked through at most.
 const COMMITS: usize = 20_000;
+/// Changes of a version that are told.
+const CAUSES: usize = 6;
 
 /// The history of a manifest.
 #[derive(Clone, Debug, Serialize)]
@@ -54,11 +59,17 @@ pub struct VersionSaid {
     pub because: Option<String>,
 }
 
-/// What a version would run again, relative to the one before.
+/// What a version would run again, relative to the one before, if that one was run. Counts of actions by step are in the order of
+/// the steps.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Rerun {
-    /// How many actions of each step run again for a reason of their own or because they follow, in the order of the steps.
+    /// What has a reason of its own.
     pub steps: Vec<(String, usize)>,
+    /// Those of these steps of which fewer may run: actions that turn out to read the same are executed once.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub may_share: Vec<String>,
+    /// What may run besides: it follows, had met a limit that is raised, or is served by a rule of `reuse`.
+    pub at_most: Vec<(String, usize)>,
     /// How many of all have a reason of their own.
     pub roots: usize,
     /// How many of all are new.
@@ -67,18 +78,33 @@ pub struct Rerun {
     pub gone: usize,
     /// How many actions have other limits.
     pub limits: usize,
-    /// The first change to blame, and the action that it was found in.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub first: Option<First>,
+    /// Of how many of them one is raised.
+    pub raised: usize,
+    /// How many agents' attempts are read by another table.
+    pub reread: usize,
+    /// How many actions wait for other gates.
+    pub gates: usize,
+    /// How many agents an earlier draw may stand for.
+    pub reusable: usize,
+    /// How many actions use tools whose own files differ, or that are declared otherwise: they may answer the same.
+    pub tools: usize,
+    /// What changed, by where it was changed; the first to blame first.
+    pub causes: Vec<Cause>,
 }
 
-/// A first change.
+/// A change, and the actions whose own it is.
 #[derive(Clone, Debug, Serialize)]
-pub struct First {
-    /// The action.
+pub struct Cause {
+    /// The first of the actions.
     pub action: String,
-    /// What of it changed, and where.
+    /// How many there are.
+    pub actions: usize,
+    /// What of the first one changed.
     pub change: Shown,
+    /// The file, relative to the project.
+    pub path: Option<String>,
+    /// The line in it, from 1.
+    pub line: Option<usize>,
 }
 
 /// Lists at most so many versions of the manifest at a path.
@@ -95,9 +121,13 @@ pub fn history(past: &mut Past, manifest: &Path, most: usize) -> Result<History,
         return Ok(history);
     };
     let snapshot = past.at(manifest, &head);
-    let dirty = uncommitted(&top, &snapshot, &root);
+    let mut dirty = uncommitted(&top, &snapshot, &root);
+    let tools = tools_of(past, &top, Some(&head), None)?;
+    dirty.extend(paths_of(&tools));
+    dirty.sort();
+    dirty.dedup();
     if !dirty.is_empty() {
-        history.versions.push(version(None, &top, Some(&snapshot), dirty));
+        history.versions.push(version(None, &top, Some((&snapshot, tools)), dirty));
     }
     let mut line = Newest::new(head, snapshot);
     for _ in 0..COMMITS {
@@ -115,7 +145,8 @@ pub fn history(past: &mut Past, manifest: &Path, most: usize) -> Result<History,
         for parent in &commit.parents {
             let parent = past.project().commit(parent)?;
             let older = past.before((&commit, &snapshot), &parent)?;
-            same |= past.project().changed(&parent.tree, &commit.tree, &snapshot.asked)?.is_empty();
+            same |= past.project().changed(&parent.tree, &commit.tree, &snapshot.asked)?.is_empty()
+                && tools_of(past, &snapshot, Some(&parent), Some(&commit))?.is_empty();
             if before.is_none() {
                 before = Some((parent.clone(), older.clone()));
             }
@@ -135,12 +166,32 @@ pub fn history(past: &mut Past, manifest: &Path, most: usize) -> Result<History,
             }
             None => Vec::new(),
         };
-        let names = paths.iter().map(|path| printable(&path.to_string_lossy())).collect();
+        let mut names: Vec<String> = paths.iter().map(|path| printable(&path.to_string_lossy())).collect();
+        let tools = tools_of(past, &snapshot, before.as_ref().map(|(parent, _)| parent), Some(&commit))?;
+        names.extend(paths_of(&tools));
+        names.sort();
+        names.dedup();
         let older = before.filter(|(parent, older)| older.plan.is_ok() || there(past, older, parent));
-        history.versions.push(version(Some(&commit), &snapshot, older.as_ref().map(|(_, older)| older), names));
+        let older = older.as_ref().map(|(_, older)| (older, tools));
+        history.versions.push(version(Some(&commit), &snapshot, older, names));
     }
     history.more = Some(format!("only the last {COMMITS} commits were looked through"));
     Ok(history)
+}
+
+/// Tools of a version whose own files differ from an older commit's.
+fn tools_of(
+    past: &Past,
+    snapshot: &Snapshot,
+    old: Option<&PastCommit>,
+    new: Option<&PastCommit>,
+) -> Result<BTreeMap<String, PathBuf>, GitError> {
+    let (Ok(plan), Some(old)) = (&snapshot.plan, old) else { return Ok(BTreeMap::new()) };
+    stirred(past.project(), plan, &old.tree, new.map(|new| &new.tree))
+}
+
+fn paths_of(tools: &BTreeMap<String, PathBuf>) -> impl Iterator<Item = String> + '_ {
+    tools.values().map(|path| printable(&path.to_string_lossy()))
 }
 
 /// Whether a commit has the manifest at all.
@@ -168,14 +219,15 @@ pub fn uncommitted(top: &Snapshot, head: &Snapshot, root: &Path) -> Vec<String> 
 fn version(
     commit: Option<&PastCommit>,
     new: &Snapshot,
-    old: Option<&Arc<Snapshot>>,
+    old: Option<(&Arc<Snapshot>, BTreeMap<String, PathBuf>)>,
     paths: Vec<String>,
 ) -> VersionSaid {
+    let (old, tools) = old.unzip();
     let (again, because) = match (&new.plan, old.map(|old| &old.plan)) {
         (Err(flaw), _) => (None, Some(format!("it cannot be planned: {flaw}"))),
         (Ok(_), None) => (None, Some("the first version".to_owned())),
         (Ok(_), Some(Err(flaw))) => (None, Some(format!("the version before cannot be planned: {flaw}"))),
-        (Ok(new), Some(Ok(old))) => (Some(rerun(old, new)), None),
+        (Ok(new), Some(Ok(old))) => (Some(rerun(old, new, &tools.unwrap_or_default())), None),
     };
     VersionSaid {
         commit: commit.map(|commit| commit.id.to_string()),
@@ -188,45 +240,86 @@ fn version(
     }
 }
 
-fn rerun(old: &Plan, new: &Plan) -> Rerun {
-    let all = compare(old, new);
-    let mut steps: BTreeMap<usize, usize> = BTreeMap::new();
+fn rerun(old: &Plan, new: &Plan, tools: &BTreeMap<String, PathBuf>) -> Rerun {
+    let all = compare(old, new, tools);
+    let (mut steps, mut at_most) = (BTreeMap::new(), BTreeMap::new());
     let mut rerun = Rerun::default();
-    for (node, differs) in all.iter().enumerate() {
-        if differs.is_touched() {
-            *steps.entry(new.nodes[node].step).or_default() += 1;
+    let wanted: HashSet<usize> = new.jobs.iter().flat_map(|job| job.nodes.iter().copied()).collect();
+    let mut alike: HashSet<(usize, Vec<u8>)> = HashSet::new();
+    let mut may_share: BTreeMap<usize, ()> = BTreeMap::new();
+    // What no job needs is not run.
+    for (node, differs) in all.iter().enumerate().filter(|(node, _)| wanted.contains(node)) {
+        let step = new.nodes[node].step;
+        let reads = !read_as(new, node).is_empty() && new.kind(node) != Kind::Agent;
+        if differs.again() == Again::Yes && reads && !alike.insert((step, known(new, node).encode())) {
+            may_share.insert(step, ());
+        }
+        let counted: Option<&mut BTreeMap<usize, usize>> = match differs.again() {
+            Again::Yes => Some(&mut steps),
+            Again::AtMost => Some(&mut at_most),
+            Again::No => None,
+        };
+        if let Some(counted) = counted {
+            *counted.entry(step).or_default() += 1;
         }
         rerun.roots += usize::from(differs.is_root());
         rerun.new += usize::from(differs.old.is_none());
         rerun.limits += usize::from(!differs.limits.is_empty());
+        rerun.raised += usize::from(differs.raised);
+        rerun.reread += usize::from(differs.reading.is_some());
+        rerun.tools += usize::from(differs.unsure || !differs.tools.is_empty());
+        rerun.gates += usize::from(differs.gates);
+        rerun.reusable += usize::from(differs.reusable && !differs.changes.is_empty());
     }
-    let kept: std::collections::HashSet<usize> = all.iter().filter_map(|differs| differs.old).collect();
+    let kept: HashSet<usize> = all.iter().filter_map(|differs| differs.old).collect();
     rerun.gone = old.nodes.len() - kept.len();
     let name = |step: usize| new.manifest.pipeline.steps[step].name.value.to_string();
-    rerun.steps = steps.into_iter().map(|(step, count)| (name(step), count)).collect();
-    let first = |has: &dyn Fn(&Differs) -> bool| all.iter().position(has);
-    let at = first(&|differs| !differs.changes.is_empty()).or_else(|| first(&|differs| !differs.limits.is_empty()));
-    rerun.first = at.and_then(|node| {
-        let differs = &all[node];
-        let change = differs.changes.first().or(differs.limits.first())?;
-        let mut shown = Shown::plain(change);
-        let root = old_root(new);
-        let found = spot((new, Some(node)), Some((old, differs.old)), &change.ingredient);
-        shown.origin = found.map(|spot| Origin {
-            commit: None,
-            author: None,
-            date: None,
-            subject: None,
-            path: Some(printable(&spot.path.strip_prefix(&root).unwrap_or(&spot.path).to_string_lossy())),
-            line: spot.line,
-            age_s: None,
-            uncommitted_then: false,
-            also: Vec::new(),
-            and_more: 0,
-        });
-        Some(First { action: new.title(node), change: shown })
-    });
+    let named = |steps: BTreeMap<usize, usize>| steps.into_iter().map(|(step, count)| (name(step), count)).collect();
+    rerun.may_share = may_share.into_keys().map(name).collect();
+    (rerun.steps, rerun.at_most) = (named(steps), named(at_most));
+    rerun.causes = causes(old, new, &all);
     rerun
+}
+
+/// Changes by where they were made: one line of a prompt is one cause, whatever it is rendered to.
+fn causes(old: &Plan, new: &Plan, all: &[Differs]) -> Vec<Cause> {
+    let root = old_root(new);
+    let mut causes: Vec<Cause> = Vec::new();
+    let mut places = HashMap::new();
+    // What had no effect on any key comes behind.
+    let keyed = all.iter().enumerate().flat_map(|(node, differs)| differs.changes.iter().map(move |c| (node, c)));
+    let unkeyed = all
+        .iter()
+        .enumerate()
+        .flat_map(|(node, differs)| differs.reading.iter().chain(&differs.limits).map(move |change| (node, change)));
+    for (node, change) in keyed.chain(unkeyed) {
+        let change = match change.ingredient.as_str() {
+            // The whole of a table says less than its place.
+            "reading" => Change { old: None, new: None, ..change.clone() },
+            _ => change.clone(),
+        };
+        let shown = Shown::plain(&change);
+        if let Some(at) = places.get(&change).copied() {
+            let cause: &mut Cause = &mut causes[at];
+            cause.actions += 1;
+            continue;
+        }
+        let found = spot((new, Some(node)), Some((old, all[node].old)), &change.ingredient);
+        let path = found
+            .as_ref()
+            .map(|spot| printable(&spot.path.strip_prefix(&root).unwrap_or(&spot.path).to_string_lossy()));
+        let line = found.as_ref().and_then(|spot| spot.line);
+        let alike = |cause: &Cause| {
+            path.is_some() && cause.change.ingredient == change.ingredient && (&cause.path, cause.line) == (&path, line)
+        };
+        let at = causes.iter().position(alike).unwrap_or_else(|| {
+            causes.push(Cause { action: new.title(node), actions: 0, change: shown, path, line });
+            causes.len() - 1
+        });
+        causes[at].actions += 1;
+        places.insert(change, at);
+    }
+    causes
 }
 
 /// The folder that paths are shown from.
@@ -273,21 +366,72 @@ impl VersionSaid {
         let Some(again) = &self.again else {
             return wrap(self.because.as_deref().unwrap_or_default(), width);
         };
-        let mut lines = Vec::new();
-        if again.steps.is_empty() {
-            let gone = (again.gone > 0).then(|| format!("; {} actions are no longer there", again.gone));
-            lines.push(format!("re-runs nothing{}", gone.unwrap_or_default()));
-        } else {
-            let steps: Vec<String> = again.steps.iter().map(|(step, count)| format!("{count} {step}")).collect();
-            let new = if again.new > 0 { format!(" ({} of them new)", again.new) } else { String::new() };
-            lines.extend(wrap(&format!("re-runs {}{new}", steps.join(", ")), width));
+        let list = |steps: &[(String, usize)], firm: bool| {
+            let said = steps.iter().map(|(step, count)| {
+                let fewer = firm && again.may_share.contains(step);
+                format!("{}{count} {step}", if fewer { "up to " } else { "" })
+            });
+            said.collect::<Vec<_>>().join(", ")
+        };
+        let new = if again.new > 0 { format!(" ({} new)", counted(again.new, "action")) } else { String::new() };
+        let gone =
+            if again.gone > 0 { format!("; {} no longer there", counted(again.gone, "action")) } else { String::new() };
+        let mut said = match (again.steps.as_slice(), again.at_most.as_slice()) {
+            ([], []) => vec![format!("re-runs nothing{gone}")],
+            ([], most) => vec![format!("re-runs at most {}{new}{gone}", list(most, false))],
+            (steps, []) => vec![format!("re-runs {}{new}{gone}", list(steps, true))],
+            (steps, most) => {
+                vec![format!(
+                    "re-runs {}{new}, and at most {}, which only follow{gone}",
+                    list(steps, true),
+                    list(most, false)
+                )]
+            }
+        };
+        if again.raised > 0 {
+            said.push(format!(
+                "limits of {} raised: only what had met them runs again",
+                counted(again.raised, "action")
+            ));
         }
-        if again.limits > 0 {
-            lines.push(format!("other limits of {} actions: only what had met them runs again", again.limits));
+        if again.limits > again.raised {
+            let lowered = counted(again.limits - again.raised, "action");
+            said.push(format!("limits of {lowered} lowered: what used more is served all the same"));
         }
-        if let Some(First { change, .. }) = &again.first {
-            lines.extend(change_lines(change, width));
-            lines.extend(change.origin.as_ref().map(|origin| format!("at {}", origin_place(origin))));
+        if again.reread > 0 {
+            let agents = counted(again.reread, "agent");
+            said.push(format!(
+                "read by another table, {agents}: none runs again for that, and how it ended may be told otherwise"
+            ));
+        }
+        if again.gates > 0 {
+            said.push(format!("other gates of {}: what one had held up may run", counted(again.gates, "action")));
+        }
+        if again.tools > 0 {
+            let actions = counted(again.tools, "action");
+            said.push(format!(
+                "a tool of {actions} differs in its own files or its declaration: it may answer the same"
+            ));
+        }
+        if again.reusable > 0 {
+            said.push(format!("an earlier draw may stand for {}, by `reuse`", counted(again.reusable, "agent")));
+        }
+        let mut lines: Vec<String> = said.iter().flat_map(|said| wrap(said, width)).collect();
+        for cause in again.causes.iter().take(CAUSES) {
+            match cause.change.ingredient.as_str() {
+                "reading" => lines.push("reading: another table".to_owned()),
+                _ => lines.extend(change_lines(&cause.change, width)),
+            }
+            let place = match (&cause.path, cause.line) {
+                (Some(path), Some(line)) => format!("at {path}:{line}"),
+                (Some(path), None) => format!("at {path}, which is gone"),
+                (None, _) => continue,
+            };
+            let of = if cause.actions > 1 { format!(", of {} actions", cause.actions) } else { String::new() };
+            lines.push(format!("  {place}{of}"));
+        }
+        if again.causes.len() > CAUSES {
+            lines.push(format!("and {} more changes: see --json", again.causes.len() - CAUSES));
         }
         lines
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value as Json;
 use similar::{ChangeTag, DiffOp, TextDiff};
 
-use crate::manifest::{Syntax, parsed, secret_name};
+use crate::manifest::{Syntax, kept_number, parsed, secret_name, whole_key};
 use crate::units::human_size;
 
 /// Changed paths of a structured value that are listed; beyond that it is compared as text.
@@ -154,7 +154,11 @@ fn another_version(old: &str, new: &str) -> Option<String> {
 pub fn of_lists(old: &[String], new: &[String]) -> String {
     if old.len() == new.len() {
         let pairs = old.iter().zip(new).enumerate().filter(|(_, (old, new))| old != new);
-        return pairs.map(|(at, (old, new))| format!("[{at}] {old} -> {new}")).collect::<Vec<_>>().join("\n");
+        let told = pairs.map(|(at, (old, new))| {
+            let (old, new) = around(old, new);
+            format!("[{at}] {old} -> {new}")
+        });
+        return told.collect::<Vec<_>>().join("\n");
     }
     let mut lines = Vec::new();
     for op in differ(old, new) {
@@ -169,6 +173,34 @@ pub fn of_lists(old: &[String], new: &[String]) -> String {
     lines.join("\n")
 }
 
+/// Characters of two elements that are told whole.
+const WHOLE: usize = 60;
+/// Characters that are told of what is alike on each side of a difference.
+const ALIKE: usize = 16;
+
+/// Two texts, of long ones only the stretch that differs with a little of what is around it.
+fn around(old: &str, new: &str) -> (String, String) {
+    let (old, new): (Vec<char>, Vec<char>) = (old.chars().collect(), new.chars().collect());
+    let whole = |text: &[char]| text.iter().collect::<String>();
+    if old.len() + new.len() <= WHOLE {
+        return (whole(&old), whole(&new));
+    }
+    let alike = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
+    let rest = old.len().min(new.len()) - alike;
+    let after = old.iter().rev().zip(new.iter().rev()).take(rest).take_while(|(a, b)| a == b).count();
+    // As far as a word goes, so that what is told can be read.
+    let begin = old[..alike].iter().rposition(|c| c.is_whitespace()).map_or(0, |at| at + 1);
+    let begin = if alike - begin > ALIKE { alike - ALIKE } else { begin };
+    let part = |text: &[char]| {
+        let past = text.len() - after;
+        let end = text[past..].iter().position(|c| c.is_whitespace()).map_or(text.len(), |at| past + at);
+        let end = if end - past > ALIKE { past + ALIKE } else { end };
+        let (before, behind) = (if begin > 0 { "… " } else { "" }, if end < text.len() { " …" } else { "" });
+        format!("{before}{}{behind}", whole(&text[begin..end]))
+    };
+    (part(&old), part(&new))
+}
+
 /// Where two lists differ; a longer answer than the shortest where that takes too long to find.
 fn differ(old: &[String], new: &[String]) -> Vec<DiffOp> {
     similar::capture_diff_slices_deadline(similar::Algorithm::Myers, old, new, Some(Instant::now() + LONG))
@@ -179,9 +211,15 @@ fn changed_paths(path: &str, old: &Json, new: &Json, out: &mut Vec<String>) {
     if old == new || out.len() > PATHS {
         return;
     }
-    let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
     match (old, new) {
         (Json::Object(old), Json::Object(new)) => {
+            let below = |name: &str| {
+                // The text of some digits, beside the key that is their number.
+                let quoted = [old, new].iter().any(|object| object.keys().any(|key| whole_key(key) == Some(name)));
+                let name =
+                    if quoted { Json::from(name).to_string() } else { whole_key(name).unwrap_or(name).to_owned() };
+                if path.is_empty() { name } else { format!("{path}.{name}") }
+            };
             for (name, before) in old {
                 match new.get(name) {
                     Some(after) => changed_paths(&below(name), before, after, out),
@@ -203,10 +241,10 @@ fn changed_paths(path: &str, old: &Json, new: &Json, out: &mut Vec<String>) {
                     changed_paths(&place, &old[was.start + at], &new[is.start + at], out);
                 }
                 for at in was.skip(both) {
-                    out.push(format!("{path}[{at}]: {} -> (none)", old[at]));
+                    out.push(format!("{path}[{at}]: {} -> (none)", written(&old[at])));
                 }
                 for at in is.skip(both) {
-                    out.push(format!("{path}[{at}]: (none) -> {}", new[at]));
+                    out.push(format!("{path}[{at}]: (none) -> {}", written(&new[at])));
                 }
             }
         }
@@ -225,6 +263,14 @@ fn told(name: &str, value: &Json) -> String {
         Json::Null | Json::Bool(_) => value.to_string(),
         Json::String(text) if hole(text) => value.to_string(),
         _ if secret_name(name) => "(not shown: a secret by its name)".to_owned(),
+        _ => written(value),
+    }
+}
+
+/// A value as it was written: a number that no value of JSON holds stands in it as a marked text.
+fn written(value: &Json) -> String {
+    match value {
+        Json::String(text) => kept_number(text).map_or_else(|| value.to_string(), str::to_owned),
         _ => value.to_string(),
     }
 }
@@ -249,6 +295,8 @@ mod tests {
         assert_eq!(said, "a.api_key: (not shown: a secret by its name) -> \"{secret.KEY}\"");
         let said = bytes(r#"{"l":["a","b","c"]}"#, r#"{"l":["n","a","b"]}"#, Look::File);
         assert_eq!(said, "l[0]: (none) -> \"n\"\nl[2]: \"c\" -> (none)");
+        let said = bytes("a: {9: 123456789012345678901}\n", "a: {\"9\": 123456789012345678902}\n", Look::File);
+        assert_eq!(said, "a.9: 123456789012345678901 -> (none)\na.\"9\": (none) -> 123456789012345678902");
         // A comment is no value: then the text is what differs.
         assert_eq!(bytes("a: 1\n", "a: 1 # why\n", Look::File), "@@ -1 +1 @@\n-a: 1\n+a: 1 # why");
         // A prompt that happens to look like YAML is text.
@@ -262,6 +310,9 @@ mod tests {
         let list = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(of_lists(&list("a b c"), &list("a x c")), "[1] b -> x");
         assert_eq!(of_lists(&list("a b c"), &list("a c")), "-b");
+        let metric = |least: &str| vec![format!("ops better=lower min-effect={least} kind=count")];
+        assert_eq!(of_lists(&metric("0.02"), &metric("0.03")), "[0] … min-effect=0.02 … -> … min-effect=0.03 …");
+        assert_eq!(around(&"x".repeat(50), &"x".repeat(40)).1.chars().count(), 18);
     }
 
     #[test]

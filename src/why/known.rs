@@ -134,7 +134,7 @@ fn beside(plan: &Plan, node: usize) -> Vec<Beside> {
         Ask::Command(ask) => &ask.argv,
         _ => &[],
     };
-    for name in tools_of(ask) {
+    for name in ask.tools() {
         let probed =
             plan.manifest.pipeline.tools.iter().any(|tool| tool.name.value == *name && !tool.probes.is_empty());
         if probed {
@@ -162,19 +162,8 @@ fn beside(plan: &Plan, node: usize) -> Vec<Beside> {
     found
 }
 
-/// The declared tools that an action uses.
-fn tools_of(ask: &Ask) -> Vec<&String> {
-    match ask {
-        Ask::Environment(tool) => tool.iter().collect(),
-        Ask::Agent(ask) => ask.tools.iter().collect(),
-        Ask::Test(ask) => ask.tools.iter().chain(&ask.tool).collect(),
-        Ask::Command(ask) => ask.tools.iter().collect(),
-        Ask::Checkout(_) | Ask::Patch(_) | Ask::Classify(_) => Vec::new(),
-    }
-}
-
 fn probes(plan: &Plan, node: usize, now: Timestamp) -> Vec<Probe> {
-    let named = tools_of(&plan.nodes[node].ask);
+    let named = plan.nodes[node].ask.tools();
     let declared = &plan.manifest.pipeline.tools;
     let probe = |name: &String| {
         let fact = plan.facts.tools.get(name)?.as_ref().ok()?;

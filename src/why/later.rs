@@ -6,11 +6,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::git::{GitError, PastCommit};
+use crate::event::GitState;
+use crate::git::{GitError, PastCommit, Project};
 use crate::key::Change;
+use crate::manifest::Version;
 use crate::why::action::{Action, value};
 use crate::why::origin::{Origin, Traced, Tracer};
-use crate::why::past::{Newest, Snapshot};
+use crate::why::past::{Newest, Snapshot, content_of};
 use crate::why::spot::spot;
 use crate::why::whence::Whence;
 
@@ -75,6 +77,37 @@ impl Tracer {
         self.today = Some(manifest.to_owned());
         self
     }
+}
+
+/// Commits that are looked through for the files of a run.
+const SINCE: usize = 1_000;
+
+/// The first commit after a run that has every file of it which was in no commit then, as the run used it. `None` if there is none,
+/// or it is not known: by an older flow, of very many files, in a long history.
+#[must_use]
+pub fn all_committed(project: &Arc<Project>, git: &GitState) -> Option<PastCommit> {
+    if git.dirty.is_empty() || !git.outside.is_empty() || git.dirty.iter().any(|file| !git.as_used.contains_key(file)) {
+        return None;
+    }
+    let has = |commit: &PastCommit| {
+        let version = Version::of_commit(project.clone(), commit.clone());
+        let mut files = git.as_used.iter();
+        files.all(|(file, used)| content_of(&version, &project.root().join(file)).map(|(digest, _)| digest) == *used)
+    };
+    let mut line = Newest::new(project.head().ok()??, ());
+    let mut found = None;
+    for _ in 0..SINCE {
+        let Some((commit, ())) = line.next().filter(|(commit, ())| Some(&commit.id) != git.commit.as_ref()) else {
+            return found;
+        };
+        for parent in &commit.parents {
+            line.push(&commit, project.commit(parent).ok()?, ());
+        }
+        if has(&commit) {
+            found = Some(commit);
+        }
+    }
+    found
 }
 
 fn has(snapshot: &Snapshot, action: &Action, change: &Change) -> bool {

@@ -4,6 +4,7 @@
 //! same value. What no version of the files explains, because a tool answered otherwise or a variable had another value, is said
 //! to be so and no commit is named.
 
+use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -105,7 +106,7 @@ pub struct Tracer {
     /// The action whose changes are followed.
     pub(super) asked: Option<Action>,
     /// Why no commit can be named, whatever is asked.
-    hopeless: Option<String>,
+    pub(super) hopeless: Option<String>,
     /// For commits that were come by, how far back their version reaches, and over how many commits.
     stretches: HashMap<ObjectId, (PastCommit, usize)>,
 }
@@ -145,7 +146,9 @@ impl Tracer {
     pub fn action_of(&self, step: &str, axes: &Axes) -> Option<Action> {
         let plan = self.top.plan.as_ref().ok()?;
         let kind = plan.manifest.pipeline.steps.iter().find(|known| known.name.value.as_str() == step)?.kind();
-        Some(Action { step: step.to_owned(), kind, axes: axes.clone() })
+        let action = Action { step: step.to_owned(), kind, axes: axes.clone() };
+        // What that version does not have was in no commit then: nobody else is to blame for it.
+        action.within(plan).is_some().then_some(action)
     }
 
     /// What brought a change of an action. `since` is when the record before it was made: what this machine decides cannot have
@@ -161,7 +164,9 @@ impl Tracer {
     }
 
     fn by_manifest(&mut self, action: &Action, change: &Change, since: Option<&Since>) -> Traced {
-        let Some((whence, now)) = self.now(action, &change.ingredient) else { return Traced::Upstream };
+        let Some((whence, now)) = self.now(action, &change.ingredient) else {
+            return self.wired(action, change, since);
+        };
         self.asked = Some(action.clone());
         if let Some(why) = &self.hopeless {
             return Traced::No(match &whence.machine {
@@ -196,11 +201,22 @@ impl Tracer {
                 let old = |tracer: &mut Self| {
                     let since = since?;
                     let then = tracer.said_then(since, action, &change.ingredient);
-                    let older = brought.commit.committed.as_second() < since.at.as_second();
-                    Some(then.map_or(older, |then| then == now))
+                    let order = brought.commit.committed.as_second().cmp(&since.at.as_second());
+                    match then {
+                        Some(then) if then == now => Some(Ordering::Less),
+                        Some(_) => Some(Ordering::Greater),
+                        None => Some(order),
+                    }
                 };
+                let order = whence.machine.as_ref().and_then(|_| old(self));
                 match whence.machine {
-                    Some(machine) if brought.first || old(self) == Some(true) => {
+                    Some(machine) if !brought.first && order == Some(Ordering::Equal) => {
+                        let id = brought.commit.id.as_str().get(..8).unwrap_or_default();
+                        Traced::No(format!(
+                            "not known: {id} is of the very second in which the record was made; or {machine}"
+                        ))
+                    }
+                    Some(machine) if brought.first || order == Some(Ordering::Less) => {
                         Traced::No(format!("not in git: {machine}"))
                     }
                     _ => match self.brought(&brought, change, since) {
@@ -213,14 +229,15 @@ impl Tracer {
     }
 
     /// What the manifest said of an ingredient when a run began; `None` if that run's files were in no commit, or it is not known.
-    fn said_then(&mut self, since: &Since, action: &Action, role: &str) -> Option<Said> {
+    pub(super) fn said_then(&mut self, since: &Since, action: &Action, role: &str) -> Option<Said> {
         let git = since.git.as_ref().filter(|git| git.dirty.is_empty())?;
         let commit = self.past.project().commit(git.commit.as_ref()?).ok()?;
         let (head, _) = self.head.as_ref()?;
         let path = self.past.name_at(&self.top.manifest, head, &commit).ok()?;
         let snapshot = self.past.at(&path, &commit);
+        let then = self.called_in(&snapshot, action);
         let plan = snapshot.plan.as_ref().ok()?;
-        Some(Said::Is(value(plan, action.within(plan)?, role)))
+        Some(Said::Is(value(plan, then.within(plan)?, role)))
     }
 
     /// What brought an action into the manifest.
@@ -262,6 +279,9 @@ impl Tracer {
     fn now(&self, action: &Action, role: &str) -> Option<(Whence, Said)> {
         let Ok(plan) = &self.top.plan else { return Some((Whence::default(), Said::Unread)) };
         let Some(node) = action.within(plan) else { return Some((Whence::default(), Said::NoAction)) };
+        if role == "reading" {
+            return None;
+        }
         Some((whence(plan, node, role)?, Said::Is(value(plan, node, role))))
     }
 
@@ -276,7 +296,7 @@ impl Tracer {
         if renamed.len() == 1 { renamed.remove(0) } else { action.clone() }
     }
 
-    fn follow(&mut self, action: &Action, role: &str, now: &Said) -> Result<Followed, GitError> {
+    pub(super) fn follow(&mut self, action: &Action, role: &str, now: &Said) -> Result<Followed, GitError> {
         self.walk(action, &mut asking(role, now), now)
     }
 
@@ -423,7 +443,7 @@ impl Tracer {
         Ok(found)
     }
 
-    fn uncommitted(&self, action: &Action, role: &str) -> Traced {
+    pub(super) fn uncommitted(&self, action: &Action, role: &str) -> Traced {
         let spot = self.top.plan.as_ref().ok().and_then(|plan| {
             let old = self.head.as_ref().and_then(|(_, snapshot)| snapshot.plan.as_ref().ok());
             spot((plan, action.within(plan)), old.map(|old| (old, action.within(old))), role)

@@ -16,6 +16,8 @@ use crate::plan::expand::expand;
 use crate::plan::points::count;
 use crate::plan::{CommitFact, Facts, Intake, Plan, SourceFact, ToolFact};
 
+/// How a line of a tool's identity begins that says what its program is.
+pub const PROGRAM: &str = "program ";
 /// Versions that are planned at most to answer one question.
 const PLANS: usize = 500;
 /// Actions of a version that is planned.
@@ -245,7 +247,7 @@ impl Past {
             let program = self.project.root().join(&within);
             let content = Some(&program).filter(|_| tool.probes.is_empty() && !within.starts_with(".."));
             if let Some((digest, _)) = content.and_then(|program| content_of(&manifest.version, program)) {
-                identity.push_str(&format!("\nprogram {digest}"));
+                identity.push_str(&format!("\n{PROGRAM}{digest}"));
             }
         }
         for probe in &tool.probes {

@@ -68,9 +68,16 @@ pub fn json(plan: &Plan, forecasts: &[Forecast], lacking: &[Missing], estimate: 
     document
 }
 
-/// A plan as text: how many actions of each step would run, then the causes; with `all`, every action.
+/// A plan as text: how many actions of each step would run, then the causes, of which `who` says who brought them; with `all`, every action.
 #[must_use]
-pub fn text(plan: &Plan, forecasts: &[Forecast], lacking: &[Missing], estimate: &Estimate, all: bool) -> String {
+pub fn text(
+    plan: &Plan,
+    forecasts: &[Forecast],
+    lacking: &[Missing],
+    estimate: &Estimate,
+    all: bool,
+    who: &dyn Fn(&[&Forecast]) -> Vec<String>,
+) -> String {
     let mut text = table(plan, forecasts);
     let said: Vec<&Forecast> = forecasts.iter().collect();
     if all {
@@ -81,7 +88,7 @@ pub fn text(plan: &Plan, forecasts: &[Forecast], lacking: &[Missing], estimate: 
     } else {
         for group in groups(&said) {
             text.push('\n');
-            text.push_str(&cause(plan, &group));
+            text.push_str(&cause(plan, &group, who));
         }
         for (state, because, members) in left_out(&said) {
             text.push('\n');
@@ -89,6 +96,14 @@ pub fn text(plan: &Plan, forecasts: &[Forecast], lacking: &[Missing], estimate: 
             text.push_str(&paragraph(plan, &[what], &members));
         }
     }
+    text.push_str(&closing(plan, forecasts, lacking, estimate));
+    text
+}
+
+/// What a plan comes to as a whole, and what stands in its way: the same however its actions are grouped.
+#[must_use]
+pub fn closing(plan: &Plan, forecasts: &[Forecast], lacking: &[Missing], estimate: &Estimate) -> String {
+    let mut text = String::new();
     let (done, lacking): (Vec<&Missing>, _) =
         missing(plan, forecasts, lacking).into_iter().partition(|lacks| lacks.hint.starts_with(FETCHES));
     if !done.is_empty() {
@@ -155,7 +170,7 @@ fn table(plan: &Plan, forecasts: &[Forecast]) -> String {
 }
 
 /// A cause and the actions it touches, the first change to blame first.
-fn cause(plan: &Plan, group: &Group<'_>) -> String {
+fn cause(plan: &Plan, group: &Group<'_>, who: &dyn Fn(&[&Forecast]) -> Vec<String>) -> String {
     let mut lines: Vec<String> =
         group.changes.iter().flat_map(|change| change_lines(&Shown::plain(change), 78)).collect();
     match (&group.because, group.state) {
@@ -166,6 +181,7 @@ fn cause(plan: &Plan, group: &Group<'_>) -> String {
     if group.changes.iter().any(|change| change.ingredient.starts_with("limit ")) {
         lines.push("(the attempt had met the old limit)".to_owned());
     }
+    lines.extend(who(&group.members));
     paragraph(plan, &lines, &group.members)
 }
 

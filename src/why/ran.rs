@@ -2,7 +2,7 @@
 //!
 //! Needs no manifest: the journal names every action by its point, and a job's actions are those whose points lie on it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -12,7 +12,9 @@ use crate::key::{ActionKey, Change};
 use crate::names::{Axes, JobId, RunId};
 use crate::plan::point_name;
 use crate::run::journal::{PlanFile, read_of};
-use crate::why::explain::{AttemptSaid, Explanation, JobSaid, Sources, StepSaid, about_limits, age, disagree};
+use crate::why::explain::{
+    AttemptSaid, ComparedSaid, Explanation, JobSaid, Sources, StepSaid, about_limits, age, cause_of, disagree, roots,
+};
 use crate::why::known::{Known, held};
 
 /// What the journal tells of one action.
@@ -149,6 +151,11 @@ impl Ran {
         why.changes.iter().filter(|change| !follows(&change.ingredient)).count()
     }
 
+    /// Whether something that it reads changed, or, where it cannot be said what changed, was executed.
+    fn moved(&self, why: &Reason) -> bool {
+        !why.changes.is_empty() || why.from.iter().any(|(_, up)| self.stirred(*up))
+    }
+
     /// Explains what the run did with some jobs of its plan.
     #[must_use]
     pub fn explain(&self, run: &RunId, plan: &PlanFile, jobs: &[&(JobId, Axes)], sources: &Sources<'_>) -> Explanation {
@@ -165,24 +172,17 @@ impl Ran {
                 nodes.into_iter().map(|node| said_of.entry(node).or_insert_with(|| self.step(node, sources)).clone());
             said.push(JobSaid { job: job.clone(), axes: axes.clone(), steps: steps.collect() });
         }
-        let mut roots = HashSet::new();
-        let mut consequences = 0;
-        for node in said_of.keys() {
-            let Some(why) = &self.actions[node].why else { continue };
-            if said_of[node].root {
-                let changes = if why.state == "changed" { format!("{:?}", why.changes) } else { String::new() };
-                roots.insert((why.state.clone(), changes));
-            } else {
-                consequences += 1;
-            }
-        }
+        let executed = |node: &&usize| self.executed(**node);
+        let consequences = said_of.keys().filter(executed).filter(|node| !said_of[*node].root).count();
+        let (roots, root_steps) = roots(said_of.values());
         Explanation {
             pipeline: plan.pipeline.clone(),
             manifest: plan.manifest.display().to_string(),
             run: Some(run.clone()),
             between: None,
             jobs: said,
-            roots: roots.len(),
+            roots,
+            root_steps,
             consequences,
             estimate: None,
             comes_to: String::new(),
@@ -207,9 +207,9 @@ impl Ran {
                     said.cut_off = true;
                     said.follows = follows.iter().map(|up| self.title(*up)).collect();
                     let step = self.actions.get(first).map_or("what is upstream", |up| up.step.as_str());
-                    let more = if follows.len() > 1 { " and others" } else { "" };
+                    let more = if follows.len() > 1 { " and others were" } else { " was" };
                     said.because =
-                        Some(format!("cut off: {step}{more} was executed, and what this reads came out as before"));
+                        Some(format!("cut off: {step}{more} executed, and what this reads came out as before"));
                 }
             }
             Some(End::Over { word, because, .. }) => {
@@ -219,7 +219,8 @@ impl Ran {
             None => said.because = Some("it was not settled".into()),
         }
         said.attempts.clone_from(&action.failed);
-        said.disagreements = action.key.map(|key| disagree(&key, sources.index)).unwrap_or_default();
+        said.disagreements =
+            action.key.map(|key| disagree(&key, sources.index, Some(&sources.blobs))).unwrap_or_default();
         if let Some(record) = action.key.filter(|_| sources.keys).and_then(|key| sources.record(&key)) {
             // What else there was on that machine on that day nobody noted.
             said.known = Some(Known { ingredients: held(&record), not_in_key: Vec::new(), probes: Vec::new() });
@@ -230,11 +231,21 @@ impl Ran {
         said
     }
 
+    /// What came of executing an action again.
+    fn rechecked(&self, said: &StepSaid) -> String {
+        let came = match (&said.served_by, said.attempts.is_empty()) {
+            _ if !said.disagreements.is_empty() => "it did not",
+            (Some(_), true) => "it did",
+            _ => "that could not be told",
+        };
+        format!("executed again to see whether it comes out the same: {came}; the earlier attempt speaks")
+    }
+
     fn reason(&self, said: &mut StepSaid, node: usize, why: &Reason, sources: &Sources<'_>) {
         // Of a retry there is one entry that names the attempt before, unless what that one had left is gone.
         let changed = why.changes.iter().any(|change| change.ingredient != "attempt");
         said.state = match why.state.as_str() {
-            "changed" if self.own_changes(why) == 0 && !why.changes.is_empty() => "follows",
+            "changed" if self.own_changes(why) == 0 && self.moved(why) => "follows",
             "changed" => "changed",
             "retry" => "retry",
             "adopted" => "adopted",
@@ -250,26 +261,39 @@ impl Ran {
             let tracer = sources.tracer.as_ref().filter(|_| said.root);
             let action = &self.actions[&node];
             let action = tracer.and_then(|tracer| tracer.borrow().action_of(&action.step, &action.axes));
-            let own = |change: &&Change| !why.from.iter().any(|(role, _)| *role == change.ingredient);
+            let of_run =
+                |(role, up): &(String, usize), change: &Change| *role == change.ingredient && self.stirred(*up);
+            let own = |change: &&Change| !why.from.iter().any(|from| of_run(from, change));
             let shown = |change| sources.shown(change, action.as_ref().filter(|_| own(&change)), why.nearest);
-            said.changes = why.changes.iter().map(shown).collect();
+            // What came from upstream is no cause of its own: it stands behind what is.
+            let (mut changes, followed): (Vec<&Change>, Vec<&Change>) = why.changes.iter().partition(own);
+            let causes: Vec<Change> = changes.iter().copied().cloned().collect();
+            said.cause = cause_of(said.state, &causes, why.because.as_deref());
+            changes.extend(followed);
+            said.changes = changes.into_iter().map(shown).collect();
         }
         let mut follows: Vec<usize> =
             why.from.iter().map(|(_, up)| *up).filter(|up| *up != node && self.executed(*up)).collect();
         follows.dedup();
         said.follows = follows.into_iter().map(|up| self.title(up)).collect();
+        said.compared = why.compared.clone().map(|compared| ComparedSaid::of(compared, sources.now));
         let because = match why.state.as_str() {
+            _ if why.because.is_some() => why.because.clone(),
             "retry" if !changed => {
                 why.changes.first().and_then(|change| change.old.as_ref()).map(|last| format!("after {last}"))
             }
-            "recheck" => {
-                Some("executed again to see whether it comes out the same; the earlier attempt speaks".to_owned())
-            }
+            "recheck" => Some(self.rechecked(said)),
             "adopted" => Some("the run that began it had died; what it left was taken over".to_owned()),
             "new" if said.root => Some("nothing like it was run before".to_owned()),
             _ => about_limits(&why.changes),
         };
         said.because = because.or_else(|| said.because.take());
+        if said.cause.is_empty() {
+            // An attempt's id tells no causes apart.
+            let because = said.because.as_deref().unwrap_or_default();
+            let because = if said.state == "retry" { because.rsplit(' ').next().unwrap_or_default() } else { because };
+            said.cause = cause_of(said.state, &[], Some(because));
+        }
     }
 }
 

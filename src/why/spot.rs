@@ -13,6 +13,7 @@ use crate::plan::Plan;
 use crate::why::gap::comment;
 use crate::why::past::content_of;
 use crate::why::whence::{Whence, whence};
+use crate::why::wiring;
 
 /// A file of the project and a line in it, from 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +32,11 @@ pub type Side<'a> = (&'a Plan, Option<usize>);
 /// Where an ingredient was changed. `old` is absent where there was no manifest before.
 #[must_use]
 pub fn spot(new: Side<'_>, old: Option<Side<'_>>, role: &str) -> Option<Spot> {
-    let of = |side: Side<'_>| side.1.and_then(|node| whence(side.0, node, role));
+    let of = |side: Side<'_>| {
+        let (plan, node) = (side.0, side.1?);
+        let own = if role == "reading" { None } else { whence(plan, node, role) };
+        Some(own.unwrap_or_else(|| wiring::whence(plan, node, role)))
+    };
     let (after, before) = (of(new).unwrap_or_default(), old.and_then(of).unwrap_or_default());
     let finder = Finder { new: &new.0.manifest, old: old.map(|(plan, _)| plan.manifest.as_ref()) };
     finder

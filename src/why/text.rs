@@ -11,7 +11,7 @@ use crate::event::Disagreement;
 use crate::text::{harmless, shorten, wrap};
 use crate::units::human_span;
 use crate::why::change::Shown;
-use crate::why::explain::{EXECUTES, Explanation, StepSaid};
+use crate::why::explain::{ComparedSaid, Disagreed, EXECUTES, Explanation, StepSaid};
 use crate::why::known::Known;
 use crate::why::origin::Origin;
 
@@ -38,7 +38,14 @@ pub fn why(said: &Explanation, all: bool, width: usize) -> String {
             text.push('\n');
         }
         if !all && quiet(&section) {
-            let quiet = format!("{}: {} steps, all {served}", section.heading(), section.steps.len());
+            let quiet = format!(
+                "{}: {}",
+                section.heading(),
+                match section.steps.len() {
+                    1 => format!("1 step, {served}"),
+                    count => format!("{count} steps, all {served}"),
+                }
+            );
             text.push_str(&format!("{}\n", wrap(&quiet, width - 4).join("\n    ")));
             continue;
         }
@@ -122,6 +129,9 @@ fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, width: usize, to
         text.push_str(&if all { printable(line) } else { cut(&printable(line), width - indent) });
         text.push('\n');
     };
+    if let Some(running) = &step.running {
+        line(6, &format!("run {} executes it now, begun {}", running.run, ago(running.since_s.unsigned_abs())));
+    }
     for change in &step.changes {
         let mut said = change_lines(change, width - 6);
         // What jobs have in common is shown once.
@@ -140,6 +150,9 @@ fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, width: usize, to
             line(8, difference);
         }
     }
+    for said in step.compared.iter().filter(|_| step.root).flat_map(|compared| compared_lines(compared, width)) {
+        line(6, &said);
+    }
     for attempt in &step.attempts {
         line(6, &format!("attempt {}, {}: {}", attempt.attempt, ago(attempt.age().as_secs()), attempt.outcome));
         if let Some(evidence) = &attempt.evidence {
@@ -155,7 +168,7 @@ fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, width: usize, to
         }
     }
     for said in &step.disagreements {
-        for said in wrap(&printable(&disagreement(said)), width - 6) {
+        for said in disagreed(said, width - 6) {
             line(6, &said);
         }
     }
@@ -171,6 +184,27 @@ fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, width: usize, to
         line(6, &if step.state == "hit" { format!("{}: {evidence}", by.outcome) } else { evidence.clone() });
     }
     text
+}
+
+/// What a step was compared with, in lines.
+fn compared_lines(compared: &ComparedSaid, width: usize) -> Vec<String> {
+    let with = &compared.with;
+    let of = with.manifest.as_ref().map(|manifest| format!(" of {manifest}")).unwrap_or_default();
+    let when = compared.age_s.map(|age| format!(", {}", ago(age.unsigned_abs()))).unwrap_or_default();
+    let mut said = vec![format!("compared with what run {}{of} had{when}", with.run)];
+    said.extend(with.renamed.clone());
+    said.iter().flat_map(|line| wrap(&printable(line), width - 6)).collect()
+}
+
+/// Two attempts that came out otherwise, and what differs in them, in lines.
+#[must_use]
+pub fn disagreed(said: &Disagreed, width: usize) -> Vec<String> {
+    let mut lines = wrap(&printable(&disagreement(&said.said)), width);
+    for shown in &said.differs {
+        lines.extend(change_lines(shown, width - 2).iter().map(|line| format!("  {line}")));
+        lines.extend(shown.diff.iter().flat_map(|diff| diff.lines()).map(|line| format!("    {}", printable(line))));
+    }
+    lines
 }
 
 /// Two attempts that came out otherwise, in words.
@@ -226,6 +260,8 @@ pub fn short(said: &Explanation, width: usize) -> String {
                 0 | 1 => String::new(),
                 count => format!(" and {} more", count - 1),
             };
+            let unlike =
+                if step.disagreements.iter().any(|said| !said.said.expected) { "  NONDETERMINISTIC" } else { "" };
             let why = match (&first, &step.because, step.follows.as_slice()) {
                 (Some(first), ..) if step.root || step.state == "reused" => format!("{first}{more}{}", brought(step)),
                 (_, Some(because), _) => format!("{}{}", printable(because), brought(step)),
@@ -233,24 +269,41 @@ pub fn short(said: &Explanation, width: usize) -> String {
                 _ => step.shared_with.as_ref().map(|with| format!("as {with}")).unwrap_or_default(),
             };
             let head = format!("{} {}", section.point, step.step);
-            text.push_str(cut(format!("{}  {}  {why}", head.trim_start(), step.state).trim_end(), width).as_str());
+            text.push_str(
+                cut(format!("{}  {}{unlike}  {why}", head.trim_start(), step.state).trim_end(), width).as_str(),
+            );
             text.push('\n');
         }
     }
     text
 }
 
-/// What brought the first change of a step, or the step itself, in a word.
+/// What brought the changes of a step, or the step itself, in a word: the first, and how many others there are.
 fn brought(step: &StepSaid) -> String {
-    let origin = step.changes.first().and_then(|change| change.origin.as_ref()).or(step.origin.as_ref());
-    let Some(origin) = origin else { return String::new() };
-    let others = match origin.also.len() + origin.and_more {
+    let origins: Vec<&Origin> =
+        step.changes.iter().filter_map(|change| change.origin.as_ref()).chain(&step.origin).collect();
+    // Of a first change that nobody is named for no other commit is the cause.
+    let first = step.changes.first().map_or(step.origin.as_ref(), |change| change.origin.as_ref());
+    let Some(first) = first else { return String::new() };
+    let mut all: Vec<Option<&str>> = Vec::new();
+    for origin in origins.iter().flat_map(|origin| std::iter::once(*origin).chain(&origin.also)) {
+        if !all.contains(&origin.commit.as_deref()) {
+            all.push(origin.commit.as_deref());
+        }
+    }
+    let more: usize = origins.iter().map(|origin| origin.and_more).max().unwrap_or(0);
+    let others = all.iter().filter(|commit| commit.is_some() && **commit != first.commit.as_deref()).count() + more;
+    let edited = first.commit.is_some() && all.contains(&None);
+    let others = match others {
         0 => String::new(),
         1 => " and another".to_owned(),
         count => format!(" and {count} others"),
     };
-    match origin.commit.as_deref() {
-        Some(commit) => format!(", by {}{others}", commit.get(..8).unwrap_or(commit)),
+    match first.commit.as_deref() {
+        Some(commit) => {
+            let edited = if edited { ", and uncommitted" } else { "" };
+            format!(", by {}{others}{edited}", commit.get(..8).unwrap_or(commit))
+        }
         None if others.is_empty() => ", uncommitted".to_owned(),
         None => ", uncommitted and committed".to_owned(),
     }
@@ -261,6 +314,7 @@ fn summary(said: &Explanation, sections: &[Section<'_>]) -> String {
     let executed = |step: &&&&StepSaid| EXECUTES.contains(&step.state);
     let count = steps.iter().filter(executed).count();
     let (done, none) = match (&said.run, &said.between) {
+        (Some(_), _) if steps.len() == 1 => ("was executed", "nothing was executed"),
         (Some(_), _) => ("were executed", "nothing was executed"),
         (None, Some(_)) => ("differ", "no step differs"),
         (None, None) => ("would be executed", "nothing would be executed"),
@@ -284,11 +338,15 @@ fn summary(said: &Explanation, sections: &[Section<'_>]) -> String {
         begun if begun == said.roots || begun == 0 => plural(said.roots, "root"),
         begun => format!("{} of {begun} steps", plural(said.roots, "root")),
     };
-    format!("\n{roots}, {}: {count} of {} steps {done}{then}\n", plural(said.consequences, "consequence"), steps.len())
+    format!(
+        "\n{roots}, {}: {count} of {} {done}{then}\n",
+        plural(said.consequences, "consequence"),
+        plural(steps.len(), "step")
+    )
 }
 
 /// Who brought a change, when and where, in lines.
-fn origin_lines(origin: Option<&Origin>, unexplained: Option<&str>, width: usize) -> Vec<String> {
+pub fn origin_lines(origin: Option<&Origin>, unexplained: Option<&str>, width: usize) -> Vec<String> {
     let Some(origin) = origin else {
         return unexplained.map(|why| wrap(&printable(why), width - 8)).unwrap_or_default();
     };
@@ -310,6 +368,21 @@ fn origin_lines(origin: Option<&Origin>, unexplained: Option<&str>, width: usize
     let mut lines = vec![format!("{then}by {id}{date}, {by}: {subject}"), format!("   {place}")];
     lines.append(&mut also);
     lines
+}
+
+/// Who brought a change and where, on one line.
+#[must_use]
+pub fn origin_in_short(origin: &Origin) -> String {
+    let place = origin_place(origin);
+    match &origin.commit {
+        None => format!("uncommitted: {place}"),
+        Some(commit) => {
+            let then = if origin.uncommitted_then { "uncommitted then, committed since " } else { "" };
+            let by = origin.author.as_deref().unwrap_or_default();
+            let subject = origin.subject.as_deref().unwrap_or_default();
+            format!("{then}by {}, {by}: {subject}; {place}", commit.get(..8).unwrap_or(commit))
+        }
+    }
 }
 
 /// The file and the line of an origin.

@@ -58,7 +58,32 @@ pub fn whence(plan: &Plan, node: usize, role: &str) -> Option<Whence> {
         Ask::Classify(_) => seeker.classify(role, &mut found),
         Ask::Command(_) => seeker.command(role, &mut found),
     };
-    known.then_some(found)
+    if !known {
+        if is_from_upstream(step, role) {
+            return None;
+        }
+        found.words = match role {
+            "comparison" => &["equal", "compare"],
+            "checks" => &["check"],
+            "sandbox" => &["sandbox", "write"],
+            _ => &[],
+        };
+    }
+    Some(found)
+}
+
+/// Whether an ingredient of that name holds an output or an end of another action.
+fn is_from_upstream(step: &Step, role: &str) -> bool {
+    match step.body {
+        Body::Checkout | Body::Environment(_) => false,
+        Body::Agent(_) => matches!(role, "human commit" | "tree" | "human tree" | "environment"),
+        Body::Patch(_) => matches!(role, "base tree" | "work tree"),
+        Body::Test(_) => {
+            matches!(role, "base tree" | "tree" | "base build" | "build" | "human tree" | "reference")
+        }
+        Body::Classify(_) => role.starts_with("end of ") || matches!(role, "result" | "patch"),
+        Body::Command(_) => role.starts_with("in "),
+    }
 }
 
 struct Seeker<'a> {
@@ -116,7 +141,7 @@ impl Seeker<'_> {
                 found.places.extend(body.show.iter().map(|shown| shown.place));
                 found.places.extend(self.row());
             }
-            "config" => {
+            "config" | "config notation" => {
                 if let Some(config) = &candidate.config {
                     found.files.push(config.file.value.clone());
                     found.places.push(config.file.place);
@@ -316,13 +341,19 @@ impl Seeker<'_> {
 fn tool_places(tool: &Tool, found: &mut Whence) {
     found.places.extend([tool.path.place, tool.name.place]);
     found.places.extend(tool.probes.iter().map(|probe| probe.place));
-    let program = Some(&tool.path).filter(|path| path.value.to_string().contains('/'));
-    let own = program.into_iter().chain(&tool.watch).chain(&tool.source);
-    found.programs.extend(own.map(|path| crate::manifest::clean(&tool.dir.join(path.value.to_string()))));
+    found.programs.extend(tool_files(tool));
     let name = &tool.name.value;
     found.machine = Some(if tool.probes.is_empty() {
         format!("the program of tool {name} changed")
     } else {
         format!("the probe of tool {name} answered otherwise")
     });
+}
+
+/// A tool's own files and folders, absolute: its program, and what it watches or is installed from.
+#[must_use]
+pub fn tool_files(tool: &Tool) -> Vec<PathBuf> {
+    let program = Some(&tool.path).filter(|path| path.value.to_string().contains('/'));
+    let own = program.into_iter().chain(&tool.watch).chain(&tool.source);
+    own.map(|path| crate::manifest::clean(&tool.dir.join(path.value.to_string()))).collect()
 }

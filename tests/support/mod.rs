@@ -71,18 +71,16 @@ agent nop      { run "{flow}" "act" "nothing"; version "1" }
 agent scripted { run "{flow}" "act" "scripted" "--patch" "{file.patch}" "--script" "{file.script}" "{args}"; version "1"; usage lines="flow-usage" }
 "#,
         );
-        // Agents and tests of these promises leave marks beside their trees and attack what is near: `write "."` lets them, as
-        // on a machine that can hold nothing. What the sandbox holds is `tests/sandbox.rs`.
         flow.write(
             "steps.kdl",
             r#"flow 1
 step checkout uses=checkout
 step build    uses=environment { needs checkout; recipe interpreter }
 step baseline uses=test        { needs checkout build; timeout "1m" }
-step agent    uses=agent       { write "."; needs checkout; after baseline; timeout "1m"; attempts 3 }
+step agent    uses=agent       { needs checkout; after baseline; timeout "1m"; attempts 3 }
 step patch    uses=patch       { needs agent; protect "tests/**"; ignore "*.log"; limit "2MiB" }
 step rebuild  like=build       { needs patch }
-step patched  uses=test        { write "."; needs patch rebuild; against baseline; timeout "1m" }
+step patched  uses=test        { needs patch rebuild; against baseline; timeout "1m" }
 step classify uses=classify    { needs baseline patch patched }
 "#,
         );

@@ -36,7 +36,7 @@ pub(super) const FORMS: &[Form] = &[
         name: "package",
         within: &[In::Repo],
         args: &[one("distribution", Ty::Text)],
-        meaning: "The name by which the repository is installed. An agent within whose reach an interpreter has a copy is marked PACKAGE_AT_HAND, and a trajectory that fetches one LOOKED_UP. In no key.",
+        meaning: "The name by which the repository is installed. An agent within whose reach an interpreter has a copy is marked PACKAGE_AT_HAND; if the copy holds the human's change, it is not begun. A trajectory that fetches one is marked LOOKED_UP. In no key.",
         example: "package \"networkx\"",
         ..NODE
     },

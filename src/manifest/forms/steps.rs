@@ -105,7 +105,7 @@ pub(super) const FORMS: &[Form] = &[
         name: "write",
         within: &[In::Step(Kind::Agent), TEST],
         args: &[some("path", Ty::Path)],
-        meaning: "Files and folders, which must be there, that its processes may write to in their sandbox besides their own. What one process leaves there the next one finds. In no key.",
+        meaning: "Files and folders, which must be there, that its processes may write to in their sandbox besides their own; a flaw without `sandbox auto` or `require`. What one process leaves there the next one finds. In no key.",
         example: "write \"/var/cache/models\"",
         ..NODE
     },

@@ -23,10 +23,6 @@ impl Expander<'_> {
             };
             files.insert(given.name.value.clone(), digest);
         }
-        let prompt = body.prompt.as_ref().and_then(|(path, dir)| {
-            let digest = self.needed_file(path, dir, point, missing)?;
-            self.rendered_prompt(digest, path, &body.show, point, missing)
-        });
         let config = candidate.config.as_ref().map(|config| {
             let value = serde_json::to_vec(&config.value).unwrap_or_default();
             (self.intake.bytes(value), self.intake.bytes(config.bytes.to_vec()), config.file.value.clone())
@@ -42,6 +38,13 @@ impl Expander<'_> {
         }
         let stdin = adapter.and_then(|adapter| adapter.stdin.as_ref());
         let stdin = self.argv(point, stdin.map(std::slice::from_ref).unwrap_or_default(), missing).pop();
+        // What nothing of the adapter's asks for is not laid out for it, so that no edit of it draws it again.
+        let asks = |part: &Template| part.holes().any(|hole| matches!(hole, "prompt" | "prompt-text"));
+        let prompt = body.prompt.as_ref().filter(|_| argv.iter().chain(&stdin).any(asks));
+        let prompt = prompt.and_then(|(path, dir)| {
+            let digest = self.needed_file(path, dir, point, missing)?;
+            self.rendered_prompt(digest, path, &body.show, point, missing)
+        });
         let tools = tools_in(&argv);
         self.want_tools(&tools, missing);
         let mut envs = vec![&decl.env, &candidate.env];

@@ -4,7 +4,7 @@ mod agents;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::digest::Digest;
 use crate::manifest::{
@@ -42,7 +42,7 @@ pub fn expand(manifest: Arc<Manifest>, facts: Facts, intake: &mut Intake) -> Pla
     let graph = Graph::of(&nodes);
     let dependents = graph.as_ref().map_or_else(|| vec![Vec::new(); nodes.len()], Graph::dependents);
     let jobs = if graph.is_some() { jobs(&manifest.pipeline, &nodes, &dependents) } else { Vec::new() };
-    let mut plan = Plan { manifest, facts, nodes, jobs, dependents, points: std::sync::OnceLock::new() };
+    let mut plan = Plan { manifest, facts, nodes, jobs, dependents, points: OnceLock::new(), axes: OnceLock::new() };
     set_heights(&mut plan, &|_| 1.0);
     plan
 }

@@ -156,7 +156,7 @@ impl Dispatcher {
             Next::Open(because) | Next::UsedUp(because) => {
                 self.records.remove(&node);
                 self.states.set(node, State::Over { end: End::open(because), by: By::Executed });
-                self.fresh.push(node);
+                self.fresh.push(Reverse(node));
             }
         }
     }

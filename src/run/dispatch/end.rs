@@ -89,7 +89,7 @@ impl Dispatcher {
             None => {
                 self.records.remove(&node);
                 self.states.set(node, State::Over { end: End::Settled(ended), by: By::Executed });
-                self.fresh.push(node);
+                self.fresh.push(Reverse(node));
             }
             Some(next) => self.unsettled(node, &ended, next),
         }

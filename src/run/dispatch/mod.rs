@@ -3,6 +3,7 @@
 //! It reads no manifest and runs no process itself. Its truth is the records: a state here is what they and this run's own
 //! attempts imply.
 
+use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
@@ -136,7 +137,7 @@ pub struct Dispatcher {
     stop: watch::Sender<Stop>,
     draining: Option<Instant>,
     broken: Option<String>,
-    fresh: Vec<usize>,
+    fresh: BinaryHeap<Reverse<usize>>,
     jobs_told: Vec<bool>,
     commit_ranks: Vec<usize>,
     traffic: Traffic,
@@ -197,7 +198,7 @@ impl Dispatcher {
             stop: watch::channel(Stop::No).0,
             draining: None,
             broken: None,
-            fresh: Vec::new(),
+            fresh: BinaryHeap::new(),
             jobs_told: vec![false; jobs],
             commit_ranks,
             traffic,

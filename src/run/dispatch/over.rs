@@ -32,7 +32,7 @@ impl Dispatcher {
 
     fn serve(&mut self, node: usize, ended: Arc<Ended>, by: By, event: Event) {
         self.states.set(node, State::Over { end: End::Settled(ended), by });
-        self.fresh.push(node);
+        self.fresh.push(Reverse(node));
         match by {
             // The other's line may not be durable yet, and may never be.
             By::Shared(_) => self.tell_if_durable(event),
@@ -83,13 +83,14 @@ impl Dispatcher {
             held,
         };
         self.states.set(node, State::Over { end, by: By::Nobody });
-        self.fresh.push(node);
+        self.fresh.push(Reverse(node));
         self.tell(event);
     }
 
     /// Looks at everything that waited for actions which are over now.
     pub(super) fn settle_fresh(&mut self) {
-        while let Some(node) = self.fresh.pop() {
+        // In the order of the plan: of those that have one key the first executes it, as was announced.
+        while let Some(Reverse(node)) = self.fresh.pop() {
             self.observe_end(node);
             for sharer in self.sharing.remove(&node).unwrap_or_default() {
                 match self.states.end(node).clone() {

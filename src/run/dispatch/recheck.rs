@@ -44,6 +44,6 @@ impl Dispatcher {
         }
         self.compare(node, &earlier, later);
         self.states.set(node, State::Over { end: End::Settled(earlier), by: By::Executed });
-        self.fresh.push(node);
+        self.fresh.push(Reverse(node));
     }
 }
