@@ -62,6 +62,8 @@ fn what_is_found_twice_is_confirmed_on_another_slot() {
     let said = format!("2.00x [2.00, 2.00] 5 blocks on {first}; again 2.00x [2.00, 2.00] 5 blocks on {second}");
     assert_eq!(job["evidence"], said.as_str());
     assert_eq!(job["speedup"], 2.0);
+    let sentences = job["explained"]["sentences"].as_array().unwrap();
+    assert_eq!(*sentences.last().unwrap(), format!("A second session on {second} came to the same.").as_str());
     flow.run().executes_nothing();
     // It is an action of its own: another first session asks for another second one, and a second one for no first.
     flow.replace("m.kdl", "holds cpu=1; second-session", "holds cpu=1");
@@ -82,6 +84,8 @@ fn what_only_one_session_finds_is_not_reproduced() {
         let evidence = job["evidence"].as_str().unwrap();
         assert!(evidence.starts_with("2.00x [2.00, 2.00] 5 blocks on cpu/a; again "), "{evidence}");
         assert!(evidence.ends_with(" on cpu/b: contradicted"), "{evidence}");
+        let sentences = job["explained"]["sentences"].as_array().unwrap();
+        assert_eq!(*sentences.last().unwrap(), "A second session on cpu/b contradicts that: neither is a verdict.");
         assert!(job["speedup"].is_null() && job["ci"].is_null(), "neither ratio stands: {job}");
         assert!(job["next_action"].as_str().unwrap().contains("the two sessions"), "{job}");
         flow.flow(&["extend", "pkg/{one}/tidy/1"]).exits(2).says("contradict each other");
@@ -142,6 +146,17 @@ fn on_the_only_slot_it_is_another_lease_of_it() {
     assert_eq!(flow.run().settles().class("{one}/tidy/1"), "SUCCESS_IMPROVEMENT");
     assert_eq!(slots(&flow), ["cpu/a", "cpu/a"]);
     assert_eq!(marks(&show(&flow)), ["CONFIRMED"]);
+}
+
+#[test]
+fn a_control_is_of_one_session() {
+    let flow = twice("ops / 1000");
+    flow.add("calibrate \"100%\"");
+    let run = flow.run();
+    assert_eq!(run.settles().class("{one}/tidy/1"), "SUCCESS_IMPROVEMENT");
+    let again: Vec<String> = run.executed().into_iter().filter(|action| action.contains("-again")).collect();
+    assert_eq!(again, [flow.fill("{one}/tidy/1 patched-again")]);
+    assert_eq!(processes(&flow), GATE + 3 * SESSION);
 }
 
 #[test]

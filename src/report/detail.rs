@@ -12,6 +12,7 @@ use crate::attempt::{Ended, Started};
 use crate::key::{ActionKey, Value};
 use crate::ledger::{Entry, Rates, usage_of};
 use crate::measure::TestResult;
+use crate::measure::again::NOT_REPRODUCED;
 use crate::measure::analysis::Ratio;
 use crate::measure::metric::{Better, Kind as MetricKind, MetricSpec};
 use crate::money::{Amount, Cost, Totals};
@@ -201,7 +202,18 @@ fn explained(plan: &Plan, classify: usize, ends: &[End], store: &Store) -> Optio
         Ask::Classify(ask) => ask.judge_min_effect,
         _ => None,
     };
-    explain(&measured(plan, classify, ends, store)?, judged)
+    let mut explained = explain(&measured(plan, classify, ends, store)?, judged)?;
+    let marks = ends[classify].settled().and_then(|ended| ended.outputs.get("marks"));
+    let marked = |mark: &str| matches!(marks, Some(Value::List(marks)) if marks.iter().any(|own| own == mark));
+    let second = plan.linked(classify, &Role::Again).and_then(|up| ends[up].settled());
+    let on = second.map_or_else(String::new, |ended| format!(" on {}", ended.slots.join(", ")));
+    explained.sentences.extend(match () {
+        () if marked(NOT_REPRODUCED) => Some(format!("A second session{on} contradicts that: neither is a verdict.")),
+        () if marked("CONFIRMED") => Some(format!("A second session{on} came to the same.")),
+        () if marked("UNCONFIRMED") => Some("No second session bears that out.".to_owned()),
+        () => None,
+    });
+    Some(explained)
 }
 
 /// What was measured for a verdict, where something was.
