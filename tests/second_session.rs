@@ -62,6 +62,7 @@ fn what_is_found_twice_is_confirmed_on_another_slot() {
     let said = format!("2.00x [2.00, 2.00] 5 blocks on {first}; again 2.00x [2.00, 2.00] 5 blocks on {second}");
     assert_eq!(job["evidence"], said.as_str());
     assert_eq!(job["speedup"], 2.0);
+    assert!(job["explained"]["again_guards"]["text"].as_str().unwrap().starts_with("5 blocks"), "{job}");
     let sentences = job["explained"]["sentences"].as_array().unwrap();
     assert_eq!(*sentences.last().unwrap(), format!("A second session on {second} came to the same.").as_str());
     flow.run().executes_nothing();
