@@ -501,6 +501,35 @@ pipeline glued {
 }
 
 #[test]
+fn without_git_it_is_said_once_that_nobody_can_be_named() {
+    let flow = Flow::sample();
+    flow.run().settles();
+    flow.replace("steps.kdl", "*.log", "*.tmp");
+    let said = flow.flow(&["why", "{one}", "m.kdl"]);
+    said.exits(0).says("lies in no git repository: who changed what, and when, is not known");
+}
+
+#[test]
+fn a_commit_of_the_very_second_of_a_run_is_not_blamed_for_what_a_tool_answers() {
+    let p = Project::new();
+    // What is in no commit when a run begins leaves only the clocks to go by.
+    p.flow.write("prompts/task.md", "Be fast.\n");
+    p.flow.run().settles();
+    let built = p.flow.ends("build", "succeeded");
+    let at = built[0]["at"].as_str().unwrap();
+    p.flow.replace("m.kdl", "probe \"-VV\"", "probe \"-V\"");
+    let commit = |at: &str| {
+        p.git(&["add", "-A"]);
+        let mut amend = Command::new("git");
+        amend.args(["-c", "user.name=Kim", "-c", "user.email=k@localhost", "commit", "-q", "-m", "another probe"]);
+        amend.current_dir(p.flow.path(".")).env("GIT_COMMITTER_DATE", at).env("GIT_CONFIG_GLOBAL", "/dev/null");
+        assert!(amend.status().unwrap().success());
+    };
+    commit(at);
+    is_not_known(&p.change("build", "interpreter"), "of the very second");
+}
+
+#[test]
 fn a_run_of_files_that_no_commit_has_says_so_whatever_they_are() {
     let p = Project::new();
     let script = |name: &str, text: &str| {
@@ -542,4 +571,43 @@ pipeline glued {
         said.contains("UNCOMMITTED: not in git: ") && said.contains("nobody else can make this run again"),
         "{said}"
     );
+}
+
+#[test]
+fn a_plan_says_who_brought_its_causes() {
+    let p = Project::new();
+    p.flow.run().settles();
+    p.flow.replace("prompts/task.md", "Good luck.", "Good bye.");
+    let bea = p.commit("Bea", "another word");
+    p.flow.replace("configs/tidy.yaml", "temperature: 0.2", "temperature: 0.9");
+    let ivo = p.commit("Ivo", "warmer");
+    // A plan looks for it as long as that is quick, which is at least one cause.
+    let plan = p.flow.flow(&["plan", "m.kdl", "--only", "pkg/{one}/tidy/1"]);
+    plan.exits(0).says(&format!("by {}, Bea: another word; prompts/task.md:5", &bea[..8]));
+    p.flow.replace("m.kdl", "set MODE \"plain\"", "set MODE \"fancy\"");
+    let plan = p.flow.flow(&["plan", "m.kdl", "--explain"]);
+    plan.exits(0).says(&format!("by {}, Bea: another word; prompts/task.md:5", &bea[..8]));
+    plan.says(&format!("by {}, Ivo: warmer; configs/tidy.yaml:3", &ivo[..8])).says("uncommitted: m.kdl:");
+    plan.says("actions would be executed").says("what only follows is served after all");
+    let plan = p.flow.flow(&["plan", "m.kdl", "--explain", "--json"]).exits(0).json();
+    let by: Vec<&Value> = plan["causes"].as_array().unwrap().iter().map(|cause| &cause["by"]).collect();
+    assert!(by.iter().any(|by| by.as_array().is_some_and(|by| by.len() == 2)), "{by:?}");
+    let short = p.flow.flow(&["why", "pkg/{one}/tidy/1", "m.kdl", "--short"]);
+    short.exits(0).says(&format!("prompt and 1 more, by {} and another", &bea[..8]));
+}
+
+#[test]
+fn of_a_text_that_is_lost_that_is_said() {
+    let p = Project::new();
+    p.flow.run().settles();
+    p.flow.replace("configs/tidy.yaml", "temperature: 0.2", "temperature: 0.9");
+    let old = p.change("agent", "config")["old"].as_str().unwrap().replace("sha256:", "");
+    let blob = p.flow.cache().join(format!("cas/v1/{}/{}", &old[..2], &old[2..]));
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    std::fs::set_permissions(&blob, mode).unwrap();
+    std::fs::write(&blob, "").unwrap();
+    for _ in 0..2 {
+        let said = p.change("agent", "config");
+        assert_eq!(said["diff"], "(the old text is no longer in the store)", "{said:#}");
+    }
 }

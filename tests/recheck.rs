@@ -42,6 +42,17 @@ fn what_is_a_function_of_its_key_comes_out_the_same() {
     // Agents draw and tests measure: nobody pays for them again.
     assert!(!executed.iter().any(|action| action.ends_with("agent") || action.ends_with("patched")), "{executed:?}");
     assert_eq!(ran.finished()["rechecked"], executed.len());
+    let why = flow
+        .flow(&["why", "pkg/{one}/tidy/1", "--run"])
+        .exits(0)
+        .stdout
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ");
+    assert!(why.contains("to see whether it comes out the same: it did;"), "{why}");
+    let plan = flow.flow(&["plan", "m.kdl", "--recheck", "100%"]);
+    plan.exits(0).says(&format!("--recheck: {} served actions would be executed again", executed.len()));
+    plan.says("expected cost: $0: no agent and no test is among them");
     flow.flow(&["run", "m.kdl", "--recheck", "100%"]).settles().says("executed again: all came out the same");
     flow.run().settles().executes_nothing();
 }
@@ -56,6 +67,9 @@ fn a_share_is_drawn_by_a_seed_and_is_at_least_one() {
     assert_eq!(one, again);
     assert!((1..6).any(|seed| drawn("30%", &seed.to_string()) != one));
     flow.flow(&["run", "m.kdl", "--recheck", "many"]).exits(2);
+    for verb in ["run", "plan"] {
+        flow.flow(&[verb, "m.kdl", "--recheck", "100.1%"]).exits(2).says("a share is at most 100%");
+    }
 }
 
 #[test]
@@ -80,7 +94,15 @@ fn what_comes_out_otherwise_is_named_everywhere_and_the_earlier_attempt_speaks()
         let said = flow.flow(args);
         let text = said.exits(0).stdout.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(text.contains("NONDETERMINISTIC: ") && text.contains("in: o;"), "{args:?}\n{}", said.stdout);
+        assert!(text.contains("-one +two"), "what differs is shown: {}", said.stdout);
     }
+    let why = flow.flow(&["why", "**", "m.kdl", "--json"]).exits(0).json();
+    let told = &why["jobs"][0]["steps"][0]["disagreements"][0];
+    assert_eq!((&told["outputs"][0], &told["differs"][0]["ingredient"]), (&"o".into(), &"o".into()), "{told:#}");
+    flow.flow(&["why", "**", "m.kdl", "--short"]).exits(0).says("one  hit  NONDETERMINISTIC");
+    // The next run serves it, and does not pass over it in silence.
+    flow.flow(&["run", "m.kdl"]).settles().says("NONDETERMINISTIC one");
+    flow.flow(&["status"]).says("NONDETERMINISTIC one");
     let table = flow.flow(&["run", "m.kdl", "--recheck", "100%"]);
     table.exits(3).says("NONDETERMINISTIC: one came out otherwise in: o;").says("2 served actions executed again");
     flow.flow(&["why", "**", "--run"]).exits(0).says("recheck");

@@ -104,6 +104,30 @@ fn each_cause_of_a_plan_has_its_price() {
 }
 
 #[test]
+fn what_is_paid_for_certain_is_told_from_what_may_be_served_after_all() {
+    let flow = rich();
+    let plan = |flow: &support::Flow| {
+        flow.flow(&["plan", "m.kdl"]).exits(0).stdout.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    flow.edit("tests/{one}.py", |text| format!("{text}# a comment\n"));
+    assert!(plan(&flow).contains("expected cost: $0: no agent that is paid for would run"), "{}", plan(&flow));
+    flow.edit("steps.kdl", |text| text.replace("protect \"tests/**\"", "protect \"tests/**\" \"docs/**\""));
+    let said = plan(&flow);
+    let words = "expected cost: certain $0.00; at most $4.00 + 2 unknown, of which $4.00 + 2 unknown is for 4 agents that only \
+                 follow:";
+    assert!(said.contains(words), "{said}");
+    flow.write("tidy.yaml", "steps: 31\n");
+    let words =
+        "expected cost: certain $4.00; at most $4.00 + 2 unknown, of which unknown is for 2 agents that only follow:";
+    assert!(plan(&flow).contains(words), "{}", plan(&flow));
+    // A budget that would stop it is no matter of the plan alone.
+    flow.replace("m.kdl", "candidate human agent=human", "candidate human agent=human { expect cost=(usd)0.01 }");
+    flow.add("budget (usd)0.50");
+    let why = flow.flow(&["why", "{one}", "m.kdl"]).exits(0).stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(why.contains("the budget allows 0 of 2 jobs"), "{why}");
+}
+
+#[test]
 fn a_line_a_step_and_one_step_alone() {
     let flow = rich();
     flow.write("tidy.yaml", "steps: 31\n");
@@ -127,7 +151,7 @@ fn a_job_is_compared_with_its_sibling_and_with_a_run() {
     let run = flow.run().settles().finished()["run"].as_str().unwrap().to_owned();
     let said = flow.flow(&["why", "pkg/{one}/tidy/1", "m.kdl", "--against", "pkg/*/human/1"]);
     said.exits(0)
-        .says("pkg/{one}/tidy/1\n  against pkg/{one}/human/1\n")
+        .says("pkg/{one}/tidy/1\n  against pkg/{one}/human/1, which is the old side\n")
         .says("  checkout  same ")
         .says("  agent     differs ");
     said.says("      config: (none) -> sha256:").says("      tree: ");

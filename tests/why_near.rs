@@ -189,6 +189,23 @@ fn blobs_cut_to_nothing_are_made_again_as_was_announced() {
 }
 
 #[test]
+fn a_damaged_output_that_would_be_read_is_made_again_as_was_announced() {
+    let flow = chain();
+    flow.run_with(&["--only", "alpha"]).settles();
+    let one = flow.lines().into_iter().rfind(|line| line["line"] == "ended" && line["step"] == "one").unwrap();
+    let blob = one["outputs"]["one"]["blob"].as_str().or(one["outputs"]["o"]["blob"].as_str()).unwrap();
+    let path = flow.cache().join(format!("cas/v1/{}/{}", &blob[..2], &blob[2..]));
+    let length = std::fs::metadata(&path).unwrap().len() as usize;
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, "z".repeat(length)).unwrap();
+    flow.write("cfg.txt", "x: 5\n");
+    let said = flow.flow(&["why", "alpha", "m.kdl", "--json"]);
+    assert_eq!(sentence(&step(&said, 0, "one")).split(' ').next(), Some("retry"));
+    let ran = flow.run_with(&["--only", "alpha"]);
+    assert_eq!(ran.settles().executed().len(), 2, "{}", ran.stdout);
+}
+
+#[test]
 fn roots_and_consequences_are_all_that_is_executed() {
     let flow = Flow::sample();
     flow.run().settles();

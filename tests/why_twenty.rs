@@ -198,7 +198,7 @@ fn what_determines_an_agent() {
             change: |flow| flow.write("prompt.md", "Make it much faster.\n"),
             // It is no ingredient of the human's, whose adapter asks for none.
             roots: &[("[{one} {two}]/tidy/1 agent", "changed prompt")],
-            cut: &["[{one} {two}]/[human tidy]/1 [patch patched classify]"],
+            cut: &OF_TIDY,
             left: &[],
         },
         Case {

@@ -72,7 +72,7 @@ pub struct PlanArgs {
 }
 
 /// How long it is looked for who brought the causes of a plan, and of one that is explained.
-const SHORT: Duration = Duration::from_millis(700);
+const SHORT: Duration = Duration::from_secs(1);
 const LONG: Duration = Duration::from_secs(10);
 
 /// Plans a manifest.

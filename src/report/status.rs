@@ -273,8 +273,14 @@ impl Status {
                 self.retries.retain(|retry| retry.node != node);
                 running.insert(node, RunningStatus { axes, step, attempt, slots, since: at });
             }
-            Event::ActionSettled { node, axes, step, cached, outcome, evidence, .. } => {
+            Event::Disagrees(said) if !said.expected => {
+                *self.marks.entry(format!("NONDETERMINISTIC {}", said.step)).or_default() += 1;
+            }
+            Event::ActionSettled { node, axes, step, cached, outcome, evidence, marks, .. } => {
                 running.remove(&node);
+                for mark in marks.into_iter().filter(|mark| mark.starts_with("NONDETERMINISTIC ")) {
+                    *self.marks.entry(mark).or_default() += 1;
+                }
                 self.over(&step, false, !cached, !cached && evidence.is_some());
                 // What is a result like any other is told by the classes.
                 let result = [Cause::NoPatch, Cause::EmptyEdit, Cause::Protected, Cause::TargetNotResolved];

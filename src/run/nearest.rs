@@ -70,7 +70,7 @@ pub fn reason_for(
         && !past.had_by_own(node, &best)
         && let readable @ [_, ..] = past.compare(record, [had.key], waiting).as_mut_slice()
     {
-        near = readable.iter().cloned().collect();
+        near = readable.to_vec();
     }
     let Some(Near { key, changes }) = near.into_iter().next() else { return new() };
     let mut from = inputs_of(plan, node);

@@ -104,7 +104,9 @@ async fn attempt(
     let at_hand = integrity::at_hand(context, repo, &ask.tools, &place.dir).await;
     let ready = match context.changed_tool(&ask.tools) {
         Some(failure) => Err(failure),
-        None => tokio::task::block_in_place(|| prepare(context, repo, ask, inputs, place, &at_hand, secrets, &private)),
+        None => {
+            tokio::task::block_in_place(|| prepare(context, repo, ask, inputs, place, &at_hand, (secrets, &private)))
+        }
     };
     let Prepared { argv, stdin, setup, leak } = match ready {
         Ok(ready) => ready,
@@ -202,8 +204,7 @@ fn prepare(
     inputs: &Inputs,
     place: &Place,
     at_hand: &[integrity::AtHand],
-    secrets: &[Secret],
-    private: &Private,
+    (secrets, private): (&[Secret], &Private),
 ) -> Result<Prepared, Failure> {
     let checkout = |error: git::GitError| Failure::new(Cause::CheckoutFailed, &error.to_string());
     let mirror = context.mirror(repo)?;

@@ -317,6 +317,26 @@ impl Tracer {
     }
 }
 
+/// What versions say of an ingredient, where a candidate that is gone in the later one may be the same under its older name.
+pub(super) fn asking(role: &str, now: &Said) -> impl FnMut(&Snapshot, &Snapshot, &Action) -> (Said, Action) {
+    move |snapshot: &Snapshot, later: &Snapshot, action: &Action| {
+        let Ok(plan) = &snapshot.plan else { return (Said::Unread, action.clone()) };
+        if let Some(node) = action.within(plan) {
+            return (Said::Is(value(plan, node, role)), action.clone());
+        }
+        let Ok(later) = &later.plan else { return (Said::NoAction, action.clone()) };
+        for renamed in action.renamed(plan, later) {
+            if let Some(node) = renamed.within(plan) {
+                let said = Said::Is(value(plan, node, role));
+                if said == *now {
+                    return (said, renamed);
+                }
+            }
+        }
+        (Said::NoAction, action.clone())
+    }
+}
+
 /// A commit, its version, and the action as it is called there.
 pub(super) type Link = Option<(PastCommit, Arc<Snapshot>, Action)>;
 

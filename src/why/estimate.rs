@@ -397,12 +397,13 @@ impl Estimate {
             lines.push(match *only {
                 0 => format!("expected cost: {}{}{why}", self.cost.text(), between),
                 only => format!(
-                    "expected cost: certain {}; at most {}{}, with {} of {} that only follows{why}",
+                    "expected cost: certain {}; at most {}{}, of which {} is for {} that only {}{why}",
                     self.certain().text(),
                     self.cost.text(),
                     between,
                     follow.text(),
                     counted(only, "agent"),
+                    if only == 1 { "follows" } else { "follow" },
                 ),
             });
         } else if self.free {

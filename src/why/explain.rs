@@ -15,20 +15,18 @@ use crate::key::{ActionKey, Change, KeyRecord, Value};
 use crate::manifest::Kind;
 use crate::names::{AttemptId, Axes, JobId, RunId};
 use crate::plan::{Plan, point_name};
-use crate::run::journal::{self, read_plan};
+use crate::run::journal::read_plan;
 use crate::run::recheck::{disagreements, is_pure};
-use crate::store::{Index, RunLock, begun};
+use crate::store::Index;
 use crate::why::action::Action;
 use crate::why::change::{Blobs, Shown};
 use crate::why::forecast::{Forecast, State};
 use crate::why::known::{Known, known};
 use crate::why::origin::{Origin, Since, Traced, Tracer};
+use crate::why::running::{RunningSaid, under_way};
 
 /// The largest key record that is read.
 const RECORD: u64 = 16 * 1024 * 1024;
-
-/// The newest so many runs are asked whether they live.
-const RUNS: usize = 8;
 
 /// The answer to `why`.
 #[derive(Clone, Debug, Serialize)]
@@ -241,37 +239,6 @@ impl AttemptSaid {
     }
 }
 
-/// An attempt that is under way.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct RunningSaid {
-    /// The run.
-    pub run: RunId,
-    /// The attempt.
-    pub attempt: AttemptId,
-    /// How long ago it began, in seconds.
-    pub since_s: i64,
-}
-
-/// The attempts that living runs have under way, by key. Their records come later: their journals tell.
-fn under_way(plan: &Plan, forecasts: &[Forecast], sources: &Sources<'_>) -> HashMap<ActionKey, RunningSaid> {
-    let root = &sources.blobs.store.root;
-    let mut running = HashMap::new();
-    if !forecasts.iter().any(|said| said.state.executes()) {
-        return running;
-    }
-    let mut commits = forecasts.iter().filter_map(|said| plan.nodes[said.node].axes.get("commit"));
-    let first = commits.next();
-    let only = first.filter(|first| commits.all(|commit| commit == *first));
-    let newest = begun(root).into_iter().rev().take(RUNS);
-    for run in newest.filter(|run| RunLock::is_alive(root, run).unwrap_or(false)) {
-        for (key, begun) in journal::under_way(root, &run, only) {
-            let since_s = age(begun.at, sources.now);
-            running.insert(key, RunningSaid { run: run.clone(), attempt: begun.attempt, since_s });
-        }
-    }
-    running
-}
-
 /// What a step was compared with.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ComparedSaid {
@@ -354,7 +321,7 @@ impl Sources<'_> {
 pub fn explain(plan: &Plan, jobs: &[usize], forecasts: &[Forecast], sources: &Sources<'_>) -> Explanation {
     let by_node: HashMap<usize, &Forecast> = forecasts.iter().map(|said| (said.node, said)).collect();
     let mut said_of: HashMap<usize, StepSaid> = HashMap::new();
-    let running = under_way(plan, forecasts, sources);
+    let running = under_way(plan, forecasts, &sources.blobs.store.root, sources.now);
     let mut told = HashSet::new();
     let mut jobs_said = Vec::new();
     for job in jobs {

@@ -20,6 +20,11 @@ use crate::run::reuse::declined;
 use crate::step::End;
 use crate::store::{Index, Store};
 
+/// So many blobs are verified before they are announced to be read.
+const BLOBS: usize = 64;
+/// And so many bytes of them.
+const VERIFIED: u64 = 8 * 1024 * 1024;
+
 /// What would become of an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -121,7 +126,7 @@ pub fn forecast(plan: &Plan, store: &Store, index: &Index, wanted: &[bool]) -> V
 pub fn forecast_with(plan: &Plan, store: &Store, index: &Index, wanted: &[bool], retry: &[bool]) -> Vec<Forecast> {
     let again: Vec<Again> = retry.iter().map(|retry| Again { retry: *retry, ..Again::default() }).collect();
     let (said, lost) = see_all(plan, store, index, wanted, again, HashMap::new());
-    if !lost {
+    if !lost && !damaged(plan, store, &said) {
         return said;
     }
     let stored = said.into_iter().filter_map(|said| Some((said.node, said.served?))).collect();
@@ -129,6 +134,27 @@ pub fn forecast_with(plan: &Plan, store: &Store, index: &Index, wanted: &[bool],
     let remakes = remakes(plan, store, index, wanted);
     let again = retry.iter().zip(remakes).map(|(retry, remake)| Again { retry: *retry, remake, ..Again::default() });
     see_all(plan, store, index, wanted, again.collect(), stored).0
+}
+
+/// Whether something is damaged that an action reads which is sure to be executed. What is found so is set aside by the store, and
+/// is gone then. A run would find it as it reads, and could not go on.
+fn damaged(plan: &Plan, store: &Store, all: &[Forecast]) -> bool {
+    let served: HashMap<usize, &Arc<Ended>> =
+        all.iter().filter_map(|said| Some((said.node, said.served.as_ref()?))).collect();
+    let executed = all.iter().filter(|said| said.state.executes());
+    let read = executed.flat_map(|said| plan.nodes[said.node].links.iter()).filter_map(|link| served.get(&link.node));
+    let blobs = read.flat_map(|ended| ended.outputs.values().filter_map(Value::as_blob));
+    let (mut seen, mut left) = (HashSet::new(), VERIFIED);
+    let mut found = false;
+    for blob in blobs.filter(|blob| seen.insert(*blob)).take(BLOBS) {
+        match store.cas.get(&blob, left) {
+            Ok(Some(bytes)) => left = left.saturating_sub(bytes.len() as u64),
+            Ok(None) => found = true,
+            // Too large for today, or not to be read: a run will say it.
+            Err(_) => {}
+        }
+    }
+    found
 }
 
 fn see_all(

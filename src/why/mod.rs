@@ -19,6 +19,7 @@ pub mod origin;
 pub mod past;
 pub mod plan;
 pub mod ran;
+pub mod running;
 pub mod slot_hours;
 pub mod spot;
 pub mod text;

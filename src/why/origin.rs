@@ -18,7 +18,7 @@ use crate::key::{Change, Value};
 use crate::names::{Axes, ObjectId};
 use crate::plan::Plan;
 use crate::why::action::{Action, places_of, value};
-use crate::why::blame::{Brought, Followed};
+use crate::why::blame::{Brought, Followed, asking};
 use crate::why::gap::Mark;
 use crate::why::past::{Past, Snapshot};
 use crate::why::spot::{Spot, spot, spot_of_places};
@@ -488,24 +488,4 @@ fn is_there(past: &Past, manifest: &Path, commit: &PastCommit) -> bool {
     let within = manifest.strip_prefix(root).unwrap_or(manifest);
     let held = past.project().at(&commit.tree, within, &mut |_| {});
     !matches!(held, Ok(crate::git::Held::Nothing))
-}
-
-/// What versions say of an ingredient, where a candidate that is gone in the later one may be the same under its older name.
-fn asking(role: &str, now: &Said) -> impl FnMut(&Snapshot, &Snapshot, &Action) -> (Said, Action) {
-    move |snapshot: &Snapshot, later: &Snapshot, action: &Action| {
-        let Ok(plan) = &snapshot.plan else { return (Said::Unread, action.clone()) };
-        if let Some(node) = action.within(plan) {
-            return (Said::Is(value(plan, node, role)), action.clone());
-        }
-        let Ok(later) = &later.plan else { return (Said::NoAction, action.clone()) };
-        for renamed in action.renamed(plan, later) {
-            if let Some(node) = renamed.within(plan) {
-                let said = Said::Is(value(plan, node, role));
-                if said == *now {
-                    return (said, renamed);
-                }
-            }
-        }
-        (Said::NoAction, action.clone())
-    }
 }

@@ -103,7 +103,12 @@ impl Ran {
                     by,
                     cached,
                     shared_with,
-                    because: marks.into_iter().chain(because).collect(),
+                    // What came out otherwise is told in words of its own.
+                    because: marks
+                        .into_iter()
+                        .filter(|mark| !mark.starts_with("NONDETERMINISTIC"))
+                        .chain(because)
+                        .collect(),
                     follows,
                 });
             }

@@ -64,7 +64,7 @@ pub(super) const FORMS: &[Form] = &[
         name: "source",
         within: &[In::Tool],
         args: &[one("folder", Ty::Template)],
-        meaning: "The tool's own source tree, for one that is installed from a folder: its files are an ingredient, uncommitted ones too, because a version string does not change with them. What the tree's `.gitignore` names does not count.",
+        meaning: "The tool's own source tree, for one that is installed from a folder: its files are an ingredient, uncommitted ones too, because a version string does not change with them. What the tree's `.gitignore` names does not count. A link that leads out of the tree counts by what is there.",
         example: "source \"third-party/trae-agent\"",
         ..NODE
     },
@@ -73,7 +73,7 @@ pub(super) const FORMS: &[Form] = &[
         within: &[In::Tool],
         args: &[some("path", Ty::Template)],
         repeat: true,
-        meaning: "Paths whose change makes the probes be asked again. `{prefix}` is the executable's parent of `bin`.",
+        meaning: "Files and folders, from the file's own folder, whose change makes the probes be asked again, behind links too. A folder of more than 300,000 entries is refused. `{prefix}` is the executable's parent of `bin`.",
         example: "watch \"{prefix}/lib\"",
         ..NODE
     },

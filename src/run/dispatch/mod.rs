@@ -371,7 +371,8 @@ impl Dispatcher {
             }
             Decision::Served { ended, over_limit, .. } => {
                 self.states.set_key(node, ended.key);
-                let marks = if over_limit { vec!["OVER_LIMIT".to_owned()] } else { Vec::new() };
+                let mut marks = if over_limit { vec!["OVER_LIMIT".to_owned()] } else { Vec::new() };
+                marks.extend(self.otherwise(node, &ended.key));
                 self.served(node, ended, By::Cached, marks);
             }
             Decision::Reused { key, ended, rule, .. } => {

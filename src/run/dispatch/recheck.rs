@@ -2,7 +2,7 @@
 //! disagree that is told.
 
 use super::*;
-use crate::run::recheck::{disagreement, is_pure};
+use crate::run::recheck::{disagreement, disagreements, is_pure};
 
 impl Dispatcher {
     /// The attempt that spoke for a key before this run executed it again, as it reads today.
@@ -10,6 +10,14 @@ impl Dispatcher {
         let attempts = self.index.attempts(key).ok()?;
         let tables = self.plan().tables(node);
         attempts.iter().map(|ended| self.context.store.today(ended, tables)).find(|ended| ended.outcome.settles())
+    }
+
+    /// The mark of an action that should be a function of its key, and of which attempts came out otherwise.
+    pub(super) fn otherwise(&self, node: usize, key: &ActionKey) -> Option<String> {
+        let attempts =
+            Some(key).filter(|_| is_pure(self.plan().kind(node))).and_then(|key| self.index.attempts(key).ok())?;
+        let unlike = attempts.len() > 1 && !disagreements(attempts.iter().map(AsRef::as_ref)).is_empty();
+        unlike.then(|| format!("NONDETERMINISTIC {}", self.plan().step(node).name.value))
     }
 
     /// Compares an attempt with the earlier one of its key.
