@@ -169,3 +169,24 @@ fn it_is_asked_for_where_a_patch_is_tested() {
     flow.add("step patched-again like=baseline { }");
     flow.flow(&["check", "m.kdl"]).exits(2).says("the second session is the step `patched-again`");
 }
+
+#[test]
+fn why_says_what_a_second_session_changes_and_nothing_else() {
+    let flow = once("ops / 1000");
+    flow.replace("m.kdl", "holds cpu=1", "holds cpu=1; protocol headline");
+    flow.run().settles();
+    flow.replace("m.kdl", "protocol headline", "protocol headline; second-session");
+    let why = flow.flow(&["why", "{one}", "m.kdl", "--json"]).json();
+    let job = why["jobs"].as_array().unwrap().iter().find(|job| job["job"].as_str().unwrap().contains("tidy")).unwrap();
+    let states: Vec<(&str, &str)> = job["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|step| (step["step"].as_str().unwrap(), step["state"].as_str().unwrap()))
+        .filter(|(_, state)| *state != "hit")
+        .collect();
+    assert_eq!(states.len(), 2, "{states:?}");
+    assert!(states.contains(&("patched-again", "new")), "{states:?}");
+    flow.run().settles().executes(&["{one}/tidy/1 patched-again", "{one}/tidy/1 classify"]);
+    assert_eq!(marks(&show(&flow)), ["CONFIRMED"]);
+}

@@ -70,7 +70,7 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: ClassifyAsk) -> Draft<'a> {
         draft.text("patch", "the human's");
     }
     if published(draft.plan, draft.node) && draft.plan.linked(draft.node, &Role::Again).is_none() {
-        draft.text("end of the second session", "none");
+        draft.text("sessions", "one");
     }
     draft.text("rules", class::RULES.to_string());
     if let Some(effect) = ask.judge_min_effect {

@@ -79,9 +79,9 @@ fn is_from_upstream(step: &Step, role: &str) -> bool {
         Body::Agent(_) => matches!(role, "human commit" | "tree" | "human tree" | "environment"),
         Body::Patch(_) => matches!(role, "base tree" | "work tree"),
         Body::Test(_) => {
-            matches!(role, "base tree" | "tree" | "base build" | "build" | "human tree" | "reference")
+            matches!(role, "base tree" | "tree" | "base build" | "build" | "human tree" | "reference" | "first session")
         }
-        Body::Classify(_) => role.starts_with("end of ") || matches!(role, "result" | "patch"),
+        Body::Classify(_) => role.starts_with("end of ") || matches!(role, "result" | "second result" | "patch"),
         Body::Command(_) => role.starts_with("in "),
     }
 }
@@ -219,7 +219,6 @@ impl Seeker<'_> {
             "metrics" => found.words = &["metric"],
             "profile" | "block" | "looks" | "blocks" => found.words = &["protocol"],
             "human tree" => found.words = &["with"],
-            "first session" => found.words = &["second-session"],
             "seed" => found.words = &["seed"],
             "arms" => found.words = &["aa"],
             "device" => found.machine = Some("this is another device".to_owned()),
@@ -238,6 +237,10 @@ impl Seeker<'_> {
             "judge" => {
                 found.places.extend(body.judge_min_effect.as_ref().map(|effect| effect.place));
                 found.words = &["judge"];
+                true
+            }
+            "sessions" => {
+                found.words = &["second-session", "protocol"];
                 true
             }
             "rules" => {
