@@ -10,8 +10,9 @@ use std::fs::Metadata;
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use ignore::WalkBuilder;
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use crate::digest::Digest;
 use crate::hostile;
@@ -22,6 +23,8 @@ const WATCHED: usize = 300_000;
 const SOURCES: usize = 50_000;
 /// The largest file of a source tree that is read, in bytes; of a larger one the size alone is told.
 const LARGEST: u64 = 64 << 20;
+/// The largest `.gitignore` of a source tree, in bytes.
+const RULES: u64 = 1 << 20;
 /// What an interpreter writes beside its sources while it runs.
 const WRITTEN: &[&str] = &[".git", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache"];
 
@@ -246,44 +249,86 @@ impl Sources {
     fn gather(&mut self, dir: &Path, named: &str) -> io::Result<()> {
         let real = std::fs::canonicalize(dir)?;
         // Only what lies in the tree itself decides: no rule of the user's, of a parent folder or of a clone's own.
-        let walk = WalkBuilder::new(dir)
-            .hidden(false)
-            .ignore(false)
-            .parents(false)
-            .git_global(false)
-            .git_exclude(false)
-            .require_git(false)
-            .follow_links(false)
-            .filter_entry(|entry| {
-                let name = entry.file_name().to_string_lossy();
-                !WRITTEN.contains(&name.as_ref()) && !name.ends_with(".pyc")
-            })
-            .build();
-        for entry in walk {
-            let entry = entry.map_err(io::Error::other)?;
-            let within = entry.path().strip_prefix(dir).unwrap_or(entry.path());
-            let name = Path::new(named).join(within).to_string_lossy().into_owned();
-            match entry.file_type() {
-                Some(kind) if kind.is_dir() => {
-                    self.folders.insert(real.join(within));
+        let mut folders = vec![(PathBuf::new(), Vec::<Arc<Gitignore>>::new())];
+        while let Some((folder, mut rules)) = folders.pop() {
+            rules.extend(rules_in(&dir.join(&folder))?.map(Arc::new));
+            self.folders.insert(real.join(&folder));
+            for entry in std::fs::read_dir(dir.join(&folder))? {
+                let entry = entry?;
+                let (kind, path, within) = (entry.file_type()?, entry.path(), folder.join(entry.file_name()));
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let written = WRITTEN.contains(&name.as_str()) || name.ends_with(".pyc");
+                if written || is_ignored(&rules, &path, kind.is_dir()) {
+                    continue;
                 }
-                Some(kind) if kind.is_file() => {
-                    self.listed.insert(real.join(within));
-                    self.push(SourceEntry { name, path: entry.into_path(), behind: false })?;
+                let name = Path::new(named).join(&within).to_string_lossy().into_owned();
+                if kind.is_dir() {
+                    folders.push((within, rules.clone()));
+                } else if kind.is_file() {
+                    self.listed.insert(real.join(&within));
+                    self.push(SourceEntry { name, path, behind: false })?;
+                } else if kind.is_symlink() {
+                    self.links.insert(name, path);
                 }
-                Some(kind) if kind.is_symlink() => {
-                    self.links.insert(name, entry.into_path());
-                }
-                _ => {}
             }
         }
         Ok(())
     }
 }
 
+/// The rules of a folder's own `.gitignore`. As git has it, one that is a link has none.
+fn rules_in(folder: &Path) -> io::Result<Option<Gitignore>> {
+    let path = folder.join(".gitignore");
+    if !std::fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file()) {
+        return Ok(None);
+    }
+    let Some(bytes) = hostile::read_regular(&path, RULES)? else { return Ok(None) };
+    let mut rules = GitignoreBuilder::new(folder);
+    let text = String::from_utf8_lossy(&bytes);
+    for line in text.strip_prefix('\u{feff}').unwrap_or(&text).lines() {
+        // A pattern that git would not understand either names nothing.
+        let _ = rules.add_line(None, line);
+    }
+    rules.build().map(Some).map_err(io::Error::other)
+}
+
+/// Whether the nearest rule that speaks of a path names it.
+fn is_ignored(rules: &[Arc<Gitignore>], path: &Path, is_dir: bool) -> bool {
+    let said = rules.iter().rev().map(|rules| rules.matched(path, is_dir)).find(|said| !said.is_none());
+    said.is_some_and(|said| said.is_ignore())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rules_of_a_source_tree_are_those_of_git_and_hang_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        for name in ["a.log", "keep.log", "build/x.py", "sub/build/y.py", "sub/b.tmp", "sub/deep/c.tmp", "z.py"] {
+            write(name, "");
+        }
+        write(".gitignore", "*.log\n!keep.log\n/build/\n");
+        write("sub/.gitignore", "*.tmp\n!/deep/c.tmp\n");
+        let names = || -> Vec<String> {
+            let files = source_files(dir.path()).unwrap();
+            files.into_iter().map(|file| file.name).filter(|name| !name.ends_with(".gitignore")).collect()
+        };
+        assert_eq!(names(), ["keep.log", "sub/build/y.py", "sub/deep/c.tmp", "z.py"]);
+        let rules = dir.path().join("sub/.gitignore");
+        std::fs::remove_file(&rules).unwrap();
+        nix::unistd::mkfifo(&rules, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let without = ["keep.log", "sub/b.tmp", "sub/build/y.py", "sub/deep/c.tmp", "z.py"];
+        assert_eq!(names(), without);
+        std::fs::remove_file(&rules).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &rules).unwrap();
+        assert_eq!(names(), without);
+    }
 
     #[test]
     fn a_source_tree_is_its_files_and_not_what_running_it_leaves() {
