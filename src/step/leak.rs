@@ -162,8 +162,12 @@ impl Telling {
         held.iter_mut().for_each(|(_, lines)| lines.retain(|line| own.contains(line)));
         let found: BTreeSet<&String> = held.iter().flat_map(|(_, lines)| lines).copied().collect();
         let enough = found.len() >= IN_A_FILE && 2 * found.len() >= own.len() || found.len() == own.len();
-        let most = held.iter().max_by_key(|(_, lines)| lines.len());
-        Ok(most.filter(|_| enough).and_then(|(path, _)| self.leak(&path.display().to_string(), &found)))
+        held.retain(|(_, lines)| !lines.is_empty());
+        let Some((path, _)) = held.iter().max_by_key(|(_, lines)| lines.len()).filter(|_| enough) else {
+            return Ok(None);
+        };
+        let others = if held.len() > 1 { format!(" (and {} more)", held.len() - 1) } else { String::new() };
+        Ok(self.leak(&format!("{}{others}", path.display()), &found))
     }
 
     /// Whether a file of the base tree is of the kind that the change is made of, so that a line in both is only a copy.
