@@ -687,7 +687,10 @@ fn who_adds_a_second_manifest_is_not_blamed_for_what_was_so_before_the_run() {
     p.commit("Quin", "another version");
     p.flow.replace("agents.kdl", "version \"2\"; usage", "version \"1\"; usage");
     p.flow.replace("m.kdl", "import \"agents.kdl\"", "import \"older.kdl\"");
-    p.flow.write("older.kdl", &std::fs::read_to_string(p.flow.path("agents.kdl")).unwrap().replace("\"1\"; usage", "\"0\"; usage"));
+    p.flow.write(
+        "older.kdl",
+        &std::fs::read_to_string(p.flow.path("agents.kdl")).unwrap().replace("\"1\"; usage", "\"0\"; usage"),
+    );
     p.commit("Pia", "two adapters");
     p.flow.run().settles();
     std::fs::remove_dir_all(p.flow.path("cache/runs")).unwrap();
@@ -713,7 +716,8 @@ fn what_is_committed_is_not_called_uncommitted_for_a_flaw_or_a_new_name_of_the_m
     let max = p.commit("Max", "warmer, fancier");
     p.git(&["mv", "m.kdl", "n.kdl"]);
     let document = p.flow.flow(&["why", "pkg/{one}/tidy/1", "n.kdl", "--json"]).exits(0).json();
-    let agent = document["jobs"][0]["steps"].as_array().unwrap().iter().find(|step| step["step"] == "agent").unwrap().clone();
+    let agent =
+        document["jobs"][0]["steps"].as_array().unwrap().iter().find(|step| step["step"] == "agent").unwrap().clone();
     names(&change_of(&agent, "config"), &max, "Max", "configs/tidy.yaml:3");
     p.git(&["mv", "n.kdl", "m.kdl"]);
     p.flow.replace("m.kdl", "agent=scripted {", "agent=scriptd {");

@@ -58,18 +58,16 @@ impl Action {
     #[must_use]
     pub fn in_older(&self, plan: &Plan, later: &Plan) -> Vec<Self> {
         let pipeline = &plan.manifest.pipeline;
-        let has = |plan: &Plan, name: &str| {
-            plan.manifest.pipeline.steps.iter().any(|step| step.name.value.as_str() == name)
-        };
+        let has =
+            |plan: &Plan, name: &str| plan.manifest.pipeline.steps.iter().any(|step| step.name.value.as_str() == name);
         let mut own = vec![self.clone()];
         if !has(plan, &self.step) {
             let gone = pipeline.steps.iter().filter(|step| step.kind() == self.kind);
             let gone = gone.map(|step| step.name.value.to_string()).filter(|name| !has(later, name));
             own = gone.map(|step| Self { step, ..self.clone() }).collect();
         }
-        let axis = |plan: &Plan, name: &str| {
-            plan.manifest.pipeline.axes.iter().any(|axis| axis.name.value.as_str() == name)
-        };
+        let axis =
+            |plan: &Plan, name: &str| plan.manifest.pipeline.axes.iter().any(|axis| axis.name.value.as_str() == name);
         for (name, value) in &self.axes.0 {
             if !axis(later, name) || axis(plan, name) {
                 continue;

@@ -19,6 +19,7 @@ use crate::why::gap::{self, Found, Mark};
 use crate::why::origin::{Origin, Said, Since, Traced, Tracer};
 use crate::why::past::{Snapshot, content_of};
 use crate::why::spot::{Spot, spot};
+use crate::why::toolfiles::edited;
 use crate::why::whence::{Whence, whence};
 
 /// Commits that are looked through for what is left of them in one change.
@@ -59,12 +60,12 @@ pub(super) fn is_younger(commit: &PastCommit, since: &Since) -> bool {
 }
 
 impl Brought {
-    /// That what is said lay there before this first commit that has the action.
+    /// That what is said lay there before this commit, the first that can be told to have the action.
     fn older_than(&self, path: &Path) -> String {
         let id = self.commit.id.as_str();
         let id = id.get(..8).unwrap_or(id);
         let path = crate::text::harmless(&path.to_string_lossy());
-        format!("not known: {path} had it already before {id}, the first commit that has this action")
+        format!("not known: {path} had it already before {id}, beyond which the manifest does not tell")
     }
 
     /// That it is one of several commits, which cannot be told apart.
@@ -129,7 +130,7 @@ impl Tracer {
     }
 
     /// That a file from which something comes is in no commit of the project's: it lies elsewhere.
-    fn foreign(&self, plan: &Plan, whence: &Whence) -> Option<String> {
+    pub(super) fn foreign(&self, plan: &Plan, whence: &Whence) -> Option<String> {
         let project = self.past.project();
         let files = &plan.manifest.files;
         let places = whence.places.iter().filter_map(|place| Some(&files.get(place.file)?.path));
@@ -168,15 +169,15 @@ impl Tracer {
         for path in &whence.programs {
             let Ok(within) = path.strip_prefix(project.root()) else { continue };
             let held = project.at(&head.tree, within, &mut |_| {}).ok()?;
-            if let (Held::File(id), None) = (&held, &self.top.commit)
-                && let Some((_, here)) = content_of(&plan.manifest.version, path)
-                && !project.has_content(id, &here)
-                && !project.is_written(within, id, &here)
+            if self.top.commit.is_none()
+                && let Ok(Some(within)) = edited(project, &head.tree, within, &mut 0)
             {
+                let path = project.root().join(within);
+                let here = content_of(&plan.manifest.version, &path).map_or_else(Vec::new, |(_, here)| here);
                 let there = self.head.as_ref().and_then(|(_, head)| head.plan.as_ref().ok());
-                let old = there.and_then(|head| content_of(&head.manifest.version, path));
+                let old = there.and_then(|head| content_of(&head.manifest.version, &path));
                 let line = old.and_then(|(_, old)| first_new_line(&old, &here));
-                let origin = self.origin(None, Some(Spot { path: path.clone(), line, said: None }));
+                let origin = self.origin(None, Some(Spot { path, line, said: None }));
                 if origin.date.is_some_and(|edited| edited >= since.at) {
                     return Some(Traced::To(origin));
                 }
@@ -243,7 +244,19 @@ impl Tracer {
     /// Names those before the first, back to the version that is compared with, of which something is left in the change. If
     /// that version is not come by, nobody else is named.
     pub(super) fn and_before(&mut self, origin: Origin, change: &Change, from: Link, since: Option<&Since>) -> Origin {
-        self.earlier(&origin, change, from, since).ok().flatten().map_or(origin.clone(), |all| {
+        let newest = self.newest(&change.ingredient, change);
+        self.and_before_of(newest, origin, change, (from, since))
+    }
+
+    /// The same, given what can be told apart in the newest version.
+    pub(super) fn and_before_of(
+        &mut self,
+        newest: Option<Vec<String>>,
+        origin: Origin,
+        change: &Change,
+        (from, since): (Link, Option<&Since>),
+    ) -> Origin {
+        self.earlier((newest, &origin), change, from, since).ok().flatten().map_or(origin.clone(), |all| {
             let more = all.len().saturating_sub(NAMED);
             Origin { also: all.into_iter().take(NAMED).collect(), and_more: more, ..origin }
         })
@@ -251,7 +264,7 @@ impl Tracer {
 
     fn earlier(
         &mut self,
-        first: &Origin,
+        (newest, first): (Option<Vec<String>>, &Origin),
         change: &Change,
         mut from: Link,
         since: Option<&Since>,
@@ -283,9 +296,7 @@ impl Tracer {
             let plan = snapshot.plan.as_ref().ok()?;
             parts(plan, action.within(plan)?, &role)
         };
-        let (Some(old), Some(new)) =
-            (side(&oldest, &oldest_action), links.first().and_then(|_| self.newest(&role, change)))
-        else {
+        let (Some(old), Some(new)) = (side(&oldest, &oldest_action), newest.filter(|_| !links.is_empty())) else {
             return Ok(None);
         };
         let net = Parts::apart(&old, &new);
@@ -373,7 +384,7 @@ fn first_new_line(old: &[u8], new: &[u8]) -> Option<usize> {
 }
 
 /// What of an ingredient can be told apart: the words of a list, the lines of a file.
-fn parts(plan: &Plan, node: usize, role: &str) -> Option<Vec<String>> {
+pub(super) fn parts(plan: &Plan, node: usize, role: &str) -> Option<Vec<String>> {
     match value(plan, node, role)? {
         Value::List(list) => Some(list),
         Value::Text(_) => None,

@@ -19,7 +19,13 @@ const LARGEST: u64 = 4 << 20;
 
 impl Tracer {
     /// What is known of the only file that an ingredient is the content of, if it stands as it was committed.
-    pub(super) fn by_clean_file(&self, whence: &Whence, role: &str, since: Option<&Since>, why: &str) -> Option<Traced> {
+    pub(super) fn by_clean_file(
+        &self,
+        whence: &Whence,
+        role: &str,
+        since: Option<&Since>,
+        why: &str,
+    ) -> Option<Traced> {
         let [file] = &whence.files[..] else { return None };
         self.by_file(file, &Mark::Content { comments: role != "config" }, since, why)
     }
@@ -65,7 +71,8 @@ impl Tracer {
     ) -> Option<String> {
         let Said::Is(is) = now else { return None };
         let git = since.git.clone()?;
-        if *is != change.new || is == &change.old {
+        let foreign = self.top.plan.as_ref().ok().and_then(|plan| self.foreign(plan, whence));
+        if *is != change.new || is == &change.old || foreign.is_some() {
             return None;
         }
         let commit = self.past.project().commit(git.commit.as_ref()?).ok()?;

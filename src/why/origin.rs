@@ -176,7 +176,9 @@ impl Tracer {
         };
         let role = change.ingredient.as_str();
         if since.is_some() && self.top.commit.is_some() && self.today.is_none() && is_of_a_tool(role) {
-            return Traced::No("not known: tools are asked as they are today, not as they were in that commit".to_owned());
+            return Traced::No(
+                "not known: tools are asked as they are today, not as they were in that commit".to_owned(),
+            );
         }
         self.asked = Some(action.clone());
         if let Some(why) = self.hopeless.clone() {
@@ -192,11 +194,11 @@ impl Tracer {
             && *now != change.new
             && self.top.commit.is_some()
         {
-            return self.edited(action, change, &whence);
+            return self.edited(action, change, &whence, since);
         }
         match self.follow(action, &change.ingredient, &now) {
             Err(error) => Traced::No(format!("not known: the history cannot be read: {error}")),
-            Ok(Followed::Uncommitted) if self.top.commit.is_some() => self.edited(action, change, &whence),
+            Ok(Followed::Uncommitted) if self.top.commit.is_some() => self.edited(action, change, &whence, since),
             Ok(Followed::Uncommitted) => match self.uncommitted(action, &change.ingredient, since) {
                 Traced::To(origin) if origin.commit.is_some() => Traced::To(origin),
                 Traced::To(origin) => {
@@ -332,13 +334,7 @@ impl Tracer {
     }
 
     /// From the newest commit back, as long as a parent says the same; `across` versions too that do not have the action.
-    fn walk(
-        &mut self,
-        action: &Action,
-        ask: Ask<'_>,
-        now: &Said,
-        across: bool,
-    ) -> Result<Followed, GitError> {
+    fn walk(&mut self, action: &Action, ask: Ask<'_>, now: &Said, across: bool) -> Result<Followed, GitError> {
         let Some((commit, snapshot)) = self.head.clone() else { return Ok(Followed::Uncommitted) };
         let (said, action) = ask(&snapshot, &self.top, action);
         if said != *now {
