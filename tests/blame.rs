@@ -611,3 +611,154 @@ fn of_a_text_that_is_lost_that_is_said() {
         assert_eq!(said["diff"], "(the old text is no longer in the store)", "{said:#}");
     }
 }
+
+/// Two steps of one kind at one point, of which the second reads a file.
+fn chain() -> Project {
+    let p = Project { flow: Flow::empty() };
+    p.flow.write(
+        "m.kdl",
+        "flow 1\npipeline chain {\n    axis n \"alpha\"\n    step one uses=command {\n        input a \"a.txt\"\n        \
+         run \"cp\" \"{in.a}\" \"{out.o}\"\n        output o \"one.txt\"\n    }\n    step two uses=command {\n        \
+         needs one\n        input e \"e.txt\"\n        run \"cp\" \"{in.e}\" \"{out.o}\"\n        output o \"two.txt\"\n    }\n}\n",
+    );
+    p.flow.write("a.txt", "a1\n");
+    p.flow.write("e.txt", "e1\n");
+    p.flow.write(".gitignore", "/cache/\n");
+    p.git(&["init", "-q", "-b", "main"]);
+    p.commit("Ann", "the first version");
+    p
+}
+
+fn in_chain(p: &Project, step: &str, ingredient: &str, more: &[&str]) -> Value {
+    let document = p.flow.flow(&[&["why", "**", "m.kdl", "--json"], more].concat()).exits(0).json();
+    let steps = document["jobs"][0]["steps"].as_array().unwrap();
+    let step = steps.iter().find(|known| known["step"] == step).unwrap_or_else(|| panic!("no {step}: {document:#}"));
+    change_of(step, ingredient)
+}
+
+#[test]
+fn who_renames_a_step_is_not_blamed_for_what_it_reads() {
+    let p = chain();
+    p.flow.run().settles();
+    p.flow.write("e.txt", "e2\n");
+    let max = p.commit("Max", "another file");
+    p.flow.replace("m.kdl", "step two ", "step zwei ");
+    p.commit("Ned", "only a name");
+    names(&in_chain(&p, "zwei", "in e", &[]), &max, "Max", "e.txt:1");
+    names(&in_chain(&p, "zwei", "in e", &["--between", "HEAD~2", "HEAD"]), &max, "Max", "e.txt:1");
+    p.flow.run().settles();
+    names(&in_chain(&p, "zwei", "in e", &["--run"]), &max, "Max", "e.txt:1");
+}
+
+#[test]
+fn who_brings_back_what_was_away_is_not_blamed_for_what_was_edited_before_or_meanwhile() {
+    let p = Project::new();
+    p.flow.run().settles();
+    p.flow.replace("agents.kdl", "version \"1\"; usage", "version \"2\"; usage");
+    let pia = p.commit("Pia", "another version");
+    let list = std::fs::read_to_string(p.flow.path("commits.txt")).unwrap();
+    let rest: Vec<&str> = list.lines().filter(|line| !line.contains(&p.flow.fill("{one}")[..8])).collect();
+    p.flow.write("commits.txt", &format!("{}\n", rest.join("\n")));
+    p.commit("Rob", "drop a commit");
+    p.flow.replace("configs/tidy.yaml", "temperature: 0.2", "temperature: 0.9");
+    let eve = p.commit("Eve", "warmer");
+    p.flow.write("commits.txt", &list);
+    p.commit("Sam", "take it back");
+    names(&p.change("agent", "version"), &pia, "Pia", "agents.kdl:4");
+    names(&p.change("agent", "config"), &eve, "Eve", "configs/tidy.yaml:3");
+}
+
+#[test]
+fn an_edit_that_was_taken_back_is_nobodys_commit() {
+    let p = Project::new();
+    p.flow.replace("configs/tidy.yaml", "steps: 10", "steps: 11");
+    p.commit("Kim", "more steps");
+    p.flow.replace("configs/tidy.yaml", "temperature: 0.2", "temperature: 0.9");
+    p.flow.run().settles();
+    p.git(&["checkout", "-q", "configs"]);
+    is_not_known(&p.change("agent", "config"), "an edit that was never committed was taken back");
+}
+
+#[test]
+fn who_adds_a_second_manifest_is_not_blamed_for_what_was_so_before_the_run() {
+    let p = Project::new();
+    p.flow.run().settles();
+    p.flow.replace("agents.kdl", "version \"1\"; usage", "version \"2\"; usage");
+    p.commit("Quin", "another version");
+    p.flow.replace("agents.kdl", "version \"2\"; usage", "version \"1\"; usage");
+    p.flow.replace("m.kdl", "import \"agents.kdl\"", "import \"older.kdl\"");
+    p.flow.write(
+        "older.kdl",
+        &std::fs::read_to_string(p.flow.path("agents.kdl")).unwrap().replace("\"1\"; usage", "\"0\"; usage"),
+    );
+    p.commit("Pia", "two adapters");
+    p.flow.run().settles();
+    std::fs::remove_dir_all(p.flow.path("cache/runs")).unwrap();
+    let second = std::fs::read_to_string(p.flow.path("m.kdl")).unwrap().replace("older.kdl", "agents.kdl");
+    p.flow.write("second.kdl", &second.replace("set MODE \"plain\"", "set MODE \"fancy\""));
+    p.flow.write("configs/tidy.yaml", "model:\n  temperature: 0.3\n");
+    let rae = p.commit("Rae", "a second manifest");
+    let document = p.flow.flow(&["why", "pkg/{one}/tidy/1", "second.kdl", "--json"]).exits(0).json();
+    let steps = document["jobs"][0]["steps"].as_array().unwrap();
+    for change in steps.iter().flat_map(|step| step["changes"].as_array().into_iter().flatten()) {
+        let path = change["origin"]["path"].as_str();
+        assert!(path != Some("agents.kdl"), "{change:#}");
+        assert!(change["origin"]["commit"].is_null() || change["origin"]["commit"] == rae, "{change:#}");
+    }
+}
+
+#[test]
+fn what_is_committed_is_not_called_uncommitted_for_a_flaw_or_a_new_name_of_the_manifest() {
+    let p = Project::new();
+    p.flow.run().settles();
+    p.flow.replace("configs/tidy.yaml", "temperature: 0.2", "temperature: 0.9");
+    p.flow.replace("m.kdl", "set MODE \"plain\"", "set MODE \"fancy\"");
+    let max = p.commit("Max", "warmer, fancier");
+    p.git(&["mv", "m.kdl", "n.kdl"]);
+    let document = p.flow.flow(&["why", "pkg/{one}/tidy/1", "n.kdl", "--json"]).exits(0).json();
+    let agent =
+        document["jobs"][0]["steps"].as_array().unwrap().iter().find(|step| step["step"] == "agent").unwrap().clone();
+    names(&change_of(&agent, "config"), &max, "Max", "configs/tidy.yaml:3");
+    p.git(&["mv", "n.kdl", "m.kdl"]);
+    p.flow.replace("m.kdl", "agent=scripted {", "agent=scriptd {");
+    p.flow.replace("prompts/task.md", "Make it faster.", "Be fast.");
+    let ned = p.commit("Ned", "a typing error");
+    p.flow.replace("m.kdl", "agent=scriptd {", "agent=scripted {");
+    names(&p.change("agent", "config"), &max, "Max", "configs/tidy.yaml:3");
+    names(&p.change("agent", "prompt"), &ned, "Ned", "prompts/task.md:1");
+    let line = line_of_text(&p, "m.kdl", "set MODE");
+    names(&p.change("patched", "env MODE"), &max, "Max", &format!("m.kdl:{line}"));
+    p.flow.replace("configs/tidy.yaml", "temperature: 0.9", "temperature: 0.8");
+    let edited = p.change("agent", "config");
+    assert!(edited["origin"]["commit"].is_null() && edited["origin"]["path"] == "configs/tidy.yaml", "{edited:#}");
+}
+
+fn line_of_text(p: &Project, file: &str, text: &str) -> usize {
+    let all = std::fs::read_to_string(p.flow.path(file)).unwrap();
+    all.lines().position(|line| line.contains(text)).unwrap() + 1
+}
+
+#[test]
+fn in_a_clone_that_left_out_contents_nobody_is_blamed_for_what_is_not_here() {
+    let p = chain();
+    p.flow.run().settles();
+    p.flow.write("e.txt", "e2\n");
+    let max = p.commit("Max", "another file");
+    p.flow.replace("m.kdl", "axis n", "axis  n");
+    p.commit("Ned", "a blank");
+    p.flow.write("a.txt", "a2\n");
+    let moe = p.commit("Moe", "a two");
+    p.git(&["config", "uploadpack.allowFilter", "true"]);
+    let clone = p.flow.beside("clone");
+    let from = format!("file://{}", p.flow.path(".").canonicalize().unwrap().display());
+    git(&p.flow.path("."), "Ann", &["clone", "-q", "--no-local", "--filter=blob:none", &from, clone.to_str().unwrap()]);
+    support::copy(&p.flow.path("cache"), &clone.join("cache"));
+    let output = p.flow.command(&["why", "**", "m.kdl", "--json"]).current_dir(&clone).output().unwrap();
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let steps = document["jobs"][0]["steps"].as_array().unwrap();
+    for change in steps.iter().flat_map(|step| step["changes"].as_array().into_iter().flatten()) {
+        let right = if change["ingredient"] == "in e" { &max } else { &moe };
+        let commit = &change["origin"]["commit"];
+        assert!(commit.is_null() && change["unexplained"].is_string() || commit == right, "{change:#}");
+    }
+}

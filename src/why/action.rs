@@ -47,9 +47,49 @@ impl Action {
         only.filter(|_| !several)
     }
 
-    /// The same action of candidates and repositories that `plan` has and `later` has no longer: they may have been renamed.
+    /// Its number in a plan that has a step of its name; another step of its kind is not taken for it.
     #[must_use]
-    pub fn renamed(&self, plan: &Plan, later: &Plan) -> Vec<Self> {
+    pub fn exactly(&self, plan: &Plan) -> Option<usize> {
+        self.within(plan).filter(|node| plan.step(*node).name.value.as_str() == self.step)
+    }
+
+    /// The same action as a plan calls it whose step, candidate, repository or axis was renamed until `later`: what that one has no
+    /// longer stands for what this one has not yet.
+    #[must_use]
+    pub fn in_older(&self, plan: &Plan, later: &Plan) -> Vec<Self> {
+        let pipeline = &plan.manifest.pipeline;
+        let has =
+            |plan: &Plan, name: &str| plan.manifest.pipeline.steps.iter().any(|step| step.name.value.as_str() == name);
+        let mut own = vec![self.clone()];
+        if !has(plan, &self.step) {
+            let gone = pipeline.steps.iter().filter(|step| step.kind() == self.kind);
+            let gone = gone.map(|step| step.name.value.to_string()).filter(|name| !has(later, name));
+            own = gone.map(|step| Self { step, ..self.clone() }).collect();
+        }
+        let axis =
+            |plan: &Plan, name: &str| plan.manifest.pipeline.axes.iter().any(|axis| axis.name.value.as_str() == name);
+        for (name, value) in &self.axes.0 {
+            if !axis(later, name) || axis(plan, name) {
+                continue;
+            }
+            let gone = pipeline.axes.iter().map(|axis| axis.name.value.to_string());
+            let gone: Vec<String> = gone.filter(|name| !axis(later, name)).collect();
+            let called = |action: &Self, old: &String| {
+                let mut axes = action.axes.clone();
+                axes.0.remove(name);
+                axes.0.insert(old.clone(), value.clone());
+                Self { axes, ..action.clone() }
+            };
+            own = own.iter().flat_map(|action| gone.iter().map(move |old| called(action, old))).collect();
+        }
+        let moved: Vec<Self> = own.iter().flat_map(|action| action.renamed(plan, later)).collect();
+        own.extend(moved);
+        own.retain(|action| action.exactly(plan).is_some());
+        own
+    }
+
+    /// The same action of candidates and repositories that `plan` has and `later` has no longer: they may have been renamed.
+    fn renamed(&self, plan: &Plan, later: &Plan) -> Vec<Self> {
         let gone = |names: &dyn Fn(&Plan) -> Vec<String>| -> Vec<String> {
             let still = names(later);
             names(plan).into_iter().filter(|name| !still.contains(name)).collect()

@@ -3,7 +3,7 @@
 //! The history is followed by `origin`. Here it is seen to that nobody is named who did not bring it.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -13,11 +13,13 @@ use crate::git::{GitError, Held, PastCommit};
 use crate::key::{Change, Value};
 use crate::names::ObjectId;
 use crate::plan::Plan;
+use crate::step::known;
 use crate::why::action::{Action, value};
 use crate::why::gap::{self, Found, Mark};
 use crate::why::origin::{Origin, Said, Since, Traced, Tracer};
 use crate::why::past::{Snapshot, content_of};
 use crate::why::spot::{Spot, spot};
+use crate::why::toolfiles::edited;
 use crate::why::whence::{Whence, whence};
 
 /// Commits that are looked through for what is left of them in one change.
@@ -52,7 +54,20 @@ pub(super) struct Brought {
     pub(super) loose: bool,
 }
 
+/// Whether a commit is of a later second than a record.
+pub(super) fn is_younger(commit: &PastCommit, since: &Since) -> bool {
+    commit.committed.as_second() > since.at.as_second()
+}
+
 impl Brought {
+    /// That what is said lay there before this commit, the first that can be told to have the action.
+    fn older_than(&self, path: &Path) -> String {
+        let id = self.commit.id.as_str();
+        let id = id.get(..8).unwrap_or(id);
+        let path = crate::text::harmless(&path.to_string_lossy());
+        format!("not known: {path} had it already before {id}, beyond which the manifest does not tell")
+    }
+
     /// That it is one of several commits, which cannot be told apart.
     pub(super) fn between(&self) -> String {
         let id = self.commit.id.as_str();
@@ -67,9 +82,9 @@ impl Tracer {
         let role = &change.ingredient;
         let Ok(plan) = &brought.snapshot.plan else { return Traced::To(self.origin(Some(&brought.commit), None)) };
         let node = brought.action.within(plan);
-        let old = brought.before.as_ref().and_then(|(snapshot, action)| {
+        let old = brought.before.as_ref().filter(|_| !brought.first).and_then(|(snapshot, action)| {
             let old = snapshot.plan.as_ref().ok()?;
-            Some((old, action.within(old)))
+            Some((old, action.exactly(old)))
         });
         let whence = node.and_then(|node| whence(plan, node, role)).unwrap_or_default();
         let before = old.and_then(|(old, node)| value(old, node?, role));
@@ -94,7 +109,7 @@ impl Tracer {
     pub(super) fn settled(&self, brought: &Brought, found: Option<Spot>, mark: &Mark, since: Option<&Since>) -> Traced {
         let project = self.past.project();
         let path = found.as_ref().and_then(|spot| spot.path.strip_prefix(project.root()).ok());
-        let Some(path) = path.filter(|_| brought.loose) else {
+        let Some(path) = path.filter(|_| brought.loose || brought.first) else {
             return Traced::To(self.origin(Some(&brought.commit), found));
         };
         match gap::follow(project, &brought.commit, path, mark, &brought.stops) {
@@ -102,11 +117,9 @@ impl Tracer {
             Ok(Found::Unknown(why)) => Traced::No(why),
             Ok(Found::Older) => Traced::No(brought.between()),
             Ok(Found::By(commit, _)) if commit.id == brought.commit.id => Traced::To(self.origin(Some(&commit), found)),
-            // It was so before what is compared with was made: then it is that a manifest names it which is new.
-            Ok(Found::By(commit, _))
-                if brought.before.is_none() && since.is_some_and(|since| commit.committed < since.at) =>
-            {
-                Traced::To(self.origin(Some(&brought.commit), found))
+            // Whoever brings an action did not bring what lay there before, and what lay there before the record is no change.
+            Ok(Found::By(commit, path)) if brought.first && since.is_none_or(|since| !is_younger(&commit, since)) => {
+                Traced::No(brought.older_than(&path))
             }
             Ok(Found::By(commit, path)) => {
                 let line = gap::line(project, &commit, &path, mark);
@@ -117,7 +130,7 @@ impl Tracer {
     }
 
     /// That a file from which something comes is in no commit of the project's: it lies elsewhere.
-    fn foreign(&self, plan: &Plan, whence: &Whence) -> Option<String> {
+    pub(super) fn foreign(&self, plan: &Plan, whence: &Whence) -> Option<String> {
         let project = self.past.project();
         let files = &plan.manifest.files;
         let places = whence.places.iter().filter_map(|place| Some(&files.get(place.file)?.path));
@@ -156,15 +169,15 @@ impl Tracer {
         for path in &whence.programs {
             let Ok(within) = path.strip_prefix(project.root()) else { continue };
             let held = project.at(&head.tree, within, &mut |_| {}).ok()?;
-            if let (Held::File(id), None) = (&held, &self.top.commit)
-                && let Some((_, here)) = content_of(&plan.manifest.version, path)
-                && !project.has_content(id, &here)
-                && !project.is_written(within, id, &here)
+            if self.top.commit.is_none()
+                && let Ok(Some(within)) = edited(project, &head.tree, within, &mut 0)
             {
+                let path = project.root().join(within);
+                let here = content_of(&plan.manifest.version, &path).map_or_else(Vec::new, |(_, here)| here);
                 let there = self.head.as_ref().and_then(|(_, head)| head.plan.as_ref().ok());
-                let old = there.and_then(|head| content_of(&head.manifest.version, path));
+                let old = there.and_then(|head| content_of(&head.manifest.version, &path));
                 let line = old.and_then(|(_, old)| first_new_line(&old, &here));
-                let origin = self.origin(None, Some(Spot { path: path.clone(), line, said: None }));
+                let origin = self.origin(None, Some(Spot { path, line, said: None }));
                 if origin.date.is_some_and(|edited| edited >= since.at) {
                     return Some(Traced::To(origin));
                 }
@@ -206,7 +219,7 @@ impl Tracer {
             Err(error) => Traced::No(format!("not known: the history cannot be read: {error}")),
             Ok(Followed::Never(why)) => Traced::No(why),
             Ok(Followed::Uncommitted) if self.top.commit.is_some() => Traced::Upstream,
-            Ok(Followed::Uncommitted) => match self.uncommitted(action, role) {
+            Ok(Followed::Uncommitted) => match self.uncommitted(action, role, since) {
                 // Of a file that is gone there is no time.
                 Traced::To(origin) if origin.date.is_none_or(young) => Traced::To(origin),
                 Traced::To(_) => handed,
@@ -231,7 +244,19 @@ impl Tracer {
     /// Names those before the first, back to the version that is compared with, of which something is left in the change. If
     /// that version is not come by, nobody else is named.
     pub(super) fn and_before(&mut self, origin: Origin, change: &Change, from: Link, since: Option<&Since>) -> Origin {
-        self.earlier(&origin, change, from, since).ok().flatten().map_or(origin.clone(), |all| {
+        let newest = self.newest(&change.ingredient, change);
+        self.and_before_of(newest, origin, change, (from, since))
+    }
+
+    /// The same, given what can be told apart in the newest version.
+    pub(super) fn and_before_of(
+        &mut self,
+        newest: Option<Vec<String>>,
+        origin: Origin,
+        change: &Change,
+        (from, since): (Link, Option<&Since>),
+    ) -> Origin {
+        self.earlier((newest, &origin), change, from, since).ok().flatten().map_or(origin.clone(), |all| {
             let more = all.len().saturating_sub(NAMED);
             Origin { also: all.into_iter().take(NAMED).collect(), and_more: more, ..origin }
         })
@@ -239,7 +264,7 @@ impl Tracer {
 
     fn earlier(
         &mut self,
-        first: &Origin,
+        (newest, first): (Option<Vec<String>>, &Origin),
         change: &Change,
         mut from: Link,
         since: Option<&Since>,
@@ -271,9 +296,7 @@ impl Tracer {
             let plan = snapshot.plan.as_ref().ok()?;
             parts(plan, action.within(plan)?, &role)
         };
-        let (Some(old), Some(new)) =
-            (side(&oldest, &oldest_action), links.first().and_then(|_| self.newest(&role, change)))
-        else {
+        let (Some(old), Some(new)) = (side(&oldest, &oldest_action), newest.filter(|_| !links.is_empty())) else {
             return Ok(None);
         };
         let net = Parts::apart(&old, &new);
@@ -317,23 +340,28 @@ impl Tracer {
     }
 }
 
-/// What versions say of an ingredient, where a candidate that is gone in the later one may be the same under its older name.
+/// What versions say of an ingredient, where what is gone in the later one may be the same under its older name.
 pub(super) fn asking(role: &str, now: &Said) -> impl FnMut(&Snapshot, &Snapshot, &Action) -> (Said, Action) {
     move |snapshot: &Snapshot, later: &Snapshot, action: &Action| {
         let Ok(plan) = &snapshot.plan else { return (Said::Unread, action.clone()) };
-        if let Some(node) = action.within(plan) {
+        if let Some(node) = action.exactly(plan) {
             return (Said::Is(value(plan, node, role)), action.clone());
         }
         let Ok(later) = &later.plan else { return (Said::NoAction, action.clone()) };
-        for renamed in action.renamed(plan, later) {
-            if let Some(node) = renamed.within(plan) {
-                let said = Said::Is(value(plan, node, role));
-                if said == *now {
-                    return (said, renamed);
-                }
-            }
+        let mut all: Vec<(Action, usize)> = Vec::new();
+        for older in action.in_older(plan, later) {
+            all.extend(older.exactly(plan).map(|node| (older, node)));
         }
-        (Said::NoAction, action.clone())
+        let record = action.exactly(later).map(|node| known(later, node));
+        let apart = |node: usize| record.as_ref().map_or(0, |new| new.changes_since(&known(plan, node)).len());
+        let says = |node: usize| Said::Is(value(plan, node, role));
+        let same = all.iter().filter(|(_, node)| says(*node) == *now).min_by_key(|(_, node)| apart(*node));
+        match (same, &all[..]) {
+            (Some((older, node)), _) => (says(*node), older.clone()),
+            // Of its kind it is the only step that was renamed.
+            (None, [(older, node)]) if older.step != action.step => (says(*node), older.clone()),
+            _ => (Said::NoAction, action.clone()),
+        }
     }
 }
 
@@ -356,7 +384,7 @@ fn first_new_line(old: &[u8], new: &[u8]) -> Option<usize> {
 }
 
 /// What of an ingredient can be told apart: the words of a list, the lines of a file.
-fn parts(plan: &Plan, node: usize, role: &str) -> Option<Vec<String>> {
+pub(super) fn parts(plan: &Plan, node: usize, role: &str) -> Option<Vec<String>> {
     match value(plan, node, role)? {
         Value::List(list) => Some(list),
         Value::Text(_) => None,

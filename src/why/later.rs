@@ -11,7 +11,8 @@ use crate::git::{GitError, PastCommit, Project};
 use crate::key::Change;
 use crate::manifest::Version;
 use crate::why::action::{Action, value};
-use crate::why::origin::{Origin, Traced, Tracer};
+use crate::why::blame::parts;
+use crate::why::origin::{Origin, Since, Traced, Tracer};
 use crate::why::past::{Newest, Snapshot, content_of};
 use crate::why::spot::spot;
 use crate::why::whence::Whence;
@@ -21,10 +22,17 @@ const COMMITS: usize = 10_000;
 
 impl Tracer {
     /// What is known of a value that the version of a run does not have: its files were edited and not committed then.
-    pub(super) fn edited(&mut self, action: &Action, change: &Change, whence: &Whence) -> Traced {
+    pub(super) fn edited(
+        &mut self,
+        action: &Action,
+        change: &Change,
+        whence: &Whence,
+        since: Option<&Since>,
+    ) -> Traced {
         let known = self.committed_since(action, change).ok().flatten();
-        if let Some(origin) = known.or_else(|| self.in_work_tree(action, change)) {
-            return Traced::To(origin);
+        if let Some((origin, parts)) = known.or_else(|| self.in_work_tree(action, change)) {
+            let then = self.head.clone().map(|(commit, snapshot)| (commit, snapshot, action.clone()));
+            return Traced::To(self.and_before_of(parts, origin, change, (then, since)));
         }
         let root = self.past.project().root();
         let file = whence.files.first().map(|file| file.strip_prefix(root).unwrap_or(file));
@@ -35,7 +43,7 @@ impl Tracer {
     }
 
     /// The first later commit that has it.
-    fn committed_since(&mut self, action: &Action, change: &Change) -> Result<Option<Origin>, GitError> {
+    fn committed_since(&mut self, action: &Action, change: &Change) -> Result<Option<Told>, GitError> {
         let (Some(then), Some(today)) = (self.top.commit.clone(), self.today.clone()) else { return Ok(None) };
         let Some(head) = self.past.project().head()? else { return Ok(None) };
         let newest = self.past.at(&today, &head);
@@ -59,16 +67,17 @@ impl Tracer {
         }
         Ok(found.map(|(commit, snapshot, before)| {
             let spot = spot_between(&snapshot, before.as_deref(), action, change);
-            Origin { uncommitted_then: true, ..self.origin(Some(&commit), spot) }
+            let parts = told_apart(&snapshot, action, change);
+            (Origin { uncommitted_then: true, ..self.origin(Some(&commit), spot) }, parts)
         }))
     }
 
     /// The work tree, if that still has it.
-    fn in_work_tree(&mut self, action: &Action, change: &Change) -> Option<Origin> {
+    fn in_work_tree(&mut self, action: &Action, change: &Change) -> Option<Told> {
         let today = self.today.clone()?;
         let now = self.past.work_tree(&today);
         let spot = has(&now, action, change).then(|| spot_between(&now, Some(&*self.top), action, change))?;
-        Some(self.origin(None, spot))
+        Some((self.origin(None, spot), told_apart(&now, action, change)))
     }
 
     /// Where the manifest lies today: with it, what a run used before it was committed is looked for in what came later.
@@ -108,6 +117,14 @@ pub fn all_committed(project: &Arc<Project>, git: &GitState) -> Option<PastCommi
         }
     }
     found
+}
+
+/// Who has it, and what of it can be told apart.
+type Told = (Origin, Option<Vec<String>>);
+
+fn told_apart(snapshot: &Snapshot, action: &Action, change: &Change) -> Option<Vec<String>> {
+    let plan = snapshot.plan.as_ref().ok()?;
+    parts(plan, action.within(plan)?, &change.ingredient)
 }
 
 fn has(snapshot: &Snapshot, action: &Action, change: &Change) -> bool {

@@ -7,6 +7,7 @@ pub mod between;
 mod blame;
 pub mod causes;
 pub mod change;
+mod clean;
 pub mod estimate;
 pub mod explain;
 pub mod forecast;

@@ -19,6 +19,7 @@ use crate::names::{Axes, ObjectId};
 use crate::plan::Plan;
 use crate::why::action::{Action, places_of, value};
 use crate::why::blame::{Brought, Followed, asking};
+use crate::why::clean::is_of_a_tool;
 use crate::why::gap::Mark;
 use crate::why::past::{Past, Snapshot};
 use crate::why::spot::{Spot, spot, spot_of_places};
@@ -26,6 +27,12 @@ use crate::why::whence::{Whence, whence};
 
 /// Commits that are looked at for one change.
 const COMMITS: usize = 10_000;
+
+/// Commits without an action that are looked at for an older one which has it.
+const ABSENT: usize = 2_000;
+
+/// Asks a version what it says of what a later one has as this action, and how it calls the action.
+type Ask<'a> = &'a mut dyn FnMut(&Snapshot, &Snapshot, &Action) -> (Said, Action);
 
 /// Who brought a change, when and where.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -167,8 +174,17 @@ impl Tracer {
         let Some((whence, now)) = self.now(action, &change.ingredient) else {
             return self.wired(action, change, since);
         };
+        let role = change.ingredient.as_str();
+        if since.is_some() && self.top.commit.is_some() && self.today.is_none() && is_of_a_tool(role) {
+            return Traced::No(
+                "not known: tools are asked as they are today, not as they were in that commit".to_owned(),
+            );
+        }
         self.asked = Some(action.clone());
-        if let Some(why) = &self.hopeless {
+        if let Some(why) = self.hopeless.clone() {
+            if let Some(traced) = self.by_clean_file(&whence, role, since, &why) {
+                return traced;
+            }
             return Traced::No(match &whence.machine {
                 Some(machine) => format!("not in git: {machine}, or {why}"),
                 None => format!("not in git: {why}"),
@@ -178,12 +194,13 @@ impl Tracer {
             && *now != change.new
             && self.top.commit.is_some()
         {
-            return self.edited(action, change, &whence);
+            return self.edited(action, change, &whence, since);
         }
         match self.follow(action, &change.ingredient, &now) {
             Err(error) => Traced::No(format!("not known: the history cannot be read: {error}")),
-            Ok(Followed::Uncommitted) if self.top.commit.is_some() => self.edited(action, change, &whence),
-            Ok(Followed::Uncommitted) => match self.uncommitted(action, &change.ingredient) {
+            Ok(Followed::Uncommitted) if self.top.commit.is_some() => self.edited(action, change, &whence, since),
+            Ok(Followed::Uncommitted) => match self.uncommitted(action, &change.ingredient, since) {
+                Traced::To(origin) if origin.commit.is_some() => Traced::To(origin),
                 Traced::To(origin) => {
                     let head = self.head.clone().map(|(commit, snapshot)| {
                         let then = self.called_in(&snapshot, action);
@@ -197,6 +214,13 @@ impl Tracer {
                 Some(machine) => Traced::No(format!("not in git: {machine}")),
                 None => Traced::No(why),
             },
+            Ok(Followed::To(_))
+                if let Some(why) = since
+                    .filter(|_| whence.machine.is_none())
+                    .and_then(|since| self.taken_back(since, action, change, (&whence, &now))) =>
+            {
+                Traced::No(why)
+            }
             Ok(Followed::To(brought)) => {
                 let old = |tracer: &mut Self| {
                     let since = since?;
@@ -253,7 +277,7 @@ impl Tracer {
             let node = action.within(plan)?;
             spot_of_places(&plan.manifest, old.map(|old| old.manifest.as_ref()), &places_of(plan, node, old))
         };
-        match self.walk(action, &mut |snapshot, _, _| (there(snapshot), action.clone()), &Said::Is(None)) {
+        match self.walk(action, &mut |snapshot, _, _| (there(snapshot), action.clone()), &Said::Is(None), false) {
             Err(error) => Traced::No(format!("not known: the history cannot be read: {error}")),
             Ok(Followed::Never(why)) => Traced::No(why),
             Ok(Followed::Uncommitted) => {
@@ -286,18 +310,17 @@ impl Tracer {
     }
 
     /// An action as a version calls it, whose candidate may have been renamed since.
-    fn called_in(&self, snapshot: &Snapshot, action: &Action) -> Action {
+    pub(super) fn called_in(&self, snapshot: &Snapshot, action: &Action) -> Action {
         let (Ok(plan), Ok(top)) = (&snapshot.plan, &self.top.plan) else { return action.clone() };
-        if action.within(plan).is_some() {
+        if action.exactly(plan).is_some() {
             return action.clone();
         }
-        let mut renamed = action.renamed(plan, top);
-        renamed.retain(|other| other.within(plan).is_some());
+        let mut renamed = action.in_older(plan, top);
         if renamed.len() == 1 { renamed.remove(0) } else { action.clone() }
     }
 
     pub(super) fn follow(&mut self, action: &Action, role: &str, now: &Said) -> Result<Followed, GitError> {
-        self.walk(action, &mut asking(role, now), now)
+        self.walk(action, &mut asking(role, now), now, true)
     }
 
     /// The same from a version on that says so.
@@ -307,29 +330,25 @@ impl Tracer {
         role: &str,
         now: &Said,
     ) -> Result<Followed, GitError> {
-        self.walk_from(from, &mut asking(role, now), now)
+        self.walk_from(from, &mut asking(role, now), now, true)
     }
 
-    /// From the newest commit back, as long as a parent says the same.
-    fn walk(
-        &mut self,
-        action: &Action,
-        ask: &mut dyn FnMut(&Snapshot, &Snapshot, &Action) -> (Said, Action),
-        now: &Said,
-    ) -> Result<Followed, GitError> {
+    /// From the newest commit back, as long as a parent says the same; `across` versions too that do not have the action.
+    fn walk(&mut self, action: &Action, ask: Ask<'_>, now: &Said, across: bool) -> Result<Followed, GitError> {
         let Some((commit, snapshot)) = self.head.clone() else { return Ok(Followed::Uncommitted) };
         let (said, action) = ask(&snapshot, &self.top, action);
         if said != *now {
             return Ok(Followed::Uncommitted);
         }
-        self.walk_from((commit, snapshot, action), ask, now)
+        self.walk_from((commit, snapshot, action), ask, now, across)
     }
 
     fn walk_from(
         &mut self,
         (mut commit, mut snapshot, mut action): (PastCommit, Arc<Snapshot>, Action),
-        ask: &mut dyn FnMut(&Snapshot, &Snapshot, &Action) -> (Said, Action),
+        ask: Ask<'_>,
         now: &Said,
+        across: bool,
     ) -> Result<Followed, GitError> {
         let mut looked = 0;
         while looked < COMMITS && !self.past.is_spent() {
@@ -344,6 +363,8 @@ impl Tracer {
             let mut cut = commit.cut;
             let mut stops = HashSet::new();
             let mut loose = false;
+            let mut first = false;
+            let mut absent = Vec::new();
             let parents = self.readable_parents(&commit, &snapshot, &mut cut)?;
             for (parent, older) in parents {
                 let (said, then) = ask(&older, &snapshot, &action);
@@ -351,13 +372,30 @@ impl Tracer {
                     next = Some((parent, older, then));
                     break;
                 }
-                // What cannot be read is not known to say otherwise.
-                if said == Said::Unread {
-                    loose = true;
-                    continue;
+                match said {
+                    // What cannot be read is not known to say otherwise.
+                    Said::Unread => loose = true,
+                    Said::NoAction if across => absent.push((older, then, parent)),
+                    Said::NoAction | Said::Is(_) => {
+                        stops.insert(parent.id.clone());
+                        first |= said == Said::NoAction;
+                        before.get_or_insert((older, then, parent));
+                    }
                 }
-                stops.insert(parent.id.clone());
-                before.get_or_insert((older, then, parent));
+            }
+            if next.is_none() && before.is_none() && !absent.is_empty() {
+                // It may have been there before: who brings it back did not bring what it says.
+                for (parent, older, said, then) in self.before_absence(&absent, (&snapshot, &action), ask)? {
+                    if said == *now {
+                        next = Some((parent, older, then));
+                        break;
+                    }
+                    stops.insert(parent.id.clone());
+                    loose = true;
+                    before.get_or_insert((older, then, parent));
+                }
+                first = before.is_none();
+                before = before.or_else(|| absent.into_iter().next());
             }
             match next {
                 Some(next) => (commit, snapshot, action) = next,
@@ -368,9 +406,7 @@ impl Tracer {
                 }
                 None => {
                     let (before, parent) = before.map(|(older, then, parent)| ((older, then), parent)).unzip();
-                    let first = before.as_ref().is_none_or(|(older, action): &(Arc<Snapshot>, Action)| {
-                        older.plan.as_ref().map_or(true, |plan| action.within(plan).is_none())
-                    });
+                    first |= before.is_none();
                     loose |= commit.parents.iter().any(|parent| !stops.contains(parent));
                     return Ok(Followed::To(Box::new(Brought {
                         commit,
@@ -387,6 +423,40 @@ impl Tracer {
         }
         let id = commit.id.as_str().get(..8).unwrap_or_default();
         Ok(Followed::Never(format!("not known: it is older than {id}, beyond which nothing was looked at")))
+    }
+
+    /// The newest versions before some that do not have an action which do: with what each says, and how it is called there.
+    fn before_absence(
+        &mut self,
+        absent: &[(Arc<Snapshot>, Action, PastCommit)],
+        (later, action): (&Arc<Snapshot>, &Action),
+        ask: Ask<'_>,
+    ) -> Result<Vec<(PastCommit, Arc<Snapshot>, Said, Action)>, GitError> {
+        let mut found = Vec::new();
+        let mut next: Vec<(PastCommit, Arc<Snapshot>)> =
+            absent.iter().map(|(snapshot, _, commit)| (commit.clone(), snapshot.clone())).collect();
+        let mut seen: HashSet<ObjectId> = next.iter().map(|(commit, _)| commit.id.clone()).collect();
+        while let Some((child, of_child)) = next.pop() {
+            for id in child.parents.iter().rev() {
+                if seen.len() > ABSENT || self.past.is_spent() || !seen.insert(id.clone()) {
+                    continue;
+                }
+                let parent = self.past.project().commit(id)?;
+                let older = self.past.before((&child, &of_child), &parent)?;
+                if !Arc::ptr_eq(&older, &of_child) {
+                    let (said, then) = ask(&older, later, action);
+                    if matches!(said, Said::Is(_)) {
+                        found.push((parent, older, said, then));
+                        continue;
+                    }
+                    if older.plan.is_err() && !is_there(&self.past, &older.manifest, &parent) {
+                        continue;
+                    }
+                }
+                next.push((parent, older));
+            }
+        }
+        Ok(found)
     }
 
     /// The oldest commit that is reached through parents of the very same version, and how many were passed on the way.
@@ -443,7 +513,7 @@ impl Tracer {
         Ok(found)
     }
 
-    pub(super) fn uncommitted(&self, action: &Action, role: &str) -> Traced {
+    pub(super) fn uncommitted(&self, action: &Action, role: &str, since: Option<&Since>) -> Traced {
         let spot = self.top.plan.as_ref().ok().and_then(|plan| {
             let old = self.head.as_ref().and_then(|(_, snapshot)| snapshot.plan.as_ref().ok());
             spot((plan, action.within(plan)), old.map(|old| (old, action.within(old))), role)
@@ -454,6 +524,21 @@ impl Tracer {
             && let Ok(Held::Odd(why)) = project.at(&head.tree, within, &mut |_| {})
         {
             return Traced::No(format!("not in git: {}: {why}", crate::text::harmless(&within.to_string_lossy())));
+        }
+        if let (Some((_, snapshot)), Ok(plan), Some(spot)) = (&self.head, &self.top.plan, &spot)
+            && snapshot.plan.is_err()
+        {
+            // Of what cannot be planned it is not known what it said: only its files tell.
+            let whence = action.within(plan).and_then(|node| whence(plan, node, role)).unwrap_or_default();
+            let why = "the manifest as it was committed cannot be planned";
+            let mark = match (&spot.said, whence.files.contains(&spot.path)) {
+                (_, true) => Some(Mark::Content { comments: role != "config" }),
+                (Some(line), false) => Some(Mark::Line(line.clone())),
+                (None, false) => None,
+            };
+            if let Some(traced) = mark.and_then(|mark| self.by_file(&spot.path, &mark, since, why)) {
+                return traced;
+            }
         }
         Traced::To(self.origin(None, spot))
     }

@@ -34,7 +34,7 @@ pub fn stirred(
             let Ok(within) = path.strip_prefix(project.root()) else { continue };
             let other = match new {
                 Some(new) => apart(project, old, new, within)?,
-                None => edited(project, old, within, &mut 0)?,
+                None => edited(project, old, within, &mut 0)?.is_some(),
             };
             if other {
                 found.entry(tool.name.value.clone()).or_insert_with(|| within.to_owned());
@@ -65,27 +65,35 @@ fn apart(project: &Project, old: &ObjectId, new: &ObjectId, path: &Path) -> Resu
     })
 }
 
-/// Whether the work tree has something else at a path than a commit. Beyond so many entries nothing is looked at.
-fn edited(project: &Project, tree: &ObjectId, path: &Path, seen: &mut usize) -> Result<bool, GitError> {
+/// The first file at a path or below of which the work tree has something else than a commit. Beyond so many entries nothing is
+/// looked at.
+pub(super) fn edited(
+    project: &Project,
+    tree: &ObjectId,
+    path: &Path,
+    seen: &mut usize,
+) -> Result<Option<PathBuf>, GitError> {
     *seen += 1;
     if *seen > ENTRIES {
-        return Ok(false);
+        return Ok(None);
     }
     let full = project.root().join(path);
-    Ok(match project.at(tree, path, &mut |_| {})? {
+    let other = match project.at(tree, path, &mut |_| {})? {
         Held::File(id) => match content_of(&Version::default(), &full) {
             Some((_, here)) => !project.has_content(&id, &here) && !project.is_written(path, &id, &here),
             None => !full.exists(),
         },
         Held::Folder => {
             for name in project.names(tree, path) {
-                if edited(project, tree, &path.join(name), seen)? {
-                    return Ok(true);
+                let found = edited(project, tree, &path.join(name), seen)?;
+                if found.is_some() {
+                    return Ok(found);
                 }
             }
             false
         }
         // What git does not keep is not looked at.
         Held::Nothing | Held::Submodule | Held::Odd(_) => false,
-    })
+    };
+    Ok(other.then(|| path.to_owned()))
 }
