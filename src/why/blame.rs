@@ -7,10 +7,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde_json::Value as Json;
 use similar::TextDiff;
 
 use crate::git::{GitError, Held, PastCommit};
 use crate::key::{Change, Value};
+use crate::manifest::{Syntax, parsed};
 use crate::names::ObjectId;
 use crate::plan::Plan;
 use crate::why::action::{Action, value};
@@ -311,6 +313,9 @@ impl Tracer {
 
     /// The parts of an ingredient in the newest version.
     fn newest(&self, role: &str, change: &Change) -> Option<Vec<String>> {
+        if let Some(used) = &self.used_parts {
+            return Some(used.clone());
+        }
         let (plan, action) = (self.top.plan.as_ref().ok()?, self.asked.as_ref()?);
         let node = action.within(plan)?;
         (value(plan, node, role) == change.new).then(|| parts(plan, node, role)).flatten()
@@ -356,17 +361,42 @@ fn first_new_line(old: &[u8], new: &[u8]) -> Option<usize> {
 }
 
 /// What of an ingredient can be told apart: the words of a list, the lines of a file.
-fn parts(plan: &Plan, node: usize, role: &str) -> Option<Vec<String>> {
+pub(super) fn parts(plan: &Plan, node: usize, role: &str) -> Option<Vec<String>> {
     match value(plan, node, role)? {
         Value::List(list) => Some(list),
         Value::Text(_) => None,
         Value::Blob(_) => {
             let file = whence(plan, node, role)?.files.into_iter().next()?;
             let (_, bytes) = content_of(&plan.manifest.version, &file)?;
-            let text = String::from_utf8_lossy(&bytes).into_owned();
-            let telling = text.lines().filter(|line| role != "config" || !gap::comment(line));
-            Some(telling.map(str::to_owned).collect())
+            Some(telling(role, &String::from_utf8_lossy(&bytes)))
         }
+    }
+}
+
+/// What of a text can be told apart: the values of a config, each with its path, however it is written; else its lines.
+pub(super) fn telling(role: &str, text: &str) -> Vec<String> {
+    let syntaxes = [Syntax::Json, Syntax::Toml, Syntax::Yaml];
+    let structured = |syntax| parsed(text, syntax).filter(|value| value.is_object() || value.is_array());
+    match syntaxes.into_iter().filter(|_| role == "config").find_map(structured) {
+        Some(value) => {
+            let mut all = Vec::new();
+            leaves("", &value, &mut all);
+            all
+        }
+        None => text.lines().filter(|line| role != "config" || !gap::comment(line)).map(str::to_owned).collect(),
+    }
+}
+
+/// The values in a structured one, each with its path.
+fn leaves(path: &str, value: &Json, all: &mut Vec<String>) {
+    match value {
+        Json::Object(map) if !map.is_empty() => {
+            map.iter().for_each(|(key, value)| leaves(&format!("{path}.{key}"), value, all));
+        }
+        Json::Array(list) if !list.is_empty() => {
+            list.iter().enumerate().for_each(|(at, value)| leaves(&format!("{path}[{at}]"), value, all));
+        }
+        value => all.push(format!("{path}: {value}")),
     }
 }
 

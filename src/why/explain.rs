@@ -4,21 +4,18 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::attempt::Ended;
-use crate::event::{Compared, Disagreement, GitState};
+use crate::event::GitState;
 use crate::key::{ActionKey, Change, KeyRecord, Value};
-use crate::manifest::Kind;
-use crate::names::{AttemptId, Axes, JobId, RunId};
+use crate::names::{Axes, JobId, RunId};
 use crate::plan::{Plan, point_name};
 use crate::run::journal::read_plan;
-use crate::run::recheck::{disagreements, is_pure};
 use crate::store::Index;
 use crate::why::action::Action;
+use crate::why::attempts::{AttemptSaid, ComparedSaid, Disagreed, disagree};
 use crate::why::change::{Blobs, Shown};
 use crate::why::forecast::{Forecast, State};
 use crate::why::known::{Known, known};
@@ -195,75 +192,6 @@ impl StepSaid {
     }
 }
 
-/// An attempt in short.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct AttemptSaid {
-    /// Its id.
-    pub attempt: AttemptId,
-    /// The run that recorded its end.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub run: Option<RunId>,
-    /// When it ended.
-    pub at: Timestamp,
-    /// How long that is ago, in seconds.
-    pub age_s: i64,
-    /// How long it took, where that is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub wall_ms: Option<u64>,
-    /// `SUCCEEDED` or the cause.
-    pub outcome: String,
-    /// The line that shows a failure.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub evidence: Option<String>,
-}
-
-impl AttemptSaid {
-    /// Of a record.
-    #[must_use]
-    pub fn of(ended: &Ended, now: Timestamp) -> Self {
-        Self {
-            attempt: ended.attempt.clone(),
-            run: Some(ended.run.clone()),
-            at: ended.at,
-            age_s: age(ended.at, now),
-            wall_ms: Some(ended.wall_ms),
-            outcome: ended.outcome.word().to_owned(),
-            evidence: ended.outcome.failure().map(|failure| failure.evidence.as_str().to_owned()),
-        }
-    }
-
-    /// Its age as a duration.
-    #[must_use]
-    pub fn age(&self) -> Duration {
-        Duration::from_secs(self.age_s.unsigned_abs())
-    }
-}
-
-/// What a step was compared with.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ComparedSaid {
-    /// What.
-    #[serde(flatten)]
-    pub with: Compared,
-    /// How long ago that run began, in seconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub age_s: Option<i64>,
-}
-
-impl ComparedSaid {
-    /// As it is told now.
-    #[must_use]
-    pub fn of(with: Compared, now: Timestamp) -> Self {
-        Self { age_s: with.at.map(|at| age(at, now)), with }
-    }
-}
-
-/// Seconds from one time to another, 0 for one of a clock that runs ahead.
-#[must_use]
-pub fn age(at: Timestamp, now: Timestamp) -> i64 {
-    (now.as_second() - at.as_second()).max(0)
-}
-
 /// What a limit change means, beside its figures.
 #[must_use]
 pub fn about_limits(changes: &[Change]) -> Option<String> {
@@ -306,7 +234,13 @@ impl Sources<'_> {
                 runs.entry(ended.run.clone()).or_insert_with(|| read_plan(root, &ended.run).and_then(|plan| plan.git));
             Since { at: ended.at, git: git.clone() }
         });
-        shown.traced(tracer.borrow_mut().change(action, change, since.as_ref()))
+        let mut tracer = tracer.borrow_mut();
+        if let (true, Some(Value::Blob(digest))) = (tracer.is_of_run(), &change.new)
+            && let Some(content) = self.blobs.used(digest)
+        {
+            tracer.note_used(*digest, content);
+        }
+        shown.traced(tracer.change(action, change, since.as_ref()))
     }
 
     /// The key record of an action of which something is recorded.
@@ -410,53 +344,6 @@ fn step(plan: &Plan, forecast: &Forecast, sources: &Sources<'_>) -> StepSaid {
         said.because = Some("nothing like it was run before".into());
     }
     said
-}
-
-/// Two attempts of one key that came out otherwise, and what differs in their outputs.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Disagreed {
-    /// Which, and in what.
-    #[serde(flatten)]
-    pub said: Disagreement,
-    /// What differs in each output, the earlier attempt's as the old.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub differs: Vec<Shown>,
-}
-
-/// Lines of what differs in an output of two attempts.
-const DIFFERS: usize = 12;
-
-/// The attempts of a key that came out otherwise than the first that settled it; with what differs, where the outputs are at hand.
-#[must_use]
-pub fn disagree(key: &ActionKey, index: &Index, blobs: Option<&Blobs<'_>>) -> Vec<Disagreed> {
-    let all = index.attempts(key).unwrap_or_default();
-    if all.len() < 2 {
-        return Vec::new();
-    }
-    let Some(first) = all.iter().find(|ended| ended.outcome.settles()) else { return Vec::new() };
-    let pure = Kind::ALL.iter().any(|kind| kind.word() == first.kind && is_pure(*kind));
-    let told = disagreements(all.iter().map(AsRef::as_ref)).into_iter().map(|(later, outputs)| {
-        let differs = outputs.iter().zip(blobs.filter(|_| pure).into_iter().cycle()).map(|(name, blobs)| {
-            let output = |ended: &Ended| match name.as_str() {
-                "outcome" => Some(Value::text(ended.outcome.word())),
-                name => ended.outputs.get(name).cloned(),
-            };
-            let change = Change { ingredient: name.clone(), old: output(first), new: output(later) };
-            Shown::of(&change, blobs, DIFFERS)
-        });
-        let differs = differs.collect();
-        let said = Disagreement {
-            axes: later.axes.clone(),
-            step: later.step.clone(),
-            key: *key,
-            earlier: first.attempt.clone(),
-            later: later.attempt.clone(),
-            outputs,
-            expected: !pure,
-        };
-        Disagreed { said, differs }
-    });
-    told.collect()
 }
 
 fn attempts(plan: &Plan, forecast: &Forecast, sources: &Sources<'_>) -> Vec<AttemptSaid> {

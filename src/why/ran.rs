@@ -12,9 +12,8 @@ use crate::key::{ActionKey, Change};
 use crate::names::{Axes, JobId, RunId};
 use crate::plan::point_name;
 use crate::run::journal::{PlanFile, read_of};
-use crate::why::explain::{
-    AttemptSaid, ComparedSaid, Explanation, JobSaid, Sources, StepSaid, about_limits, age, cause_of, disagree, roots,
-};
+use crate::why::attempts::{AttemptSaid, ComparedSaid, age, disagree};
+use crate::why::explain::{Explanation, JobSaid, Sources, StepSaid, about_limits, cause_of, roots};
 use crate::why::known::{Known, held};
 
 /// What the journal tells of one action.

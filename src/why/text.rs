@@ -10,8 +10,9 @@ use serde_json::Value as Json;
 use crate::event::Disagreement;
 use crate::text::{harmless, shorten, wrap};
 use crate::units::human_span;
+use crate::why::attempts::{ComparedSaid, Disagreed};
 use crate::why::change::Shown;
-use crate::why::explain::{ComparedSaid, Disagreed, EXECUTES, Explanation, StepSaid};
+use crate::why::explain::{EXECUTES, Explanation, StepSaid};
 use crate::why::known::Known;
 use crate::why::origin::Origin;
 
@@ -357,7 +358,10 @@ pub fn origin_lines(origin: Option<&Origin>, unexplained: Option<&str>, width: u
     }
     let Some(commit) = &origin.commit else {
         let edited = origin.age_s.map(|age| format!(", edited {}", ago(age.unsigned_abs()))).unwrap_or_default();
-        also.insert(0, format!("uncommitted{edited}: {place}"));
+        also.insert(0, match origin.never_committed {
+            true => format!("uncommitted then, and never committed so: {place}"),
+            false => format!("uncommitted{edited}: {place}"),
+        });
         return also;
     };
     let date = origin.date.map(|date| format!(", {}", date.strftime("%Y-%m-%d"))).unwrap_or_default();
@@ -375,6 +379,7 @@ pub fn origin_lines(origin: Option<&Origin>, unexplained: Option<&str>, width: u
 pub fn origin_in_short(origin: &Origin) -> String {
     let place = origin_place(origin);
     match &origin.commit {
+        None if origin.never_committed => format!("uncommitted then, and never committed so: {place}"),
         None => format!("uncommitted: {place}"),
         Some(commit) => {
             let then = if origin.uncommitted_then { "uncommitted then, committed since " } else { "" };
