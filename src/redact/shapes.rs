@@ -34,9 +34,9 @@ fn of_key(byte: u8) -> bool {
 #[must_use]
 pub fn holds_key(text: &str) -> bool {
     let token = |word: &str| {
-        BEGINS.iter().any(|begin| {
-            word.strip_prefix(begin).is_some_and(|rest| rest.len() >= REST && rest.bytes().all(of_key))
-        })
+        BEGINS
+            .iter()
+            .any(|begin| word.strip_prefix(begin).is_some_and(|rest| rest.len() >= REST && rest.bytes().all(of_key)))
     };
     text.split(|c: char| c.is_whitespace() || "\"'=:,;".contains(c)).any(token) || text.contains(FRAME)
 }

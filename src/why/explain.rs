@@ -165,6 +165,17 @@ pub struct StepSaid {
 }
 
 impl StepSaid {
+    /// Tells causes apart that read the same and were brought by different commits, or at different places.
+    pub fn part_by_origin(&mut self) {
+        if self.cause.ends_with(GONE) {
+            return;
+        }
+        for origin in self.changes.iter().filter_map(|change| change.origin.as_ref()) {
+            let place = (&origin.commit, &origin.path, origin.line);
+            self.cause.push_str(&format!(" {place:?}"));
+        }
+    }
+
     /// A step of which only this is known.
     #[must_use]
     pub fn new(step: &str, axes: &Axes, state: &'static str) -> Self {
@@ -293,14 +304,15 @@ pub fn explain(plan: &Plan, jobs: &[usize], forecasts: &[Forecast], sources: &So
             }
         }
     }
+    let (roots, root_steps) = roots(said_of.values());
     Explanation {
         pipeline: plan.manifest.pipeline.name.value.clone(),
         manifest: plan.manifest.files.first().map_or_else(String::new, |file| file.name.clone()),
         run: None,
         between: None,
         jobs: jobs_said,
-        roots: groups(&told).len(),
-        root_steps: told.iter().filter(|said| said.is_root()).count(),
+        roots,
+        root_steps,
         consequences: told.iter().filter(|said| said.state.executes() && !said.is_root()).count(),
         estimate: None,
         comes_to: String::new(),
@@ -329,6 +341,7 @@ fn step(plan: &Plan, forecast: &Forecast, sources: &Sources<'_>) -> StepSaid {
             said.changes = forecast.changes.iter().map(shown).collect();
         }
     }
+    said.part_by_origin();
     if said.because.is_none() {
         said.because = about_limits(&forecast.changes);
     }

@@ -64,9 +64,7 @@ impl Tracer {
     fn parts_used(&self, change: &Change) -> Option<Vec<String>> {
         match change.new.as_ref()? {
             Value::List(list) => Some(list.clone()),
-            Value::Blob(digest) => {
-                Some(telling(&change.ingredient, &String::from_utf8_lossy(self.used.get(digest)?)))
-            }
+            Value::Blob(digest) => Some(telling(&change.ingredient, &String::from_utf8_lossy(self.used.get(digest)?))),
             Value::Text(_) => None,
         }
     }

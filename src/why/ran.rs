@@ -275,6 +275,7 @@ impl Ran {
             said.cause = cause_of(said.state, &causes, why.because.as_deref());
             changes.extend(followed);
             said.changes = changes.into_iter().map(shown).collect();
+            said.part_by_origin();
         }
         let mut follows: Vec<usize> =
             why.from.iter().map(|(_, up)| *up).filter(|up| *up != node && self.executed(*up)).collect();

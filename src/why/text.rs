@@ -358,10 +358,13 @@ pub fn origin_lines(origin: Option<&Origin>, unexplained: Option<&str>, width: u
     }
     let Some(commit) = &origin.commit else {
         let edited = origin.age_s.map(|age| format!(", edited {}", ago(age.unsigned_abs()))).unwrap_or_default();
-        also.insert(0, match origin.never_committed {
-            true => format!("uncommitted then, and never committed so: {place}"),
-            false => format!("uncommitted{edited}: {place}"),
-        });
+        also.insert(
+            0,
+            match origin.never_committed {
+                true => format!("uncommitted then, and never committed so: {place}"),
+                false => format!("uncommitted{edited}: {place}"),
+            },
+        );
         return also;
     };
     let date = origin.date.map(|date| format!(", {}", date.strftime("%Y-%m-%d"))).unwrap_or_default();
