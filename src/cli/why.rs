@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use crate::cli::fault::Fault;
 use crate::cli::open::{self, Opened};
+use crate::cli::reused::lacking_runs;
 use crate::cli::versions::{Within, unreadable};
 use crate::cli::wanted::{Wanted, named, newest, newest_of, others};
 use crate::cli::{Places, beside, gone, manifests, output, select};
@@ -23,11 +24,12 @@ use crate::store::{Index, Store};
 use crate::why::against::{self, Compared};
 use crate::why::between;
 use crate::why::change::{Blobs, LINES};
-use crate::why::explain::{Explanation, Sources, explain};
+use crate::why::explain::{Explanation, LacksSaid, Sources, explain};
 use crate::why::forecast::{Forecast, State, forecast};
 use crate::why::later::all_committed;
 use crate::why::origin::Tracer;
 use crate::why::past::{Past, Terms};
+use crate::why::plan::refusals;
 use crate::why::ran::Ran;
 use crate::why::text;
 use crate::why::toolfiles;
@@ -306,6 +308,11 @@ async fn before(args: &WhyArgs, (manifest, places): Which, wanted: &Wanted, line
         }
     }
     let mut said = explain(plan, &jobs, &forecasts, &sources);
+    let mut lacking = opened.lacking_secrets(&of_interest);
+    lacking.extend(opened.lacking_devices(&of_interest));
+    lacking.extend(lacking_runs(&plan.manifest, &opened.store.root));
+    let refusals = refusals(plan, &forecasts, &lacking).into_iter();
+    said.missing = refusals.map(|lacks| LacksSaid { what: lacks.what.clone(), hint: lacks.hint.clone() }).collect();
     if forecasts.iter().any(|said| said.state.executes()) {
         let estimate = opened.estimate(&forecasts)?;
         let mut amounts = serde_json::json!({});
@@ -377,6 +384,13 @@ fn after(args: &WhyArgs, run: &str, wanted: &Wanted, lines: usize) -> Result<Cle
     let root = open::store_root_of(args.manifest.as_deref(), &args.places);
     let manifest = args.manifest.as_deref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
     let (run, plan) = if run.is_empty() { newest(&root, manifest.as_deref(), wanted)? } else { named(&root, run)? };
+    if let Some(given) = manifest.as_deref().filter(|given| given.is_file() && plan.manifest.is_file())
+        && given.canonicalize().ok() != plan.manifest.canonicalize().ok()
+    {
+        let what = format!("run {run} is of {}, not of {}", plan.manifest.display(), given.display());
+        let hint = "leave the manifest out, or the run: `--run` alone is the newest of that manifest";
+        return Err(Fault::hint(2, what, hint));
+    }
     let commits = plan.jobs.iter().filter_map(|(_, axes)| axes.get("commit"));
     let commit = wanted.commit(commits)?;
     let jobs: Vec<&(JobId, Axes)> = plan

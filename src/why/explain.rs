@@ -46,6 +46,9 @@ pub struct Explanation {
     pub root_steps: usize,
     /// How many actions are executed only for what is executed upstream of them.
     pub consequences: usize,
+    /// What this machine lacks, so that a run would not start: each with what to do.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<LacksSaid>,
     /// What executing them may come to, for programs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub estimate: Option<serde_json::Value>,
@@ -66,6 +69,15 @@ impl Explanation {
         (self.roots, self.root_steps) = roots(steps.iter().copied());
         self.consequences = steps.iter().filter(|said| !said.root && EXECUTES.contains(&said.state)).count();
     }
+}
+
+/// Something that this machine lacks.
+#[derive(Clone, Debug, Serialize)]
+pub struct LacksSaid {
+    /// What.
+    pub what: String,
+    /// What to do.
+    pub hint: String,
 }
 
 /// How many different causes some steps have, each of them given once, and how many steps have one of their own.
@@ -314,6 +326,7 @@ pub fn explain(plan: &Plan, jobs: &[usize], forecasts: &[Forecast], sources: &So
         roots,
         root_steps,
         consequences: told.iter().filter(|said| said.state.executes() && !said.is_root()).count(),
+        missing: Vec::new(),
         estimate: None,
         comes_to: String::new(),
     }

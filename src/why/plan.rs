@@ -305,6 +305,14 @@ fn critical_path(plan: &Plan, forecasts: &[Forecast]) -> Vec<String> {
     path
 }
 
+/// What the machine lacks and a run does not fetch itself, each once: a run would not start without.
+#[must_use]
+pub fn refusals<'a>(plan: &'a Plan, forecasts: &[Forecast], beside: &'a [Missing]) -> Vec<&'a Missing> {
+    let mut lacking = missing(plan, forecasts, beside);
+    lacking.retain(|lacks| !lacks.hint.starts_with(FETCHES));
+    lacking
+}
+
 /// What the machine lacks, each once.
 fn missing<'a>(plan: &'a Plan, forecasts: &[Forecast], beside: &'a [Missing]) -> Vec<&'a Missing> {
     let own = forecasts.iter().flat_map(|said| &plan.nodes[said.node].missing);

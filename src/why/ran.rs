@@ -188,6 +188,7 @@ impl Ran {
             roots,
             root_steps,
             consequences,
+            missing: Vec::new(),
             estimate: None,
             comes_to: String::new(),
         }
