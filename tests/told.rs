@@ -268,3 +268,29 @@ fn a_run_is_not_explained_by_another_manifest() {
     flow.flow(&["why", "{one}", "other.kdl", "--run", run]).exits(2).says("other.kdl").says("leave the manifest out");
     flow.flow(&["why", "{one}", "m.kdl", "--run", run]).exits(0);
 }
+
+#[test]
+fn a_damaged_end_of_an_attempt_has_one_word_before_and_after() {
+    let flow = Flow::sample();
+    flow.run().settles();
+    for file in std::fs::read_dir(flow.cache().join("records/v1")).unwrap() {
+        let path = file.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let damaged =
+            text.lines().map(|line| match line.contains("\"ended\"") && line.contains("\"step\":\"agent\"") {
+                true => line.replacen("\"step\"", "\"stop\"", 1) + "\n",
+                false => format!("{line}\n"),
+            });
+        std::fs::write(&path, damaged.collect::<String>()).unwrap();
+    }
+    let _ = std::fs::remove_dir_all(flow.cache().join("index"));
+    let agent = |more: &[&str]| {
+        let document = flow.flow(&[&["why", "pkg/{one}/tidy/1", "m.kdl", "--json"], more].concat()).exits(0).json();
+        document["jobs"][0]["steps"].as_array().unwrap().iter().find(|step| step["step"] == "agent").unwrap().clone()
+    };
+    let before = agent(&[]);
+    assert_eq!(before["state"], "retry", "{before:#}");
+    assert!(before["because"].as_str().unwrap().contains("no end of it is recorded"), "{before:#}");
+    flow.run().settles();
+    assert_eq!(agent(&["--run"])["state"], "retry");
+}

@@ -125,7 +125,7 @@ pub async fn plan(args: PlanArgs) -> Result<ExitCode, Fault> {
     } else {
         let grouped = causes.is_some();
         tell(causes, (&opened, &blamed), &forecasts, &lacking, &estimate, args.all)?;
-        if args.explain && blamed.gave_up() {
+        if blamed.gave_up() {
             output::say(
                 "note: not every cause was followed back in the project's history: `flow why` follows those of a commit",
             );
