@@ -81,7 +81,7 @@ fn a_block_with_another_process_on_the_device_counts_for_nothing() {
     let told = told(&flow);
     let machine = "Machine: 5 blocks kept, 1 dropped (another process on GPU-1: 1999999999);";
     assert!(told.contains(machine), "{told}");
-    assert!(told.contains("GPU-1: 41 °C, 1980 MHz, heat at most 0 %, "), "{told}");
+    assert!(told.contains("GPU-1: 41 °C, 1980 MHz, heat at most 0 %, held back by its cap on power, "), "{told}");
     // Another limit is no other measurement.
     flow.replace("m.kdl", "holds gpu=1", "holds gpu=1; guard alone=#false steal=\"1%\"");
     flow.run().executes_nothing();
@@ -176,14 +176,15 @@ fn what_is_borne_is_dropped_by_nobody() {
         assert_eq!(processes(&flow), BEFORE + 5 * 4);
         let told = told(&flow);
         assert!(
-            told.contains("5 blocks, none dropped;") && told.contains("heat at most 100 %, with a process of others")
+            told.contains("5 blocks, none dropped;")
+                && told.contains("held back by its temperature, with a process of others")
         );
     }
 }
 
 #[test]
 fn a_gpu_that_is_slowed_by_heat_breaks_its_guard() {
-    // So short a block would break nothing: a tenth of a second is the least.
+    // So short a block would break nothing: a quarter of a second is the least.
     let slow = "(__import__('time').sleep(0.05), ops / 1000)[1]";
     let hot =
         "[ $n -le 10 ] && echo 'GPU-1, 91, 1200, 0x0000000000000040' || echo 'GPU-1, 60, 1980, 0x0000000000000004'";

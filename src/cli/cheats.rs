@@ -240,7 +240,11 @@ fn run(dir: &Path, cheats: &[Cheat]) -> Result<Vec<Came>, Fault> {
         let class = if refused { Cause::LeakedAnswer.name().to_owned() } else { class };
         let open = !refused && job.is_none_or(|job| job["open"] == true);
         let scores = SCORES.contains(&class.as_str()) && !marks.iter().any(|mark| TELLING.contains(&mark.as_str()));
-        let ok = !open && if name == "human" { scores } else { !scores };
+        let ok = match name {
+            "human" => !open && scores,
+            LATER => refused,
+            _ => !open && !scores,
+        };
         Came { cheat: name.into(), tries: tries.into(), class, marks, evidence: text("evidence"), ok }
     };
     let honest = "the human's own change: it has to be an improvement";

@@ -12,6 +12,7 @@ use crate::cli::run::{RunArgs, run_selected};
 use crate::cli::select::Selected;
 use crate::cli::{Places, job, output};
 use crate::key::Value;
+use crate::measure::again::NOT_REPRODUCED;
 use crate::measure::protocol::{BLOCKS_MAX, Profile};
 use crate::measure::{self, TestResult};
 use crate::plan::{Ask, Role};
@@ -84,6 +85,10 @@ pub async fn extend(args: ExtendArgs) -> Result<ExitCode, Fault> {
         let hint = "only a measurement that a bound ended can go on; `flow show JOB` tells what the job came to";
         return Err(Fault::hint(2, format!("{id} is {class}, and not INCONCLUSIVE"), hint));
     };
+    if result.marks.iter().any(|mark| mark == NOT_REPRODUCED) {
+        let hint = "each session is settled; more blocks of one make them no more alike: `flow show JOB` tells both";
+        return Err(Fault::hint(2, format!("two sessions of {id} contradict each other"), hint));
+    }
     let there = stored.runs.iter().filter(|run| run.turn.counts()).map(|run| run.turn.block + 1).max().unwrap_or(0);
     let needed = match measure::analyse(&stored, None).verdict {
         measure::Verdict::Inconclusive { needed_blocks } => needed_blocks,

@@ -318,7 +318,7 @@ async fn before(args: &WhyArgs, (manifest, places): Which, wanted: &Wanted, line
         let mut amounts = serde_json::json!({});
         estimate.add_to(&mut amounts);
         said.estimate = Some(amounts);
-        said.comes_to = estimate.comes_to();
+        said.comes_to = estimate.comes_to(output::width());
     }
     Ok((Said::Explained(Box::new(said)), sources.blobs.redactor.fresh()))
 }

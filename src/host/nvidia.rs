@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::Gpu;
-use crate::process::{answer, marked};
+use crate::process::{answer, own_processes};
 
 /// How long one answer may take. A driver that is slower is not asked again.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -106,7 +106,7 @@ fn own(attempt: &str) -> Option<HashSet<i32>> {
     if namespace.to_str() != Some(FIRST_NAMESPACE) {
         return None;
     }
-    Some(marked(attempt).ok()?.into_iter().collect())
+    Some(own_processes(attempt).ok()?.into_iter().collect())
 }
 
 fn alive(pid: i32) -> bool {

@@ -86,13 +86,16 @@ impl<'a> Binder<'a> {
         }
         upstream.sort_by_key(|step| step.name.place.offset);
         let compares = |step: &&Step| match &step.body {
+            // A second session speaks of what the first does.
+            Body::Test(test) if test.again.is_some() => false,
             Body::Test(test) => {
                 test.aa
                     || step.needs.iter().any(|need| find(self.steps, need).is_some_and(|up| up.kind() == Kind::Patch))
             }
             _ => false,
         };
-        let gate = |step: &&Step| step.kind() == Kind::Test && !compares(step);
+        let again = |step: &&Step| matches!(&step.body, Body::Test(test) if test.again.is_some());
+        let gate = |step: &&Step| step.kind() == Kind::Test && !compares(step) && !again(step);
         let of = |kind: Kind| move |step: &&Step| step.kind() == kind;
         let roles: [(&str, Vec<&Step>); 5] = [
             ("checkout", upstream.iter().copied().filter(|step| of(Kind::Checkout)(step)).collect()),

@@ -186,6 +186,10 @@ pub struct TestBody {
     pub aa: bool,
     /// The human's tree is a third arm of the same session; where that is said.
     pub human: Option<Place>,
+    /// A second session is asked for; where that is said.
+    pub second: Option<Place>,
+    /// The step whose verdict this one, a second session, measures again.
+    pub again: Option<Spanned<StepName>>,
     /// Argv in place of `{interpreter} {script}`.
     pub run: Vec<Spanned<Template>>,
     /// How results are compared, where it is said.

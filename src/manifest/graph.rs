@@ -13,7 +13,10 @@ pub(super) fn edges(step: &Step) -> Vec<(&Spanned<StepName>, &'static str)> {
     let mut edges: Vec<(&Spanned<StepName>, &'static str)> = step.needs.iter().map(|name| (name, "needs")).collect();
     edges.extend(step.after.iter().map(|name| (name, "runs after")));
     match &step.body {
-        Body::Test(test) => edges.extend(test.against.iter().map(|name| (name, "is held against"))),
+        Body::Test(test) => {
+            edges.extend(test.against.iter().map(|name| (name, "is held against")));
+            edges.extend(test.again.iter().map(|name| (name, "measures again")));
+        }
         Body::Command(command) => edges.extend(command.inputs.iter().filter_map(|input| match &input.from {
             InputFrom::Output { step, .. } => Some((step, "reads")),
             InputFrom::File(..) => None,

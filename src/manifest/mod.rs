@@ -42,6 +42,7 @@ mod providers;
 mod read;
 mod readings;
 mod reference;
+mod second;
 mod shape;
 mod steps;
 mod syntax;

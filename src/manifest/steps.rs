@@ -10,6 +10,7 @@ use super::flaw::{Draft, Report, suggest};
 use super::grammar::In;
 use super::measured::{checks, equal, guards, metrics};
 use super::node::{Node, Value};
+use super::second::second_sessions;
 use super::shape;
 use super::types::split_source;
 use super::{
@@ -81,7 +82,7 @@ pub(super) fn read<'a>(top: &[Node<'a>], pipeline: Node<'a>, tools: &Tools<'_>, 
             steps.extend(build(&raw, tools, report));
         }
     }
-    steps
+    second_sessions(steps, report)
 }
 
 /// The definitions by name, with their kinds; `like` ones still without the copied children.
@@ -224,6 +225,8 @@ fn build(raw: &Raw<'_>, tools: &Tools<'_>, report: &Report) -> Option<Step> {
             protocol: find("protocol").map_or_else(|| Protocol::new(Profile::Screen), |node| protocol(*node)),
             aa: find("aa").is_some(),
             human: find("with").map(|node| node.place()),
+            second: find("second-session").map(|node| node.place()),
+            again: None,
             run: find("run").map(|node| argv::run(*node, report)).unwrap_or_default(),
             equal: find("equal").and_then(|node| equal(*node, report)),
             checks: checks(all("check"), report),

@@ -19,8 +19,20 @@ pub const DROPPED: u32 = 5;
 pub const DROPPED_MAX: u32 = 1000;
 /// The share of a block above which a disturbance breaks a guard that is on though the manifest says nothing.
 pub const SHARE: f64 = 0.10;
-/// A disturbance shorter than this in a block breaks no guard: the kernel counts in hundredths of a second.
-pub const LEAST: Duration = Duration::from_millis(100);
+/// A disturbance shorter than this in a block breaks no guard: the kernel counts in hundredths of a second, and mirrored blocks
+/// bear what is short.
+pub const LEAST: Duration = Duration::from_millis(250);
+/// What slows the clock of a GPU, by the driver's bits; that it is idle is none.
+const SLOWED: [(u64, &str); 8] = [
+    (0x02, "the clocks that are set"),
+    (0x04, "its cap on power"),
+    (0x08, "the board"),
+    (0x10, "other GPUs"),
+    (0x20, "its temperature"),
+    (0x40, "its temperature"),
+    (0x80, "the power supply"),
+    (0x100, "the display"),
+];
 
 /// What is borne in a block. Shares are fractions; `None` bears everything. A limit: in no key.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -358,9 +370,10 @@ impl Guarded {
             0 => format!("{}, none dropped", counted(kept.len(), "block")),
             dropped => format!("{} kept, {dropped} dropped ({})", counted(kept.len(), "block"), self.reasons()),
         }];
-        if let Some(pinned) = &self.pinned {
-            said.push(pinned.text());
-        }
+        said.push(match &self.pinned {
+            Some(pinned) => pinned.text(),
+            None => "not pinned: the slot names no cores".to_owned(),
+        });
         if kept.is_empty() {
             return said.join("; ");
         }
@@ -427,8 +440,12 @@ fn gpu_text(blocks: &[&GpuSeen]) -> Option<String> {
         Some(1) => "with a process of others".to_owned(),
         Some(others) => format!("with {others} processes of others"),
     };
+    let reasons = blocks.iter().filter_map(|gpu| gpu.reasons).fold(0, |all, more| all | more);
+    let mut slowed: Vec<&str> = SLOWED.iter().filter(|(bit, _)| reasons & bit != 0).map(|(_, word)| *word).collect();
+    slowed.dedup();
+    let slowed = if slowed.is_empty() { String::new() } else { format!("held back by {}, ", slowed.join(" and ")) };
     Some(format!(
-        "{}: {}, {}, {}, {company}",
+        "{}: {}, {}, {}, {slowed}{company}",
         first.uuid,
         said(ends(&|gpu| gpu.celsius), "°C", "temperature"),
         said(ends(&|gpu| gpu.mhz), "MHz", "clock"),

@@ -166,7 +166,7 @@ fn a_line_says_what_was_dropped_and_why() {
         guarded.text().replace('\u{a0}', " "),
         "2 blocks kept, 3 dropped (steal 30 % (2 blocks); another process on GPU-1: 4242); pinned to cores 2,3; at most \
          steal 0 %, throttled 0 %, heat 0 %, iowait 0 %, pressure 0 %; load 1.5; 50-60 °C; 3000 MHz; GPU-1: 50 °C, 1980 MHz, \
-         heat at most 0 %, alone"
+         heat at most 0 %, held back by its cap on power, alone"
     );
     let all = Guarded { pinned: Some(Pinned { named: vec![90], held: vec![] }), ..Guarded::default() };
     assert_eq!(all.text(), "0 blocks, none dropped; not pinned: the kernel refuses cores 90");

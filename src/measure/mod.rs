@@ -4,6 +4,7 @@
 //! nothing of slots, of the store or of classes: the test step runs what `protocol` says and hands what came out to
 //! `contract`; the classifier reads `analysis`.
 
+pub mod again;
 pub mod analysis;
 pub mod compare;
 pub mod contract;

@@ -82,6 +82,14 @@ impl Binder<'_> {
         }
     }
 
+    /// The first session of a second one.
+    fn again(&self, step: usize) -> Option<usize> {
+        match &self.pipeline.steps[step].body {
+            Body::Test(test) => test.again.as_ref().and_then(|name| self.index(&name.value)),
+            _ => None,
+        }
+    }
+
     /// A test that compares two trees, as opposed to a gate.
     fn compares(&self, step: usize) -> bool {
         match &self.pipeline.steps[step].body {
@@ -123,6 +131,7 @@ impl Binder<'_> {
                 link(Role::Environment, base_build);
                 link(Role::Rebuilt, self.environment(step, true));
                 link(Role::Baseline, against);
+                link(Role::Again, self.again(step));
             }
             Body::Classify(_) => {
                 let upstream = self.upstream(step);
@@ -133,7 +142,8 @@ impl Binder<'_> {
                 link(Role::Baseline, first(&|up| self.kind(up) == Kind::Test && !self.compares(up)));
                 link(Role::Agent, first(&|up| self.kind(up) == Kind::Agent));
                 link(Role::Patch, first(&|up| self.kind(up) == Kind::Patch));
-                link(Role::Patched, first(&|up| self.compares(up)));
+                link(Role::Patched, first(&|up| self.compares(up) && self.again(up).is_none()));
+                link(Role::Again, first(&|up| self.again(up).is_some()));
             }
             Body::Command(command) => {
                 for input in &command.inputs {

@@ -193,6 +193,8 @@ pub enum Role {
     Baseline,
     /// For classify, the end of the test of the patched tree.
     Patched,
+    /// For a second session, the first; for classify, the end of the second.
+    Again,
     /// A command's named input.
     Named {
         /// The input's name.
@@ -357,6 +359,8 @@ pub struct TestAsk {
     pub aa: bool,
     /// Its limits are a person's of today, beyond the manifest's. In no key.
     pub asked: bool,
+    /// It is a second session: it measures only if the first came out as faster or slower.
+    pub again: bool,
     /// The human's tree is measured beside the patched one.
     pub human: bool,
     /// The interpreter's tool, where the step has no environment step: the only declared one.

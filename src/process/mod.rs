@@ -32,7 +32,7 @@ pub use confine::{Confine, Files, Part, Sandbox};
 pub use cores::{held_to, keep_to, own_cores};
 pub use end::{By, End, Exit, read_end};
 pub use launch::{ATTEMPT_MARK, SUPERVISOR_MARK};
-pub use orphans::{OrphanError, Pid, kill_marked, marked, supervisor_is_stopped};
+pub use orphans::{OrphanError, Pid, kill_marked, marked, own as own_processes, supervisor_is_stopped};
 pub use plain::{Plain, spawn_plain};
 pub use spec::{Extra, Secret, Source, Spec};
 pub use supervisor::supervise_main;

@@ -53,7 +53,27 @@ fn list(pids: &[Pid]) -> String {
 /// # Errors
 /// `/proc` cannot be listed.
 pub fn marked(attempt: &str) -> Result<Vec<Pid>, OrphanError> {
-    Ok(find(attempt, Cgroup::find(attempt).as_ref(), false)?.0.iter().map(|p| p.pid).collect())
+    Ok(find(attempt, Cgroup::find(attempt).as_ref(), Supervisor::Spared)?.0.iter().map(|p| p.pid).collect())
+}
+
+/// The same, and what the attempt's supervisor has adopted: a process that wiped its environment and left its parent is still the
+/// attempt's own.
+///
+/// # Errors
+/// `/proc` cannot be listed.
+pub fn own(attempt: &str) -> Result<Vec<Pid>, OrphanError> {
+    Ok(find(attempt, Cgroup::find(attempt).as_ref(), Supervisor::Followed)?.0.iter().map(|p| p.pid).collect())
+}
+
+/// What is done with an attempt's supervisor.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Supervisor {
+    /// Neither it nor what only descends from it is found.
+    Spared,
+    /// It is not found, and what descends from it is.
+    Followed,
+    /// It is found.
+    Found,
 }
 
 /// Kills what [`marked`] finds, again and again until nothing is left; with `include_supervisors` the attempt's supervisor too.
@@ -72,8 +92,9 @@ pub fn kill_marked(attempt: &str, limit: Duration, include_supervisors: bool) ->
     let mut going: Vec<Process> = Vec::new();
     let mut first = true;
     let mut pause = Duration::from_micros(500);
+    let supervisor = if include_supervisors { Supervisor::Found } else { Supervisor::Spared };
     loop {
-        let (found, ending) = find(attempt, group.as_ref(), include_supervisors)?;
+        let (found, ending) = find(attempt, group.as_ref(), supervisor)?;
         // Later on an ending one counts only if there were marked ones, whose child it may be: on a busy machine there always
         // is some process that ends.
         if first || !found.is_empty() {
@@ -114,7 +135,11 @@ pub fn supervisor_is_stopped(attempt: &str) -> Result<bool, OrphanError> {
 }
 
 /// The attempt's processes; and those that are ending and may have been.
-fn find(attempt: &str, group: Option<&Cgroup>, supervisors: bool) -> Result<(Vec<Process>, Vec<Process>), OrphanError> {
+fn find(
+    attempt: &str,
+    group: Option<&Cgroup>,
+    supervisor: Supervisor,
+) -> Result<(Vec<Process>, Vec<Process>), OrphanError> {
     let table = table::scan().map_err(|source| OrphanError::Table { path: "/proc", source })?;
     let me = Pid::try_from(std::process::id()).unwrap_or(0);
     let mark = format!("{ATTEMPT_MARK}={attempt}").into_bytes();
@@ -130,7 +155,7 @@ fn find(attempt: &str, group: Option<&Cgroup>, supervisors: bool) -> Result<(Vec
         }
         let environment = environment(process.pid);
         let has = |mark: &[u8]| environment.split(|b| *b == 0).any(|variable| variable == mark);
-        if has(&supervises) && !supervisors {
+        if has(&supervises) && supervisor != Supervisor::Found {
             spared.insert(process.pid);
         } else if has(&mark) || has(&supervises) {
             found.push(*process);
@@ -138,7 +163,10 @@ fn find(attempt: &str, group: Option<&Cgroup>, supervisors: bool) -> Result<(Vec
             ending.push(*process);
         }
     }
-    let roots: Vec<Pid> = found.iter().map(|p| p.pid).collect();
+    let mut roots: Vec<Pid> = found.iter().map(|p| p.pid).collect();
+    if supervisor == Supervisor::Followed {
+        roots.extend(&spared);
+    }
     let below = table::descendants(&table, &roots, Some(me));
     found.extend(below.into_iter().filter(|p| !spared.contains(&p.pid)));
     Ok((found, ending))
@@ -198,6 +226,22 @@ mod tests {
         assert_eq!(kill_marked(&format!("{name}-17"), Duration::from_secs(9), false).unwrap(), 2);
         assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
         assert!(marked(&format!("{name}-17")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_a_supervisor_adopted_is_the_attempts_own_though_nothing_marks_it() {
+        let name = format!("adopted-test-{}", std::process::id());
+        let mut supervisor = Command::new("sh")
+            .args(["-c", "env -i sleep 600 & echo; wait"])
+            .env(SUPERVISOR_MARK, &name)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        supervisor.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
+        assert!(marked(&name).unwrap().is_empty());
+        assert_eq!(own(&name).unwrap().len(), 1, "the sleeper, and not the supervisor");
+        kill_marked(&name, Duration::from_secs(9), true).unwrap();
+        supervisor.wait().unwrap();
     }
 
     #[test]

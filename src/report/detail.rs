@@ -12,12 +12,13 @@ use crate::attempt::{Ended, Started};
 use crate::key::{ActionKey, Value};
 use crate::ledger::{Entry, Rates, usage_of};
 use crate::measure::TestResult;
+use crate::measure::again::NOT_REPRODUCED;
 use crate::measure::analysis::Ratio;
 use crate::measure::metric::{Better, Kind as MetricKind, MetricSpec};
 use crate::money::{Amount, Cost, Totals};
 use crate::names::{AttemptId, JobId, RunId};
 use crate::plan::{Ask, Plan, Role};
-use crate::report::explain::{Explained, explain};
+use crate::report::explain::{Explained, GuardsTold, explain};
 use crate::report::human;
 use crate::report::jobs::{self, JobResult};
 use crate::report::marks;
@@ -201,12 +202,29 @@ fn explained(plan: &Plan, classify: usize, ends: &[End], store: &Store) -> Optio
         Ask::Classify(ask) => ask.judge_min_effect,
         _ => None,
     };
-    explain(&measured(plan, classify, ends, store)?, judged)
+    let mut explained = explain(&measured(plan, classify, ends, store)?, judged)?;
+    let marks = ends[classify].settled().and_then(|ended| ended.outputs.get("marks"));
+    let marked = |mark: &str| matches!(marks, Some(Value::List(marks)) if marks.iter().any(|own| own == mark));
+    let again = result_of(plan, classify, &Role::Again, ends, store).and_then(|result| result.guarded);
+    explained.again_guards = again.as_ref().map(GuardsTold::of);
+    let second = plan.linked(classify, &Role::Again).and_then(|up| ends[up].settled());
+    let on = second.map_or_else(String::new, |ended| format!(" on {}", ended.slots.join(", ")));
+    explained.sentences.extend(match () {
+        () if marked(NOT_REPRODUCED) => Some(format!("A second session{on} contradicts that: neither is a verdict.")),
+        () if marked("CONFIRMED") => Some(format!("A second session{on} came to the same.")),
+        () if marked("UNCONFIRMED") => Some("No second session bears that out.".to_owned()),
+        () => None,
+    });
+    Some(explained)
 }
 
 /// What was measured for a verdict, where something was.
 pub(super) fn measured(plan: &Plan, classify: usize, ends: &[End], store: &Store) -> Option<TestResult> {
-    let ended = ends[plan.linked(classify, &Role::Patched)?].settled()?;
+    result_of(plan, classify, &Role::Patched, ends, store)
+}
+
+fn result_of(plan: &Plan, classify: usize, role: &Role, ends: &[End], store: &Store) -> Option<TestResult> {
+    let ended = ends[plan.linked(classify, role)?].settled()?;
     let digest = ended.outputs.get("result").and_then(Value::as_blob)?;
     let bytes = store.cas.get(&digest, RESULT_BYTES).ok()??;
     TestResult::decode(&bytes).ok()

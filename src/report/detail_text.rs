@@ -83,8 +83,11 @@ pub fn text(detail: &JobDetail, store: &Store, now: Timestamp, width: usize) -> 
         for sentence in &explained.sentences {
             text.push_str(&format!("{}\n", wrap(sentence, width).join("\n")));
         }
-        if let Some(guards) = &explained.guards {
-            text.push_str(&format!("{}\n", wrap(&format!("Machine: {}.", guards.text), width).join("\n")));
+        let sessions = [("Machine", &explained.guards), ("Machine of the second session", &explained.again_guards)];
+        for (what, guards) in sessions {
+            if let Some(guards) = guards {
+                text.push_str(&format!("{}\n", wrap(&format!("{what}: {}.", guards.text), width).join("\n")));
+            }
         }
         for row in explained.plot(width) {
             text.push_str(&format!("{row}\n"));

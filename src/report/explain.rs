@@ -33,6 +33,9 @@ pub struct Explained {
     /// How quiet the machine was, and what of each block was seen of it. Absent of counts, and of what an older flow measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guards: Option<GuardsTold>,
+    /// The same of the second session, where there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub again_guards: Option<GuardsTold>,
 }
 
 /// The guards of a measurement.
@@ -48,7 +51,9 @@ pub struct GuardsTold {
 }
 
 impl GuardsTold {
-    fn of(guarded: &Guarded) -> Self {
+    /// Of what is stored.
+    #[must_use]
+    pub fn of(guarded: &Guarded) -> Self {
         Self { text: guarded.text(), dropped: guarded.dropped(), guarded: guarded.clone() }
     }
 }
@@ -139,6 +144,7 @@ pub fn explain(result: &TestResult, judge_min_effect: Option<f64>) -> Option<Exp
         min_effect,
         point_rules: PointRules::of(result),
         guards: result.guarded.as_ref().map(GuardsTold::of),
+        again_guards: None,
     })
 }
 
@@ -213,6 +219,7 @@ mod tests {
             min_effect: 0.02,
             point_rules: PointRules::default(),
             guards: None,
+            again_guards: None,
         };
         let plot = explained.plot(39);
         assert_eq!(plot.len(), 5);
@@ -234,6 +241,7 @@ mod tests {
             min_effect: 0.02,
             point_rules: PointRules::default(),
             guards: None,
+            again_guards: None,
         };
         let plot = explained.plot(80);
         assert_eq!(plot.len(), ROWS + 3);

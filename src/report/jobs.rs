@@ -8,6 +8,7 @@ use crate::attempt::Ended;
 use crate::class::{Class, Verdict};
 use crate::key::Value;
 use crate::manifest::Kind;
+use crate::measure::again::NOT_REPRODUCED;
 use crate::names::{Axes, JobId};
 use crate::outcome::{Cause, Owner};
 use crate::plan::{Job, Plan, Role};
@@ -221,6 +222,13 @@ pub fn result(plan: &Plan, job: usize, standing: &Standing, wanted: &[bool]) -> 
             result.next = Some(format!("{}; `flow log JOB {}` tells more", cause.next_action(), ended.step));
         }
     }
+    if result.marks.iter().any(|mark| mark == NOT_REPRODUCED) {
+        result.next = Some(
+            "look at what differs between the two sessions, which `flow show JOB` tells: slot, machine, layout; \
+             neither is a verdict alone"
+                .to_owned(),
+        );
+    }
     if result.open {
         say_open(&mut result, plan, &nodes, standing);
     }
@@ -361,8 +369,16 @@ fn to_blame(plan: &Plan, classify: usize, ends: &[End], class: Class) -> Option<
         _ => None,
     };
     by_stage.or_else(|| {
-        let order =
-            [Role::Checkout, Role::Environment, Role::Baseline, Role::Agent, Role::Patch, Role::Rebuilt, Role::Patched];
+        let order = [
+            Role::Checkout,
+            Role::Environment,
+            Role::Baseline,
+            Role::Agent,
+            Role::Patch,
+            Role::Rebuilt,
+            Role::Patched,
+            Role::Again,
+        ];
         order.iter().find_map(failed)
     })
 }

@@ -129,19 +129,23 @@ impl Leases {
         Ok(Self { dir, store: store.to_owned(), slots, lanes, rest })
     }
 
-    /// Takes what an action holds, all or nothing.
+    /// Takes what an action holds, all or nothing; none of the slots to `avoid` (`kind/name`) where there are enough others of
+    /// their kind.
     ///
     /// # Errors
     /// If the locks cannot be used, or orphans of a slot's last holder cannot be killed.
-    pub fn take(&mut self, plan: &Plan, node: usize, attempt: &AttemptId) -> Result<Taken, String> {
+    pub fn take(&mut self, plan: &Plan, node: usize, attempt: &AttemptId, avoid: &[String]) -> Result<Taken, String> {
         let mut granted = Granted::default();
         let mut choices: Vec<Vec<usize>> = vec![Vec::new()];
         for (kind, count) in &plan.nodes[node].holds {
             let wanted = *count as usize;
             let of_kind = |slot: &Slot| slot.kind == kind.as_str();
             if self.slots.iter().any(of_kind) {
-                let free: Vec<usize> =
-                    (0..self.slots.len()).filter(|i| of_kind(&self.slots[*i]) && !self.slots[*i].busy).collect();
+                let of_kind: Vec<usize> = (0..self.slots.len()).filter(|i| of_kind(&self.slots[*i])).collect();
+                let avoided = |slot: &Slot| avoid.contains(&format!("{}/{}", slot.kind, slot.name));
+                let others: Vec<usize> = of_kind.iter().copied().filter(|i| !avoided(&self.slots[*i])).collect();
+                let allowed = if others.len() >= wanted { others } else { of_kind };
+                let free: Vec<usize> = allowed.into_iter().filter(|i| !self.slots[*i].busy).collect();
                 if free.len() < wanted {
                     return Ok(Taken::Here(kind.clone()));
                 }

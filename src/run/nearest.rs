@@ -27,10 +27,9 @@ const RECORD: u64 = 16 * 1024 * 1024;
 /// Old records that a miss is compared with at most.
 const COMPARED: usize = 256;
 
-/// Why a record has no attempt: the nearest of the stored records of the same kind and point and of what the action had in the
-/// newest run of its manifest, and what differs from it. Of equally near ones that last one, else the newest. Where there is
-/// none, those of candidates that are no longer in the plan are looked at: one may have been renamed. Ingredients that are
-/// `waiting` are not compared.
+/// Why a record has no attempt: what differs from what the action had in the newest run of its manifest that settled it. Where none
+/// did, the nearest of the stored records of the same kind and point, of equally near ones the newest; else those of candidates
+/// that are no longer in the plan: one may have been renamed. Ingredients that are `waiting` are not compared.
 #[must_use]
 pub fn reason_for(
     plan: &Plan,
@@ -53,9 +52,15 @@ pub fn reason_for(
             Unknown::Stray(keys) => own = keys,
         }
     }
-    let keys = last.iter().map(|had| had.key).chain(own.iter().copied().take(COMPARED));
-    let mut near = past.compare(record, keys, waiting);
-    let Some(best) = near.first().map(|near| near.key) else {
+    // What it had last is what people had before their change. What another manifest had says nothing of this one as long as this
+    // one was run itself.
+    let before = last.iter().filter(|had| past.is_own(&had.earlier)).map(|had| had.key);
+    let mut near = past.compare(record, before, waiting);
+    if near.is_empty() {
+        let keys = last.iter().map(|had| had.key).chain(own.iter().copied().take(COMPARED));
+        near = past.compare(record, keys, waiting);
+    }
+    let Some(Near { key, changes }) = near.into_iter().next() else {
         let key = last.map(|had| had.key).or(own.first().copied());
         let because =
             "the key record of its last attempt is damaged or gone from the store: what changed since cannot be said";
@@ -65,14 +70,6 @@ pub fn reason_for(
             ..Reason { state: "changed".into(), ..new() }
         };
     };
-    // What another manifest had says nothing of this one as long as this one was run itself.
-    if let Some(had) = last.as_ref().filter(|had| had.key != best && past.is_own(&had.earlier))
-        && !past.had_by_own(node, &best)
-        && let readable @ [_, ..] = past.compare(record, [had.key], waiting).as_mut_slice()
-    {
-        near = readable.to_vec();
-    }
-    let Some(Near { key, changes }) = near.into_iter().next() else { return new() };
     if changes.is_empty() && waiting.is_empty() {
         // Nothing changed: what is lacking is the attempt.
         let because = "an attempt under this very key was begun, and no end of it is recorded, or its line is damaged";
@@ -229,19 +226,6 @@ impl Past<'_> {
             }
         }
         best
-    }
-
-    /// Whether a run of the plan's manifest had a key at an action's point, or no run is known that had it.
-    fn had_by_own(&self, node: usize, key: &ActionKey) -> bool {
-        let axes = axes_number(&self.plan.nodes[node].axes);
-        let mut had = self.runs().filter(|earlier| earlier.at(axes).iter().any(|row| row.key == *key)).peekable();
-        if had.peek().is_some() {
-            return had.any(|earlier| self.is_own(&earlier));
-        }
-        // A run that settled nothing by it, or one of long ago.
-        let attempts = self.index.attempts(key).unwrap_or_default();
-        let root = &self.store.root;
-        attempts.is_empty() || attempts.iter().any(|ended| self.is_own(&earlier_of(root, &ended.run)))
     }
 
     /// Of an action that is known by nothing at its own point.

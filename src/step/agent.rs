@@ -101,6 +101,10 @@ async fn attempt(
     secrets: &[Secret],
 ) -> Done {
     let private = Private::default();
+    // The interpreters are asked from within the place, which is made here.
+    if let Err(failure) = context.folder(place, "out") {
+        return Done::no_agent_began(failure);
+    }
     let at_hand = integrity::at_hand(context, repo, &ask.tools, &place.dir).await;
     let ready = match context.changed_tool(&ask.tools) {
         Some(failure) => Err(failure),
@@ -210,7 +214,6 @@ fn prepare(
     let mirror = context.mirror(repo)?;
     let work = context.folder(place, "work")?;
     let files = context.folder(place, "files")?;
-    context.folder(place, "out")?;
     Wanted::of(ask).note(&place.dir).map_err(|error| fault(&format!("{}: {error}", place.dir.display())))?;
     let tree = ObjectId::new(inputs.text(&Role::Checkout, "tree")?);
     git::write_tree(&mirror, &tree, &git::Changes::default(), &context.blobs(), &work, Some(&context.store.inflated()))

@@ -4,7 +4,9 @@
 
 use crate::class::{self, Class, Effect, StepEnd, Verdict};
 use crate::key::Value;
-use crate::measure::analysis::{AgainstHuman, level, metric_text};
+use crate::measure::again::Again;
+use crate::measure::analysis::{AgainstHuman, Analysis, level, metric_text};
+use crate::measure::protocol::Profile;
 use crate::measure::stats::Estimate;
 use crate::measure::{self, TestResult};
 use crate::outcome::{Cause, Failure};
@@ -17,7 +19,7 @@ use crate::step::{Draft, End, Ends};
 pub(super) const FORMAT: u16 = 1;
 
 /// The roles whose ends count, and their words in the key.
-const ROLES: [(Role, &str); 7] = [
+const ROLES: [(Role, &str); 8] = [
     (Role::Checkout, "end of checkout"),
     (Role::Environment, "end of the base's environment"),
     (Role::Baseline, "end of baseline"),
@@ -25,6 +27,7 @@ const ROLES: [(Role, &str); 7] = [
     (Role::Patch, "end of patch"),
     (Role::Rebuilt, "end of the patched tree's environment"),
     (Role::Patched, "end of patched"),
+    (Role::Again, "end of the second session"),
 ];
 
 pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: ClassifyAsk) -> Draft<'a> {
@@ -36,6 +39,7 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: ClassifyAsk) -> Draft<'a> {
                 // These stand in the key only where the end that they come with has them.
                 match role {
                     Role::Patched => draft.waiting.push(("result".to_owned(), up)),
+                    Role::Again => draft.waiting.push(("second result".to_owned(), up)),
                     Role::Patch => draft.waiting.push(("patch".to_owned(), up)),
                     _ => {}
                 }
@@ -54,11 +58,19 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: ClassifyAsk) -> Draft<'a> {
                 {
                     draft.push("result", result.clone());
                 }
+                if *role == Role::Again
+                    && let Some(result) = ended.outputs.get("result")
+                {
+                    draft.push("second result", result.clone());
+                }
             }
         }
     }
     if same_as_human(draft.plan, draft.node, draft.ends) {
         draft.text("patch", "the human's");
+    }
+    if published(draft.plan, draft.node) && draft.plan.linked(draft.node, &Role::Again).is_none() {
+        draft.text("sessions", "one");
     }
     draft.text("rules", class::RULES.to_string());
     if let Some(effect) = ask.judge_min_effect {
@@ -141,23 +153,22 @@ pub fn run(context: &Context, node: usize, ask: ClassifyAsk, ends: &dyn Ends) ->
 
 fn say(context: &Context, node: usize, ask: ClassifyAsk, ends: &dyn Ends) -> Result<Done, Failure> {
     let plan = &context.plan;
-    let result = plan
-        .linked(node, &Role::Patched)
-        .and_then(|up| ends.end(up).settled())
-        .and_then(|ended| ended.outputs.get("result"))
-        .and_then(Value::as_blob)
-        .map(|digest| {
-            let bytes = context.get(&digest)?;
-            TestResult::decode(&bytes).map_err(|error| Failure::new(Cause::HarnessFault, &error.to_string()))
-        })
-        .transpose()?;
+    let result = result_of(context, node, &Role::Patched, ends)?;
     let analysis = result.as_ref().map(|result| measure::analyse(result, ask.judge_min_effect));
     let doubt = result
         .as_ref()
         .zip(analysis.as_ref())
         .and_then(|(result, analysis)| measure::plausible::doubt(result, analysis));
+    let second = match &analysis {
+        Some(analysis) if doubt.is_none() && measure::again::asks(analysis) => {
+            second_session(context, node, ask, analysis, ends)?
+        }
+        _ => None,
+    };
+    let contradicted = matches!(second, Some((Again::Contradicted, _)));
     let found = match &doubt {
         Some(_) => Some(Effect::Doubted),
+        None if contradicted => Some(Effect::Inconclusive),
         None => analysis.as_ref().map(|analysis| effect(analysis.verdict)),
     };
     let verdict = class::classify(&ends_of(plan, node, ends, found));
@@ -174,32 +185,94 @@ fn say(context: &Context, node: usize, ask: ClassifyAsk, ends: &dyn Ends) -> Res
     }
     if let Some(analysis) = analysis.filter(|_| verdict.class.usable() || verdict.class == Class::Mixed) {
         marks.extend(analysis.marks);
-        if let Some(speedup) = analysis.speedup {
+        let mut text = analysis.text;
+        if let Some((again, said)) = second {
+            marks.push(again.mark().to_owned());
+            text.push_str(&said);
+        }
+        // Of two sessions that contradict each other neither's ratio stands.
+        let stands = !contradicted;
+        if let Some(speedup) = analysis.speedup.filter(|_| stands) {
             done.output("speedup", Value::text(format!("{speedup:.6}")));
         }
-        if let Some([low, high]) = analysis.ci {
+        if let Some([low, high]) = analysis.ci.filter(|_| stands) {
             done.output("interval", Value::List(vec![format!("{low:.6}"), format!("{high:.6}")]));
         }
-        if let Some(alpha) = analysis.alpha {
+        if let Some(alpha) = analysis.alpha.filter(|_| stands) {
             done.output("level", Value::text(level(alpha)));
         }
-        if let Some(estimate) = analysis.metrics.first().and_then(|metric| metric.estimate) {
+        if let Some(estimate) = analysis.metrics.first().and_then(|metric| metric.estimate).filter(|_| stands) {
             // What another session is compared with.
             let Estimate { log_mean, log_sd, n, .. } = estimate;
             done.output("blocks", Value::List(vec![format!("{log_mean:.9}"), format!("{log_sd:.9}"), n.to_string()]));
         }
-        if let Some(human) = &analysis.human {
+        if let Some(human) = analysis.human.as_ref().filter(|_| stands) {
             done.output("human", Value::List(against(human)));
         }
         if analysis.metrics.len() > 1 {
             done.output("metrics", Value::List(analysis.metrics.iter().map(metric_text).collect()));
         }
-        done.output("evidence", Value::text(analysis.text));
+        done.output("evidence", Value::text(text));
     }
     if !marks.is_empty() {
         done.output("marks", Value::List(marks));
     }
     Ok(done)
+}
+
+/// What the test of a role measured; nothing where that was nothing.
+fn result_of(context: &Context, node: usize, role: &Role, ends: &dyn Ends) -> Result<Option<TestResult>, Failure> {
+    let ended = context.plan.linked(node, role).and_then(|up| ends.end(up).settled());
+    let digest = ended.and_then(|ended| ended.outputs.get("result")).and_then(Value::as_blob);
+    let decode = |digest| {
+        let bytes = context.get(&digest)?;
+        TestResult::decode(&bytes).map_err(|error| Failure::new(Cause::HarnessFault, &error.to_string()))
+    };
+    digest.map(decode).transpose()
+}
+
+/// Whether a verdict is measured by the profile for numbers that are published.
+fn published(plan: &Plan, node: usize) -> bool {
+    plan.linked(node, &Role::Patched).is_some_and(|up| match &plan.nodes[up].ask {
+        Ask::Test(ask) => ask.protocol.profile == Profile::Headline && !ask.aa && !ask.counts_only(),
+        _ => false,
+    })
+}
+
+/// What a second session makes of a verdict, and what the evidence says of it; nothing where none was asked for and the verdict
+/// is not one to be published.
+fn second_session(
+    context: &Context,
+    node: usize,
+    ask: ClassifyAsk,
+    first: &Analysis,
+    ends: &dyn Ends,
+) -> Result<Option<(Again, String)>, Failure> {
+    let plan = &context.plan;
+    let Some(up) = plan.linked(node, &Role::Again) else {
+        let none = Again::Unconfirmed("no second session was asked for".to_owned());
+        return Ok(published(plan, node).then_some((none, String::new())));
+    };
+    let on = |up: usize| ends.end(up).settled().map(|ended| ended.slots.join(", ")).unwrap_or_default();
+    let Some(result) = result_of(context, node, &Role::Again, ends)? else {
+        let why = match ends.end(up).settled().and_then(|ended| ended.outcome.failure()) {
+            Some(failure) => format!("the second session failed: {}", failure.cause),
+            None => "the second session measured nothing".to_owned(),
+        };
+        return Ok(Some((Again::Unconfirmed(why.clone()), format!("; {why}"))));
+    };
+    let second = measure::analyse(&result, ask.judge_min_effect);
+    let again = match measure::plausible::doubt(&result, &second) {
+        Some(_) => Again::Unconfirmed("the second session cannot be believed".to_owned()),
+        None => measure::again::again(first, &second),
+    };
+    let why = match &again {
+        Again::Confirmed => String::new(),
+        Again::Unconfirmed(why) => format!(": {why}"),
+        Again::Contradicted => ": contradicted".to_owned(),
+    };
+    let on_first = plan.linked(node, &Role::Patched).map(on).unwrap_or_default();
+    Ok(Some((again, format!(" on {on_first}; again {} on {}{why}", second.text, on(up)))))
 }
 
 /// The human's comparison as it is stored: what it comes to, the ratio, the ends of its interval and its level, and what the

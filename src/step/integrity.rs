@@ -171,8 +171,26 @@ impl Wanted {
     }
 }
 
-/// Tells, of a distribution, its version and where it lies.
-const ASK: &str = "import importlib.metadata as m, sys\ntry:\n    d = m.distribution(sys.argv[1])\n    print(d.version, d.locate_file(''))\nexcept m.PackageNotFoundError:\n    pass\n";
+/// Tells, of a distribution, its version and the folder that its modules are imported from, which for an editable installation is
+/// not that of its metadata. Nothing of it is imported.
+const ASK: &str = r"
+import importlib.metadata as m, importlib.util as u, os, sys
+try:
+    d = m.distribution(sys.argv[1])
+except m.PackageNotFoundError:
+    sys.exit()
+site = str(d.locate_file(''))
+for name in (d.read_text('top_level.txt') or sys.argv[1].replace('-', '_')).split():
+    try:
+        spec = u.find_spec(name)
+    except Exception:
+        continue
+    places = list(spec and spec.submodule_search_locations or ())
+    if places or spec and spec.origin:
+        site = os.path.dirname(places[0] if places else spec.origin)
+        break
+print(d.version, site)
+";
 
 /// What an interpreter within an agent's reach says of the tested package.
 #[derive(Clone, Debug, PartialEq, Eq)]

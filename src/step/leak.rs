@@ -4,6 +4,7 @@
 //! other words; it finds what a table's column, a wrong base or a patch lying about gives away.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use crate::hostile;
@@ -131,22 +132,24 @@ impl Telling {
         Ok(most)
     }
 
-    /// The file of an installed copy that gives the answer away, if one does: it holds half of the telling lines that the tree has
-    /// not, and at least five, or all of them. A copy of the base, or of an older release, holds none.
+    /// What of an installed copy gives the answer away, if it does: the changed files hold half of the telling lines that the tree
+    /// has not, and at least five, or all of them. A copy of the base, or of an older release, holds none. Links are followed: it
+    /// is the user's own installation.
     ///
     /// # Errors
     /// If the tree cannot be read.
     pub fn in_copy(&self, site: &Path, tree: &Path) -> std::io::Result<Option<Leak>> {
-        let mut held = Vec::new();
+        let mut held: Vec<(PathBuf, BTreeSet<&String>)> = Vec::new();
         for file in &self.files {
             // Where a tree keeps its package below `src` or `python`, an installation does not.
             let tails = (0..file.components().count()).map(|skip| file.components().skip(skip).collect::<PathBuf>());
             // A name alone may be any module's.
             let tails = tails.filter(|tail| tail.components().count() > 1);
-            let read = |tail: PathBuf| Some((hostile::read_below(site, &tail, LARGEST).ok()??, tail));
-            held.extend(tails.into_iter().find_map(read));
+            let read = |tail: PathBuf| Some((installed(&site.join(&tail))?, tail));
+            let there = tails.into_iter().find_map(read);
+            held.extend(there.map(|(bytes, tail)| (tail, self.in_file(&bytes, |_| true))));
         }
-        if held.is_empty() {
+        if held.iter().all(|(_, lines)| lines.is_empty()) {
             return Ok(None);
         }
         let mut own: BTreeSet<&String> = self.lines.keys().collect();
@@ -156,12 +159,11 @@ impl Telling {
                 own.retain(|line| !there.contains(line));
             }
         })?;
-        let leaks = held.iter().filter_map(|(bytes, path)| {
-            let found: BTreeSet<&String> = self.in_file(bytes, |_| true).intersection(&own).copied().collect();
-            let enough = found.len() >= IN_A_FILE && 2 * found.len() >= own.len() || found.len() == own.len();
-            if enough && !found.is_empty() { self.leak(&path.display().to_string(), &found) } else { None }
-        });
-        Ok(leaks.max_by_key(|leak| leak.lines))
+        held.iter_mut().for_each(|(_, lines)| lines.retain(|line| own.contains(line)));
+        let found: BTreeSet<&String> = held.iter().flat_map(|(_, lines)| lines).copied().collect();
+        let enough = found.len() >= IN_A_FILE && 2 * found.len() >= own.len() || found.len() == own.len();
+        let most = held.iter().max_by_key(|(_, lines)| lines.len());
+        Ok(most.filter(|_| enough).and_then(|(path, _)| self.leak(&path.display().to_string(), &found)))
     }
 
     /// Whether a file of the base tree is of the kind that the change is made of, so that a line in both is only a copy.
@@ -180,6 +182,14 @@ impl Telling {
         let example = shorten(example, EXAMPLE);
         Some(Leak { place: place.to_owned(), lines: found.len(), of: self.lines.len(), example })
     }
+}
+
+/// A file of an installation that is not too large.
+fn installed(path: &Path) -> Option<Vec<u8>> {
+    let file = hostile::open_regular(path).ok()?;
+    let mut bytes = Vec::new();
+    file.take(LARGEST).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
 }
 
 /// Looks into each file of a tree that is not too large. Links are not followed.

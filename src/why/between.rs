@@ -3,7 +3,7 @@
 //! Needs no run, no store and no tool. What an action reads from others is not known here: it is said to follow them.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -327,7 +327,8 @@ pub fn explain(
     terms: Terms,
     tracer: Option<&RefCell<Tracer>>,
 ) -> Explanation {
-    let all = compare(old, new, stirred);
+    let mut all = compare(old, new, stirred);
+    share_among(&mut all, jobs.iter().flat_map(|job| new.jobs[*job].nodes.iter().copied()));
     let mut said_of: HashMap<usize, StepSaid> = HashMap::new();
     let mut jobs_said = Vec::new();
     for job in jobs {
@@ -351,6 +352,17 @@ pub fn explain(
         missing: Vec::new(),
         estimate: None,
         comes_to: String::new(),
+    }
+}
+
+/// Of the actions that are told and will have one key with one that is not, the first takes its place.
+fn share_among(all: &mut [Differs], told: impl Iterator<Item = usize> + Clone) {
+    let here: HashSet<usize> = told.clone().collect();
+    let mut first: HashMap<usize, usize> = HashMap::new();
+    for node in told {
+        let Some(owner) = all[node].shares.filter(|owner| !here.contains(owner)) else { continue };
+        let stands_for = *first.entry(owner).or_insert(node);
+        all[node].shares = (stands_for != node).then_some(stands_for);
     }
 }
 

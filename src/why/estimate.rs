@@ -17,6 +17,9 @@ use crate::text::{counted, wrap};
 use crate::units::{Usd, human_count, human_span, human_usd};
 use crate::why::forecast::{Forecast, State};
 
+/// Columns that are written to where nobody asks for less.
+const USUAL: usize = 80;
+
 /// What a plan may come to.
 #[derive(Debug)]
 pub struct Estimate {
@@ -361,14 +364,14 @@ impl Estimate {
             true => (self.within_budget(), self.amounts()),
             false => (self.amounts(), self.within_budget()),
         };
-        Self::wrapped(first.into_iter().chain(then))
+        Self::wrapped(first.into_iter().chain(then), USUAL)
     }
 
-    /// The same, with the budget only where it would stop something.
+    /// The same in so many columns, with the budget only where it would stop something.
     #[must_use]
-    pub fn comes_to(&self) -> String {
+    pub fn comes_to(&self, columns: usize) -> String {
         let budget = if self.is_stopped() { self.within_budget() } else { Vec::new() };
-        Self::wrapped(budget.into_iter().chain(self.amounts()))
+        Self::wrapped(budget.into_iter().chain(self.amounts()), columns.min(USUAL))
     }
 
     /// Whether the budget allows only some of it.
@@ -376,8 +379,8 @@ impl Estimate {
         self.budget.as_ref().is_some_and(|budget| budget.allows < budget.of)
     }
 
-    fn wrapped(lines: impl IntoIterator<Item = String>) -> String {
-        lines.into_iter().map(|line| format!("{}\n", wrap(&line, 76).join("\n    "))).collect()
+    fn wrapped(lines: impl IntoIterator<Item = String>, columns: usize) -> String {
+        lines.into_iter().map(|line| format!("{}\n", wrap(&line, columns - 4).join("\n    "))).collect()
     }
 
     fn amounts(&self) -> Vec<String> {

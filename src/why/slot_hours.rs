@@ -75,6 +75,10 @@ fn compares(plan: &Plan, node: usize, ask: &TestAsk) -> bool {
 
 /// How many processes a measurement takes: each arm's warm-ups and its share of the blocks.
 fn processes(ask: &TestAsk, profile: Profile, most: bool) -> u64 {
+    if ask.again && !most {
+        // A second session measures only what came out as faster or slower.
+        return 0;
+    }
     let own = ask.protocol;
     let protocol = if own.profile == profile { own } else { Protocol { shape: own.shape, ..Protocol::new(profile) } };
     let blocks = match (profile, most) {

@@ -79,9 +79,9 @@ fn is_from_upstream(step: &Step, role: &str) -> bool {
         Body::Agent(_) => matches!(role, "human commit" | "tree" | "human tree" | "environment"),
         Body::Patch(_) => matches!(role, "base tree" | "work tree"),
         Body::Test(_) => {
-            matches!(role, "base tree" | "tree" | "base build" | "build" | "human tree" | "reference")
+            matches!(role, "base tree" | "tree" | "base build" | "build" | "human tree" | "reference" | "first session")
         }
-        Body::Classify(_) => role.starts_with("end of ") || matches!(role, "result" | "patch"),
+        Body::Classify(_) => role.starts_with("end of ") || matches!(role, "result" | "second result" | "patch"),
         Body::Command(_) => role.starts_with("in "),
     }
 }
@@ -242,6 +242,10 @@ impl Seeker<'_> {
             "judge" => {
                 found.places.extend(body.judge_min_effect.as_ref().map(|effect| effect.place));
                 found.words = &["judge"];
+                true
+            }
+            "sessions" => {
+                found.words = &["second-session", "protocol"];
                 true
             }
             "rules" => {

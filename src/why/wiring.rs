@@ -15,7 +15,7 @@ use crate::step::{known, read_as};
 use crate::why::whence::Whence;
 
 /// The words that bind one step to another.
-const BINDS: [&str; 5] = ["needs", "against", "like", "input", "uses"];
+const BINDS: [&str; 6] = ["needs", "against", "like", "input", "uses", "second-session"];
 /// The words of a reading table.
 const READS: [&str; 7] = ["finished", "error", "stuck", "usage", "models", "message", "signature"];
 
@@ -174,10 +174,13 @@ fn class(plan: &Plan, node: usize) -> String {
         Body::Test(test) => test.aa || patched(at),
         _ => patched(at),
     };
+    let again = |at: usize| matches!(&steps[at].body, Body::Test(test) if test.again.is_some());
+    let shape = |at: usize| (steps[at].kind(), compares(at), again(at));
     let own = plan.nodes[node].step;
-    let like = (0..steps.len()).filter(|at| steps[*at].kind() == step.kind() && compares(*at) == compares(own)).count();
+    let like = (0..steps.len()).filter(|at| shape(*at) == shape(own)).count();
     let name = if like > 1 { step.name.value.as_str() } else { "" };
-    format!("{} {} {name}", step.kind().word(), compares(own))
+    let again = if again(own) { " again" } else { "" };
+    format!("{} {}{again} {name}", step.kind().word(), compares(own))
 }
 
 /// Where the manifest says what an action reads as a role, or by which table an agent is read.

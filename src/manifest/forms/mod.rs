@@ -95,4 +95,4 @@ pub(super) fn forms() -> impl Iterator<Item = &'static Form> {
 }
 
 /// Words of the design that this version does not read, so that a flaw can say that instead of guessing.
-pub(super) const LATER: &[&str] = &["asset", "second-session", "pattern", "exclusive", "from", "overlay"];
+pub(super) const LATER: &[&str] = &["asset", "pattern", "exclusive", "from", "overlay"];

@@ -182,6 +182,13 @@ pub(super) const FORMS: &[Form] = &[
         ..NODE
     },
     Form {
+        name: "second-session",
+        within: &[TEST],
+        meaning: "What comes out as faster or slower is measured a second time: later, under a lease of its own, on another slot of the kind where there is one, in another order. The step `NAME-again`, which the manifest has then, does so; it measures nothing if the first came to anything else. Agreement is marked CONFIRMED; what does not agree is UNCONFIRMED; a second session that finds the opposite, or no difference, makes the class INCONCLUSIVE: NOT_REPRODUCED. Without it a verdict by the profile `headline` is UNCONFIRMED. Exact counts need none.",
+        example: "second-session",
+        ..NODE
+    },
+    Form {
         name: "equal",
         within: &[TEST],
         args: &[one("comparison", Ty::Word(&["digest", "close", "score", "script"]))],

@@ -310,10 +310,11 @@ impl Expander<'_> {
             metrics,
             equal,
             checks,
-            protocol: self.protocol(&shape.protocol, point),
+            protocol: self.protocol(&shape.protocol, point, body.again.is_some()),
             guards: body.guards,
             aa: body.aa,
             asked: false,
+            again: body.again.is_some(),
             human: body.human.is_some(),
             tool: of_environment.or(only_tool),
             sandbox: if decl.sandbox == SandboxDecl::default() { &like.sandbox } else { &decl.sandbox }.clone(),
@@ -324,9 +325,9 @@ impl Expander<'_> {
         }))
     }
 
-    /// Each A/A control of a commit is a measurement of its own, with a seed of its own.
-    fn protocol(&self, protocol: &measure::Protocol, point: &Point) -> measure::Protocol {
-        let draw = draw_of(&self.manifest.pipeline, point).unwrap_or(0);
+    /// Each A/A control of a commit is a measurement of its own, with a seed of its own; so is a second session.
+    fn protocol(&self, protocol: &measure::Protocol, point: &Point, again: bool) -> measure::Protocol {
+        let draw = draw_of(&self.manifest.pipeline, point).unwrap_or(0) + u64::from(again);
         measure::Protocol { seed: protocol.seed.wrapping_add(draw), ..*protocol }
     }
 

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 use super::*;
+use crate::plan::Role;
 
 impl Dispatcher {
     /// Starts what is ready, as far as there is room, slots and keys.
@@ -76,7 +77,8 @@ impl Dispatcher {
                 AttemptId::new(format!("{}-{}", self.run, self.attempts))
             }
         };
-        let granted = match self.leases.take(&self.context.plan, node, &attempt) {
+        let avoid = self.first_session_on(node);
+        let granted = match self.leases.take(&self.context.plan, node, &attempt, &avoid) {
             Ok(Taken::Granted(granted)) => granted,
             Ok(Taken::Here(kind)) => {
                 self.not_paid();
@@ -90,6 +92,14 @@ impl Dispatcher {
             Err(error) => return self.break_off(error),
         };
         self.spawn(node, Granting { key, attempt, left, lock, granted, reserved }, finished);
+    }
+
+    /// The slots that the first session of a second one was measured on.
+    fn first_session_on(&self, node: usize) -> Vec<String> {
+        let plan = &self.context.plan;
+        let again = matches!(&plan.nodes[node].ask, Ask::Test(ask) if ask.again);
+        let first = plan.linked(node, &Role::Again).filter(|_| again);
+        first.and_then(|up| self.states.end(up).settled().map(|ended| ended.slots.clone())).unwrap_or_default()
     }
 
     pub(super) fn spawn(&mut self, node: usize, granting: Granting, finished: &mpsc::UnboundedSender<Finished>) {

@@ -16,7 +16,7 @@ use crate::attempt::Ended;
 use crate::key::Value;
 use crate::measure;
 use crate::measure::TestResult;
-use crate::outcome::Cause;
+use crate::outcome::{Cause, Failure};
 use crate::plan::{Ask, Role, TestAsk};
 use crate::step::context::{Context, Place, fault};
 use crate::step::done::{Done, Inputs};
@@ -28,6 +28,9 @@ use crate::step::{Draft, End};
 pub const CONTINUES: &str = "continues attempt";
 /// The output of one that goes beyond the manifest's limits because a person asked for it.
 pub const ASKED: &str = "asked for";
+
+/// The output of a second session that measured nothing: why not.
+pub const NOT_ASKED: &str = "not asked";
 
 /// What the attempts of this kind mean. From 2 on a result is one of trees, script and results that no other process of the
 /// attempt had changed.
@@ -53,6 +56,9 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: &TestAsk) -> Draft<'a> {
         draft.input("tree", &Role::Patch, "tree");
     }
     let human = ask.human && !ask.aa && draft.plan.linked(draft.node, &Role::Patch).is_some();
+    if ask.again {
+        draft.input("first session", &Role::Again, "result");
+    }
     draft.input("base build", &Role::Environment, "identity");
     draft.input("build", &Role::Rebuilt, "identity");
     if human {
@@ -98,6 +104,15 @@ pub async fn run(context: &Context, node: usize, inputs: &Inputs, place: &Place,
     else {
         return Done::failed(fault("a test step without a commit"));
     };
+    match not_asked(context, ask, inputs) {
+        Ok(None) => {}
+        Ok(Some(why)) => {
+            let mut done = Done::succeeded();
+            done.output(NOT_ASKED, Value::text(why));
+            return done;
+        }
+        Err(failure) => return Done::failed(failure),
+    }
     let earlier = earlier.and_then(|ended| Earlier::read(context, ask, ended));
     let session = Session { context, ask, inputs, place, repo, earlier };
     match session.measure().await {
@@ -105,6 +120,23 @@ pub async fn run(context: &Context, node: usize, inputs: &Inputs, place: &Place,
         Err(failure) => Done::failed(failure),
     }
 }
+
+/// Why a second session measures nothing; nothing where it does.
+fn not_asked(context: &Context, ask: &TestAsk, inputs: &Inputs) -> Result<Option<String>, Failure> {
+    if !ask.again {
+        return Ok(None);
+    }
+    let result = TestResult::decode(&context.get(&inputs.blob(&Role::Again, "result")?)?);
+    let result = result.map_err(|error| fault(&error.to_string()))?;
+    let analysis = measure::analyse(&result, None);
+    let why = match measure::plausible::doubt(&result, &analysis) {
+        Some(_) => "the first session cannot be believed",
+        None if !measure::again::asks(&analysis) => "the first session came out as neither faster nor slower",
+        None => return Ok(None),
+    };
+    Ok(Some(why.to_owned()))
+}
+
 /// One attempt that measures.
 struct Session<'a> {
     context: &'a Context,
