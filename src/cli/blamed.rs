@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -12,13 +13,16 @@ use crate::cli::versions::Within;
 use crate::event::GitState;
 use crate::key::Change;
 use crate::names::RunId;
+use crate::plan::Plan;
 use crate::why::action::Action;
+use crate::why::causes::Brought;
 use crate::why::change::Blobs;
 use crate::why::explain::Sources;
 use crate::why::forecast::{Forecast, State};
 use crate::why::origin::{Origin, Tracer};
 use crate::why::past::{Past, Terms};
 use crate::why::text::{origin_in_short, printable};
+use crate::why::whence::whence;
 
 /// Changes of one action that are followed, and actions of one cause.
 const CHANGES: usize = 8;
@@ -41,34 +45,60 @@ impl<'a> Blamed<'a> {
         Self { opened, within, began: Instant::now(), patience, runs: RefCell::default(), gave_up: Cell::new(false) }
     }
 
-    /// Who brought what changed of some actions with one cause, a line for each commit; nothing where no commit and no edit is known for
-    /// it, or time is up.
-    pub(super) fn of(&self, members: &[&Forecast]) -> Vec<String> {
-        let Some(within) = &self.within else { return Vec::new() };
+    /// Some actions with what changed of them in one way, parted by who brought it: for each part a line for each commit, and none where
+    /// no commit and no edit is known for it, or time is up.
+    pub(super) fn of(&self, members: &[&Forecast]) -> Vec<Brought> {
+        let all = || (0..members.len()).collect();
+        let Some(within) = &self.within else { return vec![Brought { members: all(), lines: Vec::new() }] };
         let plan = self.opened.plan();
-        // What differs in the same way, for one candidate and in one step, is brought by the same.
-        let mut seen: Vec<(usize, Option<usize>, &[Change])> = Vec::new();
-        let (mut origins, mut all) = (Vec::new(), true);
-        for said in members.iter().filter(|said| said.state == State::Changed && !said.changes.is_empty()) {
-            let node = &plan.nodes[said.node];
-            let kind = (node.step, node.point.candidate, said.changes.as_slice());
-            if seen.contains(&kind) {
+        // What differs in the same way, for one candidate and in one step, by what stands at the same places, is brought by the same.
+        let mut alike: Vec<(Alike<'_>, Vec<usize>)> = Vec::new();
+        for (at, said) in members.iter().enumerate() {
+            let kind = Alike::of(plan, said);
+            match alike.iter_mut().find(|(known, _)| *known == kind) {
+                Some((_, places)) => places.push(at),
+                None => alike.push((kind, vec![at])),
+            }
+        }
+        let mut parts: Vec<Brought> = Vec::new();
+        let (mut rest, mut looked): (Vec<usize>, usize) = (Vec::new(), 0);
+        for (_, places) in alike {
+            let said = members[places[0]];
+            let traced = said.state == State::Changed && !said.changes.is_empty();
+            if traced && (looked == ACTIONS || self.began.elapsed() > self.patience) {
+                rest.extend(places);
                 continue;
             }
-            if seen.len() == ACTIONS || self.began.elapsed() > self.patience {
-                all = false;
-                break;
+            looked += usize::from(traced);
+            let origins = if traced { self.origins(within, said).unwrap_or_default() } else { Vec::new() };
+            let lines = lines(&origins);
+            match parts.iter_mut().find(|part| part.lines == lines) {
+                Some(part) => part.members.extend(places),
+                None => parts.push(Brought { members: places, lines }),
             }
-            seen.push(kind);
-            origins.extend(self.origins(within, said).unwrap_or_default());
         }
-        let mut lines = lines(&origins);
-        if !all && lines.is_empty() {
-            self.gave_up.set(true);
-        } else if !all {
-            lines.push("who brought the rest of it was not looked for".to_owned());
+        if !rest.is_empty() {
+            match parts.as_mut_slice() {
+                [part] => {
+                    part.members.extend(rest);
+                    if part.lines.is_empty() {
+                        self.gave_up.set(true);
+                    } else {
+                        part.lines.push("who brought the rest of it was not looked for".to_owned());
+                    }
+                }
+                parts_known => {
+                    self.gave_up.set(parts_known.is_empty() || self.gave_up.get());
+                    let lines = match parts_known.is_empty() {
+                        true => Vec::new(),
+                        false => vec!["who brought it was not looked for".to_owned()],
+                    };
+                    parts.push(Brought { members: rest, lines });
+                }
+            }
         }
-        lines
+        parts.iter_mut().for_each(|part| part.members.sort_unstable());
+        parts
     }
 
     /// Whether some cause was not followed.
@@ -104,6 +134,33 @@ impl<'a> Blamed<'a> {
         let origins = shown.filter_map(|change| sources.shown(change, Some(&action), said.nearest).origin).collect();
         self.runs.replace(sources.runs.take());
         Ok(origins)
+    }
+}
+
+/// What makes it likely that two actions were changed by the same.
+#[derive(PartialEq)]
+struct Alike<'a> {
+    step: usize,
+    candidate: Option<usize>,
+    changes: &'a [Change],
+    /// The files that what changed comes from.
+    files: Vec<PathBuf>,
+    /// Where their metrics are stated.
+    metrics: Vec<(usize, usize)>,
+}
+
+impl<'a> Alike<'a> {
+    fn of(plan: &Plan, said: &'a Forecast) -> Self {
+        let node = &plan.nodes[said.node];
+        let (mut files, mut metrics) = (Vec::new(), Vec::new());
+        for change in &said.changes {
+            let Some(whence) = whence(plan, said.node, &change.ingredient) else { continue };
+            files.extend(whence.files);
+            if change.ingredient == "metrics" {
+                metrics.extend(whence.places.iter().map(|place| (place.file, place.offset)));
+            }
+        }
+        Self { step: node.step, candidate: node.point.candidate, changes: &said.changes, files, metrics }
     }
 }
 

@@ -49,7 +49,7 @@ fn dropped_by(within: &Within, wanted: &Wanted) -> Option<String> {
             let older = past.before((&commit, &snapshot), &parent).ok()?;
             // Behind a version that cannot be read nobody knows who did it.
             if lists(&older, wanted)? {
-                return Some(format!("dropped by {}", called(&commit)));
+                return Some(format!("dropped by {}", called(within, &commit)));
             }
             line.push(&commit, parent, older);
         }
@@ -67,9 +67,10 @@ fn lists(snapshot: &Snapshot, wanted: &Wanted) -> Option<bool> {
     Some(commits.any(|commit| wanted.begins(&commit.id.value)))
 }
 
-fn called(commit: &PastCommit) -> String {
+fn called(within: &Within, commit: &PastCommit) -> String {
     let id = commit.id.as_str();
-    let subject = crate::text::shorten(&commit.subject, 60);
+    let subject = super::versions::subject(commit, &within.manifest).unwrap_or_default();
+    let subject = crate::text::shorten(&subject, 60);
     format!("{}, {}, {}: {subject}", id.get(..8).unwrap_or(id), commit.date.strftime("%Y-%m-%d"), commit.author)
 }
 
@@ -119,7 +120,7 @@ fn renamed_by(within: &Within, there: &[PathBuf]) -> Option<String> {
                     Some(path) => format!("it is {} since", shown(&path, project.root())),
                     None => "it was removed by".to_owned(),
                 };
-                return Some(format!("{what} {}", called(&commit)));
+                return Some(format!("{what} {}", called(within, &commit)));
             }
             line.push(&commit, parent, ());
         }

@@ -24,12 +24,12 @@ pub fn data(bytes: impl AsRef<[u8]>) -> Result<(), Fault> {
     }
 }
 
-/// Prints data of which nothing may be a secret.
+/// Prints data of which nothing may be a secret, nor look like a key.
 ///
 /// # Errors
 /// As [`data`].
 pub fn cleaned(redactor: &Redactor, text: String) -> Result<(), Fault> {
-    data(if redactor.is_idle() { text.into_bytes() } else { redactor.clean(text.as_bytes()) })
+    data(redactor.shown(text.as_bytes()))
 }
 
 /// Writes to standard output, to its end.

@@ -28,6 +28,7 @@ use crate::units::Percent;
 use crate::why;
 use crate::why::causes::{Cause, causes};
 use crate::why::estimate::{Estimate, span};
+use crate::why::explain::groups;
 use crate::why::forecast::{Forecast, forecast_with};
 use crate::why::slot_hours::slot_hours;
 
@@ -82,7 +83,10 @@ const LONG: Duration = Duration::from_secs(10);
 pub async fn plan(args: PlanArgs) -> Result<ExitCode, Fault> {
     let manifest = Arc::new(versions::read(&args.manifest, args.at.as_deref())?);
     if let Some(commit) = manifest.version.commit() {
-        output::say(&format!("note: as of {}; tools and variables are those of today", versions::called(commit)));
+        output::say(&format!(
+            "note: as of {}; tools and variables are those of today",
+            versions::called(commit, &args.manifest)
+        ));
     }
     let opened = Opened::with(manifest, &args.manifest, &args.places, false).await?;
     let last_class = jobs::last_classes(opened.plan(), &opened.index);
@@ -121,7 +125,7 @@ pub async fn plan(args: PlanArgs) -> Result<ExitCode, Fault> {
     } else {
         let grouped = causes.is_some();
         tell(causes, (&opened, &blamed), &forecasts, &lacking, &estimate, args.all)?;
-        if args.explain && blamed.gave_up() {
+        if blamed.gave_up() {
             output::say(
                 "note: not every cause was followed back in the project's history: `flow why` follows those of a commit",
             );
@@ -190,7 +194,9 @@ fn tell(
 ) -> Result<(), Fault> {
     let redactor = todays_secrets(Some(&opened.plan().manifest))?;
     if let Some(causes) = causes {
-        let closing = why::plan::closing(opened.plan(), forecasts, lacking, estimate);
+        let said: Vec<&Forecast> = forecasts.iter().collect();
+        let roots = groups(&said).len().max(causes.len());
+        let closing = why::plan::closing(opened.plan(), forecasts, roots, lacking, estimate);
         let text = format!("{}{closing}", why::causes::text(&causes));
         output::cleaned(&redactor, text.trim_start_matches('\n').to_owned())?;
         return Ok(());

@@ -1,6 +1,6 @@
 //! Progress of a run for people and for programs: plain lines off a terminal, bars on one, JSON where asked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -72,7 +72,7 @@ pub fn for_terminal(plan: &Arc<Plan>, wanted: &[bool]) -> Box<dyn Observer> {
     if std::io::stderr().is_terminal() {
         Box::new(Bars::new(plan.clone(), wanted))
     } else {
-        Box::new(Plain { plan: plan.clone() })
+        Box::new(Plain { plan: plan.clone(), told: BTreeSet::new() })
     }
 }
 
@@ -179,15 +179,27 @@ fn line(plan: &Plan, event: &Event) -> Option<String> {
     })
 }
 
+/// The widest a line of an action's end is off a terminal, in columns; `flow show` has all of it.
+const WIDEST: usize = 160;
+/// So much is told again of what was told before, in columns.
+const AGAIN: usize = 48;
+
 /// Off a terminal: plain lines.
 struct Plain {
     plan: Arc<Plan>,
+    told: BTreeSet<String>,
 }
 
 impl Observer for Plain {
     fn see(&mut self, told: &Told) {
-        if let Some(line) = line(&self.plan, &told.event) {
-            output::say(&line);
+        let Some(line) = line(&self.plan, &told.event) else { return };
+        match &told.event {
+            // Of the others that one thing keeps it is not told at length again.
+            Event::ActionOver { axes, step, because, .. } if !self.told.insert(because.clone()) => {
+                output::say(&format!("{}  not settled: {}", title(axes, step), shorten(because, AGAIN)));
+            }
+            Event::ActionOver { .. } | Event::ActionSettled { .. } => output::say(&shorten(&line, WIDEST)),
+            _ => output::say(&line),
         }
     }
 }

@@ -15,8 +15,8 @@ use crate::report::spent::several_models;
 use crate::report::standing::standing_as_recorded;
 use crate::report::{detail, detail_text, jobs, table};
 use crate::text::harmless;
+use crate::why::attempts::disagree;
 use crate::why::change::Blobs;
-use crate::why::explain::disagree;
 
 /// Arguments of `flow show`.
 #[derive(Debug, Args)]

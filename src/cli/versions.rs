@@ -65,6 +65,12 @@ impl Within {
         })
     }
 
+    /// The first digits of a commit and its subject, without what is a secret.
+    #[must_use]
+    pub fn called(&self, commit: &PastCommit) -> String {
+        called(commit, &self.manifest)
+    }
+
     /// Where the manifest lay in a commit.
     ///
     /// # Errors
@@ -89,13 +95,13 @@ impl Within {
         if !version.exists(&path) {
             return Err(Fault::hint(
                 2,
-                format!("{} is not in {}", shown.display(), called(commit)),
+                format!("{} is not in {}", shown.display(), self.called(commit)),
                 format!("`flow history {}` lists the commits that have it", shown.display()),
             ));
         }
         read_version(&path, shown, version).map_err(|flaws| {
             // The file of today may be without it.
-            output::say(&format!("note: as of {}", called(commit)));
+            output::say(&format!("note: as of {}", self.called(commit)));
             Fault::drawn(2, flaws)
         })
     }
@@ -117,11 +123,22 @@ pub fn read(manifest: &Path, at: Option<&str>) -> Result<Manifest, Fault> {
     within.read_at(&within.revision(at)?)
 }
 
-/// The first digits of a commit and its subject, as it is named on one line.
+/// The first digits of a commit and its subject, as it is named on one line. The manifest says what of that is a secret.
 #[must_use]
-pub fn called(commit: &PastCommit) -> String {
+pub fn called(commit: &PastCommit, manifest: &Path) -> String {
     let id = commit.id.as_str();
-    format!("{} ({})", id.get(..8).unwrap_or(id), crate::text::shorten(&commit.subject, 40))
+    let id = id.get(..8).unwrap_or(id);
+    match subject(commit, manifest) {
+        Some(subject) => format!("{id} ({})", crate::text::shorten(&subject, 40)),
+        None => id.to_owned(),
+    }
+}
+
+/// The subject of a commit without what is a secret, by a manifest as it is today; `None` if that cannot be told.
+#[must_use]
+pub fn subject(commit: &PastCommit, manifest: &Path) -> Option<String> {
+    let manifest = open::read(manifest).ok();
+    Some(open::todays_secrets(manifest.as_ref()).ok()?.shown_text(&commit.subject))
 }
 
 /// The path without links, as far as it leads to something.

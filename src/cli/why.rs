@@ -10,23 +10,26 @@ use jiff::Timestamp;
 
 use crate::cli::fault::Fault;
 use crate::cli::open::{self, Opened};
-use crate::cli::versions::{Within, called, unreadable};
+use crate::cli::reused::lacking_runs;
+use crate::cli::versions::{Within, unreadable};
 use crate::cli::wanted::{Wanted, named, newest, newest_of, others};
 use crate::cli::{Places, beside, gone, manifests, output, select};
 use crate::event::GitState;
 use crate::git::PastCommit;
 use crate::names::{Axes, JobId};
 use crate::plan::Job;
+use crate::redact::Redactor;
 use crate::run::journal::PlanFile;
 use crate::store::{Index, Store};
 use crate::why::against::{self, Compared};
 use crate::why::between;
 use crate::why::change::{Blobs, LINES};
-use crate::why::explain::{Explanation, Sources, explain};
+use crate::why::explain::{Explanation, LacksSaid, Sources, explain};
 use crate::why::forecast::{Forecast, State, forecast};
 use crate::why::later::all_committed;
 use crate::why::origin::Tracer;
 use crate::why::past::{Past, Terms};
+use crate::why::plan::refusals;
 use crate::why::ran::Ran;
 use crate::why::text;
 use crate::why::toolfiles;
@@ -98,7 +101,7 @@ pub async fn why(args: WhyArgs) -> Result<ExitCode, Fault> {
             let within = Within::needed(&which.0)?;
             let (old, new) = (within.revision(old)?, within.revision(new)?);
             if within.project.is_before(&new, &old) {
-                let (old, new) = (called(&old), called(&new));
+                let (old, new) = (within.called(&old), within.called(&new));
                 output::say(&format!(
                     "note: {old} is newer than {new}: what is told is the way back; give the older first"
                 ));
@@ -113,6 +116,7 @@ pub async fn why(args: WhyArgs) -> Result<ExitCode, Fault> {
             }
         }
     };
+    let (said, redactor) = said;
     match said {
         Said::Explained(said) => {
             let mut said = *said;
@@ -121,13 +125,14 @@ pub async fn why(args: WhyArgs) -> Result<ExitCode, Fault> {
                 there_is(step, steps.map(|said| said.step.as_str()))?;
                 said.only(step);
             }
-            if args.json {
-                output::json(&said)?;
+            let text = if args.json {
+                json(&said)?
             } else if args.short {
-                output::data(text::short(&said, output::width()))?;
+                text::short(&said, output::width())
             } else {
-                output::data(text::why(&said, args.all, output::width()))?;
-            }
+                text::why(&said, args.all, output::width())
+            };
+            output::cleaned(&redactor, text)?;
         }
         Said::Compared(mut said) => {
             if let Some(step) = &args.step {
@@ -135,17 +140,27 @@ pub async fn why(args: WhyArgs) -> Result<ExitCode, Fault> {
                 there_is(step, steps.map(|said| said.step.as_str()))?;
                 said.iter_mut().for_each(|job| job.steps.retain(|said| said.step == *step));
             }
-            if args.json {
-                output::json(&serde_json::json!({ "jobs": said }))?;
+            let text = if args.json {
+                json(&serde_json::json!({ "jobs": said }))?
             } else if args.short {
-                output::data(against::short(&said, output::width()))?;
+                against::short(&said, output::width())
             } else {
-                output::data(against::text(&said, output::width()))?;
-            }
+                against::text(&said, output::width())
+            };
+            output::cleaned(&redactor, text)?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
+
+/// A document as one line of JSON.
+fn json(document: &impl serde::Serialize) -> Result<String, Fault> {
+    let text = serde_json::to_string(document).map_err(|error| Fault::new(3, error.to_string()))?;
+    Ok(text + "\n")
+}
+
+/// What there is to say, and what takes out of it what is a secret.
+type Clean = (Said, Redactor);
 
 /// What there is to say.
 enum Said {
@@ -236,7 +251,7 @@ fn listed<'a>(
 }
 
 /// What would happen if the manifest were run now.
-async fn before(args: &WhyArgs, (manifest, places): Which, wanted: &Wanted, lines: usize) -> Result<Said, Fault> {
+async fn before(args: &WhyArgs, (manifest, places): Which, wanted: &Wanted, lines: usize) -> Result<Clean, Fault> {
     there(&manifest)?;
     // What the store knows takes as long to read as a long manifest: both at once.
     let root = open::store_root(&manifest, &places);
@@ -281,7 +296,7 @@ async fn before(args: &WhyArgs, (manifest, places): Which, wanted: &Wanted, line
         if beside::is_run(&opened.store.root, text) {
             sources.tracer = tracer();
         }
-        return Ok(Said::Compared(beside::planned(&opened, &jobs, text, &sources)?));
+        return Ok((Said::Compared(beside::planned(&opened, &jobs, text, &sources)?), sources.blobs.redactor.fresh()));
     }
     let forecasts = forecast(plan, &opened.store, &opened.index, &of_interest);
     // Where nothing changed, the project's history has nothing to tell.
@@ -293,6 +308,11 @@ async fn before(args: &WhyArgs, (manifest, places): Which, wanted: &Wanted, line
         }
     }
     let mut said = explain(plan, &jobs, &forecasts, &sources);
+    let mut lacking = opened.lacking_secrets(&of_interest);
+    lacking.extend(opened.lacking_devices(&of_interest));
+    lacking.extend(lacking_runs(&plan.manifest, &opened.store.root));
+    let refusals = refusals(plan, &forecasts, &lacking).into_iter();
+    said.missing = refusals.map(|lacks| LacksSaid { what: lacks.what.clone(), hint: lacks.hint.clone() }).collect();
     if forecasts.iter().any(|said| said.state.executes()) {
         let estimate = opened.estimate(&forecasts)?;
         let mut amounts = serde_json::json!({});
@@ -300,7 +320,7 @@ async fn before(args: &WhyArgs, (manifest, places): Which, wanted: &Wanted, line
         said.estimate = Some(amounts);
         said.comes_to = estimate.comes_to(output::width());
     }
-    Ok(Said::Explained(Box::new(said)))
+    Ok((Said::Explained(Box::new(said)), sources.blobs.redactor.fresh()))
 }
 
 /// What differs between two versions; the newer one is that of the work tree if no revision is given.
@@ -310,7 +330,7 @@ fn versions(
     (old, new): (PastCommit, Option<PastCommit>),
     wanted: &Wanted,
     lines: usize,
-) -> Result<Said, Fault> {
+) -> Result<Clean, Fault> {
     let within = Within::needed(&manifest)?;
     // The newer version says which commits there are.
     let read = match &new {
@@ -334,8 +354,8 @@ fn versions(
         let hint = "name versions that `flow history` lists without a flaw";
         Fault::hint(2, format!("the manifest of {which} cannot be planned: {flaw}"), hint)
     };
-    let name_of_new = new.as_ref().map_or_else(|| "the work tree".to_owned(), called);
-    let older = before.plan.as_ref().map_err(|flaw| unread(&called(&old), flaw))?;
+    let name_of_new = new.as_ref().map_or_else(|| "the work tree".to_owned(), |new| within.called(new));
+    let older = before.plan.as_ref().map_err(|flaw| unread(&within.called(&old), flaw))?;
     let newer = after.plan.as_ref().map_err(|flaw| unread(&name_of_new, flaw))?;
     let jobs: Vec<usize> = (0..newer.jobs.len()).filter(|job| wanted.holds(&newer.jobs[*job].id)).collect();
     if jobs.is_empty() {
@@ -350,20 +370,27 @@ fn versions(
     };
     let redactor = open::todays_secrets(Some(&newer.manifest))?;
     let blobs = Blobs { store: &store, intakes: vec![&after.intake, &before.intake], redactor };
-    output::say(&format!("note: from {} to {name_of_new}", called(&old)));
+    output::say(&format!("note: from {} to {name_of_new}", within.called(&old)));
     output::say("note: no tool is asked; variables are those of today");
-    let names = [called(&old), name_of_new];
+    let names = [within.called(&old), name_of_new];
     let keys = args.key.then(Timestamp::now);
     let tracer = RefCell::new(tracer);
     let said = between::explain((older, newer, &stirred), names, &jobs, &blobs, (lines, keys), Some(&tracer));
-    Ok(Said::Explained(Box::new(said)))
+    Ok((Said::Explained(Box::new(said)), blobs.redactor.fresh()))
 }
 
 /// What a run did.
-fn after(args: &WhyArgs, run: &str, wanted: &Wanted, lines: usize) -> Result<Said, Fault> {
+fn after(args: &WhyArgs, run: &str, wanted: &Wanted, lines: usize) -> Result<Clean, Fault> {
     let root = open::store_root_of(args.manifest.as_deref(), &args.places);
     let manifest = args.manifest.as_deref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
     let (run, plan) = if run.is_empty() { newest(&root, manifest.as_deref(), wanted)? } else { named(&root, run)? };
+    if let Some(given) = manifest.as_deref().filter(|given| given.is_file() && plan.manifest.is_file())
+        && given.canonicalize().ok() != plan.manifest.canonicalize().ok()
+    {
+        let what = format!("run {run} is of {}, not of {}", plan.manifest.display(), given.display());
+        let hint = "leave the manifest out, or the run: `--run` alone is the newest of that manifest";
+        return Err(Fault::hint(2, what, hint));
+    }
     let commits = plan.jobs.iter().filter_map(|(_, axes)| axes.get("commit"));
     let commit = wanted.commit(commits)?;
     let jobs: Vec<&(JobId, Axes)> = plan
@@ -394,10 +421,12 @@ fn after(args: &WhyArgs, run: &str, wanted: &Wanted, lines: usize) -> Result<Sai
     let (tracer, runs) = (None, RefCell::default());
     let mut sources = Sources { blobs, index: &index, lines, keys: args.key, now, tracer, runs };
     if let Some(text) = &args.against {
-        return Ok(Said::Compared(beside::ran(&root, &ran, (&run, &plan), &jobs, text, &sources)?));
+        let said = beside::ran(&root, &ran, (&run, &plan), &jobs, text, &sources)?;
+        return Ok((Said::Compared(said), sources.blobs.redactor.fresh()));
     }
     sources.tracer = of_run(&plan, commit);
-    Ok(Said::Explained(Box::new(ran.explain(&run, &plan, &jobs, &sources))))
+    let said = ran.explain(&run, &plan, &jobs, &sources);
+    Ok((Said::Explained(Box::new(said)), sources.blobs.redactor.fresh()))
 }
 
 /// What is to be known of files that were in no commit when a run began.

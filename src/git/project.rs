@@ -48,6 +48,11 @@ pub struct Project {
     styles: Mutex<HashMap<PathBuf, Style>>,
 }
 
+/// Whether a name leads nowhere but down.
+fn is_plain(name: &str) -> bool {
+    Path::new(name).components().all(|part| matches!(part, Component::Normal(_)))
+}
+
 /// The lines of a tree.
 type Listing = Arc<Vec<(Vec<u8>, Line)>>;
 
@@ -192,15 +197,24 @@ impl Project {
         if digits { self.mirror.find_commit(name).map(Some) } else { Ok(None) }
     }
 
-    /// What a reference names; `None` if there is none of that name.
+    /// What a reference names, with what is wrong where it cannot be told; `None` if there is none of that name.
     fn reference(&self, name: &str, depth: usize) -> Result<Option<Oid>, GitError> {
-        let plain = |part: Component<'_>| matches!(part, Component::Normal(_));
-        if depth == 0 || !Path::new(name).components().all(plain) {
+        if depth == 0 {
+            return Err(self.unknown("its references name each other in a circle"));
+        }
+        if !is_plain(name) {
             return Ok(None);
         }
         for folder in [&self.git_dir, &self.common] {
-            // What is no file is a folder of other references.
-            let Ok(Some(bytes)) = read_regular(&folder.join(name), 4096) else { continue };
+            let path = folder.join(name);
+            let bytes = match read_regular(&path, 4096) {
+                Ok(Some(bytes)) => bytes,
+                Ok(None) => continue,
+                // A folder of other references, or below a reference, which is none.
+                Err(_) if name != "HEAD" && path.is_dir() => continue,
+                Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => continue,
+                Err(error) => return Err(self.unknown(&format!("{} cannot be read: {error}", harmless(name)))),
+            };
             let text = String::from_utf8_lossy(&bytes);
             let text = text.trim();
             let Some(target) = text.strip_prefix("ref:") else {
@@ -209,7 +223,11 @@ impl Project {
                 let id = id.ok_or_else(|| self.unknown("the ids of its commits are not sha1"))?;
                 return self.mirror.peel(id).map(Some);
             };
-            return self.reference(target.trim(), depth - 1);
+            let target = target.trim();
+            if !is_plain(target) {
+                return Err(self.unknown(&format!("{} names no reference: {}", harmless(name), harmless(target))));
+            }
+            return self.reference(target, depth - 1);
         }
         if self.common.join("reftable").is_dir() {
             return Err(self.unknown("its references are kept in a reftable, which flow does not read"));

@@ -178,6 +178,8 @@ pub struct TestBody {
     pub against: Option<Spanned<StepName>>,
     /// Metrics that replace those of `tests`.
     pub metrics: Vec<MetricSpec>,
+    /// Where they say what.
+    pub metric_places: Vec<Place>,
     /// How many blocks and how long.
     pub protocol: Protocol,
     /// Arm B is a second copy of the base tree.

@@ -140,6 +140,7 @@ fn tests(node: Node<'_>, report: &Report) -> Option<Tests> {
         },
         only: node.child("only").map(Node::texts).unwrap_or_default(),
         metrics: measured::metrics(node.all("metric"), report),
+        metric_places: node.all("metric").flat_map(Node::entries).map(Value::place).collect(),
     })
 }
 

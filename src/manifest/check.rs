@@ -209,6 +209,7 @@ fn gates(pipeline: &mut Pipeline, report: &Report) {
         }
         if body.metrics.is_empty() {
             body.metrics.clone_from(&measured.metrics);
+            body.metric_places.clone_from(&measured.metric_places);
         } else if body.metrics != measured.metrics {
             drift("metrics", gate.name.place);
         }

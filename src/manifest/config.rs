@@ -276,32 +276,7 @@ pub(super) fn literal_secret(name: &str, text: &str) -> Option<&'static str> {
         .split_once("{secret.")
         .and_then(|(_, rest)| rest.split_once('}'))
         .is_some_and(|(name, _)| refers(&format!("{{secret.{name}}}"), "{secret."));
-    let known = [
-        "sk-",
-        "sk_live_",
-        "ghp_",
-        "gho_",
-        "ghs_",
-        "github_pat_",
-        "glpat-",
-        "xoxb-",
-        "xoxp-",
-        "hf_",
-        "AKIA",
-        "ASIA",
-        "AIza",
-        "gsk_",
-        "nvapi-",
-    ];
-    let token = |word: &str| {
-        known.iter().any(|start| {
-            word.strip_prefix(start).is_some_and(|rest| {
-                rest.len() >= 16 && rest.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
-            })
-        })
-    };
-    if text.split(|c: char| c.is_whitespace() || "\"'=:,;".contains(c)).any(token) || text.contains("PRIVATE KEY-----")
-    {
+    if crate::redact::holds_key(text) {
         return Some("what looks like a key");
     }
     (secret_name(name) && !within).then_some("a secret, by its name")

@@ -212,6 +212,8 @@ pub struct Tests {
     pub only: Vec<Spanned<String>>,
     /// The metrics, where the contract's default is not meant. The first is primary.
     pub metrics: Vec<MetricSpec>,
+    /// Where they say what.
+    pub metric_places: Vec<Place>,
 }
 
 /// What is evaluated: an agent with a model and a configuration.

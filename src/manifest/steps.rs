@@ -221,6 +221,7 @@ fn build(raw: &Raw<'_>, tools: &Tools<'_>, report: &Report) -> Option<Step> {
         Kind::Test => Body::Test(Box::new(TestBody {
             against: names(find("against")).into_iter().next(),
             metrics: metrics(all("metric"), report),
+            metric_places: all("metric").flat_map(Node::entries).map(Value::place).collect(),
             protocol: find("protocol").map_or_else(|| Protocol::new(Profile::Screen), |node| protocol(*node)),
             aa: find("aa").is_some(),
             human: find("with").map(|node| node.place()),

@@ -9,8 +9,10 @@ use std::fmt;
 use std::hint::black_box;
 use std::sync::Arc;
 
+pub use shapes::{holds_key, without_keys};
 use veil::Unveiled;
 
+mod shapes;
 mod spellings;
 mod veil;
 
@@ -246,6 +248,18 @@ impl Redactor {
         fresh.push(whole, &mut out);
         fresh.finish(&mut out);
         self.clean_veiled(out)
+    }
+
+    /// The same for a text that is shown: what looks like a key goes too, though nobody declared it.
+    #[must_use]
+    pub fn shown(&self, text: &[u8]) -> Vec<u8> {
+        if self.is_idle() { without_keys(text) } else { without_keys(&self.clean(text)) }
+    }
+
+    /// The same of text.
+    #[must_use]
+    pub fn shown_text(&self, text: &str) -> String {
+        String::from_utf8_lossy(&self.shown(text.as_bytes())).into_owned()
     }
 
     fn clean_veiled(&self, text: Vec<u8>) -> Vec<u8> {

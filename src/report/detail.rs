@@ -30,7 +30,7 @@ use crate::run::journal::{PlanFile, read_plan};
 use crate::step::End;
 use crate::store::{Index, RunLock, Store, StoreError};
 use crate::text;
-use crate::why::explain::{Disagreed, disagree};
+use crate::why::attempts::{Disagreed, disagree};
 
 /// The largest result that is read, in bytes.
 const RESULT_BYTES: u64 = crate::measure::result::BLOB_MAX as u64;

@@ -70,6 +70,11 @@ pub fn reason_for(
             ..Reason { state: "changed".into(), ..new() }
         };
     };
+    if changes.is_empty() && waiting.is_empty() {
+        // Nothing changed: what is lacking is the attempt.
+        let because = "an attempt under this very key was begun, and no end of it is recorded, or its line is damaged";
+        return Reason { nearest: Some(key), because: Some(because.to_owned()), ..Reason::new("retry") };
+    }
     let mut from = inputs_of(plan, node);
     from.retain(|(role, _)| changes.iter().any(|change| change.ingredient == *role));
     let compared = past.named(node, &key, last.as_ref(), name);

@@ -349,6 +349,7 @@ pub fn explain(
         roots,
         root_steps,
         consequences: said_of.keys().filter(|node| all[**node].again() == Again::AtMost).count(),
+        missing: Vec::new(),
         estimate: None,
         comes_to: String::new(),
     }

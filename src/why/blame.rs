@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde_json::Value as Json;
 use similar::TextDiff;
 
 use crate::git::{GitError, Held, PastCommit};
 use crate::key::{Change, Value};
+use crate::manifest::{Syntax, parsed};
 use crate::names::ObjectId;
 use crate::plan::Plan;
 use crate::step::known;
@@ -245,17 +247,6 @@ impl Tracer {
     /// that version is not come by, nobody else is named.
     pub(super) fn and_before(&mut self, origin: Origin, change: &Change, from: Link, since: Option<&Since>) -> Origin {
         let newest = self.newest(&change.ingredient, change);
-        self.and_before_of(newest, origin, change, (from, since))
-    }
-
-    /// The same, given what can be told apart in the newest version.
-    pub(super) fn and_before_of(
-        &mut self,
-        newest: Option<Vec<String>>,
-        origin: Origin,
-        change: &Change,
-        (from, since): (Link, Option<&Since>),
-    ) -> Origin {
         self.earlier((newest, &origin), change, from, since).ok().flatten().map_or(origin.clone(), |all| {
             let more = all.len().saturating_sub(NAMED);
             Origin { also: all.into_iter().take(NAMED).collect(), and_more: more, ..origin }
@@ -334,6 +325,9 @@ impl Tracer {
 
     /// The parts of an ingredient in the newest version.
     fn newest(&self, role: &str, change: &Change) -> Option<Vec<String>> {
+        if let Some(used) = &self.used_parts {
+            return Some(used.clone());
+        }
         let (plan, action) = (self.top.plan.as_ref().ok()?, self.asked.as_ref()?);
         let node = action.within(plan)?;
         (value(plan, node, role) == change.new).then(|| parts(plan, node, role)).flatten()
@@ -391,10 +385,35 @@ pub(super) fn parts(plan: &Plan, node: usize, role: &str) -> Option<Vec<String>>
         Value::Blob(_) => {
             let file = whence(plan, node, role)?.files.into_iter().next()?;
             let (_, bytes) = content_of(&plan.manifest.version, &file)?;
-            let text = String::from_utf8_lossy(&bytes).into_owned();
-            let telling = text.lines().filter(|line| role != "config" || !gap::comment(line));
-            Some(telling.map(str::to_owned).collect())
+            Some(telling(role, &String::from_utf8_lossy(&bytes)))
         }
+    }
+}
+
+/// What of a text can be told apart: the values of a config, each with its path, however it is written; else its lines.
+pub(super) fn telling(role: &str, text: &str) -> Vec<String> {
+    let syntaxes = [Syntax::Json, Syntax::Toml, Syntax::Yaml];
+    let structured = |syntax| parsed(text, syntax).filter(|value| value.is_object() || value.is_array());
+    match syntaxes.into_iter().filter(|_| role == "config").find_map(structured) {
+        Some(value) => {
+            let mut all = Vec::new();
+            leaves("", &value, &mut all);
+            all
+        }
+        None => text.lines().filter(|line| role != "config" || !gap::comment(line)).map(str::to_owned).collect(),
+    }
+}
+
+/// The values in a structured one, each with its path.
+fn leaves(path: &str, value: &Json, all: &mut Vec<String>) {
+    match value {
+        Json::Object(map) if !map.is_empty() => {
+            map.iter().for_each(|(key, value)| leaves(&format!("{path}.{key}"), value, all));
+        }
+        Json::Array(list) if !list.is_empty() => {
+            list.iter().enumerate().for_each(|(at, value)| leaves(&format!("{path}[{at}]"), value, all));
+        }
+        value => all.push(format!("{path}: {value}")),
     }
 }
 

@@ -48,6 +48,18 @@ pub struct Cause {
     paid: bool,
 }
 
+/// Some of the actions that a cause touches, and who brought it to them.
+#[derive(Clone, Debug)]
+pub struct Brought {
+    /// Which of the actions that were asked about.
+    pub members: Vec<usize>,
+    /// A line for each commit; empty where nobody is known.
+    pub lines: Vec<String>,
+}
+
+/// Who brought what changed of some actions, parted by that.
+pub type Who<'a> = &'a dyn Fn(&[&Forecast]) -> Vec<Brought>;
+
 /// The causes of a plan, those that change before those that are new, the dearest first. `estimate` says what some actions may come
 /// to, `who` who brought what changed.
 #[must_use]
@@ -55,34 +67,35 @@ pub fn causes(
     plan: &Plan,
     forecasts: &[Forecast],
     estimate: &dyn Fn(&[Forecast]) -> Estimate,
-    who: &dyn Fn(&[&Forecast]) -> Vec<String>,
+    who: Who<'_>,
 ) -> Vec<Cause> {
-    let mut groups: Vec<(Named, Vec<Forecast>)> = Vec::new();
+    let mut named: Vec<(Named, Vec<&Forecast>)> = Vec::new();
     let mut places: HashMap<Named, usize> = HashMap::new();
-    let mut of: HashMap<usize, usize> = HashMap::new();
-    for said in forecasts.iter().filter(|said| said.state.executes()) {
-        let at = if said.is_root() {
-            let named = Named::of(plan, said);
-            let next = groups.len();
-            let at = *places.entry(named.clone()).or_insert(next);
-            if at == next {
-                groups.push((named, Vec::new()));
-            }
-            at
-        } else {
-            // What it follows comes before it in the plan.
-            match said.follows.iter().filter_map(|up| of.get(up)).min() {
-                Some(at) => *at,
-                None => continue,
-            }
-        };
-        of.insert(said.node, at);
-        groups[at].1.push(said.clone());
+    for said in forecasts.iter().filter(|said| said.is_root()) {
+        let name = Named::of(plan, said);
+        let at = *places.entry(name.clone()).or_insert(named.len());
+        if at == named.len() {
+            named.push((name, Vec::new()));
+        }
+        named[at].1.push(said);
     }
-    let told = groups.into_iter().map(|(named, members)| {
-        let by = who(&members.iter().filter(|said| said.is_root()).collect::<Vec<_>>());
-        Cause { by, ..named.cause(plan, &members, &estimate(&members)) }
-    });
+    let mut groups: Vec<(Named, Vec<String>, Vec<Forecast>)> = Vec::new();
+    let mut of: HashMap<usize, usize> = HashMap::new();
+    for (name, roots) in named {
+        for part in who(&roots) {
+            of.extend(part.members.iter().map(|at| (roots[*at].node, groups.len())));
+            groups.push((name.clone(), part.lines, Vec::new()));
+        }
+    }
+    for said in forecasts.iter().filter(|said| said.state.executes()) {
+        // What it follows comes before it in the plan.
+        let above = || said.follows.iter().filter_map(|up| of.get(up)).min().copied();
+        let Some(at) = of.get(&said.node).copied().or_else(above) else { continue };
+        of.insert(said.node, at);
+        groups[at].2.push(said.clone());
+    }
+    let told =
+        groups.into_iter().map(|(named, by, members)| Cause { by, ..named.cause(plan, &members, &estimate(&members)) });
     let mut causes: Vec<Cause> = told.collect();
     causes.sort_by_key(|cause| {
         let state = match cause.state {

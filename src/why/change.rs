@@ -36,10 +36,7 @@ pub struct Blobs<'a> {
 
 impl Blobs<'_> {
     fn get(&self, digest: &Digest) -> Content {
-        let cleaned = |bytes: &[u8]| match self.redactor.is_idle() {
-            true => Content::Here(bytes.to_vec()),
-            false => Content::Here(self.redactor.clean(bytes)),
-        };
+        let cleaned = |bytes: &[u8]| Content::Here(self.redactor.shown(bytes));
         match self.intakes.iter().find_map(|intake| intake.get(digest)) {
             Some(bytes) if bytes.len() as u64 > LARGEST => Content::TooLarge,
             Some(bytes) => cleaned(bytes),
@@ -49,6 +46,14 @@ impl Blobs<'_> {
                 Err(_) => Content::TooLarge,
             },
         }
+    }
+}
+
+impl Blobs<'_> {
+    /// A blob as it was used, not to be shown; `None` if it is gone or too large.
+    #[must_use]
+    pub fn used(&self, digest: &Digest) -> Option<Vec<u8>> {
+        self.store.cas.get(digest, LARGEST).ok().flatten()
     }
 }
 
@@ -63,16 +68,13 @@ enum Content {
 
 impl Blobs<'_> {
     fn cleaned(&self, change: &Change) -> Change {
-        let clean = |text: &str| String::from_utf8_lossy(&self.redactor.clean(text.as_bytes())).into_owned();
+        let clean = |text: &str| self.redactor.shown_text(text);
         let side = |value: &Option<Value>| match value {
             Some(Value::Text(text)) => Some(Value::text(clean(text))),
             Some(Value::List(list)) => Some(Value::List(list.iter().map(|text| clean(text)).collect())),
             other => other.clone(),
         };
-        match self.redactor.is_idle() {
-            true => change.clone(),
-            false => Change { old: side(&change.old), new: side(&change.new), ..change.clone() },
-        }
+        Change { old: side(&change.old), new: side(&change.new), ..change.clone() }
     }
 }
 

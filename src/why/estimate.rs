@@ -359,15 +359,24 @@ impl Estimate {
     /// For people; empty if no agent would be paid for and nothing is known of the time.
     #[must_use]
     pub fn text(&self) -> String {
-        Self::wrapped(self.amounts().into_iter().chain(self.within_budget()), USUAL)
+        // What stops a part of it comes before what all of it would cost.
+        let (first, then) = match self.is_stopped() {
+            true => (self.within_budget(), self.amounts()),
+            false => (self.amounts(), self.within_budget()),
+        };
+        Self::wrapped(first.into_iter().chain(then), USUAL)
     }
 
     /// The same in so many columns, with the budget only where it would stop something.
     #[must_use]
     pub fn comes_to(&self, columns: usize) -> String {
-        let stops = self.budget.as_ref().is_some_and(|budget| budget.allows < budget.of);
-        let budget = if stops { self.within_budget() } else { Vec::new() };
-        Self::wrapped(self.amounts().into_iter().chain(budget), columns.min(USUAL))
+        let budget = if self.is_stopped() { self.within_budget() } else { Vec::new() };
+        Self::wrapped(budget.into_iter().chain(self.amounts()), columns.min(USUAL))
+    }
+
+    /// Whether the budget allows only some of it.
+    fn is_stopped(&self) -> bool {
+        self.budget.as_ref().is_some_and(|budget| budget.allows < budget.of)
     }
 
     fn wrapped(lines: impl IntoIterator<Item = String>, columns: usize) -> String {
@@ -395,7 +404,15 @@ impl Estimate {
             let dollars = |value: f64| human_usd(Usd::nearest(value));
             let between = between(self.cost_interval, &dollars);
             let why = self.cost.why();
-            let why = if why.is_empty() { why } else { format!(": {why}") };
+            let mut why = if why.is_empty() { why } else { format!(": {why}") };
+            if let Some(budget) = self.budget.as_ref().filter(|_| self.is_stopped()) {
+                why.push_str(&match (budget.allows, budget.at_least) {
+                    (0, false) => "; of that the budget allows $0".to_owned(),
+                    (allows, _) => {
+                        format!("; that is for all {}, not for the {allows} that the budget allows", budget.of)
+                    }
+                });
+            }
             let (only, follow) = &self.follows;
             lines.push(match *only {
                 0 => format!("expected cost: {}{}{why}", self.cost.text(), between),

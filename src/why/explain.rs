@@ -4,21 +4,18 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::attempt::Ended;
-use crate::event::{Compared, Disagreement, GitState};
+use crate::event::GitState;
 use crate::key::{ActionKey, Change, KeyRecord, Value};
-use crate::manifest::Kind;
-use crate::names::{AttemptId, Axes, JobId, RunId};
+use crate::names::{Axes, JobId, RunId};
 use crate::plan::{Plan, point_name};
 use crate::run::journal::read_plan;
-use crate::run::recheck::{disagreements, is_pure};
 use crate::store::Index;
 use crate::why::action::Action;
+use crate::why::attempts::{AttemptSaid, ComparedSaid, Disagreed, disagree};
 use crate::why::change::{Blobs, Shown};
 use crate::why::forecast::{Forecast, State};
 use crate::why::known::{Known, known};
@@ -49,6 +46,9 @@ pub struct Explanation {
     pub root_steps: usize,
     /// How many actions are executed only for what is executed upstream of them.
     pub consequences: usize,
+    /// What this machine lacks, so that a run would not start: each with what to do.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<LacksSaid>,
     /// What executing them may come to, for programs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub estimate: Option<serde_json::Value>,
@@ -69,6 +69,15 @@ impl Explanation {
         (self.roots, self.root_steps) = roots(steps.iter().copied());
         self.consequences = steps.iter().filter(|said| !said.root && EXECUTES.contains(&said.state)).count();
     }
+}
+
+/// Something that this machine lacks.
+#[derive(Clone, Debug, Serialize)]
+pub struct LacksSaid {
+    /// What.
+    pub what: String,
+    /// What to do.
+    pub hint: String,
 }
 
 /// How many different causes some steps have, each of them given once, and how many steps have one of their own.
@@ -168,6 +177,17 @@ pub struct StepSaid {
 }
 
 impl StepSaid {
+    /// Tells causes apart that read the same and were brought by different commits, or at different places.
+    pub fn part_by_origin(&mut self) {
+        if self.cause.ends_with(GONE) {
+            return;
+        }
+        for origin in self.changes.iter().filter_map(|change| change.origin.as_ref()) {
+            let place = (&origin.commit, &origin.path, origin.line);
+            self.cause.push_str(&format!(" {place:?}"));
+        }
+    }
+
     /// A step of which only this is known.
     #[must_use]
     pub fn new(step: &str, axes: &Axes, state: &'static str) -> Self {
@@ -193,75 +213,6 @@ impl StepSaid {
             cause: String::new(),
         }
     }
-}
-
-/// An attempt in short.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct AttemptSaid {
-    /// Its id.
-    pub attempt: AttemptId,
-    /// The run that recorded its end.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub run: Option<RunId>,
-    /// When it ended.
-    pub at: Timestamp,
-    /// How long that is ago, in seconds.
-    pub age_s: i64,
-    /// How long it took, where that is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub wall_ms: Option<u64>,
-    /// `SUCCEEDED` or the cause.
-    pub outcome: String,
-    /// The line that shows a failure.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub evidence: Option<String>,
-}
-
-impl AttemptSaid {
-    /// Of a record.
-    #[must_use]
-    pub fn of(ended: &Ended, now: Timestamp) -> Self {
-        Self {
-            attempt: ended.attempt.clone(),
-            run: Some(ended.run.clone()),
-            at: ended.at,
-            age_s: age(ended.at, now),
-            wall_ms: Some(ended.wall_ms),
-            outcome: ended.outcome.word().to_owned(),
-            evidence: ended.outcome.failure().map(|failure| failure.evidence.as_str().to_owned()),
-        }
-    }
-
-    /// Its age as a duration.
-    #[must_use]
-    pub fn age(&self) -> Duration {
-        Duration::from_secs(self.age_s.unsigned_abs())
-    }
-}
-
-/// What a step was compared with.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ComparedSaid {
-    /// What.
-    #[serde(flatten)]
-    pub with: Compared,
-    /// How long ago that run began, in seconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub age_s: Option<i64>,
-}
-
-impl ComparedSaid {
-    /// As it is told now.
-    #[must_use]
-    pub fn of(with: Compared, now: Timestamp) -> Self {
-        Self { age_s: with.at.map(|at| age(at, now)), with }
-    }
-}
-
-/// Seconds from one time to another, 0 for one of a clock that runs ahead.
-#[must_use]
-pub fn age(at: Timestamp, now: Timestamp) -> i64 {
-    (now.as_second() - at.as_second()).max(0)
 }
 
 /// What a limit change means, beside its figures.
@@ -306,7 +257,13 @@ impl Sources<'_> {
                 runs.entry(ended.run.clone()).or_insert_with(|| read_plan(root, &ended.run).and_then(|plan| plan.git));
             Since { at: ended.at, git: git.clone() }
         });
-        shown.traced(tracer.borrow_mut().change(action, change, since.as_ref()))
+        let mut tracer = tracer.borrow_mut();
+        if let (true, Some(Value::Blob(digest))) = (tracer.is_of_run(), &change.new)
+            && let Some(content) = self.blobs.used(digest)
+        {
+            tracer.note_used(*digest, content);
+        }
+        shown.traced(tracer.change(action, change, since.as_ref()))
     }
 
     /// The key record of an action of which something is recorded.
@@ -359,15 +316,17 @@ pub fn explain(plan: &Plan, jobs: &[usize], forecasts: &[Forecast], sources: &So
             }
         }
     }
+    let (roots, root_steps) = roots(said_of.values());
     Explanation {
         pipeline: plan.manifest.pipeline.name.value.clone(),
         manifest: plan.manifest.files.first().map_or_else(String::new, |file| file.name.clone()),
         run: None,
         between: None,
         jobs: jobs_said,
-        roots: groups(&told).len(),
-        root_steps: told.iter().filter(|said| said.is_root()).count(),
+        roots,
+        root_steps,
         consequences: told.iter().filter(|said| said.state.executes() && !said.is_root()).count(),
+        missing: Vec::new(),
         estimate: None,
         comes_to: String::new(),
     }
@@ -395,6 +354,7 @@ fn step(plan: &Plan, forecast: &Forecast, sources: &Sources<'_>) -> StepSaid {
             said.changes = forecast.changes.iter().map(shown).collect();
         }
     }
+    said.part_by_origin();
     if said.because.is_none() {
         said.because = about_limits(&forecast.changes);
     }
@@ -410,53 +370,6 @@ fn step(plan: &Plan, forecast: &Forecast, sources: &Sources<'_>) -> StepSaid {
         said.because = Some("nothing like it was run before".into());
     }
     said
-}
-
-/// Two attempts of one key that came out otherwise, and what differs in their outputs.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Disagreed {
-    /// Which, and in what.
-    #[serde(flatten)]
-    pub said: Disagreement,
-    /// What differs in each output, the earlier attempt's as the old.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub differs: Vec<Shown>,
-}
-
-/// Lines of what differs in an output of two attempts.
-const DIFFERS: usize = 12;
-
-/// The attempts of a key that came out otherwise than the first that settled it; with what differs, where the outputs are at hand.
-#[must_use]
-pub fn disagree(key: &ActionKey, index: &Index, blobs: Option<&Blobs<'_>>) -> Vec<Disagreed> {
-    let all = index.attempts(key).unwrap_or_default();
-    if all.len() < 2 {
-        return Vec::new();
-    }
-    let Some(first) = all.iter().find(|ended| ended.outcome.settles()) else { return Vec::new() };
-    let pure = Kind::ALL.iter().any(|kind| kind.word() == first.kind && is_pure(*kind));
-    let told = disagreements(all.iter().map(AsRef::as_ref)).into_iter().map(|(later, outputs)| {
-        let differs = outputs.iter().zip(blobs.filter(|_| pure).into_iter().cycle()).map(|(name, blobs)| {
-            let output = |ended: &Ended| match name.as_str() {
-                "outcome" => Some(Value::text(ended.outcome.word())),
-                name => ended.outputs.get(name).cloned(),
-            };
-            let change = Change { ingredient: name.clone(), old: output(first), new: output(later) };
-            Shown::of(&change, blobs, DIFFERS)
-        });
-        let differs = differs.collect();
-        let said = Disagreement {
-            axes: later.axes.clone(),
-            step: later.step.clone(),
-            key: *key,
-            earlier: first.attempt.clone(),
-            later: later.attempt.clone(),
-            outputs,
-            expected: !pure,
-        };
-        Disagreed { said, differs }
-    });
-    told.collect()
 }
 
 fn attempts(plan: &Plan, forecast: &Forecast, sources: &Sources<'_>) -> Vec<AttemptSaid> {

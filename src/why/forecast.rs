@@ -429,6 +429,7 @@ fn explain(said: &mut Forecast, reason: Reason) {
         // Of a retry there is one entry that names the attempt before, unless what that one had left is gone.
         let last = said.changes.extract_if(.., |change| change.ingredient == "attempt").next();
         let word = last.and_then(|change| Some(change.old?.as_text()?.rsplit(' ').next()?.to_owned()));
-        said.because = word.map(|word| format!("the last attempt ended in {word}, which settles nothing"));
+        let ended = |word| format!("the last attempt ended in {word}, which settles nothing");
+        said.because = word.map(ended).or(said.because.take());
     }
 }

@@ -105,6 +105,10 @@ fn of_trees(old: &str, new: &str) -> String {
 /// are one: `openai 1.86.0 -> 1.90.0`.
 #[must_use]
 pub fn changed_lines(old: &str, new: &str) -> String {
+    // Without the end of its last line that one is the same all the same.
+    let ended =
+        |text: &str| if text.is_empty() || text.ends_with('\n') { text.to_owned() } else { format!("{text}\n") };
+    let (old, new) = (&ended(old), &ended(new));
     let diff = TextDiff::configure().timeout(LONG).diff_lines(old, new);
     let of = |tag| {
         let changes = diff.iter_all_changes().filter(move |change| change.tag() == tag);

@@ -12,8 +12,8 @@ use crate::manifest::Template;
 use crate::measure::protocol::Profile;
 use crate::plan::{Ask, Plan};
 use crate::units::{human_size, human_span};
+use crate::why::attempts::age;
 use crate::why::change::json;
-use crate::why::explain::age;
 
 /// What determines an action, and what does not.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -6,12 +6,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::digest::Digest;
 use crate::event::GitState;
 use crate::git::{GitError, PastCommit, Project};
-use crate::key::Change;
+use crate::key::{Change, Value};
 use crate::manifest::Version;
 use crate::why::action::{Action, value};
-use crate::why::blame::parts;
+use crate::why::blame::{parts, telling};
 use crate::why::origin::{Origin, Since, Traced, Tracer};
 use crate::why::past::{Newest, Snapshot, content_of};
 use crate::why::spot::spot;
@@ -22,6 +23,8 @@ const COMMITS: usize = 10_000;
 
 impl Tracer {
     /// What is known of a value that the version of a run does not have: its files were edited and not committed then.
+    ///
+    /// What of the change was committed before the run is the earlier commits', which are named behind it.
     pub(super) fn edited(
         &mut self,
         action: &Action,
@@ -30,20 +33,55 @@ impl Tracer {
         since: Option<&Since>,
     ) -> Traced {
         let known = self.committed_since(action, change).ok().flatten();
-        if let Some((origin, parts)) = known.or_else(|| self.in_work_tree(action, change)) {
-            let then = self.head.clone().map(|(commit, snapshot)| (commit, snapshot, action.clone()));
-            return Traced::To(self.and_before_of(parts, origin, change, (then, since)));
-        }
         let root = self.past.project().root();
-        let file = whence.files.first().map(|file| file.strip_prefix(root).unwrap_or(file));
+        let file = whence.files.first().map(|file| file.strip_prefix(root).unwrap_or(file).to_owned());
+        let never = || {
+            let path = file.as_ref().map(|file| crate::text::harmless(&file.to_string_lossy()));
+            Origin { path, never_committed: true, ..self.origin(None, None) }
+        };
+        let never = never();
+        let (origin, parts) = known.or_else(|| self.in_work_tree(action, change)).unwrap_or((never, None));
+        let head = self.head.clone().map(|(commit, snapshot)| {
+            let then = self.called_in(&snapshot, action);
+            (commit, snapshot, then)
+        });
+        self.used_parts = parts.or_else(|| self.parts_used(change));
+        let origin = match self.used_parts {
+            Some(_) => self.and_before(origin, change, head, since),
+            None => origin,
+        };
+        self.used_parts = None;
+        if !origin.never_committed || !origin.also.is_empty() {
+            return Traced::To(origin);
+        }
         Traced::No(match file {
             Some(file) => format!("not in git: {} was edited for the run, and never committed so", file.display()),
             None => "not in git: it was edited for the run, and never committed so".to_owned(),
         })
     }
 
+    /// The parts of what a run used, as far as the store still has it.
+    fn parts_used(&self, change: &Change) -> Option<Vec<String>> {
+        match change.new.as_ref()? {
+            Value::List(list) => Some(list.clone()),
+            Value::Blob(digest) => Some(telling(&change.ingredient, &String::from_utf8_lossy(self.used.get(digest)?))),
+            Value::Text(_) => None,
+        }
+    }
+
+    /// Whether it is told what a run used whose files were edited for it.
+    #[must_use]
+    pub fn is_of_run(&self) -> bool {
+        self.today.is_some()
+    }
+
+    /// Takes note of what a run used, for `edited`.
+    pub fn note_used(&mut self, digest: Digest, content: Vec<u8>) {
+        self.used.insert(digest, content);
+    }
+
     /// The first later commit that has it.
-    fn committed_since(&mut self, action: &Action, change: &Change) -> Result<Option<Told>, GitError> {
+    fn committed_since(&mut self, action: &Action, change: &Change) -> Result<Option<WithParts>, GitError> {
         let (Some(then), Some(today)) = (self.top.commit.clone(), self.today.clone()) else { return Ok(None) };
         let Some(head) = self.past.project().head()? else { return Ok(None) };
         let newest = self.past.at(&today, &head);
@@ -67,17 +105,17 @@ impl Tracer {
         }
         Ok(found.map(|(commit, snapshot, before)| {
             let spot = spot_between(&snapshot, before.as_deref(), action, change);
-            let parts = told_apart(&snapshot, action, change);
-            (Origin { uncommitted_then: true, ..self.origin(Some(&commit), spot) }, parts)
+            let origin = Origin { uncommitted_then: true, ..self.origin(Some(&commit), spot) };
+            (origin, parts_in(&snapshot, action, change))
         }))
     }
 
     /// The work tree, if that still has it.
-    fn in_work_tree(&mut self, action: &Action, change: &Change) -> Option<Told> {
+    fn in_work_tree(&mut self, action: &Action, change: &Change) -> Option<WithParts> {
         let today = self.today.clone()?;
         let now = self.past.work_tree(&today);
         let spot = has(&now, action, change).then(|| spot_between(&now, Some(&*self.top), action, change))?;
-        Some((self.origin(None, spot), told_apart(&now, action, change)))
+        Some((self.origin(None, spot), parts_in(&now, action, change)))
     }
 
     /// Where the manifest lies today: with it, what a run used before it was committed is looked for in what came later.
@@ -119,10 +157,10 @@ pub fn all_committed(project: &Arc<Project>, git: &GitState) -> Option<PastCommi
     found
 }
 
-/// Who has it, and what of it can be told apart.
-type Told = (Origin, Option<Vec<String>>);
+/// Who brought something, with the parts of it as they brought it.
+type WithParts = (Origin, Option<Vec<String>>);
 
-fn told_apart(snapshot: &Snapshot, action: &Action, change: &Change) -> Option<Vec<String>> {
+fn parts_in(snapshot: &Snapshot, action: &Action, change: &Change) -> Option<Vec<String>> {
     let plan = snapshot.plan.as_ref().ok()?;
     parts(plan, action.within(plan)?, &change.ingredient)
 }

@@ -3,6 +3,7 @@
 
 pub mod action;
 pub mod against;
+pub mod attempts;
 pub mod between;
 mod blame;
 pub mod causes;

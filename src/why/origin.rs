@@ -12,6 +12,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::digest::Digest;
 use crate::event::GitState;
 use crate::git::{GitError, Held, PastCommit};
 use crate::key::{Change, Value};
@@ -57,6 +58,9 @@ pub struct Origin {
     /// It was committed only after the run that is explained had used it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub uncommitted_then: bool,
+    /// It was edited for the run that is explained, and no commit has it so.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub never_committed: bool,
     /// Commits before it that brought a part of the same change, the newest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<Origin>,
@@ -114,6 +118,10 @@ pub struct Tracer {
     pub(super) asked: Option<Action>,
     /// Why no commit can be named, whatever is asked.
     pub(super) hopeless: Option<String>,
+    /// What a run used, by its digest, where no version may have it.
+    pub(super) used: HashMap<Digest, Vec<u8>>,
+    /// The parts of what is followed as a run used it, where that is not what the newest version says.
+    pub(super) used_parts: Option<Vec<String>>,
     /// For commits that were come by, how far back their version reaches, and over how many commits.
     stretches: HashMap<ObjectId, (PastCommit, usize)>,
 }
@@ -137,7 +145,17 @@ impl Tracer {
             Ok(None) => hopeless = Some("the project has no commit yet".to_owned()),
             Err(error) => hopeless = Some(format!("the history cannot be read: {error}")),
         }
-        Self { past, top, today: None, asked: None, head: found, hopeless, stretches: HashMap::new() }
+        Self {
+            past,
+            top,
+            today: None,
+            asked: None,
+            head: found,
+            hopeless,
+            used: HashMap::new(),
+            used_parts: None,
+            stretches: HashMap::new(),
+        }
     }
 
     /// From a commit on, in which the manifest lies at this path.
@@ -145,7 +163,17 @@ impl Tracer {
     pub fn of_commit(mut past: Past, manifest: &Path, commit: PastCommit) -> Self {
         let top = past.at(manifest, &commit);
         let head = Some((commit, top.clone()));
-        Self { past, top, today: None, asked: None, head, hopeless: None, stretches: HashMap::new() }
+        Self {
+            past,
+            top,
+            today: None,
+            asked: None,
+            head,
+            hopeless: None,
+            used: HashMap::new(),
+            used_parts: None,
+            stretches: HashMap::new(),
+        }
     }
 
     /// The action of a step by its name, at a point; `None` if the newest version has no such step.
@@ -561,6 +589,7 @@ impl Tracer {
             }),
             line: spot.as_ref().and_then(|spot| spot.line),
             uncommitted_then: false,
+            never_committed: false,
             also: Vec::new(),
             and_more: 0,
         }

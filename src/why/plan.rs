@@ -8,6 +8,7 @@ use crate::manifest::goals_line;
 use crate::plan::{Missing, Plan};
 use crate::run::prepare::FETCHES;
 use crate::text::{Table, counted, wrap};
+use crate::why::causes::{Brought, Who};
 use crate::why::change::Shown;
 use crate::why::estimate::Estimate;
 use crate::why::explain::{Group, groups};
@@ -76,19 +77,24 @@ pub fn text(
     lacking: &[Missing],
     estimate: &Estimate,
     all: bool,
-    who: &dyn Fn(&[&Forecast]) -> Vec<String>,
+    who: Who<'_>,
 ) -> String {
     let mut text = table(plan, forecasts);
     let said: Vec<&Forecast> = forecasts.iter().collect();
+    let groups = groups(&said);
+    let parts: Vec<Vec<Brought>> = groups.iter().map(|group| who(&group.members)).collect();
+    let roots = parts.iter().map(Vec::len).sum();
     if all {
         text.push('\n');
         for said in forecasts {
             text.push_str(&each(plan, said));
         }
     } else {
-        for group in groups(&said) {
+        for (group, part) in
+            groups.iter().zip(&parts).flat_map(|(group, parts)| parts.iter().map(move |part| (group, part)))
+        {
             text.push('\n');
-            text.push_str(&cause(plan, &group, who));
+            text.push_str(&cause(plan, group, part));
         }
         for (state, because, members) in left_out(&said) {
             text.push('\n');
@@ -96,13 +102,14 @@ pub fn text(
             text.push_str(&paragraph(plan, &[what], &members));
         }
     }
-    text.push_str(&closing(plan, forecasts, lacking, estimate));
+    text.push_str(&closing(plan, forecasts, roots, lacking, estimate));
     text
 }
 
-/// What a plan comes to as a whole, and what stands in its way: the same however its actions are grouped.
+/// What a plan comes to as a whole, and what stands in its way: the same however its actions are grouped. `roots` is how many causes
+/// there are.
 #[must_use]
-pub fn closing(plan: &Plan, forecasts: &[Forecast], lacking: &[Missing], estimate: &Estimate) -> String {
+pub fn closing(plan: &Plan, forecasts: &[Forecast], roots: usize, lacking: &[Missing], estimate: &Estimate) -> String {
     let mut text = String::new();
     let (done, lacking): (Vec<&Missing>, _) =
         missing(plan, forecasts, lacking).into_iter().partition(|lacks| lacks.hint.starts_with(FETCHES));
@@ -134,7 +141,7 @@ pub fn closing(plan: &Plan, forecasts: &[Forecast], lacking: &[Missing], estimat
             text.push_str(&format!("{line}\n"));
         }
     }
-    text.push_str(&summary(plan, forecasts));
+    text.push_str(&summary(plan, forecasts, roots));
     text.push_str(&estimate.text());
     text
 }
@@ -170,7 +177,7 @@ fn table(plan: &Plan, forecasts: &[Forecast]) -> String {
 }
 
 /// A cause and the actions it touches, the first change to blame first.
-fn cause(plan: &Plan, group: &Group<'_>, who: &dyn Fn(&[&Forecast]) -> Vec<String>) -> String {
+fn cause(plan: &Plan, group: &Group<'_>, part: &Brought) -> String {
     let mut lines: Vec<String> =
         group.changes.iter().flat_map(|change| change_lines(&Shown::plain(change), 78)).collect();
     match (&group.because, group.state) {
@@ -181,8 +188,9 @@ fn cause(plan: &Plan, group: &Group<'_>, who: &dyn Fn(&[&Forecast]) -> Vec<Strin
     if group.changes.iter().any(|change| change.ingredient.starts_with("limit ")) {
         lines.push("(the attempt had met the old limit)".to_owned());
     }
-    lines.extend(who(&group.members));
-    paragraph(plan, &lines, &group.members)
+    lines.extend(part.lines.iter().cloned());
+    let members: Vec<&Forecast> = part.members.iter().map(|at| group.members[*at]).collect();
+    paragraph(plan, &lines, &members)
 }
 
 fn paragraph(plan: &Plan, lines: &[String], members: &[&Forecast]) -> String {
@@ -240,14 +248,14 @@ fn each(plan: &Plan, said: &Forecast) -> String {
     text
 }
 
-fn summary(plan: &Plan, forecasts: &[Forecast]) -> String {
+fn summary(plan: &Plan, forecasts: &[Forecast], roots: usize) -> String {
     let execute = executed(forecasts);
     if execute == 0 {
         return "nothing would be executed\n".to_owned();
     }
     let said: Vec<&Forecast> = forecasts.iter().collect();
     let consequences = said.iter().filter(|said| said.state.executes() && !said.is_root()).count();
-    let roots = counted(groups(&said).len(), "root");
+    let roots = counted(roots, "root");
     // A root is a cause; how many actions it sets going by itself is said where that is not one.
     let roots = match execute - consequences {
         1 => roots,
@@ -263,7 +271,8 @@ fn summary(plan: &Plan, forecasts: &[Forecast]) -> String {
     }
     let path = critical_path(plan, forecasts);
     if path.len() > 1 {
-        text.push_str(&format!("critical path: {}\n", path.join(" -> ")));
+        let path = format!("critical path: {}", path.join(" -> "));
+        text.push_str(&format!("{}\n", wrap(&path, 80).join("\n    ")));
     }
     text
 }
@@ -294,6 +303,14 @@ fn critical_path(plan: &Plan, forecasts: &[Forecast]) -> Vec<String> {
         next = tallest(&heights, &plan.dependents[node]);
     }
     path
+}
+
+/// What the machine lacks and a run does not fetch itself, each once: a run would not start without.
+#[must_use]
+pub fn refusals<'a>(plan: &'a Plan, forecasts: &[Forecast], beside: &'a [Missing]) -> Vec<&'a Missing> {
+    let mut lacking = missing(plan, forecasts, beside);
+    lacking.retain(|lacks| !lacks.hint.starts_with(FETCHES));
+    lacking
 }
 
 /// What the machine lacks, each once.

@@ -12,9 +12,8 @@ use crate::key::{ActionKey, Change};
 use crate::names::{Axes, JobId, RunId};
 use crate::plan::point_name;
 use crate::run::journal::{PlanFile, read_of};
-use crate::why::explain::{
-    AttemptSaid, ComparedSaid, Explanation, JobSaid, Sources, StepSaid, about_limits, age, cause_of, disagree, roots,
-};
+use crate::why::attempts::{AttemptSaid, ComparedSaid, age, disagree};
+use crate::why::explain::{Explanation, JobSaid, Sources, StepSaid, about_limits, cause_of, roots};
 use crate::why::known::{Known, held};
 
 /// What the journal tells of one action.
@@ -189,6 +188,7 @@ impl Ran {
             roots,
             root_steps,
             consequences,
+            missing: Vec::new(),
             estimate: None,
             comes_to: String::new(),
         }
@@ -276,6 +276,7 @@ impl Ran {
             said.cause = cause_of(said.state, &causes, why.because.as_deref());
             changes.extend(followed);
             said.changes = changes.into_iter().map(shown).collect();
+            said.part_by_origin();
         }
         let mut follows: Vec<usize> =
             why.from.iter().map(|(_, up)| *up).filter(|up| *up != node && self.executed(*up)).collect();

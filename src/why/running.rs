@@ -13,7 +13,7 @@ use crate::names::{AttemptId, RunId};
 use crate::plan::Plan;
 use crate::run::journal;
 use crate::store::{RunLock, begun};
-use crate::why::explain::age;
+use crate::why::attempts::age;
 use crate::why::forecast::Forecast;
 
 /// The newest so many runs are asked whether they live.

@@ -10,8 +10,9 @@ use serde_json::Value as Json;
 use crate::event::Disagreement;
 use crate::text::{harmless, shorten, wrap};
 use crate::units::human_span;
+use crate::why::attempts::{ComparedSaid, Disagreed};
 use crate::why::change::Shown;
-use crate::why::explain::{ComparedSaid, Disagreed, EXECUTES, Explanation, StepSaid};
+use crate::why::explain::{EXECUTES, Explanation, StepSaid};
 use crate::why::known::Known;
 use crate::why::origin::Origin;
 
@@ -53,6 +54,10 @@ pub fn why(said: &Explanation, all: bool, width: usize) -> String {
         for step in &section.steps {
             text.push_str(&of_step(step, names, said.run.is_some(), all, width, &mut told));
         }
+    }
+    for line in refused(said).iter().flat_map(|line| wrap(&printable(line), width - 4)).enumerate() {
+        let (at, line) = line;
+        text.push_str(&format!("{}{line}\n", if at == 0 { "\n" } else { "    " }));
     }
     for line in summary(said, &sections).lines() {
         text.push_str(&format!("{}\n", wrap(line, width).join("\n")));
@@ -243,8 +248,8 @@ fn of_known(known: &Known, columns: usize) -> Vec<String> {
             Some(seconds) => format!("asked {}", ago(seconds.unsigned_abs())),
             None => "asked at an unknown time".to_owned(),
         };
-        let again = if probe.watches { "it or what it watches" } else { "its program" };
-        lines.push(format!("tool {}: {asked}, and again when {again} changes", probe.tool));
+        let again = if probe.watches { "it or what it watches" } else { "its program or its packages" };
+        lines.push(format!("tool {}: {asked}, and again when {again} change", probe.tool));
     }
     lines
 }
@@ -309,6 +314,16 @@ fn brought(step: &StepSaid) -> String {
     }
 }
 
+/// That a run would not start, and without what, in lines.
+fn refused(said: &Explanation) -> Vec<String> {
+    let Some((first, more)) = said.missing.split_first() else { return Vec::new() };
+    let mut lines = vec![format!("a run would not start: {}: {}", first.what, first.hint)];
+    if !more.is_empty() {
+        lines.push(format!("and {} more that this machine lacks: `flow plan` lists them", more.len()));
+    }
+    lines
+}
+
 fn summary(said: &Explanation, sections: &[Section<'_>]) -> String {
     let steps: Vec<&&StepSaid> = sections.iter().flat_map(|section| &section.steps).collect();
     let executed = |step: &&&&StepSaid| EXECUTES.contains(&step.state);
@@ -317,6 +332,7 @@ fn summary(said: &Explanation, sections: &[Section<'_>]) -> String {
         (Some(_), _) if steps.len() == 1 => ("was executed", "nothing was executed"),
         (Some(_), _) => ("were executed", "nothing was executed"),
         (None, Some(_)) => ("differ", "no step differs"),
+        (None, None) if !said.missing.is_empty() => ("would be executed if it had that", "nothing would be executed"),
         (None, None) => ("would be executed", "nothing would be executed"),
     };
     if count == 0 {
@@ -357,7 +373,13 @@ pub fn origin_lines(origin: Option<&Origin>, unexplained: Option<&str>, width: u
     }
     let Some(commit) = &origin.commit else {
         let edited = origin.age_s.map(|age| format!(", edited {}", ago(age.unsigned_abs()))).unwrap_or_default();
-        also.insert(0, format!("uncommitted{edited}: {place}"));
+        also.insert(
+            0,
+            match origin.never_committed {
+                true => format!("uncommitted then, and never committed so: {place}"),
+                false => format!("uncommitted{edited}: {place}"),
+            },
+        );
         return also;
     };
     let date = origin.date.map(|date| format!(", {}", date.strftime("%Y-%m-%d"))).unwrap_or_default();
@@ -375,6 +397,7 @@ pub fn origin_lines(origin: Option<&Origin>, unexplained: Option<&str>, width: u
 pub fn origin_in_short(origin: &Origin) -> String {
     let place = origin_place(origin);
     match &origin.commit {
+        None if origin.never_committed => format!("uncommitted then, and never committed so: {place}"),
         None => format!("uncommitted: {place}"),
         Some(commit) => {
             let then = if origin.uncommitted_then { "uncommitted then, committed since " } else { "" };

@@ -216,7 +216,12 @@ impl Seeker<'_> {
                 self.templates(words(), found);
                 found.words = &["run"];
             }
-            "metrics" => found.words = &["metric"],
+            "metrics" => {
+                let stated = tests.map(|tests| &tests.metric_places);
+                // Metrics of the step replace those of the tests; where it says none any more, these come to count.
+                found.places.extend(body.metric_places.iter().chain(stated.into_iter().flatten()).copied());
+                found.words = &["metric"];
+            }
             "profile" | "block" | "looks" | "blocks" => found.words = &["protocol"],
             "human tree" => found.words = &["with"],
             "seed" => found.words = &["seed"],

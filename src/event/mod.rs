@@ -2,69 +2,18 @@
 //!
 //! Only the record files say what happened to an action. An event is news, never the truth.
 
-use std::collections::BTreeMap;
+mod files;
+mod reason;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::digest::Digest;
-use crate::key::{ActionKey, Change};
-use crate::names::{AttemptId, Axes, JobId, ObjectId, RunId};
+use crate::key::ActionKey;
+use crate::names::{AttemptId, Axes, JobId, RunId};
 use crate::outcome::Owner;
-use crate::text::harmless;
 
-/// How a manifest and the files that it names stood in their project's repository.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GitState {
-    /// The commit that was checked out; `None` before the first one.
-    pub commit: Option<ObjectId>,
-    /// The files that were not as the commit has them, relative to the project, at most 50.
-    pub dirty: Vec<String>,
-    /// The content of each of them as it was used, or none of one that was gone: so that a later commit of it is known. Runs of an
-    /// older flow have nothing here.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub as_used: BTreeMap<String, Option<Digest>>,
-    /// The files that no commit of the project can hold, at most 50: they lie elsewhere, or git ignores them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub outside: Vec<String>,
-}
-
-impl GitState {
-    /// What of it a reader of the run's results has to know: that some files are in no commit. `None` if all are.
-    #[must_use]
-    pub fn warning(&self) -> Option<String> {
-        let listed = |files: &[String]| match files {
-            [] => None,
-            [first] => Some(first.clone()),
-            [first, rest @ ..] => Some(format!("{first} and {} more", rest.len())),
-        };
-        let dirty = listed(&self.dirty).map(|files| match &self.commit {
-            Some(commit) => format!("{files}: not as commit {} has it", commit.as_str().get(..8).unwrap_or_default()),
-            None => format!("{files}: in no commit"),
-        });
-        let outside = listed(&self.outside).map(|files| format!("not in git: {files}"));
-        let said = match (dirty, outside) {
-            (None, None) => return None,
-            (Some(dirty), None) => {
-                format!("{dirty}; until that is committed as it was, nobody else can make this run again")
-            }
-            (None, Some(outside)) => format!("{outside}; nobody else can make this run again"),
-            (Some(dirty), Some(outside)) => format!("{dirty}; {outside}; nobody else can make this run again"),
-        };
-        Some(harmless(&format!("UNCOMMITTED: {said}")))
-    }
-
-    /// The same where a later commit is known to have all that was not committed then; `by` says which.
-    #[must_use]
-    pub fn committed_since(&self, by: &str) -> Option<String> {
-        let first = self.dirty.first().filter(|_| self.outside.is_empty())?;
-        let more = match self.dirty.len() {
-            1 => String::new(),
-            n => format!(" and {} more", n - 1),
-        };
-        Some(harmless(&format!("UNCOMMITTED then: {first}{more}; committed since as it was, {by}")))
-    }
-}
+pub use files::GitState;
+pub use reason::{Compared, Reason};
 
 /// An event and when it was.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -465,57 +414,4 @@ pub struct Counts {
     /// Attempts that settled nothing: also of actions that another attempt settled, or that were left for a later run.
     #[serde(skip_serializing_if = "is_zero", default)]
     pub attempts_lost: usize,
-}
-
-/// Why an action is executed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Reason {
-    /// `new`, `changed`, `retry`, `adopted`.
-    pub state: String,
-    /// The key of the nearest earlier record.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub nearest: Option<ActionKey>,
-    /// What differs from it, blame first.
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub changes: Vec<Change>,
-    /// The changed ingredients (where nothing like it was run before, all) that are outputs of other actions, and the numbers of those in the plan.
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub from: Vec<(String, usize)>,
-    /// What was compared with, where that is not simply what the action had in the newest run of its manifest.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub compared: Option<Compared>,
-    /// Why nothing or less can be said.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub because: Option<String>,
-}
-
-impl Reason {
-    /// One of which only the state is said.
-    #[must_use]
-    pub fn new(state: &str) -> Self {
-        Self {
-            state: state.to_owned(),
-            nearest: None,
-            changes: Vec::new(),
-            from: Vec::new(),
-            compared: None,
-            because: None,
-        }
-    }
-}
-
-/// What a miss is compared with.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Compared {
-    /// The run that had it.
-    pub run: RunId,
-    /// When it ended.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub at: Option<Timestamp>,
-    /// That run's manifest, where it is another one.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub manifest: Option<String>,
-    /// What the candidate was called there, where it had another name, and why that is taken for true.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub renamed: Option<String>,
 }
