@@ -163,11 +163,16 @@ impl Tracer {
     pub fn change(&mut self, action: &Action, change: &Change, since: Option<&Since>) -> Traced {
         let traced = self.by_manifest(action, change, since);
         match (&traced, since) {
-            (Traced::No(_), Some(since)) if self.hopeless.is_none() => {
+            (Traced::No(_), Some(since)) if self.hopeless.is_none() && !self.asks_today(&change.ingredient) => {
                 self.program(action, &change.ingredient, since).unwrap_or(traced)
             }
             _ => traced,
         }
+    }
+
+    /// Whether what a tool answers today is held against a version of the past.
+    fn asks_today(&self, role: &str) -> bool {
+        self.top.commit.is_some() && self.today.is_none() && is_of_a_tool(role)
     }
 
     fn by_manifest(&mut self, action: &Action, change: &Change, since: Option<&Since>) -> Traced {
@@ -175,7 +180,7 @@ impl Tracer {
             return self.wired(action, change, since);
         };
         let role = change.ingredient.as_str();
-        if since.is_some() && self.top.commit.is_some() && self.today.is_none() && is_of_a_tool(role) {
+        if since.is_some() && self.asks_today(role) {
             return Traced::No(
                 "not known: tools are asked as they are today, not as they were in that commit".to_owned(),
             );
