@@ -818,15 +818,3 @@ fn an_edit_of_a_file_that_a_tool_is_installed_from_is_said_to_be_uncommitted() {
     let change = in_chain(&p, "two", "source copy", &[]);
     assert!(change["origin"]["commit"].is_null() && change["origin"]["path"] == "lib/x.py", "{change:#}");
 }
-
-#[test]
-fn a_link_out_of_the_project_that_is_committed_is_neither_uncommitted_nor_gone() {
-    let p = chain();
-    std::fs::write(p.flow.beside("outside.txt"), "e2\n").unwrap();
-    std::fs::remove_file(p.flow.path("e.txt")).unwrap();
-    std::os::unix::fs::symlink(p.flow.beside("outside.txt"), p.flow.path("e.txt")).unwrap();
-    p.commit("Lea", "a link");
-    let history = p.flow.flow(&["history", "m.kdl"]);
-    history.exits(0);
-    assert!(!history.stdout.contains("uncommitted") && !history.stdout.contains("is gone"), "{}", history.stdout);
-}

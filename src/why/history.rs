@@ -212,13 +212,7 @@ pub fn uncommitted(top: &Snapshot, head: &Snapshot, root: &Path) -> Vec<String> 
         };
     };
     let asked = top.asked.union(&head.asked).map(|path| root.join(path));
-    // What a link out of the project leads to is in no commit: that the link is, is all that git tells.
-    let leaves = |path: &PathBuf| {
-        let odd = old.read(path, 0).is_err_and(|error| error.kind() == std::io::ErrorKind::InvalidInput);
-        let root = root.canonicalize();
-        odd && path.canonicalize().is_ok_and(|path| root.is_ok_and(|root| !path.starts_with(root)))
-    };
-    let differs = asked.filter(|path| !crate::why::spot::same_content(&new, &old, path) && !leaves(path));
+    let differs = asked.filter(|path| !crate::why::spot::same_content(&new, &old, path));
     differs.map(|path| printable(&path.strip_prefix(root).unwrap_or(&path).to_string_lossy())).collect()
 }
 

@@ -34,6 +34,9 @@ const ABSENT: usize = 2_000;
 /// Asks a version what it says of what a later one has as this action, and how it calls the action.
 type Ask<'a> = &'a mut dyn FnMut(&Snapshot, &Snapshot, &Action) -> (Said, Action);
 
+/// A version before, what it says, and how it calls the action.
+type Older = (PastCommit, Arc<Snapshot>, Said, Action);
+
 /// Who brought a change, when and where.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Origin {
@@ -436,7 +439,7 @@ impl Tracer {
         absent: &[(Arc<Snapshot>, Action, PastCommit)],
         (later, action): (&Arc<Snapshot>, &Action),
         ask: Ask<'_>,
-    ) -> Result<Vec<(PastCommit, Arc<Snapshot>, Said, Action)>, GitError> {
+    ) -> Result<Vec<Older>, GitError> {
         let mut found = Vec::new();
         let mut next: Vec<(PastCommit, Arc<Snapshot>)> =
             absent.iter().map(|(snapshot, _, commit)| (commit.clone(), snapshot.clone())).collect();
