@@ -762,3 +762,59 @@ fn in_a_clone_that_left_out_contents_nobody_is_blamed_for_what_is_not_here() {
         assert!(commit.is_null() && change["unexplained"].is_string() || commit == right, "{change:#}");
     }
 }
+
+#[test]
+fn whoever_was_there_when_another_tool_is_used_today_is_not_blamed_for_it() {
+    let p = chain();
+    let script = |text: &str| {
+        p.flow.write("glue.sh", &format!("#!/bin/sh\n# {text}\ncp \"$1\" \"$2\"\n"));
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(p.flow.path("glue.sh"), mode).unwrap();
+    };
+    script("first");
+    p.flow.replace("m.kdl", "axis n", "tool glue \"./glue.sh\"\n    axis n");
+    p.flow.replace("m.kdl", "run \"cp\" \"{in.e}\"", "run \"{tool.glue}\" \"{in.e}\"");
+    p.commit("Kim", "a tool of its own");
+    p.flow.run().settles();
+    script("second");
+    let lea = p.commit("Lea", "another line");
+    script("third");
+    let max = p.commit("Max", "and another");
+    let now = p.flow.flow(&["plan", "m.kdl", "--explain"]);
+    now.exits(0).says(&format!("by {}, Max", &max[..8]));
+    let then = p.flow.flow(&["plan", "m.kdl", "--at", "HEAD~1", "--explain"]);
+    then.exits(0).says("tool glue");
+    assert!(!then.stdout.contains(&lea[..8]) && !then.stdout.contains("Lea"), "{}", then.stdout);
+}
+
+#[test]
+fn what_was_committed_before_a_run_is_told_beside_what_was_committed_since() {
+    let p = Project::new();
+    p.flow.run().settles();
+    p.flow.replace("configs/tidy.yaml", "steps: 10", "steps: 11");
+    let ida = p.commit("Ida", "more steps");
+    p.flow.replace("configs/tidy.yaml", "temperature: 0.2", "temperature: 0.9");
+    p.flow.run().settles();
+    let told = || change_of(&p.step("agent", &["--run"]), "config");
+    let before = told();
+    assert!(before["origin"]["commit"].is_null(), "{before:#}");
+    assert_eq!(before["origin"]["also"][0]["commit"], ida, "{before:#}");
+    let kim = p.commit("Kim", "warmer, as it was run");
+    let since = told();
+    assert_eq!((&since["origin"]["commit"], &since["origin"]["also"][0]["commit"]), (&kim.into(), &ida.into()));
+}
+
+#[test]
+fn an_edit_of_a_file_that_a_tool_is_installed_from_is_said_to_be_uncommitted() {
+    let p = chain();
+    p.flow.write("lib/x.py", "1\n");
+    p.flow.write("lib/y.py", "1\n");
+    p.flow.replace("m.kdl", "axis n", "tool copy \"cp\" { probe \"--version\"; source \"lib\" }\n    axis n");
+    p.flow.replace("m.kdl", "run \"cp\" \"{in.e}\"", "run \"{tool.copy}\" \"{in.e}\"");
+    p.commit("Kim", "a source");
+    p.flow.run().settles();
+    the_next_second();
+    p.flow.write("lib/x.py", "2\n");
+    let change = in_chain(&p, "two", "source copy", &[]);
+    assert!(change["origin"]["commit"].is_null() && change["origin"]["path"] == "lib/x.py", "{change:#}");
+}

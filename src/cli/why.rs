@@ -206,7 +206,8 @@ fn which(args: &WhyArgs, wanted: &Wanted) -> Result<Which, Fault> {
             (manifest, never_run.collect())
         }
     };
-    for other in others {
+    // Of one that was renamed since, an older run still tells.
+    for other in others.into_iter().filter(|other| other.exists()) {
         output::say(&format!("note: {} holds it too", other.display()));
     }
     Ok((manifest, Places { cache: Some(root), ..args.places.clone() }))

@@ -35,6 +35,9 @@ const ABSENT: usize = 2_000;
 /// Asks a version what it says of what a later one has as this action, and how it calls the action.
 type Ask<'a> = &'a mut dyn FnMut(&Snapshot, &Snapshot, &Action) -> (Said, Action);
 
+/// A version before, what it says, and how it calls the action.
+type Older = (PastCommit, Arc<Snapshot>, Said, Action);
+
 /// Who brought a change, when and where.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Origin {
@@ -191,11 +194,16 @@ impl Tracer {
     pub fn change(&mut self, action: &Action, change: &Change, since: Option<&Since>) -> Traced {
         let traced = self.by_manifest(action, change, since);
         match (&traced, since) {
-            (Traced::No(_), Some(since)) if self.hopeless.is_none() => {
+            (Traced::No(_), Some(since)) if self.hopeless.is_none() && !self.asks_today(&change.ingredient) => {
                 self.program(action, &change.ingredient, since).unwrap_or(traced)
             }
             _ => traced,
         }
+    }
+
+    /// Whether what a tool answers today is held against a version of the past.
+    fn asks_today(&self, role: &str) -> bool {
+        self.top.commit.is_some() && self.today.is_none() && is_of_a_tool(role)
     }
 
     fn by_manifest(&mut self, action: &Action, change: &Change, since: Option<&Since>) -> Traced {
@@ -203,7 +211,7 @@ impl Tracer {
             return self.wired(action, change, since);
         };
         let role = change.ingredient.as_str();
-        if since.is_some() && self.top.commit.is_some() && self.today.is_none() && is_of_a_tool(role) {
+        if since.is_some() && self.asks_today(role) {
             return Traced::No(
                 "not known: tools are asked as they are today, not as they were in that commit".to_owned(),
             );
@@ -459,7 +467,7 @@ impl Tracer {
         absent: &[(Arc<Snapshot>, Action, PastCommit)],
         (later, action): (&Arc<Snapshot>, &Action),
         ask: Ask<'_>,
-    ) -> Result<Vec<(PastCommit, Arc<Snapshot>, Said, Action)>, GitError> {
+    ) -> Result<Vec<Older>, GitError> {
         let mut found = Vec::new();
         let mut next: Vec<(PastCommit, Arc<Snapshot>)> =
             absent.iter().map(|(snapshot, _, commit)| (commit.clone(), snapshot.clone())).collect();

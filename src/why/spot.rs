@@ -3,6 +3,7 @@
 //! That something changed between the two is known by now; this finds the line to show for it. No decision rests on it.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -72,7 +73,9 @@ impl Finder<'_> {
     fn in_files(&self, after: &Whence, before: &Whence, role: &str) -> Option<Spot> {
         for (at, path) in after.files.iter().chain(&after.programs).enumerate() {
             let Some((digest, new)) = content_of(&self.new.version, path) else {
-                let gone = before.files.get(at).filter(|old| *old == path && self.old_text(old).is_some());
+                // What is there and cannot be read is not gone.
+                let nothing = self.new.version.read(path, 0).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+                let gone = before.files.get(at).filter(|old| nothing && *old == path && self.old_text(old).is_some());
                 if let Some(gone) = gone {
                     return Some(Spot { path: gone.clone(), line: None, said: None });
                 }
