@@ -294,3 +294,10 @@ fn a_damaged_end_of_an_attempt_has_one_word_before_and_after() {
     flow.run().settles();
     assert_eq!(agent(&["--run"])["state"], "retry");
 }
+
+#[test]
+fn no_line_of_a_plan_is_wider_than_a_terminal() {
+    let plan = Flow::sample().flow(&["plan", "m.kdl"]).exits(0).stdout.clone();
+    assert!(plan.contains("critical path: checkout"), "{plan}");
+    assert!(plan.lines().all(|line| line.chars().count() <= 80), "{plan}");
+}
