@@ -113,7 +113,7 @@ fn a_candidate_renamed_with_two_edits_is_compared_with_its_old_self_and_its_cost
     assert_eq!(sentence(&agent), "changed config version");
     assert!(agent["compared"]["renamed"].as_str().unwrap().starts_with("tidy, which is gone, is taken for"), "{agent}");
     assert_eq!(sentence(&step(&said, 0, "patch")), "follows");
-    flow.flow(&["why", "{one}", "m.kdl"]).says("expected time: ").says("of agents at work from ");
+    flow.flow(&["why", "{one}", "m.kdl"]).says("expected time: ").says("of agents at work");
     let against = flow.flow(&["why", "pkg/{one}/neat/1", "m.kdl", "--against", "pkg/{one}/tidy/1"]);
     against.exits(0).says("agent     differs").says("version: 1 -> 2");
     flow.run().settles();
