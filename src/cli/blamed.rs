@@ -142,7 +142,7 @@ impl<'a> Blamed<'a> {
 /// What makes it likely that two actions were changed by the same.
 #[derive(PartialEq)]
 struct Alike<'a> {
-    step: usize,
+    step: Option<usize>,
     candidate: Option<usize>,
     changes: &'a [Change],
     /// The files that what changed comes from.
@@ -162,7 +162,11 @@ impl<'a> Alike<'a> {
                 metrics.extend(whence.places.iter().map(|place| (place.file, place.offset)));
             }
         }
-        Self { step: node.step, candidate: node.point.candidate, changes: &said.changes, files, metrics }
+        // Where metrics are stated says it all, whoever is measured by them.
+        let stated = said.changes.len() == 1 && !metrics.is_empty();
+        let step = (!stated).then_some(node.step);
+        let candidate = node.point.candidate.filter(|_| !stated);
+        Self { step, candidate, changes: &said.changes, files, metrics }
     }
 }
 
