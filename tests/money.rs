@@ -51,7 +51,9 @@ fn events(ran: &Ran, event: &str) -> Vec<Value> {
 fn a_budget_that_allows_5_of_12_pays_for_5_and_the_plan_said_so_and_a_raised_one_goes_on() {
     let flow = paid();
     flow.add("budget (usd)5.00");
-    flow.flow(&["plan", "m.kdl"]).settles().says("the budget allows 5 of 12 jobs");
+    let plan = flow.flow(&["plan", "m.kdl"]);
+    plan.settles().says("the budget allows 5 of 12 jobs").says("that is for all 12, not for the 5");
+    assert!(plan.stdout.find("the budget allows") < plan.stdout.find("expected cost"), "{}", plan.stdout);
     let ran = flow.run();
     ran.exits(3);
     assert_eq!(agents(&flow), 5);
@@ -78,6 +80,13 @@ fn a_budget_that_allows_5_of_12_pays_for_5_and_the_plan_said_so_and_a_raised_one
     assert!(because.contains("to $6.00 or more for one attempt more, to $12.00 for all 7 that are left"), "{open}");
     // Nothing more is paid for by trying again.
     flow.run().exits(3).says("raise `budget`");
+    flow.flow(&["plan", "m.kdl"]).settles().says("of that the budget allows $0");
+    // What keeps several is told at length once.
+    let told = flow.flow(&["run", "m.kdl"]);
+    let lines: Vec<&str> = told.stderr.lines().filter(|line| line.contains("not settled: budget")).collect();
+    assert_eq!(lines.len(), 7, "{}", told.stderr);
+    assert!(lines.iter().all(|line| line.chars().count() <= 160), "{lines:#?}");
+    assert!(lines[1..].iter().all(|line| line.chars().count() <= 100), "{lines:#?}");
     assert_eq!(agents(&flow), 5);
     flow.replace("m.kdl", "budget (usd)5.00", "budget (usd)12.00");
     flow.run().settles();

@@ -61,7 +61,9 @@ fn an_answer_of_a_tool_has_its_age_and_one_of_an_older_flow_none() {
     let flow = rich();
     let build = || step(&flow.flow(&["why", "{one}", "m.kdl", "--key", "--json"]).exits(0).json(), 0, "build");
     assert!(build()["known"]["probes"][0]["age_s"].is_number(), "{}", build());
-    flow.flow(&["why", "{one}", "m.kdl", "--key"]).says("tool python: asked ").says("again when its program changes");
+    flow.flow(&["why", "{one}", "m.kdl", "--key"])
+        .says("tool python: asked ")
+        .says("again when its program or packages change");
     let path = flow.cache().join("index/probes.json");
     let known: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
     let undated =

@@ -62,6 +62,8 @@ impl<'a> Blamed<'a> {
         }
         let mut parts: Vec<Brought> = Vec::new();
         let (mut rest, mut looked): (Vec<usize>, usize) = (Vec::new(), 0);
+        // What stands at one place of the manifest was brought by one, also where it was not looked for.
+        let one = alike.windows(2).all(|pair| pair[0].0.metrics == pair[1].0.metrics);
         for (_, places) in alike {
             let said = members[places[0]];
             let traced = said.state == State::Changed && !said.changes.is_empty();
@@ -79,7 +81,7 @@ impl<'a> Blamed<'a> {
         }
         if !rest.is_empty() {
             match parts.as_mut_slice() {
-                [part] => {
+                [part] if one => {
                     part.members.extend(rest);
                     if part.lines.is_empty() {
                         self.gave_up.set(true);
@@ -140,7 +142,7 @@ impl<'a> Blamed<'a> {
 /// What makes it likely that two actions were changed by the same.
 #[derive(PartialEq)]
 struct Alike<'a> {
-    step: usize,
+    step: Option<usize>,
     candidate: Option<usize>,
     changes: &'a [Change],
     /// The files that what changed comes from.
@@ -160,7 +162,11 @@ impl<'a> Alike<'a> {
                 metrics.extend(whence.places.iter().map(|place| (place.file, place.offset)));
             }
         }
-        Self { step: node.step, candidate: node.point.candidate, changes: &said.changes, files, metrics }
+        // Where metrics are stated says it all, whoever is measured by them.
+        let stated = said.changes.len() == 1 && !metrics.is_empty();
+        let step = (!stated).then_some(node.step);
+        let candidate = node.point.candidate.filter(|_| !stated);
+        Self { step, candidate, changes: &said.changes, files, metrics }
     }
 }
 

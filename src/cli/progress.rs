@@ -18,6 +18,7 @@ use crate::plan::{Plan, point_name};
 use crate::run::dispatch::Observer;
 use crate::text::{counted, short_digests, shorten};
 use crate::units::human_span;
+use crate::why::text::cut;
 
 /// How many running actions are shown.
 const SHOWN: usize = 8;
@@ -198,7 +199,7 @@ impl Observer for Plain {
             Event::ActionOver { axes, step, because, .. } if !self.told.insert(because.clone()) => {
                 output::say(&format!("{}  not settled: {}", title(axes, step), shorten(because, AGAIN)));
             }
-            Event::ActionOver { .. } | Event::ActionSettled { .. } => output::say(&shorten(&line, WIDEST)),
+            Event::ActionOver { .. } | Event::ActionSettled { .. } => output::say(&cut(&line, WIDEST)),
             _ => output::say(&line),
         }
     }

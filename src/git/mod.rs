@@ -18,6 +18,7 @@ mod patch_text;
 mod path;
 mod program;
 mod project;
+mod references;
 mod renames;
 mod resolve;
 mod seal;

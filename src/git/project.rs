@@ -16,18 +16,15 @@ use super::checkout::{Known, Style, read_index};
 use super::error::GitError;
 use super::mirror::{Mirror, git_dirs};
 use super::objects::{GITLINK, LINK, Line, private, public};
+use super::references::{REFERENCES, SYMBOLIC};
 use super::resolve::Commit;
 use crate::digest::Digest;
 use crate::hostile::read_regular;
 use crate::names::ObjectId;
 use crate::text::harmless;
 
-/// The largest file of references that is read, in bytes.
-const REFERENCES: u64 = 64 << 20;
 /// Links that are followed on the way to one file.
 const LINKS: usize = 40;
-/// References that name each other.
-const SYMBOLIC: usize = 5;
 /// Trees that are remembered.
 const TREES: usize = 20_000;
 /// Commits among which an ancestor is looked for.
@@ -39,18 +36,13 @@ const POINTER: u64 = 1024;
 #[derive(Debug)]
 pub struct Project {
     root: PathBuf,
-    git_dir: PathBuf,
-    common: PathBuf,
-    mirror: Mirror,
+    pub(super) git_dir: PathBuf,
+    pub(super) common: PathBuf,
+    pub(super) mirror: Mirror,
     shallow: HashSet<Oid>,
     trees: Mutex<HashMap<Oid, Listing>>,
     index: OnceLock<Known>,
     styles: Mutex<HashMap<PathBuf, Style>>,
-}
-
-/// Whether a name leads nowhere but down.
-fn is_plain(name: &str) -> bool {
-    Path::new(name).components().all(|part| matches!(part, Component::Normal(_)))
 }
 
 /// The lines of a tree.
@@ -181,68 +173,7 @@ impl Project {
         Ok(commit)
     }
 
-    fn named(&self, name: &str) -> Result<Option<Oid>, GitError> {
-        if matches!(name, "" | "@" | "HEAD") {
-            return self.reference("HEAD", SYMBOLIC);
-        }
-        for folder in ["", "refs/", "refs/tags/", "refs/heads/", "refs/remotes/"] {
-            let full = format!("{folder}{name}");
-            if full.starts_with("refs/")
-                && let Some(id) = self.reference(&full, SYMBOLIC)?
-            {
-                return Ok(Some(id));
-            }
-        }
-        let digits = (4..=40).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_hexdigit());
-        if digits { self.mirror.find_commit(name).map(Some) } else { Ok(None) }
-    }
-
-    /// What a reference names, with what is wrong where it cannot be told; `None` if there is none of that name.
-    fn reference(&self, name: &str, depth: usize) -> Result<Option<Oid>, GitError> {
-        if depth == 0 {
-            return Err(self.unknown("its references name each other in a circle"));
-        }
-        if !is_plain(name) {
-            return Ok(None);
-        }
-        for folder in [&self.git_dir, &self.common] {
-            let path = folder.join(name);
-            let bytes = match read_regular(&path, 4096) {
-                Ok(Some(bytes)) => bytes,
-                Ok(None) => continue,
-                // A folder of other references, or below a reference, which is none.
-                Err(_) if name != "HEAD" && path.is_dir() => continue,
-                Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => continue,
-                Err(error) => return Err(self.unknown(&format!("{} cannot be read: {error}", harmless(name)))),
-            };
-            let text = String::from_utf8_lossy(&bytes);
-            let text = text.trim();
-            let Some(target) = text.strip_prefix("ref:") else {
-                // An id of another kind of repository must not pass for none.
-                let id = Oid::from_str(text).ok().filter(|_| text.len() == 40);
-                let id = id.ok_or_else(|| self.unknown("the ids of its commits are not sha1"))?;
-                return self.mirror.peel(id).map(Some);
-            };
-            let target = target.trim();
-            if !is_plain(target) {
-                return Err(self.unknown(&format!("{} names no reference: {}", harmless(name), harmless(target))));
-            }
-            return self.reference(target, depth - 1);
-        }
-        if self.common.join("reftable").is_dir() {
-            return Err(self.unknown("its references are kept in a reftable, which flow does not read"));
-        }
-        let packed = self.common.join("packed-refs");
-        let bytes = read_regular(&packed, REFERENCES).map_err(GitError::io(&packed))?.unwrap_or_default();
-        let text = String::from_utf8_lossy(&bytes);
-        let id = text.lines().find_map(|line| {
-            let (id, named) = line.split_once(' ')?;
-            (named.trim() == name).then(|| Oid::from_str(id).ok())?
-        });
-        id.map(|id| self.mirror.peel(id)).transpose()
-    }
-
-    fn unknown(&self, why: &str) -> GitError {
+    pub(super) fn unknown(&self, why: &str) -> GitError {
         GitError::NotARepository { path: self.root.clone(), why: why.to_owned() }
     }
 

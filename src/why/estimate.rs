@@ -407,8 +407,9 @@ impl Estimate {
             let mut why = if why.is_empty() { why } else { format!(": {why}") };
             if let Some(budget) = self.budget.as_ref().filter(|_| self.is_stopped()) {
                 why.push_str(&match (budget.allows, budget.at_least) {
+                    (_, true) => String::new(),
                     (0, false) => "; of that the budget allows $0".to_owned(),
-                    (allows, _) => {
+                    (allows, false) => {
                         format!("; that is for all {}, not for the {allows} that the budget allows", budget.of)
                     }
                 });

@@ -334,6 +334,7 @@ mod tests {
         );
         assert_eq!(changed_lines("a\nb", "a\nc"), "-b\n+c");
         assert_eq!(changed_lines("1.0\nx", "2.0\nx"), "-1.0\n+2.0");
+        assert_eq!(changed_lines("numpy==2.0.0", "numpy==2.0.0\npandas==2.0.0\n"), "+pandas==2.0.0");
     }
 
     #[test]

@@ -26,5 +26,6 @@ pub mod slot_hours;
 pub mod spot;
 pub mod text;
 pub mod toolfiles;
+pub mod traced;
 pub mod whence;
 pub mod wiring;

@@ -272,7 +272,7 @@ fn summary(plan: &Plan, forecasts: &[Forecast], roots: usize) -> String {
     let path = critical_path(plan, forecasts);
     if path.len() > 1 {
         let path = format!("critical path: {}", path.join(" -> "));
-        text.push_str(&format!("{}\n", wrap(&path, 80).join("\n    ")));
+        text.push_str(&format!("{}\n", wrap(&path, 76).join("\n    ")));
     }
     text
 }

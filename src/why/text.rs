@@ -248,8 +248,9 @@ fn of_known(known: &Known, columns: usize) -> Vec<String> {
             Some(seconds) => format!("asked {}", ago(seconds.unsigned_abs())),
             None => "asked at an unknown time".to_owned(),
         };
-        let again = if probe.watches { "it or what it watches" } else { "its program or its packages" };
-        lines.push(format!("tool {}: {asked}, and again when {again} change", probe.tool));
+        let again = if probe.watches { "it or what it watches changes" } else { "its program or packages change" };
+        let said = format!("tool {}: {asked}, and again when {again}", probe.tool);
+        lines.extend(wrap(&printable(&said), columns - 6));
     }
     lines
 }
