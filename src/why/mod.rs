@@ -27,5 +27,6 @@ pub mod spot;
 pub mod text;
 pub mod toolfiles;
 pub mod traced;
+mod walk;
 pub mod whence;
 pub mod wiring;
