@@ -18,7 +18,7 @@ use crate::run::reuse::may_stand;
 use crate::step::known;
 use crate::why::action::Action;
 use crate::why::change::{Blobs, Shown};
-use crate::why::explain::{Explanation, JobSaid, StepSaid, cause_of, roots};
+use crate::why::explain::{EXECUTES, Explanation, JobSaid, StepSaid, cause_of, roots};
 use crate::why::known;
 use crate::why::origin::{Traced, Tracer};
 use crate::why::past::PROGRAM;
@@ -348,7 +348,7 @@ pub fn explain(
         jobs: jobs_said,
         roots,
         root_steps,
-        consequences: said_of.keys().filter(|node| all[**node].again() == Again::AtMost).count(),
+        consequences: said_of.values().filter(|said| !said.root && EXECUTES.contains(&said.state)).count(),
         missing: Vec::new(),
         estimate: None,
         comes_to: String::new(),
@@ -378,6 +378,10 @@ fn step(
     let mut said = StepSaid::new(new.step(node).name.value.as_str(), &new.nodes[node].axes, differs.state());
     said.root = differs.is_root() && differs.shares.is_none();
     said.cause = cause_of(differs.state(), &differs.changes, None);
+    if said.state == "limit" {
+        said.root = true;
+        said.cause = cause_of(said.state, &differs.limits, None);
+    }
     said.follows = differs.follows.iter().map(|up| new.title(*up)).collect();
     let action = Action::of(new, node);
     let trace = |change: &Change| {

@@ -17,6 +17,7 @@ pub mod history;
 pub mod inside;
 pub mod known;
 pub mod later;
+pub mod narrow;
 pub mod origin;
 pub mod past;
 pub mod plan;

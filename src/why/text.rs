@@ -14,6 +14,7 @@ use crate::why::attempts::{ComparedSaid, Disagreed};
 use crate::why::change::Shown;
 use crate::why::explain::{EXECUTES, Explanation, StepSaid};
 use crate::why::known::Known;
+use crate::why::narrow::in_columns;
 use crate::why::origin::Origin;
 
 /// How much of a value of a key is shown.
@@ -151,8 +152,9 @@ fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, width: usize, to
         }
         // What a step read from another that was executed is told there.
         let fresh = fresh && (all || step.root);
-        for difference in change.diff.iter().filter(|_| fresh).flat_map(|diff| diff.lines()) {
-            line(8, difference);
+        let columns = if all { usize::MAX } else { width - 8 };
+        for difference in change.diff.iter().filter(|_| fresh).flat_map(|diff| in_columns(diff, columns)) {
+            line(8, &difference);
         }
     }
     for said in step.compared.iter().filter(|_| step.root).flat_map(|compared| compared_lines(compared, width)) {
