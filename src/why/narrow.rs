@@ -49,7 +49,7 @@ fn apart(old: &str, new: &str, columns: usize) -> (String, String) {
     }
     let same = old.chars().skip(1).zip(new.chars().skip(1)).take_while(|(a, b)| a == b).count();
     // What they part in can be seen where it is.
-    if same + LEFT < columns {
+    if same + LEFT < columns || same <= LEFT {
         return (old.to_owned(), new.to_owned());
     }
     let from = |line: &str| {
