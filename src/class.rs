@@ -219,7 +219,7 @@ pub fn classify(ends: &Ends) -> Verdict {
 fn by_checkout(ends: &Ends) -> Option<Class> {
     ends.checkout.cause().map(|cause| match cause {
         Cause::CommitMissing => Class::CommitMissing,
-        Cause::HarnessFault | Cause::Interrupted => Class::HarnessFailed,
+        Cause::HarnessFault | Cause::DiskFull | Cause::Interrupted => Class::HarnessFailed,
         _ => Class::CheckoutFailed,
     })
 }
@@ -250,7 +250,7 @@ fn by_patch_and_agent(ends: &Ends) -> Option<Class> {
         Some(Cause::NoPatch) => Some(by_agent(Class::AgentNoPatch)),
         Some(Cause::EmptyEdit) => Some(by_agent(Class::PatchEmptyEdit)),
         Some(Cause::Protected) => Some(Class::PatchProtected),
-        Some(Cause::HarnessFault) => Some(Class::HarnessFailed),
+        Some(Cause::HarnessFault | Cause::DiskFull) => Some(Class::HarnessFailed),
         Some(_) => Some(Class::PatchInvalid),
         None if ends.patch == StepEnd::Blocked => agent.map(|_| by_agent(Class::AgentError)),
         None => None,
@@ -276,7 +276,7 @@ fn by_patched(ends: &Ends) -> Option<Class> {
             Cause::Nondeterministic => Class::BaselineNondeterministic,
             Cause::NoTestScript => Class::NoTestScript,
             Cause::WrongPackage => Class::TestImportError,
-            Cause::HarnessFault => Class::HarnessFailed,
+            Cause::HarnessFault | Cause::DiskFull => Class::HarnessFailed,
             _ => Class::PatchedException,
         }),
         _ => None,
@@ -312,7 +312,7 @@ fn base_failure(cause: Cause) -> Option<Class> {
         Cause::CudaError => Class::BaselineCudaError,
         Cause::TestTimeout => Class::BaselineTimeout,
         Cause::Nondeterministic => Class::BaselineNondeterministic,
-        Cause::HarnessFault => Class::HarnessFailed,
+        Cause::HarnessFault | Cause::DiskFull => Class::HarnessFailed,
         _ => Class::BaselineException,
     })
 }

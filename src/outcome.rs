@@ -109,7 +109,7 @@ causes! {
     /// The commit is not in the repository.
     CommitMissing = "COMMIT_MISSING", Environment, false, true, Nothing, "fetch the commit into the repository, or take it off the list";
     /// The base tree could not be read or written.
-    CheckoutFailed = "CHECKOUT_FAILED", Environment, false, true, Nothing, "read the log: disk full, or a damaged mirror";
+    CheckoutFailed = "CHECKOUT_FAILED", Environment, false, true, Nothing, "read the log: a damaged mirror, or a disk that cannot be read";
     /// A recipe failed or its interpreter did not answer.
     EnvironmentFailed = "ENVIRONMENT_FAILED", Environment, false, true, Nothing, "read the log of the environment step";
     /// A declared tool changed while an attempt used it.
@@ -232,6 +232,8 @@ causes! {
     Interrupted = "INTERRUPTED", Harness, false, false, Nothing, "run the same command again";
     /// A blob that a record names is gone from the store, or was damaged.
     BlobLost = "BLOB_LOST", Harness, false, false, Nothing, "run the same command again: what made it is made anew";
+    /// A disk or a quota was full while flow did its own part. It is no attempt: an hour of a full disk leaves nothing open for good.
+    DiskFull = "DISK_FULL", Environment, false, false, Nothing, "free some space on the disk that the evidence names, and run the same command again";
     /// flow could not do its own part.
     HarnessFault = "HARNESS_FAULT", Harness, false, true, Nothing, "read the evidence; if it is not the disk, report a bug of flow";
 }
@@ -318,9 +320,21 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure without a process.
+    /// A failure without a process. A tree that could not be written because the disk is full is [`Cause::DiskFull`].
     #[must_use]
     pub fn new(cause: Cause, evidence: &str) -> Self {
+        if cause == Cause::CheckoutFailed {
+            return Self::of_flow(cause, evidence);
+        }
+        Self { cause, exit: None, evidence: Evidence::new(evidence), log: None }
+    }
+
+    /// A failure of flow's own part: `cause`, unless the words of the system say that the disk is full. For what flow itself met
+    /// alone: the text of an agent or a test could say anything.
+    #[must_use]
+    pub fn of_flow(cause: Cause, evidence: &str) -> Self {
+        let full = ["No space left on device", "Disk quota exceeded"].iter().any(|words| evidence.contains(words));
+        let cause = if full { Cause::DiskFull } else { cause };
         Self { cause, exit: None, evidence: Evidence::new(evidence), log: None }
     }
 
@@ -385,6 +399,18 @@ impl Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_disk_is_no_attempt_whatever_flow_was_at() {
+        let full = "index/packs/x.idx: No space left on device (os error 28)";
+        for cause in [Cause::CheckoutFailed, Cause::HarnessFault] {
+            assert_eq!(Failure::of_flow(cause, full).cause, Cause::DiskFull);
+            assert_eq!(Failure::of_flow(cause, "x: Input/output error (os error 5)").cause, cause);
+        }
+        assert_eq!(Failure::new(Cause::CheckoutFailed, full).cause, Cause::DiskFull);
+        assert_eq!(Failure::new(Cause::Crashed, full).cause, Cause::Crashed, "what an agent says is its own");
+        assert!(!Cause::DiskFull.counts() && !Cause::DiskFull.settles());
+    }
 
     #[test]
     fn evidence_is_one_bounded_line_and_never_empty() {

@@ -183,6 +183,7 @@ static long number(const char *name) { const char *text = getenv(name); return t
 static int step(void) {
     long now = __atomic_add_fetch(&calls, 1, __ATOMIC_SEQ_CST);
     if (now == number("DIE_BEFORE")) kill(getpid(), SIGKILL);
+    if (number("FULL_UNTIL") && now > number("FULL_UNTIL")) return 0;
     return number("FULL_FROM") && now >= number("FULL_FROM");
 }
 static void done(void) {
@@ -258,6 +259,36 @@ fn a_full_disk_ends_the_run_with_a_word_and_the_next_one_goes_on() {
         ends_well(&flow, &undisturbed);
     }
     println!("full at {met} calls");
+    assert!(met > 5, "hardly any call was met: {met}");
+}
+
+#[test]
+fn a_disk_that_is_full_for_a_moment_uses_no_attempt_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(shim) = shim(dir.path()) else { return };
+    let mut flow = sample();
+    let undisturbed = flow.run();
+    undisturbed.settles();
+    let (mut met, mut named) = (0, 0);
+    for from in (1..).step_by(7) {
+        let store = flow.beside(&format!("moment-{from}"));
+        flow.env("FLOW_CACHE", &store.display().to_string());
+        let mut command = flow.command(&["run", "m.kdl"]);
+        let full = [("FULL_FROM", from), ("FULL_UNTIL", from + 1)].map(|(name, call)| (name, call.to_string()));
+        let ran = flow.ran(command.env("LD_PRELOAD", &shim).envs(full).output().unwrap());
+        if ran.code == Some(0) {
+            // Behind the last call, or at one whose failure changes nothing.
+            if from > 150 {
+                break;
+            }
+        } else {
+            met += 1;
+            ran.exits(3);
+            named += usize::from(ran.stderr.contains("DISK_FULL") || ran.stdout.contains("DISK_FULL"));
+        }
+        ends_well(&flow, &undisturbed);
+    }
+    println!("full for a moment at {met} calls, of which {named} ended as DISK_FULL");
     assert!(met > 5, "hardly any call was met: {met}");
 }
 

@@ -194,7 +194,7 @@ pub fn blob_lost(digest: &Digest) -> Failure {
 /// A fault of flow's own, or of the disk.
 #[must_use]
 pub fn fault(evidence: &str) -> Failure {
-    Failure::new(Cause::HarnessFault, evidence)
+    Failure::of_flow(Cause::HarnessFault, evidence)
 }
 
 /// See [`Context::globs`].

@@ -39,7 +39,7 @@ pub fn run(context: &Context, repo: usize, ask: &PatchAsk, inputs: &Inputs) -> D
 }
 
 fn take(context: &Context, repo: usize, ask: &PatchAsk, inputs: &Inputs) -> Result<Done, Failure> {
-    let fault = |error: git::GitError| Failure::new(Cause::HarnessFault, &error.to_string());
+    let fault = |error: git::GitError| Failure::of_flow(Cause::HarnessFault, &error.to_string());
     let mirror = context.mirror(repo)?;
     let base = ObjectId::new(inputs.text(&Role::Checkout, "tree")?);
     let whole = context.changes(inputs.blob(&Role::Agent, "changes")?)?;

@@ -156,7 +156,7 @@ impl Context {
             private: command.private,
             aside: command.aside,
         };
-        let fault = |error: String| Failure::new(Cause::HarnessFault, &format!("supervisor: {error}"));
+        let fault = |error: String| Failure::of_flow(Cause::HarnessFault, &format!("supervisor: {error}"));
         let mut child =
             Supervised::start(&self.machine.flow, spec, &place.locks).map_err(|error| fault(error.to_string()))?;
         let mut stop = place.stop.clone();
