@@ -204,7 +204,7 @@ with open({seen:?}, "a+") as f:
     pub fn settled_each_action_once(&self) {
         let mut times: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
         for line in self.lines().iter().filter(|line| line["line"] == "ended") {
-            if !["INTERRUPTED", "HARNESS_FAULT"].contains(&outcome_of(line).as_str()) {
+            if !["INTERRUPTED", "DISK_FULL", "HARNESS_FAULT"].contains(&outcome_of(line).as_str()) {
                 let at = (line["key"].to_string(), line["step"].to_string());
                 times.entry(at).or_default().push(line["attempt"].to_string());
             }
