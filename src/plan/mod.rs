@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use crate::agent::Tables;
 use crate::digest::Digest;
-use crate::manifest::{Base, Keep, Kind, Manifest, Place, SandboxDecl, SecretFrom, Step, Template};
+use crate::manifest::{Base, Cache, Keep, Kind, Manifest, Place, SandboxDecl, SecretFrom, Step, Template};
 use crate::measure::{self, Contract, Equal, Guards, MetricSpec, Protocol};
 use crate::names::{Axes, JobId, SlotKind};
 use crate::store::near_hash;
@@ -375,6 +375,8 @@ pub struct TestAsk {
     pub device: Option<String>,
     /// What holds its processes.
     pub sandbox: SandboxDecl,
+    /// The compile caches that its processes keep, by name.
+    pub caches: Vec<Cache>,
 }
 
 impl TestAsk {
