@@ -134,7 +134,8 @@ fn the_classes_are_those_known_in_advance() {
     }
 
     let strange = run(MANIFESTS[1]).classes();
-    let strange_ones: [(&str, &[&str]); 5] = [
+    let strange_ones: [(&str, &[&str]); 6] = [
+        ("clock", &["SUSPECT"]),
         ("noop", &["SUCCESS_NEUTRAL", "INCONCLUSIVE"]),
         ("empty", &["AGENT_NO_PATCH"]),
         ("tests-only", &["PATCH_PROTECTED"]),

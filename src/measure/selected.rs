@@ -16,7 +16,7 @@ const MOST: usize = 40;
 
 /// Why the dropped blocks look picked, in words; `None` where they do not, or are too few to tell.
 #[must_use]
-pub fn picked(result: &TestResult, metric: &MetricSpec, kept: &[f64]) -> Option<String> {
+pub(super) fn picked(result: &TestResult, metric: &MetricSpec, kept: &[f64]) -> Option<String> {
     let dropped = dropped(result, metric);
     let p = worse(&dropped, kept)?;
     (p <= PICKED).then(|| {

@@ -98,7 +98,7 @@ pub(super) const FORMS: &[Form] = &[
         name: "sandbox",
         within: &[In::Step(Kind::Agent), TEST],
         args: &[one("choice", Ty::Word(&["auto", "require", "off"]))],
-        meaning: "Whether the kernel holds its processes to their own folders, to the devices that they hold and, for a test, to no network: `auto`, as far as this machine can; `require`, or it does not start; `off`, not at all, which is so if nothing is said. What was asked for and not held is a mark on the job. A gate has that of the step whose `against` names it.",
+        meaning: "Whether the kernel holds its processes to their own folders, to the devices that they hold and, for a test, to no network: `auto`, as far as this machine can, which is so if nothing is said; `require`, or it does not start; `off`, not at all. What is not held is a mark on the job. A gate has that of the step whose `against` names it.",
         example: "sandbox require",
         ..NODE
     },
@@ -106,7 +106,7 @@ pub(super) const FORMS: &[Form] = &[
         name: "write",
         within: &[In::Step(Kind::Agent), TEST],
         args: &[some("path", Ty::Path)],
-        meaning: "Files and folders, which must be there, that its processes may write to in their sandbox besides their own; a flaw without `sandbox auto` or `require`. What one process leaves there the next one finds. In no key.",
+        meaning: "Files and folders, which must be there, that its processes may write to in their sandbox besides their own; a flaw beside `sandbox off`. What one process leaves there the next one finds. In no key.",
         example: "write \"/var/cache/models\"",
         ..NODE
     },
