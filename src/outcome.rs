@@ -212,6 +212,8 @@ causes! {
     CudaError = "CUDA_ERROR", Test, true, true, Nothing, "read the test's log: an error of the GPU";
     /// A process of the test reached the step's `timeout`.
     TestTimeout = "TEST_TIMEOUT", Test, true, true, Nothing, "raise `timeout` on the test step if the workload needs longer";
+    /// The compile caches of one tree are larger than flow keeps.
+    CachesTooLarge = "CACHES_TOO_LARGE", Test, true, true, Nothing, "take the cache that is so large out of `caches`, or let the test compile less: the evidence says the limit";
     /// The test ended with any other error.
     Exception = "EXCEPTION", Test, true, true, Nothing, "read the test's log";
     /// The test ended well but reported no result that can be read.

@@ -196,6 +196,17 @@ pub struct TestBody {
     pub checks: Vec<Vec<Spanned<Template>>>,
     /// What is borne of a disturbed machine.
     pub guards: Guards,
+    /// The compile caches that its processes keep, by name.
+    pub caches: Vec<Cache>,
+}
+
+/// A compile cache that a test's processes keep.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    /// Its name, which is that of its folder.
+    pub name: String,
+    /// The variable that says where it is.
+    pub variable: Spanned<String>,
 }
 
 /// Judging stored samples anew.

@@ -220,6 +220,16 @@ fn gates(pipeline: &mut Pipeline, report: &Report) {
             }
             _ => {}
         }
+        let caches = |caches: &[super::Cache]| -> Vec<(String, String)> {
+            caches.iter().map(|cache| (cache.name.clone(), cache.variable.value.clone())).collect()
+        };
+        if let Some(first) = body.caches.first() {
+            if caches(&body.caches) != caches(&measured.caches) {
+                drift("caches", first.variable.place);
+            }
+        } else {
+            body.caches.clone_from(&measured.caches);
+        }
         let argv = |run: &[Spanned<super::Template>]| run.iter().map(|arg| arg.value.clone()).collect::<Vec<_>>();
         if let Some(first) = body.run.first() {
             if argv(&body.run) != argv(&measured.run) {

@@ -20,6 +20,7 @@ mod argv;
 mod bind;
 mod body;
 mod build;
+mod caches;
 mod campaign;
 mod check;
 mod commits;
@@ -52,8 +53,8 @@ mod version;
 mod yaml;
 
 pub use body::{
-    AgentBody, Body, ClassifyBody, CommandBody, EnvironmentBody, Hold, Input, InputFrom, Kind, Output, PatchBody,
-    SandboxChoice, SandboxDecl, Step, TestBody,
+    AgentBody, Body, Cache, ClassifyBody, CommandBody, EnvironmentBody, Hold, Input, InputFrom, Kind, Output,
+    PatchBody, SandboxChoice, SandboxDecl, Step, TestBody,
 };
 pub use campaign::{Calibrate, DRAW, Purpose, Ruling, Vetted};
 pub use config::{Syntax, kept_number, parsed, secret_name, whole_key};

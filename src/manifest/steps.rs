@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use super::build::{env, exists, unique};
+use super::caches::caches;
 use super::flaw::{Draft, Report, suggest};
 use super::grammar::In;
 use super::measured::{checks, equal, guards, metrics};
@@ -202,6 +203,7 @@ fn names(node: Option<&Node<'_>>) -> Vec<Spanned<StepName>> {
 fn build(raw: &Raw<'_>, tools: &Tools<'_>, report: &Report) -> Option<Step> {
     let find = |name: &str| raw.children.iter().find(|child| child.name() == name);
     let all = |name: &'static str| raw.children.iter().copied().filter(move |child| child.name() == name);
+    let env = env(raw.children.iter().copied(), report);
     let body = match raw.kind {
         Kind::Checkout => Body::Checkout,
         Kind::Environment => Body::Environment(environment(raw, tools, report)),
@@ -231,6 +233,7 @@ fn build(raw: &Raw<'_>, tools: &Tools<'_>, report: &Report) -> Option<Step> {
             equal: find("equal").and_then(|node| equal(*node, report)),
             checks: checks(all("check"), report),
             guards: find("guard").map(|node| guards(*node)).unwrap_or_default(),
+            caches: find("caches").map(|node| caches(*node, &env, report)).unwrap_or_default(),
         })),
         Kind::Classify => Body::Classify(ClassifyBody {
             judge_min_effect: find("judge").and_then(|node| node.prop("min-effect")?.percent()),
@@ -251,7 +254,7 @@ fn build(raw: &Raw<'_>, tools: &Tools<'_>, report: &Report) -> Option<Step> {
             Some(Spanned { value: value.whole()?, place: value.place() })
         }),
         limit: find("limit").and_then(|node| node.arg(0)?.size()),
-        env: env(raw.children.iter().copied(), report),
+        env,
         sandbox: sandbox(raw, report),
     })
 }

@@ -55,12 +55,13 @@ pub fn base_agrees(base: &[Sample], rule: Equal) -> Agreement {
     }
 }
 
-/// Whether the counts among `metrics` are the same in every run of one tree, as a count must be.
+/// Whether the counts among `metrics` are the same in every run of one tree, as a count must be. Runs that filled its caches
+/// compiled what the others found.
 #[must_use]
 pub fn counts_agree(runs: &[Sample], metrics: &[MetricSpec]) -> Agreement {
     let mut shown = Vec::new();
     for metric in metrics.iter().filter(|m| m.kind == Kind::Count) {
-        let mut values = runs.iter().filter_map(|s| s.metrics.get(&metric.name).copied());
+        let mut values = runs.iter().filter(|s| !s.fills).filter_map(|s| s.metrics.get(&metric.name).copied());
         let Some(first) = values.next() else { continue };
         if let Some(other) = values.find(|v| v.total_cmp(&first).is_ne()) {
             let evidence = format!("the count `{}` differs between runs of one tree: {first} and {other}", metric.name);
@@ -71,13 +72,14 @@ pub fn counts_agree(runs: &[Sample], metrics: &[MetricSpec]) -> Agreement {
     if shown.is_empty() { Agreement::Unchecked } else { Agreement::Agree { reference: shown.join(" ") } }
 }
 
-/// Whether the counts that must be the same in both trees are: the work that was done. Every run is looked at.
+/// Whether the counts that must be the same in both trees are: the work that was done. Every run is looked at
+/// but those that filled their caches.
 ///
 /// # Errors
 /// What differs.
 pub fn same_work(base: &[Sample], patched: &[Sample], metrics: &[MetricSpec]) -> Result<(), String> {
     for metric in metrics.iter().filter(|metric| metric.equal) {
-        let value = |run: &Sample| run.metrics.get(&metric.name).copied();
+        let value = |run: &Sample| run.metrics.get(&metric.name).copied().filter(|_| !run.fills);
         let Some(first) = base.iter().find_map(value) else { continue };
         if let Some(other) = patched.iter().filter_map(value).find(|v| v.total_cmp(&first).is_ne()) {
             return Err(format!(

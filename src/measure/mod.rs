@@ -31,7 +31,7 @@ pub use equal::Equal;
 pub use guard::{Guarded, Guards};
 pub use metric::{Kind, MetricSpec};
 pub use protocol::{Arm, Protocol, Turn, gate};
-pub use result::{Note, Run, TestResult, conclude};
+pub use result::{Kept, Note, Run, TestResult, conclude};
 pub use values::Values;
 
 #[cfg(test)]

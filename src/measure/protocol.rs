@@ -280,10 +280,11 @@ pub fn exact(arms: &[Arm]) -> Vec<Turn> {
 }
 
 /// The turns of a gate: two runs of the base, which show that it runs, how long it takes, and whether its results agree.
-/// Their times are in no ratio, so no warm-up is made.
+/// Their times are in no ratio, so no warm-up is made; unless there are `caches`, which the first one fills for the second.
 #[must_use]
-pub fn gate() -> Vec<Turn> {
-    vec![Turn { arm: Arm::Base, block: 0, warmup: false, dropped: false }; 2]
+pub fn gate(caches: bool) -> Vec<Turn> {
+    let turn = |warmup| Turn { arm: Arm::Base, block: 0, warmup, dropped: false };
+    vec![turn(caches), turn(false)]
 }
 
 /// SplitMix64's output function (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).

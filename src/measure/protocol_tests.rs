@@ -33,7 +33,7 @@ fn schedules_read_as_they_should() {
     assert_eq!(word(&blocks(&pairs, 5, &TWO)), "ABBAABBAAB");
     assert_eq!(word(&exact(&TWO)), "ABBA");
     assert_eq!(word(&exact(&Arm::ALL)), "ABHHBA");
-    assert_eq!(word(&gate()), "AA");
+    assert_eq!(word(&gate(false)), "AA");
 }
 
 #[test]

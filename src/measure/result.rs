@@ -3,7 +3,7 @@
 //! `conclude` makes a result of runs and refuses, in this order, a base that disagrees with itself and a patched tree that
 //! computes something else; `encode` and `decode` are the blob. What it means is read by `analysis`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +14,7 @@ use super::equal::Equal;
 use super::guard::{DROPPED_MAX, Guarded};
 use super::metric::{MetricSpec, check_min_effect};
 use super::protocol::{Arm, BLOCKS_MAX, Protocol, Turn, WARMUP_MAX};
+use crate::digest::Digest;
 use crate::outcome::{Cause, Failure};
 
 /// The number of this format.
@@ -54,6 +55,9 @@ pub enum Note {
     /// It continues an earlier measurement: its blocks are of more than one session.
     #[serde(rename = "EXTENDED")]
     Extended,
+    /// Each tree's processes began with what its own warm-ups had left in its compile caches.
+    #[serde(rename = "CACHES_KEPT")]
+    CachesKept,
 }
 
 impl Note {
@@ -67,6 +71,7 @@ impl Note {
             Self::CheckIgnored => "CHECK-IGNORED",
             Self::HumanFailed => "HUMAN-FAILED",
             Self::Extended => "EXTENDED",
+            Self::CachesKept => "CACHES_KEPT",
         }
     }
 }
@@ -100,6 +105,27 @@ pub struct TestResult {
     /// What was seen of the machine in each block; absent of a gate, of exact counts, and of what an older flow stored.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub guarded: Option<Guarded>,
+    /// What each arm's warm-ups left in its compile caches; empty where none were kept.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub caches: BTreeMap<Arm, Kept>,
+}
+
+/// What the compile caches of an arm held when each of its processes began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Of the listing: kind, permissions, size and path of each entry.
+    pub listing: Digest,
+    /// Entries that were not kept: links that lead out, and what is neither file nor folder.
+    #[serde(skip_serializing_if = "is_none", default)]
+    pub left_out: u64,
+}
+
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 /// The bytes are not a test result.
@@ -169,6 +195,7 @@ pub fn conclude(
         notes,
         stopped: None,
         guarded: None,
+        caches: BTreeMap::new(),
     })
 }
 

@@ -31,7 +31,7 @@ fn results_come_before_speed() {
 #[test]
 fn a_gate_gives_the_reference() {
     let runs = |digests: [Option<&str>; 2]| {
-        let turns = gate().into_iter().zip(digests);
+        let turns = gate(false).into_iter().zip(digests);
         turns.map(|(turn, d)| Run { turn, sample: sample(&[("time_s", 1.0)], d) }).collect::<Vec<_>>()
     };
     let fine = conclude_flow(&[], runs([Some("a"), Some("a")])).unwrap();

@@ -13,7 +13,6 @@ use jiff::Timestamp;
 use crate::agent::Tables;
 use crate::digest::Digest;
 use crate::manifest::{Base, Keep, Kind, Manifest, Place, SandboxDecl, SecretFrom, Step, Template};
-use crate::measure::{self, Contract, Equal, Guards, MetricSpec, Protocol};
 use crate::names::{Axes, JobId, SlotKind};
 use crate::store::near_hash;
 use crate::store::points::axes_number;
@@ -22,12 +21,14 @@ pub mod binding;
 pub mod expand;
 pub mod graph;
 pub mod intake;
+mod measured;
 pub mod points;
 pub mod scope;
 pub mod tools;
 mod whole;
 
 pub use intake::Intake;
+pub use measured::TestAsk;
 pub use tools::SourceFact;
 
 /// Something that the machine lacks: an unset variable, an absent tool, a commit that no repository here holds.
@@ -332,63 +333,6 @@ pub struct PatchAsk {
     pub ignore: Vec<String>,
     /// Its largest size in bytes.
     pub limit: Option<u64>,
-}
-
-/// Measure.
-#[derive(Clone, Debug)]
-pub struct TestAsk {
-    /// The script; `None` if the commit has none.
-    pub script: Option<Digest>,
-    /// Where it was looked for, for messages.
-    pub script_path: PathBuf,
-    /// How it reports.
-    pub contract: Contract,
-    /// Argv in place of interpreter and script.
-    pub argv: Vec<Template>,
-    /// The metrics, the first is primary.
-    pub metrics: Vec<MetricSpec>,
-    /// How results are compared.
-    pub equal: Equal,
-    /// Commands that must pass in the patched tree where they pass in the base. Of no meaning in a gate.
-    pub checks: Vec<Vec<Template>>,
-    /// Blocks and time.
-    pub protocol: Protocol,
-    /// What is borne of a disturbed machine. In no key.
-    pub guards: Guards,
-    /// Arm B is a second copy of the base.
-    pub aa: bool,
-    /// Its limits are a person's of today, beyond the manifest's. In no key.
-    pub asked: bool,
-    /// It is a second session: it measures only if the first came out as faster or slower.
-    pub again: bool,
-    /// The human's tree is measured beside the patched one.
-    pub human: bool,
-    /// The interpreter's tool, where the step has no environment step: the only declared one.
-    pub tool: Option<String>,
-    /// Tools named in the argv.
-    pub tools: Vec<String>,
-    /// Environment of its processes.
-    pub env: EnvAsk,
-    /// The time limit of one process.
-    pub timeout: Option<Duration>,
-    /// What it is measured on, where that can matter.
-    pub device: Option<String>,
-    /// What holds its processes.
-    pub sandbox: SandboxDecl,
-}
-
-impl TestAsk {
-    /// Whether it runs the commit's script: a commit without one cannot be tested then.
-    #[must_use]
-    pub fn runs_script(&self) -> bool {
-        self.argv.is_empty() || self.argv.iter().any(|argument| argument.holes().any(|hole| hole == "script"))
-    }
-
-    /// Whether every metric is an exact count.
-    #[must_use]
-    pub fn counts_only(&self) -> bool {
-        self.metrics.iter().all(|metric| metric.kind == measure::Kind::Count)
-    }
 }
 
 /// Say the class.

@@ -1,7 +1,7 @@
 //! Marks beside a result, in words. `docs/verdicts.md` says more of each.
 
 /// Every mark of a job, and what it means. `{}` is what stands behind the mark's name: a metric.
-pub const MARKS: [(&str, &str); 25] = [
+pub const MARKS: [(&str, &str); 26] = [
     ("SAME_AS_HUMAN", "the patched tree is the one that the human's own change makes"),
     ("CONFIRMED", "a second session came to the same"),
     ("UNCONFIRMED", "no second session bears this verdict out"),
@@ -16,6 +16,10 @@ pub const MARKS: [(&str, &str); 25] = [
     ("HUMAN-FAILED", "the human's tree could not be measured, or computes something else: nothing is said against it"),
     ("CHECK-IGNORED", "a check of the repository's own fails in the base already, or now and then: it was left out"),
     ("EXTENDED", "its blocks are of more than one session: a later one continued what an earlier one could not settle"),
+    (
+        "CACHES_KEPT",
+        "each tree's processes began with what its own warm-ups had left in its compile caches: a patch could have left itself answers there",
+    ),
     ("GUARD-UNDECIDED", "whether the guard `{}` got worse cannot be said"),
     ("GUARD-REGRESSED", "the guard `{}` got worse"),
     ("LEAK", "the agent was shown lines of the human's change"),

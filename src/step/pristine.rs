@@ -1,4 +1,4 @@
-//! What one process of a measurement may not change for the next: the trees and the script.
+//! What one process of a measurement may not change for the next: the trees, the script, and the caches that are kept.
 //!
 //! Tested code runs as the user that flow runs as, and could reach the other tree, the script, or leave in its own tree an
 //! answer for the next process. Every process of a test is dead before this looks, so that what it sees stays so. It does not
@@ -35,6 +35,8 @@ pub(super) enum Touched {
 pub(super) struct Pristine {
     trees: Vec<Tree>,
     script: Option<(PathBuf, Option<Stat>)>,
+    /// The caches that are kept of each arm.
+    kept: BTreeMap<Arm, (PathBuf, Print)>,
 }
 
 struct Tree {
@@ -52,7 +54,15 @@ impl Pristine {
         Ok(Self {
             trees: trees.collect::<io::Result<_>>()?,
             script: script.map(|path| (path.to_owned(), path.symlink_metadata().ok().map(|meta| stat(&meta)))),
+            kept: BTreeMap::new(),
         })
+    }
+
+    /// Looks at the caches that have just been kept of an arm.
+    pub(super) fn keep(&mut self, arm: Arm, dir: PathBuf) -> io::Result<()> {
+        let print = print(&dir)?;
+        self.kept.insert(arm, (dir, print));
+        Ok(())
     }
 
     /// Looks at what a process of an arm left.
@@ -65,6 +75,11 @@ impl Pristine {
         for tree in self.trees.iter().filter(|tree| tree.arm != arm) {
             if print(&tree.dir).ok().as_ref() != Some(&tree.print) {
                 return Ok(Touched::Others(format!("the {} tree", tree.arm)));
+            }
+        }
+        for (of, (dir, kept)) in &self.kept {
+            if print(dir).ok().as_ref() != Some(kept) {
+                return Ok(Touched::Others(format!("the caches that are kept of the {of} tree")));
             }
         }
         let Some(tree) = self.trees.iter_mut().find(|tree| tree.arm == arm) else { return Ok(Touched::Nothing) };
@@ -155,6 +170,13 @@ mod tests {
         std::fs::write(a.join("pkg/x.py"), "4").unwrap();
         assert!(matches!(pristine.after(Arm::Patched).unwrap(), Touched::Others(_)));
         pristine.renew(Arm::Base).unwrap();
+        let kept = dir.path().join("kept");
+        std::fs::create_dir(&kept).unwrap();
+        pristine.keep(Arm::Base, kept.clone()).unwrap();
+        assert_eq!(pristine.after(Arm::Patched).unwrap(), Touched::Nothing);
+        std::fs::write(kept.join("memo"), "5").unwrap();
+        assert!(matches!(pristine.after(Arm::Patched).unwrap(), Touched::Others(_)));
+        pristine.keep(Arm::Base, kept).unwrap();
         std::fs::write(&script, "5").unwrap();
         assert!(matches!(pristine.after(Arm::Base).unwrap(), Touched::Others(_)));
     }

@@ -22,6 +22,8 @@ pub struct Holding<'a> {
     pub decl: &'a SandboxDecl,
     /// Its own folders within the place.
     pub own: Vec<PathBuf>,
+    /// What of the place is hidden from it.
+    pub hidden: Vec<PathBuf>,
     /// Whether the tests are hidden from it: what it is to be measured by, it must not know.
     pub unseen_tests: bool,
     /// Why it has a network, where it has one.
@@ -60,6 +62,7 @@ impl Context {
             let holds = store.starts_with(&path) || needed.iter().any(|need| need.starts_with(&path));
             Some(if holds { path.join(".git") } else { path })
         }));
+        hide.extend(holding.hidden.iter().map(|path| real(path)));
         if holding.unseen_tests {
             hide.extend(self.tests(&needed, &store));
         }

@@ -222,6 +222,10 @@ impl Seeker<'_> {
                 found.places.extend(body.metric_places.iter().chain(stated.into_iter().flatten()).copied());
                 found.words = &["metric"];
             }
+            "caches" => {
+                found.places.extend(body.caches.iter().map(|cache| cache.variable.place));
+                found.words = &["caches"];
+            }
             "profile" | "block" | "looks" | "blocks" => found.words = &["protocol"],
             "human tree" => found.words = &["with"],
             "seed" => found.words = &["seed"],

@@ -1,6 +1,7 @@
 //! What the steps take.
 
 use super::*;
+use crate::manifest::caches::NAMES;
 
 /// The nodes.
 pub(super) const FORMS: &[Form] = &[
@@ -226,6 +227,15 @@ pub(super) const FORMS: &[Form] = &[
         ],
         meaning: "What of a disturbed machine is borne in a block. A block with more is dropped, whatever was measured in it, and run again. `steal`, what the host of a virtual machine takes away; `throttle`, what the quota of the control group holds back; `heat`, how long it slowed a core or the GPU: 10% each if not said. `iowait`, how long processors waited for a disk, and `pressure`, how long some task waited for a processor: any, if not said. `alone`: nobody else computes on the GPU, so if not said. After more than `dropped` blocks, 5 if not said, the measurement fails: MACHINE_DISTURBED. `off` bears all but what stands beside it. What the machine does not tell breaks nothing. A limit: in no key.",
         example: "guard steal=\"5%\" pressure=\"50%\" dropped=3",
+        ..NODE
+    },
+    Form {
+        name: "caches",
+        within: &[TEST],
+        args: &[any("cache", Ty::Word(&NAMES))],
+        open: Some(Ty::Variable),
+        meaning: "Compile caches that an arm's processes keep; every other process finds none. Each arm has its own: its warm-ups, which are thrown away, fill it, and each later process begins with a fresh copy of it. A cache that has no name here has one of your own, and the variable that moves it. A patch could leave itself answers so: the mark CACHES_KEPT says it. The gate takes it over, and its first process is a warm-up.",
+        example: "caches triton inductor vllm mine=MY_CACHE_DIR",
         ..NODE
     },
     Form {

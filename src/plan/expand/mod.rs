@@ -318,6 +318,7 @@ impl Expander<'_> {
             human: body.human.is_some(),
             tool: of_environment.or(only_tool),
             sandbox: if decl.sandbox == SandboxDecl::default() { &like.sandbox } else { &decl.sandbox }.clone(),
+            caches: body.caches.clone(),
             tools,
             env,
             timeout: decl.timeout.as_ref().map(|timeout| timeout.value),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::measure::guard::{self, Block};
 use crate::measure::protocol::{cold, warm_ups};
-use crate::measure::{Arm, Course, Guarded, Note, Run, Stop};
+use crate::measure::{Arm, Course, Guarded, Note, Protocol, Run, Stop};
 use crate::outcome::{Cause, Failure, Outcome};
 use crate::step::test::Session;
 use crate::step::test::session::{Sitting, Took};
@@ -121,18 +121,21 @@ impl Session<'_> {
             Some(metric) => metric.name.clone(),
             None => self.ask.contract.default_metric().name,
         };
+        // Caches are filled by a warm-up, whatever the protocol says.
+        let least = self.ask.protocol.warmup.max(u32::from(!self.ask.caches.is_empty()));
+        let protocol = Protocol { warmup: least, ..self.ask.protocol };
         loop {
             let values = |arm: Arm| {
                 let own = sitting.runs.iter().filter(|run| run.turn.arm == arm);
                 own.filter_map(|run| run.sample.metrics.get(&name).copied()).collect::<Vec<f64>>()
             };
             let given_up = |arm: Arm| arm == Arm::Human && sitting.human_failed.is_some();
-            let wanted = |arm: &Arm| !given_up(*arm) && cold(&self.ask.protocol, &values(*arm));
+            let wanted = |arm: &Arm| !given_up(*arm) && cold(&protocol, &values(*arm));
             let arms: Vec<Arm> = self.arms().into_iter().filter(wanted).collect();
             if arms.is_empty() {
                 return Ok(true);
             }
-            for turn in warm_ups(&self.ask.protocol, &arms) {
+            for turn in warm_ups(&protocol, &arms) {
                 if let Took::Failed = self.turn(sitting, turn).await? {
                     return Ok(false);
                 }

@@ -5,12 +5,15 @@
 //! the patch was frozen, or from stdout where the contract says so.
 
 mod arms;
+mod caches;
 mod checks;
 mod looks;
 mod process;
 mod session;
 mod watch;
 mod window;
+
+use std::collections::BTreeMap;
 
 use crate::attempt::Ended;
 use crate::key::Value;
@@ -72,6 +75,10 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: &TestAsk) -> Draft<'a> {
         let checks =
             ask.checks.iter().map(|check| check.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
         draft.push("checks", Value::List(checks.collect()));
+    }
+    if !ask.caches.is_empty() {
+        let caches = ask.caches.iter().map(|cache| format!("{}={}", cache.name, cache.variable.value));
+        draft.push("caches", Value::List(caches.collect()));
     }
     draft.push("metrics", Value::List(ask.metrics.iter().map(ToString::to_string).collect()));
     if draft.plan.compares(draft.node) && !ask.counts_only() {
@@ -152,6 +159,7 @@ struct Earlier {
     attempt: String,
     runs: Vec<measure::Run>,
     guarded: Option<measure::Guarded>,
+    caches: BTreeMap<measure::Arm, measure::Kept>,
     spent_ms: u64,
     blocks: u64,
 }
@@ -168,7 +176,7 @@ impl Earlier {
         let blocks = result.runs.iter().filter(|run| run.turn.counts()).map(|run| u64::from(run.turn.block) + 1).max();
         let blocks = blocks.filter(|_| same(&result.protocol))?;
         let spent_ms = ended.limits.get("time max").map_or(ended.wall_ms, |limit| limit.used);
-        let (runs, guarded) = (result.runs, result.guarded);
-        Some(Self { attempt: ended.attempt.to_string(), runs, guarded, spent_ms, blocks })
+        let (runs, guarded, caches) = (result.runs, result.guarded, result.caches);
+        Some(Self { attempt: ended.attempt.to_string(), runs, guarded, caches, spent_ms, blocks })
     }
 }

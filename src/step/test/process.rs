@@ -12,7 +12,8 @@ use crate::step::processes::{Command, MARK_FD};
 use crate::step::sandbox::Holding;
 use crate::step::secrets::redactor;
 use crate::step::test::Session;
-use crate::step::test::checks::Reference;
+use crate::step::test::caches;
+use crate::step::test::session::Sitting;
 use crate::step::test::window::Window;
 
 /// What a process is started for.
@@ -22,6 +23,8 @@ pub(super) enum Mode {
     Reference,
     /// To measure, and to compare its results with the kept ones where the script does that itself.
     Measure,
+    /// The same, and to fill the caches of its arm.
+    Fill,
 }
 
 /// The exit code by which a script says that its results are not those that it kept of the base.
@@ -76,26 +79,22 @@ impl Session<'_> {
     /// What a process of an arm is held to, given what else it writes to.
     pub(super) fn holding(&self, arm: Arm, mut own: Vec<PathBuf>) -> Result<Holding<'_>, Failure> {
         own.push(self.tree(arm)?);
-        Ok(Holding { decl: &self.ask.sandbox, own, unseen_tests: false, network: None })
+        let hidden = self.hidden_caches();
+        Ok(Holding { decl: &self.ask.sandbox, own, hidden, unseen_tests: false, network: None })
     }
 
-    /// Nothing that one process caches may reach the next: each starts with an empty home and an empty tmp.
+    /// Nothing that one process caches may reach the next: each starts with an empty home and an empty tmp. Caches that are kept
+    /// are laid out anew.
     pub(super) fn clean(&self) -> Result<(), Failure> {
-        for private in ["home", "tmp"] {
+        for private in ["home", "tmp", caches::FOLDER] {
             let dir = self.place.dir.join(private);
             hostile::remove_all(&dir).map_err(|error| fault(&format!("{}: {error}", dir.display())))?;
         }
         Ok(())
     }
 
-    pub(super) async fn once(
-        &self,
-        number: usize,
-        arm: Arm,
-        secrets: &[crate::redact::Secret],
-        mode: Mode,
-        reference: &Reference,
-    ) -> Result<Ran, Failure> {
+    pub(super) async fn once(&self, sitting: &Sitting, arm: Arm, mode: Mode) -> Result<Ran, Failure> {
+        let (number, secrets) = (sitting.processes, sitting.secrets.as_slice());
         // A folder of its own: what a process leaves there, the next one does not find.
         let folder = Path::new("results").join(format!("{number}-{:016x}", nonce()));
         let results = self.context.folder(self.place, &folder.display().to_string())?;
@@ -103,16 +102,18 @@ impl Session<'_> {
         let values = results.join("values");
         let label = format!("run-{number}");
         self.clean()?;
+        tokio::task::block_in_place(|| self.lay_caches(&sitting.caches, arm, mode))?;
         let mut window = Window::new().map_err(|error| fault(&format!("a pipe: {error}")))?;
         let mut extra = vec![
             ("FLOW_RESULT".to_owned(), result.display().to_string()),
             ("FLOW_MARK".to_owned(), MARK_FD.to_string()),
         ];
+        extra.extend(self.cache_variables());
         let mut kept = None;
         match self.ask.equal {
             Equal::Close { .. } => extra.push(("FLOW_VALUES".to_owned(), values.display().to_string())),
             Equal::Script => {
-                let name = tokio::task::block_in_place(|| self.write_reference(reference))?;
+                let name = tokio::task::block_in_place(|| self.write_reference(&sitting.reference))?;
                 let word = if mode == Mode::Reference { "reference" } else { "check" };
                 extra.push(("FLOW_MODE".to_owned(), word.to_owned()));
                 extra.push(("FLOW_REFERENCE".to_owned(), name.clone()));
@@ -120,6 +121,8 @@ impl Session<'_> {
             }
             Equal::Digest | Equal::Score { .. } => {}
         }
+        let mut own = vec![results.clone(), self.place.dir.join("reference")];
+        own.extend(self.cache_folders());
         let command = Command {
             argv: self.argv(&result, mode, kept.as_deref())?,
             stdin: None,
@@ -135,7 +138,7 @@ impl Session<'_> {
             aside: None,
             group: false,
             durable: false,
-            sandbox: Some(self.holding(arm, vec![results.clone(), self.place.dir.join("reference")])?),
+            sandbox: Some(self.holding(arm, own)?),
         };
         let end = window.during(self.context.supervised(self.place, command)).await?;
         if let Exit::Interrupted { .. } = end.exit {
@@ -164,6 +167,7 @@ impl Session<'_> {
             let mut run = measure::read(self.ask.contract, &ended, &self.ask.metrics);
             if let Ok(sample) = &mut run {
                 sample.window_ms = window.open_ms();
+                sample.fills = mode == Mode::Fill;
             }
             let mut values_read = None;
             if let (Ok(_), Equal::Close { .. }) = (&run, self.ask.equal) {

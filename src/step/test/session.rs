@@ -7,13 +7,14 @@ use std::time::Instant;
 
 use crate::attempt::LimitUse;
 use crate::key::Value;
-use crate::measure::protocol::Profile;
+use crate::measure::protocol::{Profile, warm_ups};
 use crate::measure::{self, Arm, Equal, Guarded, Note, Run, Stop, TestResult, Turn, Values};
 use crate::outcome::{Cause, Failure, Outcome};
 use crate::plan::Role;
 use crate::redact::Secret;
 use crate::step::done::Done;
 use crate::step::pristine::Pristine;
+use crate::step::test::caches::Caches;
 use crate::step::test::checks::Reference;
 use crate::step::test::process::{Mode, Ran};
 use crate::step::test::{ASKED, CONTINUES, Session};
@@ -33,6 +34,8 @@ pub(super) struct Sitting {
     pub(super) human_failed: Option<Failure>,
     /// What the script kept of the base's results, where it compares them itself.
     pub(super) reference: Reference,
+    /// What the warm-ups left in their arms' caches.
+    pub(super) caches: Caches,
     /// The numbers that the base's first process reported, where results are compared so.
     numbers: Option<Values>,
     /// Those of processes that ran before it, and which runs they belong to.
@@ -95,6 +98,7 @@ impl Session<'_> {
             done,
             human_failed: None,
             reference: Reference::new(),
+            caches: Caches::default(),
             numbers: None,
             early: Vec::new(),
             notes: BTreeSet::new(),
@@ -121,12 +125,17 @@ impl Session<'_> {
 
     /// Runs every process that is needed, and says why no more were; nothing of a gate.
     async fn all_turns(&self, sitting: &mut Sitting) -> Result<Option<Stop>, Failure> {
+        let caches = !self.ask.caches.is_empty();
         if !self.compares() {
-            self.turns(sitting, measure::gate()).await?;
+            self.turns(sitting, measure::gate(caches)).await?;
             return Ok(None);
         }
         if self.ask.counts_only() {
-            self.turns(sitting, measure::protocol::exact(&self.arms())).await?;
+            let arms = self.arms();
+            // Counts need no warm-up; caches need to be filled.
+            let mut turns = if caches { warm_ups(&self.ask.protocol, &arms) } else { Vec::new() };
+            turns.extend(measure::protocol::exact(&arms));
+            self.turns(sitting, turns).await?;
             return Ok(Some(Stop::Settled));
         }
         self.looks(sitting).await
@@ -163,7 +172,8 @@ impl Session<'_> {
 
     /// Runs one turn.
     pub(super) async fn turn(&self, sitting: &mut Sitting, turn: Turn) -> Result<Took, Failure> {
-        let mut ran = self.ran(sitting, turn.arm, Mode::Measure).await?;
+        let mode = self.mode(&mut sitting.caches, turn);
+        let mut ran = self.ran(sitting, turn.arm, mode).await?;
         if let Some(why) = ran.not_equal {
             ran.run = Err(match turn.arm {
                 Arm::Base => {
@@ -195,7 +205,7 @@ impl Session<'_> {
 
     /// Runs one process and keeps what it printed.
     pub(super) async fn ran(&self, sitting: &mut Sitting, arm: Arm, mode: Mode) -> Result<Ran, Failure> {
-        let ran = self.once(sitting.processes, arm, &sitting.secrets, mode, &sitting.reference).await?;
+        let mut ran = self.once(sitting, arm, mode).await?;
         sitting.processes += 1;
         sitting.longest_ms = sitting.longest_ms.max(ran.end.wall_ms);
         sitting.done.held(&ran.end);
@@ -203,6 +213,12 @@ impl Session<'_> {
             if let Some(log) = log {
                 sitting.done.logs.insert(format!("{arm} {name}"), *log);
             }
+        }
+        if mode == Mode::Fill
+            && ran.run.is_ok()
+            && let Err(failure) = tokio::task::block_in_place(|| self.keep_caches(sitting, arm))?
+        {
+            ran.run = Err(failure);
         }
         Ok(ran)
     }
@@ -289,6 +305,7 @@ impl Session<'_> {
                         done.output(ASKED, Value::text(format!("{} blocks", ask.protocol.most())));
                     }
                 }
+                self.note_caches(&sitting.caches, &mut result, done);
                 if ask.aa {
                     result.notes.insert(measure::Note::SameTree);
                 }

@@ -1,6 +1,8 @@
 //! What somebody hostile may have left: read never through a link, never from a device or a pipe, never without a bound; and
 //! removed however deep or unreadable it is.
 
+mod copy;
+
 use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,6 +16,8 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmod, fchmodat, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
+
+pub use copy::{Copied, CopyError, Room, copy_all};
 
 /// Without `O_NONBLOCK` the open of a pipe that nobody writes would wait for ever.
 const FILE: OFlag = OFlag::O_RDONLY.union(OFlag::O_NOFOLLOW).union(OFlag::O_NONBLOCK).union(OFlag::O_CLOEXEC);
