@@ -9,7 +9,7 @@ use crate::outcome::{Cause, Failure};
 use crate::process::{self, Exit};
 use crate::step::context::{OUTPUT_LIMIT, fault};
 use crate::step::processes::{Command, MARK_FD};
-use crate::step::sandbox::Holding;
+use crate::step::sandbox::{Holding, Network};
 use crate::step::secrets::redactor;
 use crate::step::test::Session;
 use crate::step::test::checks::Reference;
@@ -76,7 +76,7 @@ impl Session<'_> {
     /// What a process of an arm is held to, given what else it writes to.
     pub(super) fn holding(&self, arm: Arm, mut own: Vec<PathBuf>) -> Result<Holding<'_>, Failure> {
         own.push(self.tree(arm)?);
-        Ok(Holding { decl: &self.ask.sandbox, own, unseen_tests: false, network: None })
+        Ok(Holding { decl: &self.ask.sandbox, own, unseen_tests: false, network: Network::None })
     }
 
     /// Nothing that one process caches may reach the next: each starts with an empty home and an empty tmp.
