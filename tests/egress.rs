@@ -42,8 +42,14 @@ fn with_agent(script: &str, step: &str) -> Flow {
     let mut flow = Flow::sample();
     flow.env("COLUMNS", "300");
     flow.write("probe.py", &format!("import socket, sys, os, time\n{script}"));
-    flow.replace("steps.kdl", "step agent    uses=agent       {", &format!("step agent    uses=agent       {{ {step};"));
-    flow.edit("agents.kdl", |text| format!("{text}agent probe {{ run \"python3\" \"{{file.probe}}\"; version \"1\" }}\n"));
+    flow.replace(
+        "steps.kdl",
+        "step agent    uses=agent       {",
+        &format!("step agent    uses=agent       {{ {step};"),
+    );
+    flow.edit("agents.kdl", |text| {
+        format!("{text}agent probe {{ run \"python3\" \"{{file.probe}}\"; version \"1\" }}\n")
+    });
     flow.replace(
         "m.kdl",
         "candidate human agent=human",
@@ -122,6 +128,7 @@ cannot("a name", lambda: socket.getaddrinfo("elsewhere.example", 80))
 cannot("packets", lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("1.1.1.1", 53)))
 cannot("an abstract socket", lambda: unix("\0{abstract_name}"))
 cannot("a socket in a file", lambda: unix("{}"))
+cannot("a family of no network", lambda: socket.socket(40, socket.SOCK_STREAM))
 print(socket.gethostbyname("api.example"))
 "#,
         path.display()
@@ -150,6 +157,7 @@ print(socket.gethostbyname("api.example"))
             "no packets",
             "no an abstract socket",
             "no a socket in a file",
+            "no a family of no network",
             "127.83.0.1",
         ],
         "{}",
@@ -261,7 +269,11 @@ fn what_an_agent_reached_that_met_its_time_limit_is_on_record() {
     let port = answers(3);
     let script = format!("{TALK}\ntalk((\"127.0.0.1\", {port}), 5)\nwhile True: time.sleep(1)\n");
     let flow = with_agent(&script, &format!("sandbox auto; network \"127.0.0.1:{port}\""));
-    flow.replace("steps.kdl", "after baseline; timeout \"1m\"; attempts 3", "after baseline; timeout \"4s\"; attempts 1");
+    flow.replace(
+        "steps.kdl",
+        "after baseline; timeout \"1m\"; attempts 3",
+        "after baseline; timeout \"4s\"; attempts 1",
+    );
     flow.run();
     assert_eq!(support::outcome_of(&ended(&flow)), "TIMEOUT");
     let Some(reached) = reached(&flow) else { return };
@@ -281,7 +293,8 @@ fn what_a_finished_agent_reached_is_kept_when_flow_was_killed() {
     let flow = with_agent(&script, &format!("sandbox auto; network \"127.0.0.1:{port}\""));
     let mut child = flow.start();
     let place = || {
-        let is = |line: &Value| line["line"] == "started" && line["axes"]["candidate"] == "probe" && line["kind"] == "agent";
+        let is =
+            |line: &Value| line["line"] == "started" && line["axes"]["candidate"] == "probe" && line["kind"] == "agent";
         let line = flow.lines().into_iter().find(is)?;
         Some(flow.cache().join("tmp/places").join(line["attempt"].as_str().unwrap()))
     };
@@ -335,6 +348,11 @@ fn where_the_kernel_permits_no_network_of_its_own_that_is_said_and_what_requires
         eprintln!("skipped: no user namespaces can be made here");
         return;
     }
+    let doctor = |flow: &Flow| {
+        let lines = flow.ran(within(&["doctor", "m.kdl", "--json"])).json()["lines"].clone();
+        lines.as_array().unwrap().iter().find(|line| line["check"] == "network").unwrap().clone()
+    };
+    assert_eq!(doctor(&flow)["level"], "warn", "{}", doctor(&flow));
     let run = || flow.ran(within(&["run", "m.kdl", "--json"]));
     run().settles();
     let open = ended(&flow)["sandbox"].clone();
@@ -343,6 +361,7 @@ fn where_the_kernel_permits_no_network_of_its_own_that_is_said_and_what_requires
     assert!(marks(&flow).as_array().unwrap().contains(&json!("EGRESS_OPEN")), "{}", marks(&flow));
     flow.replace("steps.kdl", "sandbox auto; network", "sandbox require; network");
     flow.edit("probe.py", |text| format!("{text}# anew\n"));
+    assert_eq!(doctor(&flow)["level"], "fail", "{}", doctor(&flow));
     run().exits(3);
     let ended = ended(&flow);
     assert_eq!(support::outcome_of(&ended), "NOT_STARTED", "{ended:#}");

@@ -276,9 +276,13 @@ fn sandbox(raw: &Raw<'_>, report: &Report) -> SandboxDecl {
     let network = find("network").map(|node| network::hosts(*node, report));
     if let (Some(network), SandboxChoice::Off | SandboxChoice::Unsaid) = (&network, choice) {
         report.add(
-            Draft::new("network-without-sandbox", network.place, "`network` is held by a sandbox, and this step has none")
-                .label("would not be held")
-                .help("say `sandbox auto` or `sandbox require` as well, or leave it out"),
+            Draft::new(
+                "network-without-sandbox",
+                network.place,
+                "`network` is held by a sandbox, and this step has none",
+            )
+            .label("would not be held")
+            .help("say `sandbox auto` or `sandbox require` as well, or leave it out"),
         );
     }
     let network = network.map(|network| network.value).unwrap_or_default();

@@ -21,6 +21,7 @@ use std::ptr;
 use serde::{Deserialize, Serialize};
 
 use super::egress::{self, Egress, Host};
+use super::families;
 
 /// What is asked of the kernel for one child.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -203,7 +204,11 @@ impl Confine {
         if let Some(files) = &self.files {
             files.enter().map_err(of(Part::Files))?;
         }
-        renounce().map_err(of(first))
+        renounce().map_err(of(first))?;
+        match self.egress {
+            Some(_) => families::only_held().map_err(of(Part::Network)),
+            None => Ok(()),
+        }
     }
 }
 
@@ -331,7 +336,9 @@ impl Files {
                     }
                 }
                 // A socket, too: who connects to what lies there now hears that nobody listens.
-                Ok(meta) if meta.is_file() || meta.file_type().is_socket() => mount(Some(Path::new("/dev/null")), path, None, libc::MS_BIND)?,
+                Ok(meta) if meta.is_file() || meta.file_type().is_socket() => {
+                    mount(Some(Path::new("/dev/null")), path, None, libc::MS_BIND)?
+                }
                 _ => {}
             }
         }

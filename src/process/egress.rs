@@ -67,7 +67,9 @@ impl HostError {
     pub fn hint(self) -> &'static str {
         match self {
             Self::Wildcard => "name each host: network \"api.example.com\" \"files.example.com\"",
-            Self::Page => "write the host alone, and its port if that is not 443: \"api.example.com\" or \"127.0.0.1:4000\"",
+            Self::Page => {
+                "write the host alone, and its port if that is not 443: \"api.example.com\" or \"127.0.0.1:4000\""
+            }
             Self::Port => "write \"api.example.com:8443\"; without a port it is 443",
             Self::Six => "write its name, or its address of IPv4",
             Self::Nobody => "write the address by which it is reached: \"127.0.0.1:4000\"",
@@ -109,7 +111,9 @@ impl FromStr for Host {
             }
         }
         let host = Self { name, port };
-        if host.port == NAMES.port() && [host.address(), host.is_localhost().then_some(NAMES.ip())].contains(&Some(NAMES.ip())) {
+        if host.port == NAMES.port()
+            && [host.address(), host.is_localhost().then_some(NAMES.ip())].contains(&Some(NAMES.ip()))
+        {
             return Err(HostError::Names);
         }
         Ok(host)
@@ -239,10 +243,8 @@ impl Egress {
 
     /// Opens the doors in this process's network, which is its own, and passes them on. For a child before it executes.
     pub(super) fn open(&self, to: RawFd) -> io::Result<()> {
-        let mut opened: Vec<(u16, OwnedFd)> = vec![
-            (BY_PACKET, UdpSocket::bind(NAMES)?.into()),
-            (BY_STREAM, TcpListener::bind(NAMES)?.into()),
-        ];
+        let mut opened: Vec<(u16, OwnedFd)> =
+            vec![(BY_PACKET, UdpSocket::bind(NAMES)?.into()), (BY_STREAM, TcpListener::bind(NAMES)?.into())];
         let mut own = 0;
         for (address, host) in self.doors() {
             if let IpAddr::V4(ip) = address.ip()
@@ -288,8 +290,7 @@ impl Egress {
         for line in machines.lines() {
             let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
             let Some(address) = words.next().and_then(|address| address.parse::<IpAddr>().ok()) else { continue };
-            let names: Vec<&str> =
-                words.filter(|name| !addresses.contains_key(&name.to_ascii_lowercase())).collect();
+            let names: Vec<&str> = words.filter(|name| !addresses.contains_key(&name.to_ascii_lowercase())).collect();
             if address.is_loopback() && !names.is_empty() {
                 text.push_str(&format!("{address} {}\n", names.join(" ")));
             }
@@ -435,18 +436,12 @@ mod tests {
 
     #[test]
     fn each_name_has_one_address_and_each_port_one_door() {
-        let egress = hosts(&["b.example", "a.example", "a.example:80", "127.0.0.1:4000", "localhost:4000", "10.0.0.5:1"]);
+        let egress =
+            hosts(&["b.example", "a.example", "a.example:80", "127.0.0.1:4000", "localhost:4000", "10.0.0.5:1"]);
         let doors: Vec<String> = egress.doors().keys().map(ToString::to_string).collect();
         assert_eq!(
             doors,
-            [
-                "10.0.0.5:1",
-                "127.0.0.1:4000",
-                "127.83.0.1:80",
-                "127.83.0.1:443",
-                "127.83.0.2:443",
-                "[::1]:4000",
-            ]
+            ["10.0.0.5:1", "127.0.0.1:4000", "127.83.0.1:80", "127.83.0.1:443", "127.83.0.2:443", "[::1]:4000",]
         );
     }
 

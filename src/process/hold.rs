@@ -2,8 +2,10 @@
 //!
 //! Says what was held; what serves its hosts starts when the child runs.
 
+use std::ffi::{c_int, c_void};
 use std::io;
 use std::os::fd::AsFd;
+use std::ptr;
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
@@ -15,6 +17,34 @@ use super::launch::{Launch, LaunchError, launch};
 use super::relay::Relay;
 use super::spec::Secret;
 use super::system::wait_for;
+
+/// Whether a child can have files and a network of its own on this machine, as `network` needs: one is made, and ends at once.
+///
+/// # Errors
+/// Why not.
+pub fn own_networks() -> io::Result<()> {
+    extern "C" fn ends(_: *mut c_void) -> c_int {
+        0
+    }
+    let own = libc::CLONE_NEWNS | libc::CLONE_NEWNET;
+    let make = |flags: c_int| {
+        let mut stack = Vec::<u128>::with_capacity(4096);
+        // SAFETY: the child has memory of its own and does nothing but end, on a stack whose end is within the allocation.
+        let pid = unsafe {
+            let top = stack.as_mut_ptr().add(stack.capacity()).cast::<c_void>();
+            libc::clone(ends, top, flags | libc::SIGCHLD, ptr::null_mut())
+        };
+        if pid < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        wait_for(pid);
+        Ok(())
+    };
+    match make(own) {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => make(own | libc::CLONE_NEWUSER),
+        done => done,
+    }
+}
 
 /// A child that has executed its program.
 pub(super) struct Held {

@@ -51,7 +51,9 @@ pub(super) const NOWHERE: &str = "invalid";
 /// Answers a packet, given the address of each allowed name.
 pub(super) fn answer(packet: &[u8], address: impl Fn(&str) -> Option<Ipv4Addr>) -> Said {
     let is_answer = |flags: u8| flags & 0x80 != 0;
-    let (Some(header), true) = (packet.first_chunk::<HEADER>(), packet.len() <= LONGEST) else { return Said::default() };
+    let (Some(header), true) = (packet.first_chunk::<HEADER>(), packet.len() <= LONGEST) else {
+        return Said::default();
+    };
     if is_answer(header[2]) {
         return Said::default();
     }
@@ -68,7 +70,8 @@ pub(super) fn answer(packet: &[u8], address: impl Fn(&str) -> Option<Ipv4Addr>) 
     let code = if known.is_some() { Code::Good } else { Code::NoSuchName };
     let answer = reply(header, code, question.bytes, known.filter(|_| wants));
     // Who asks for the name of an address wants to reach nobody, and in the last resort names are looked for nowhere.
-    let idle = question.kind == TYPE_PTR || question.name.rsplit('.').next() == Some(NOWHERE) || question.name.is_empty();
+    let idle =
+        question.kind == TYPE_PTR || question.name.rsplit('.').next() == Some(NOWHERE) || question.name.is_empty();
     let refused = (known.is_none() && !idle).then_some(Refused { name: question.name, kind: question.kind });
     Said { answer: Some(answer), refused }
 }

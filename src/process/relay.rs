@@ -67,11 +67,8 @@ impl Relay {
         let log = Arc::new(Mutex::new(Log::new(&egress.hosts, secrets)));
         let (stop, stopped) = watch::channel(false);
         let (egress, of_thread) = (egress.clone(), log.clone());
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .enable_time()
-            .max_blocking_threads(8)
-            .build()?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_io().enable_time().max_blocking_threads(8).build()?;
         let thread = std::thread::Builder::new().name("relay".into()).spawn(move || {
             let local = LocalSet::new();
             let state = Rc::new(State { egress, log: of_thread, room: Arc::new(Semaphore::new(CONNECTIONS as usize)) });
