@@ -118,9 +118,9 @@ fn agents_work_where_they_reach_their_model_and_nothing_else() {
         }
         assert_eq!(ran.class("9f47610d/real/1"), "SUCCESS_IMPROVEMENT", "{line:#}\n{}", ran.stderr);
         assert_eq!(ledger(line), Some(llm.served("held")), "{line:#}");
-        let shown = flow.flow(&["show", "9f47610d/real/1"]).stdout;
-        let said: Vec<&str> = shown.lines().filter(|line| line.contains("network")).collect();
-        println!("{}: {said:#?}", real.title());
+        let shown = flow.flow(&["show", "shop/9f47610d/real/1"]).stdout;
+        let reached = flow.flow(&["log", "shop/9f47610d/real/1", "agent", "--stream", "network"]).json();
+        println!("{}: reached {}, refused {}", real.title(), reached["hosts"], reached["refused"]);
         assert!(shown.contains("files, devices, network held") && !shown.contains("EGRESS_OPEN"), "{shown}");
     }
 }

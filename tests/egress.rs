@@ -173,6 +173,10 @@ print(socket.gethostbyname("api.example"))
     shown.says("files, devices, network held; network only to").says("2 connections, 1.5 KiB out");
     shown.says("refused: elsewhere.example x2");
     assert!(!flow.flow(&["show", "{one}"]).stdout.contains("EGRESS_OPEN"));
+    flow.flow(&["why", JOB, "m.kdl", "--key", "--step", "agent"])
+        .says(&format!("network 127.0.0.1:{allowed}, api.example, localhost:{allowed}: what it may reach"));
+    // The list is in no key.
+    flow.replace("steps.kdl", " \"api.example\"", "");
     flow.run().settles().executes_nothing();
 }
 

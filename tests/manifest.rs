@@ -369,6 +369,19 @@ fn a_provider_is_declared_at_the_top_and_named_by_a_model() {
 }
 
 #[test]
+fn the_hosts_of_a_provider_are_held_by_the_sandbox_of_its_agents() {
+    let folder = Folder::new().with("providers.kdl", "flow 1\nprovider acme { network \"api.example\" }\n");
+    let read = |more: &str| {
+        let body = format!("    candidate a agent=nop {{ model \"m\" provider=acme }}\n{more}");
+        folder.read(&format!("flow 1\nimport \"standard.kdl\" \"providers.kdl\"\npipeline p {{\n{COMMON}{body}\n}}\n"))
+    };
+    assert!(shown(read("")).contains("network-without-sandbox"));
+    let read = read("    step agent { sandbox auto }").unwrap();
+    let hosts = &read.pipeline.provider_of(1).unwrap().network.as_ref().unwrap().value;
+    assert_eq!(hosts[0].to_string(), "api.example");
+}
+
+#[test]
 fn what_a_provider_cannot_mean_is_refused() {
     for (children, code) in [
         ("expires", "missing-argument"),
