@@ -185,7 +185,7 @@ fn rules_of_steps() {
         ("step agent { sandbox auto; network \"*.example\" }", "bad-host"),
         ("step agent { sandbox auto; network \"https://api.example\" }", "bad-host"),
         ("step agent { sandbox auto; network \"[::1]:80\" }", "bad-host"),
-        ("step patched { sandbox auto; network \"api.example\" }", "foreign-node"),
+        ("step patched { sandbox auto; network \"api.example\" }", "unknown-node"),
         ("step patched { equal nearly }", "unknown-word"),
         ("step patched { equal close }", "no-tolerance"),
         ("step patched { equal script band=\"1%\" }", "foreign-property"),

@@ -20,6 +20,7 @@ mod end;
 mod families;
 mod hold;
 mod launch;
+mod mounts;
 mod names;
 mod orphans;
 mod plain;

@@ -8,7 +8,6 @@
 //! other services trust who reaches them: such an address has to be allowed itself.
 
 use std::cell::Cell;
-use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
@@ -229,27 +228,25 @@ async fn pass(state: &State, mut agent: TcpStream, mut there: TcpStream, host: u
     }
 }
 
-fn copy<R, W>(mut from: R, mut to: W, count: impl Fn(u64)) -> impl Future<Output = io::Result<()>>
+async fn copy<R, W>(mut from: R, mut to: W, count: impl Fn(u64)) -> io::Result<()>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    async move {
-        let mut piece = vec![0; PIECE];
-        loop {
-            let length = from.read(&mut piece).await?;
-            if length == 0 {
-                return to.shutdown().await;
+    let mut piece = vec![0; PIECE];
+    loop {
+        let length = from.read(&mut piece).await?;
+        if length == 0 {
+            return to.shutdown().await;
+        }
+        let mut rest = piece.get(..length).unwrap_or_default();
+        while !rest.is_empty() {
+            let done = to.write(rest).await?;
+            if done == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
             }
-            let mut rest = piece.get(..length).unwrap_or_default();
-            while !rest.is_empty() {
-                let done = to.write(rest).await?;
-                if done == 0 {
-                    return Err(io::ErrorKind::WriteZero.into());
-                }
-                count(done as u64);
-                rest = rest.get(done..).unwrap_or_default();
-            }
+            count(done as u64);
+            rest = rest.get(done..).unwrap_or_default();
         }
     }
 }
