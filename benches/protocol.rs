@@ -5,7 +5,7 @@
 //!
 //! Each run of a test is a Python process that adds numbers for some 40 ms. Prints how often base against base was called different,
 //! what the rules of others make of the same runs, and for each size of change the verdicts, runs and wall clock of the two
-//! profiles. Nothing is asserted. It takes a quarter of an hour or more: every run of a test holds the one slot.
+//! profiles. Nothing is asserted. It takes half an hour or more: every run of a test holds a slot, of which there is one for each core.
 #![allow(clippy::unwrap_used, reason = "a benchmark ends by panicking")]
 
 mod support;
@@ -31,12 +31,12 @@ fn main() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let ids = write(dir, controls.max(CHANGES.len() * OF_EACH));
-    println!("{controls} A/A controls under `screen`, one slot, load as it is ({})", load());
+    println!("{controls} A/A controls under `screen`, {} slots, load as it is ({})", cores(), load());
     manifest(dir, "aa", &ids[..controls], "screen");
     let began = Instant::now();
     let said = run(dir, &["calibrate", "aa.kdl", "--share", "100%", "--json"]);
     let calibration = said.iter().find(|event| event["event"] == "calibration").unwrap();
-    print!("{}", told(calibration));
+    print!("{}{}", told(calibration), lean(&said));
     println!("  {:.0} s; load at the end {}", began.elapsed().as_secs_f64(), load());
 
     let ids = &ids[..CHANGES.len() * OF_EACH];
@@ -115,6 +115,22 @@ fn told(event: &Value) -> String {
     text
 }
 
+/// Whether the second copy of the base leans to one side: the mean of the controls' ratios, and its standard error.
+fn lean(said: &[Value]) -> String {
+    let ratios =
+        said.iter().filter(|event| event["event"] == "job-settled").filter_map(|event| event["speedup"].as_f64());
+    let logs: Vec<f64> = ratios.map(f64::ln).collect();
+    let n = logs.len().max(2) as f64;
+    let mean = logs.iter().sum::<f64>() / n;
+    let error = (logs.iter().map(|log| (log - mean).powi(2)).sum::<f64>() / (n - 1.0) / n).sqrt();
+    format!(
+        "  the second copy is {:+.2} % faster on average, with a standard error of {:.2} %, in {} controls\n",
+        100.0 * mean,
+        100.0 * error,
+        logs.len()
+    )
+}
+
 /// Runs flow, and gives each line that it printed; for a verdict that is none it ends with another code than 0.
 fn run(dir: &Path, args: &[&str]) -> Vec<Value> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_flow"));
@@ -122,6 +138,11 @@ fn run(dir: &Path, args: &[&str]) -> Vec<Value> {
     let text = String::from_utf8(output.stdout).unwrap();
     let said: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(&text).into_iter().collect();
     said.unwrap_or_else(|error| panic!("flow {args:?} ended with {:?}: {error}", output.status))
+}
+
+/// A slot for each core: what runs on the others is part of the noise.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, Into::into)
 }
 
 fn load() -> String {
@@ -163,10 +184,11 @@ fn write(dir: &Path, pairs: usize) -> Vec<String> {
 fn manifest(dir: &Path, name: &str, ids: &[String], protocol: &str) {
     std::fs::write(dir.join(format!("{name}.txt")), ids.iter().fold(String::new(), |text, id| text + id + "\n"))
         .unwrap();
+    let slots: String = (0..cores()).map(|core| format!("cpu \"{core}\" cores=\"{core}\"; ")).collect();
     let text = format!(
         "flow 1\nagent human {{ run \"{{flow}}\" \"act\" \"apply\" \"{{human-change}}\"; version \"1\"; free }}\npipeline {name} {{\n    repo r \"repo\" {{\n        commits file=\"{name}.txt\"\n        \
          tests dir=\"tests\" name=\"{{commit.id8}}.py\" contract=flow {{ metric time_s better=lower min-effect=\"2%\" }}\n    }}\n    \
-         tool python \"python3\" {{ probe \"-VV\" }}\n    candidate human agent=human\n    slots {{ cpu \"0\" cores=\"0\" }}\n    \
+         tool python \"python3\" {{ probe \"-VV\" }}\n    candidate human agent=human\n    slots {{ {slots} }}\n    \
          step checkout uses=checkout\n    step build uses=environment {{ needs checkout; recipe interpreter }}\n    \
          step baseline uses=test {{ needs checkout build }}\n    step agent uses=agent {{ needs checkout; after baseline }}\n    \
          step patch uses=patch {{ needs agent }}\n    step rebuild like=build {{ needs patch }}\n    \

@@ -288,7 +288,7 @@ fn a_disk_that_is_full_where_an_agent_is_to_work_uses_no_attempt_up() {
 /// A sample whose agent `tidy` at commit `one` says that it is at work and goes on until it is told.
 fn that_waits() -> (Flow, PathBuf, PathBuf) {
     let flow = sample();
-    let (at_work, go) = (flow.beside("at-work"), flow.beside("go"));
+    let (at_work, go) = (flow.signs().join("at-work"), flow.signs().join("go"));
     let shell = format!("echo > {}; while [ ! -e {} ]; do sleep 0.01; done", at_work.display(), go.display());
     let script = serde_json::json!({"argv": ["sh", "-c", shell], "usage": {"input": 1200, "output": 300}});
     flow.write("scripts/tidy/{one}.json", &script.to_string());

@@ -12,7 +12,7 @@ fn sample(equal: &str, ends: &str) -> Flow {
     flow.write("commits.txt", "{one:40}\n");
     flow.replace("m.kdl", "    candidate human agent=human\n", "");
     flow.replace("m.kdl", "    tool python", &format!("    step patched {{ {equal} }}\n    tool python"));
-    let seen = flow.beside("seen").display().to_string();
+    let seen = flow.signs().join("seen").display().to_string();
     flow.edit("tests/{one}.py", |text| {
         let at = text.find("out = ").unwrap();
         let count = format!(

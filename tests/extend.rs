@@ -21,7 +21,7 @@ fn unsettled() -> Flow {
 
 /// How many processes of the patched tree ran.
 fn processes(flow: &Flow) -> usize {
-    std::fs::read_to_string(flow.beside("seen")).unwrap().lines().filter(|line| line.ends_with("-500")).count()
+    std::fs::read_to_string(flow.signs().join("seen")).unwrap().lines().filter(|line| line.ends_with("-500")).count()
 }
 
 fn show(flow: &Flow) -> serde_json::Value {

@@ -23,7 +23,7 @@ fn on_a_gpu(time: &str, state: &str, apps: &str) -> Flow {
     let mut flow = timed(time);
     flow.replace("m.kdl", "slots { cpu \"a\" }", "slots { gpu \"0\" }");
     flow.replace("m.kdl", "holds cpu=1", "holds gpu=1");
-    let seen = flow.beside("seen").display().to_string();
+    let seen = flow.signs().join("seen").display().to_string();
     let text = format!(
         "#!/bin/sh\nn=$(cat {seen} 2>/dev/null | wc -l)\ncase \"$1\" in\n--query-gpu=index*) echo '0, GPU-1, Model A' ;;\n\
          --query-gpu=uuid*) {state} ;;\n--query-compute-apps*) {apps} ;;\n*) exit 2 ;;\nesac\n"
@@ -49,7 +49,7 @@ fn listed(from: usize, to: usize) -> String {
 }
 
 fn processes(flow: &Flow) -> usize {
-    std::fs::read_to_string(flow.beside("seen")).unwrap().lines().count()
+    std::fs::read_to_string(flow.signs().join("seen")).unwrap().lines().count()
 }
 
 fn show(flow: &Flow) -> Value {
@@ -92,7 +92,7 @@ fn a_real_process_on_the_device_is_noticed_and_the_own_ones_are_not() {
     let mut other = sleeper();
     // The measured processes are on the device too, by their own ids: the script says so.
     let flow = on_a_gpu("ops / 1000", WELL, "cat OWN 2>/dev/null; [ $n -le 10 ] && echo 'GPU-1, OTHER'; true");
-    let own = flow.beside("own").display().to_string();
+    let own = flow.signs().join("own").display().to_string();
     flow.edit("bin/nvidia-smi", |text| text.replace("OWN", &own).replace("OTHER", &other.id().to_string()));
     flow.edit("tests/{one}.py", |text| {
         text.replacen("import json, os, sys", "import json, os, sys, time", 1)
@@ -117,7 +117,7 @@ fn a_failure_in_a_disturbed_block_is_nobody_s() {
     let apps = listed(BEFORE, BEFORE + 2);
     let flow = on_a_gpu("ops / 1000", WELL, &apps);
     // The device is full while somebody else is on it: the first patched process that is measured fails.
-    let failed = flow.beside("failed").display().to_string();
+    let failed = flow.signs().join("failed").display().to_string();
     flow.edit("tests/{one}.py", |text| {
         let fails = format!(
             "if ops == 500 and n == 2 and not os.path.exists({failed:?}):\n    open({failed:?}, 'w').close()\n    \
@@ -240,7 +240,7 @@ fn a_gpu_that_is_not_there_is_said_before_anything_runs() {
     flow.flow(&["plan", "m.kdl"]).says(why);
     let doctor = flow.flow(&["doctor", "m.kdl"]);
     assert!(format!("{}{}", doctor.stdout, doctor.stderr).contains("no GPU answers: nvidia-smi"), "{}", doctor.stdout);
-    assert!(!flow.beside("seen").exists(), "nothing was run");
+    assert!(!flow.signs().join("seen").exists(), "nothing was run");
 }
 
 #[test]

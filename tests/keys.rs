@@ -282,7 +282,7 @@ fn a_tools_answer_to_its_probe_is_an_ingredient() {
 #[test]
 fn a_file_edited_while_the_run_goes_on_belongs_to_the_next_run() {
     let flow = Flow::sample();
-    let (waits, go) = (flow.beside("waits"), flow.beside("go"));
+    let (waits, go) = (flow.signs().join("waits"), flow.signs().join("go"));
     let argv = format!(
         r#"{{"argv": ["sh", "-c", "echo > {}; while [ ! -e {} ]; do read -t 0.01 x </dev/null; sleep 0.01; done"]}}"#,
         waits.display(),

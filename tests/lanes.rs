@@ -85,11 +85,11 @@ provider acme {{ secret TOKEN file="token"; {provider} }}
     }
 
     fn place(&self) -> String {
-        self.flow.beside("office").display().to_string()
+        self.flow.signs().display().to_string()
     }
 
     fn file(&self, name: &str) -> std::path::PathBuf {
-        self.flow.beside("office").join(name)
+        self.flow.signs().join(name)
     }
 
     /// What the provider says to a token that is good for nothing.

@@ -41,7 +41,7 @@ fn flow_and_its_supervisors_keep_off_the_cores_that_are_measured_on() {
     let flow = Flow::sample();
     flow.replace("m.kdl", "tool python", &format!("slots {{ cpu \"a\" cores=\"{core}\" }}\n    tool python"));
     flow.replace("steps.kdl", "against baseline;", "against baseline; holds cpu=1;");
-    let seen = flow.beside("seen");
+    let seen = flow.signs().join("seen");
     let look = r#"
 def parent(pid):
     return int(open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[1])

@@ -542,7 +542,7 @@ fn begun(flow: &Flow) -> usize {
 /// A paid sample whose one wanted agent has finished, but whose run died before it saw that.
 fn died_after_its_agent(budget: &str) -> Flow {
     let flow = paid();
-    let (at_work, go) = (flow.beside("at-work"), flow.beside("go"));
+    let (at_work, go) = (flow.signs().join("at-work"), flow.signs().join("go"));
     let shell = format!("echo > {}; while [ ! -e {} ]; do sleep 0.01; done", at_work.display(), go.display());
     let script = serde_json::json!({"argv": ["sh", "-c", shell], "usage": {"input": 100_000, "output": 10_000}});
     usage(&flow, "one", &script.to_string());
@@ -565,6 +565,7 @@ fn died_after_its_agent(budget: &str) -> Flow {
 #[test]
 fn a_repository_that_is_away_when_an_agent_ends_costs_neither_its_figures_nor_its_work() {
     let flow = paid();
+    flow.replace("steps.kdl", "step agent    uses=agent       {", "step agent    uses=agent       { sandbox off;");
     let (repo, away) = (flow.path("repo"), flow.path("repo.away"));
     let shell = format!("mv {} {}", repo.display(), away.display());
     let script = serde_json::json!({"argv": ["sh", "-c", shell], "usage": {"input": 100_000, "output": 10_000}});

@@ -133,8 +133,28 @@ fn the_classes_are_those_known_in_advance() {
         }
     }
 
+    // What `flow vet` writes of the same measurements is what one would write by hand from the classes.
+    flow.flow(&["vet", MANIFESTS[0], "--repo", &repo, "--yes"]).settles();
+    let vetted = std::fs::read_to_string(flow.path("pipelines/vetted.kdl")).unwrap();
+    println!("{vetted}");
+    let line = |id: &str| vetted.lines().find(|line| line.contains(&format!(" \"{id}"))).unwrap_or("none").to_owned();
+    for commit in commits() {
+        let id = commit["id"].as_str().unwrap();
+        let line = line(id);
+        let (begins, because) = match first[&format!("{id}/human/1")].as_str() {
+            // A control of the commit that finds a difference where there is none puts it out too.
+            "SUCCESS_IMPROVEMENT" if line.contains("because=noisy") => ("out", "because=noisy"),
+            "SUCCESS_IMPROVEMENT" => ("commit", "effect="),
+            "INCONCLUSIVE" => ("out", "because=undecided"),
+            "TARGET_NOT_RESOLVED" => ("out", "because=test-fails"),
+            _ => ("out", "because=not-faster"),
+        };
+        assert!(line.starts_with(&format!("{begins} \"{id}")) && line.contains(because), "{id}: {line}");
+    }
+
     let strange = run(MANIFESTS[1]).classes();
-    let strange_ones: [(&str, &[&str]); 5] = [
+    let strange_ones: [(&str, &[&str]); 6] = [
+        ("clock", &["SUSPECT"]),
         ("noop", &["SUCCESS_NEUTRAL", "INCONCLUSIVE"]),
         ("empty", &["AGENT_NO_PATCH"]),
         ("tests-only", &["PATCH_PROTECTED"]),

@@ -15,7 +15,7 @@ fn timed(time: &str) -> Flow {
     flow.replace("m.kdl", "metric ops better=lower kind=count", "metric time_s better=lower");
     flow.replace("m.kdl", "    candidate human agent=human\n", "");
     flow.replace("m.kdl", "tool python", "slots { cpu \"a\" }\n    step patched { holds cpu=1 }\n    tool python");
-    let seen = flow.beside("seen").display().to_string();
+    let seen = flow.signs().join("seen").display().to_string();
     flow.edit("tests/{one}.py", |text| {
         let count = format!(
             r#"ops = pkg.work.OPS[0]
@@ -34,7 +34,7 @@ with open({seen:?}, "a+") as f:
 /// How many processes ran, by the work that they did: 1000 in the base, 500 in the patched tree, 100 in the human's. The two
 /// of the gate are not counted.
 fn processes(flow: &Flow) -> [usize; 3] {
-    let seen = std::fs::read_to_string(flow.beside("seen")).unwrap();
+    let seen = std::fs::read_to_string(flow.signs().join("seen")).unwrap();
     let count = |ops| seen.lines().filter(|line| *line == ops).count();
     [count("1000") - 2, count("500"), count("100")]
 }

@@ -281,7 +281,7 @@ fn what_a_killed_agent_had_spent_is_in_the_ledger() {
         let wait = "import subprocess\nif os.path.exists(os.environ['MARK']):\n    pathlib.Path(os.environ['MARK'] + '.there').write_text('')\n    time.sleep(1000)\n";
         format!("{text}{wait}")
     });
-    let mark = flow.beside("mark");
+    let mark = flow.signs().join("mark");
     std::fs::write(&mark, "").unwrap();
     flow.replace(
         "agents.kdl",
@@ -289,7 +289,7 @@ fn what_a_killed_agent_had_spent_is_in_the_ledger() {
         &format!("trajectory \"report.json\"\n    set MARK {mark:?}"),
     );
     let mut child = flow.start();
-    let there = flow.beside("mark.there");
+    let there = flow.signs().join("mark.there");
     support::until("the agent is at work", || there.exists());
     child.kill().unwrap();
     child.wait().unwrap();

@@ -70,6 +70,31 @@ fn an_agent_writes_to_its_own_folders_and_nowhere_else() {
 }
 
 #[test]
+fn a_test_that_fails_by_its_sandbox_is_told_what_opens_it() {
+    let flow = Flow::sample();
+    let outside = flow.beside("outside");
+    std::fs::create_dir(&outside).unwrap();
+    let fails = |flow: &Flow, line: &str, says: &str| {
+        flow.edit("tests/{one}.py", |text| format!("{line}\n{text}"));
+        flow.write("commits.txt", "{one:40}\n");
+        flow.run().settles();
+        let held =
+            flow.lines().into_iter().rfind(|line| line["line"] == "ended" && line["step"] == "baseline").unwrap();
+        if !holds(&held, "files") || !holds(&held, "network") {
+            eprintln!("skipped: this kernel holds too little: {}", held["sandbox"]);
+            return;
+        }
+        flow.flow(&["show", "pkg/{one}/human/1"]).says("BASELINE_EXCEPTION").says(says);
+    };
+    fails(&flow, &format!("open('{}/x', 'w')", outside.display()), "`write \"PATH\"` on the step opens another");
+    fails(
+        &flow,
+        "import socket; socket.create_connection(('192.0.2.1', 80), 5)",
+        "no network but a loopback of its own",
+    );
+}
+
+#[test]
 fn what_the_manifest_says_may_be_written_to_is() {
     let mut flow = with_agent("echo x > \"$OUTSIDE/probe-71\"\n", "set OUTSIDE \"{var.OUTSIDE}\"; free");
     let outside = flow.path("outside");

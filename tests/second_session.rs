@@ -42,7 +42,7 @@ fn slots(flow: &Flow) -> [String; 2] {
 }
 
 fn processes(flow: &Flow) -> usize {
-    std::fs::read_to_string(flow.beside("seen")).unwrap().lines().count()
+    std::fs::read_to_string(flow.signs().join("seen")).unwrap().lines().count()
 }
 
 /// Two of the gate; of each tree two to warm up and two in each of five blocks.
@@ -125,7 +125,7 @@ fn a_number_for_a_headline_that_was_found_once_is_unconfirmed() {
 #[test]
 fn a_second_session_that_fails_confirms_nothing() {
     let flow = twice("ops / 1000");
-    let first = flow.beside("first").display().to_string();
+    let first = flow.signs().join("first").display().to_string();
     flow.edit("tests/{one}.py", |text| {
         let slot = "os.environ.get('FLOW_SLOT')";
         let fails = format!(

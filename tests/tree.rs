@@ -38,7 +38,7 @@ fn a_child_that_escapes_dies_with_its_attempt_and_the_agent_beside_it_lives() {
     let flow = Flow::sample();
     let escape = flow.beside("escape.py");
     std::fs::write(&escape, ESCAPE).unwrap();
-    let (ones, twos, go) = (flow.beside("one.pid"), flow.beside("two.pid"), flow.beside("go"));
+    let (ones, twos, go) = (flow.signs().join("one.pid"), flow.signs().join("two.pid"), flow.signs().join("go"));
     let wait = |file: &Path| format!("while [ ! -e {} ]; do sleep 0.01; done", file.display());
     // The first ends once the second is at work; the second goes on until it is told.
     for (commit, says, until) in [("one", &ones, &twos), ("two", &twos, &go)] {

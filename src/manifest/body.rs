@@ -92,10 +92,8 @@ pub struct SandboxDecl {
 /// Whether processes are held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SandboxChoice {
-    /// The manifest does not ask for it.
+    /// As far as the machine can: so too if nothing is said.
     #[default]
-    Unsaid,
-    /// As far as the machine can.
     Auto,
     /// Or they do not start.
     Require,

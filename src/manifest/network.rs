@@ -37,9 +37,8 @@ pub(super) fn hosts(node: Node<'_>, report: &Report) -> Spanned<Vec<Host>> {
 
 /// Checks that the agents of providers with `network` are held at all.
 pub(super) fn check(pipeline: &Pipeline, report: &Report) {
-    let unheld = |choice| matches!(choice, SandboxChoice::Off | SandboxChoice::Unsaid);
-    let agents = pipeline.steps.iter().filter(|step| matches!(step.body, Body::Agent(_)));
-    let Some(open) = agents.into_iter().find(|step| unheld(step.sandbox.choice)) else { return };
+    let mut agents = pipeline.steps.iter().filter(|step| matches!(step.body, Body::Agent(_)));
+    let Some(open) = agents.find(|step| step.sandbox.choice == SandboxChoice::Off) else { return };
     for provider in pipeline.providers.values() {
         let Some(network) = &provider.network else { continue };
         report.add(
@@ -49,7 +48,7 @@ pub(super) fn check(pipeline: &Pipeline, report: &Report) {
                 format!("`network` is held by a sandbox, and step `{}` has none", open.name.value),
             )
             .label("would not be held")
-            .help(format!("say it in your pipeline: step {} {{ sandbox auto }}", open.name.value)),
+            .help(format!("in your pipeline: step {} {{ sandbox auto }}", open.name.value)),
         );
     }
 }

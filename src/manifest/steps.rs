@@ -261,20 +261,19 @@ fn sandbox(raw: &Raw<'_>, report: &Report) -> SandboxDecl {
     let choice = match find("sandbox").and_then(|node| node.arg(0)?.str()) {
         Some("require") => SandboxChoice::Require,
         Some("off") => SandboxChoice::Off,
-        Some(_) => SandboxChoice::Auto,
-        None => SandboxChoice::Unsaid,
+        Some(_) | None => SandboxChoice::Auto,
     };
     let writes = || raw.children.iter().filter(|child| child.name() == "write");
-    if let (Some(write), SandboxChoice::Off | SandboxChoice::Unsaid) = (writes().next(), choice) {
+    if let (Some(write), SandboxChoice::Off) = (writes().next(), choice) {
         report.add(
             Draft::new("write-without-sandbox", write.place(), "`write` opens a sandbox, and this step has none")
                 .label("means nothing here")
-                .help("say `sandbox auto` or `sandbox require` as well, or leave it out"),
+                .help("leave out `sandbox off`, or this"),
         );
     }
     let paths = writes().flat_map(|node| node.args().collect::<Vec<_>>()).filter_map(|arg| Some(arg.path()?.value));
     let network = find("network").map(|node| network::hosts(*node, report));
-    if let (Some(network), SandboxChoice::Off | SandboxChoice::Unsaid) = (&network, choice) {
+    if let (Some(network), SandboxChoice::Off) = (&network, choice) {
         report.add(
             Draft::new(
                 "network-without-sandbox",
@@ -282,7 +281,7 @@ fn sandbox(raw: &Raw<'_>, report: &Report) -> SandboxDecl {
                 "`network` is held by a sandbox, and this step has none",
             )
             .label("would not be held")
-            .help("say `sandbox auto` or `sandbox require` as well, or leave it out"),
+            .help("leave out `sandbox off`, or this"),
         );
     }
     let network = network.map(|network| network.value).unwrap_or_default();

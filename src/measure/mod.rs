@@ -18,6 +18,7 @@ pub mod plausible;
 pub mod protocol;
 pub mod published;
 pub mod result;
+mod selected;
 pub mod signature;
 pub mod simulate;
 pub mod stats;

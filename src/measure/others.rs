@@ -56,6 +56,28 @@ impl PointRules {
     }
 }
 
+impl PointRules {
+    /// In a line for people; `None` where there are not the runs for any of them.
+    #[must_use]
+    pub fn text(&self) -> Option<String> {
+        let sign = |says: i8| match says {
+            1 => "faster",
+            -1 => "slower",
+            _ => "as fast",
+        };
+        let yes = |says: bool| if says { "yes" } else { "no" };
+        let said = [
+            self.first_faster.map(|faster| format!("one run each, {}", if faster { "faster" } else { "not faster" })),
+            self.first_by_5_percent.map(|says| format!("one run each by 5\u{a0}%, {}", sign(says))),
+            self.means_by_5_percent.map(|says| format!("means of five by 5\u{a0}%, {}", sign(says))),
+            self.gso_opt_base.map(|says| format!("GSO opt_base {}", yes(says))),
+            self.gso_opt_commit.map(|says| format!("GSO opt_commit {}", yes(says))),
+        ];
+        let said: Vec<String> = said.into_iter().flatten().collect();
+        (!said.is_empty()).then(|| said.join("; "))
+    }
+}
+
 /// How often a rule calls equal trees different.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Alarms {
@@ -93,6 +115,8 @@ mod tests {
         let one = PointRules { first_faster: Some(true), first_by_5_percent: Some(-1), ..PointRules::default() };
         let five = PointRules { first_faster: Some(false), means_by_5_percent: Some(0), ..PointRules::default() };
         let said = alarms(&[one, five, PointRules::default()]);
+        assert_eq!(PointRules::default().text(), None);
+        assert_eq!(five.text().unwrap(), "one run each, not faster; means of five by 5\u{a0}%, as fast");
         let counts: Vec<(usize, usize)> = said.iter().map(|said| (said.pairs, said.alarms)).collect();
         assert_eq!(counts, [(2, 1), (1, 1), (1, 0), (0, 0)]);
     }

@@ -1,12 +1,14 @@
-//! Whether what was claimed can be: gains beyond the declared bound, and times that do not fit into flow's own clock.
+//! Whether what was claimed can be: gains beyond the declared bound, times that do not fit into flow's own clock, and blocks
+//! that look picked.
 //!
 //! A pure reading of a stored result beside its analysis. It never makes a verdict better: what it doubts is SUSPECT, and a person
 //! has to look. It says nothing of a patch that is not better than the base.
 
-use super::analysis::{Analysis, Ratio};
+use super::analysis::{Analysis, Ratio, block_ratios};
 use super::metric::{Better, Kind, MetricSpec};
 use super::protocol::Arm;
 use super::result::TestResult;
+use super::selected;
 use super::stats::Effect;
 
 /// How much less than flow's clock a claim may be, as a fraction: 5 % (harnesses.md section 2.2, E10).
@@ -29,10 +31,11 @@ pub fn doubt(result: &TestResult, analysis: &Analysis) -> Option<String> {
         if analysis.effect != Effect::Improvement {
             return None;
         }
-        if runs(result, Arm::Base).any(|run| run.window_ms.is_some()) {
-            return stamped(result, primary);
-        }
-        saved(result, primary)
+        let clocked = match runs(result, Arm::Base).any(|run| run.window_ms.is_some()) {
+            true => stamped(result, primary),
+            false => saved(result, primary),
+        };
+        clocked.or_else(|| selected::picked(result, primary, &block_ratios(result)))
     })
 }
 

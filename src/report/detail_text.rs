@@ -89,6 +89,11 @@ pub fn text(detail: &JobDetail, store: &Store, now: Timestamp, width: usize) -> 
                 text.push_str(&format!("{}\n", wrap(&format!("{what}: {}.", guards.text), width).join("\n")));
             }
         }
+        // Of a count the rules would say no more than the ratio does.
+        if let Some(rules) = explained.point_rules.text().filter(|_| !explained.blocks.is_empty()) {
+            let line = format!("The rules of others, in no verdict: {rules}.");
+            text.push_str(&format!("{}\n", wrap(&line, width).join("\n")));
+        }
         for row in explained.plot(width) {
             text.push_str(&format!("{row}\n"));
         }

@@ -3,7 +3,6 @@
 use crate::attempt::Ended;
 use crate::plan::{Ask, Plan, Role};
 use crate::process::Part;
-use crate::step::sandbox::UNSAID;
 use crate::step::{End, integrity, leak};
 
 /// The mark of an agent whose network was open.
@@ -34,23 +33,17 @@ pub fn marks(plan: &Plan, classify: usize, ends: &[End]) -> Vec<String> {
         if began && ask.calls_out() && !holds(agent, Part::Network) {
             marks.push(EGRESS_OPEN.to_owned());
         }
-        if began && !holds(agent, Part::Files) && asked(agent) {
+        if began && !holds(agent, Part::Files) {
             marks.push(format!("NO_SANDBOX {}", agent.step));
         }
     }
     if let Some((_, test)) = of(&Role::Patched)
         && test.outputs.contains_key("result")
         && !(holds(test, Part::Files) && holds(test, Part::Network))
-        && asked(test)
     {
         marks.push(format!("NO_SANDBOX {}", test.step));
     }
     marks
-}
-
-/// Whether the manifest asks for what is not held.
-fn asked(ended: &Ended) -> bool {
-    ended.sandbox.as_ref().is_none_or(|sandbox| !sandbox.open.values().any(|why| why == UNSAID))
 }
 
 fn holds(ended: &Ended, part: Part) -> bool {

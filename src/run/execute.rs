@@ -134,7 +134,7 @@ pub async fn execute(work: Work) -> Done {
     let plan = context.plan.clone();
     let repo = plan.nodes[node].point.commit.map_or(0, |(repo, _)| repo);
     let blocking = |done: &dyn Fn() -> Done| tokio::task::block_in_place(done);
-    let done = match (&plan.nodes[node].ask, &left.finished) {
+    let mut done = match (&plan.nodes[node].ask, &left.finished) {
         (Ask::Checkout(ask), _) => blocking(&|| checkout::run(&context, repo, ask)),
         (Ask::Environment(tool), _) => environment::run(&context, tool.as_deref()),
         (Ask::Agent(ask), Some(left)) => agent::adopt(&context, repo, ask, &inputs, &place, &left.end).await,
@@ -144,6 +144,7 @@ pub async fn execute(work: Work) -> Done {
         (Ask::Classify(ask), _) => blocking(&|| classify::run(&context, node, *ask, &ends)),
         (Ask::Command(ask), _) => command::run(&context, ask, &inputs, &place).await,
     };
+    done.tell_of_sandbox();
     // What a finished agent left stays until it can be read: it is paid for.
     if done.unread.is_none() {
         if left.finished.is_some() {

@@ -8,7 +8,7 @@ use crate::digest::Digest;
 use crate::key::Value;
 use crate::outcome::{Cause, Failure, Outcome};
 use crate::plan::Role;
-use crate::process::{self, Sandbox};
+use crate::process::{self, Part, Sandbox};
 
 /// The settled attempts that an action reads.
 #[derive(Clone, Debug, Default)]
@@ -116,6 +116,28 @@ impl Done {
         if let Some(held) = &end.sandbox {
             let all = self.sandbox.take();
             self.sandbox = Some(all.map_or_else(|| held.clone(), |all| all.and(held)));
+        }
+    }
+
+    /// Says of a failure that its sandbox may have caused what opens it: the words of the system name a path and no reason.
+    pub fn tell_of_sandbox(&mut self) {
+        let Some(sandbox) = &self.sandbox else { return };
+        let says =
+            |words: &str| self.outcome.failure().is_some_and(|failure| failure.evidence.as_str().contains(words));
+        if sandbox.holds(Part::Files) && says("Read-only file system") {
+            self.notes.push(
+                "its sandbox lets it write to its own folders alone: `write \"PATH\"` on the step opens another, \
+                 `sandbox off` all of them"
+                    .to_owned(),
+            );
+        }
+        let unreached = ["Network is unreachable", "Name or service not known", "Temporary failure in name resolution"];
+        if sandbox.holds(Part::Network) && unreached.into_iter().any(says) {
+            self.notes.push(
+                "its sandbox has no network but a loopback of its own: bring what it fetches with `write \"PATH\"`, or say \
+                 `sandbox off` on the step"
+                    .to_owned(),
+            );
         }
     }
 

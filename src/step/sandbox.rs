@@ -42,9 +42,6 @@ pub enum Network<'a> {
 /// The document that says which hosts an agent reached.
 pub const REACHED: &str = "network";
 
-/// Why nothing is held where nobody asked for it.
-pub const UNSAID: &str = "the manifest asks for no `sandbox`";
-
 impl Context {
     /// What the kernel is asked for, given all that the process is started with.
     pub(super) fn confine(
@@ -54,13 +51,8 @@ impl Context {
         argv: &[String],
         private: Option<&Path>,
     ) -> Confine {
-        let unheld = match holding.decl.choice {
-            SandboxChoice::Off => Some("the manifest says `sandbox off`"),
-            SandboxChoice::Unsaid => Some(UNSAID),
-            SandboxChoice::Auto | SandboxChoice::Require => None,
-        };
-        if let Some(why) = unheld {
-            let off = |part| (part, why.to_owned());
+        if holding.decl.choice == SandboxChoice::Off {
+            let off = |part| (part, "the manifest says `sandbox off`".to_owned());
             let open = [Part::Files, Part::Devices, Part::Network].map(off);
             return Confine { open: BTreeMap::from(open), ..Confine::default() };
         }

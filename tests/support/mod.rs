@@ -112,7 +112,7 @@ pipeline sample {
         flow.env("COLUMNS", "400");
         flow.replace("m.kdl", "metric ops better=lower kind=count", "metric time_s better=lower");
         flow.replace("m.kdl", "tool python", "slots { cpu \"a\" }\n    step patched { holds cpu=1 }\n    tool python");
-        let seen = flow.beside("seen").display().to_string();
+        let seen = flow.signs().join("seen").display().to_string();
         for (name, test) in [("one", "tests/{one}.py"), ("two", "tests/{two}.py")] {
             flow.edit(test, |text| {
                 let count = format!(
@@ -128,6 +128,19 @@ with open({seen:?}, "a+") as f:
             });
         }
         flow
+    }
+
+    /// A folder beside the project that the processes of agents and of tests may write to: by what they leave there a test sees how
+    /// far they are.
+    pub fn signs(&self) -> PathBuf {
+        let dir = self.beside("signs");
+        if !dir.exists() {
+            std::fs::create_dir(&dir).unwrap();
+            for step in ["step agent    uses=agent       {", "step patched  uses=test        {"] {
+                self.replace("steps.kdl", step, &format!("{step} write \"{}\";", dir.display()));
+            }
+        }
+        dir
     }
 
     /// The repository's own quickstart, copied.

@@ -97,7 +97,7 @@ pub(super) const FORMS: &[Form] = &[
         name: "sandbox",
         within: &[In::Step(Kind::Agent), TEST],
         args: &[one("choice", Ty::Word(&["auto", "require", "off"]))],
-        meaning: "Whether the kernel holds its processes to their own folders, to the devices that they hold and, for a test, to no network: `auto`, as far as this machine can; `require`, or it does not start; `off`, not at all, which is so if nothing is said. What was asked for and not held is a mark on the job. A gate has that of the step whose `against` names it.",
+        meaning: "Whether the kernel holds its processes to their own folders, to the devices that they hold and, for a test, to no network: `auto`, as far as this machine can, which is so if nothing is said; `require`, or it does not start; `off`, not at all. What is not held is a mark on the job. A gate has that of the step whose `against` names it.",
         example: "sandbox require",
         ..NODE
     },
@@ -105,7 +105,7 @@ pub(super) const FORMS: &[Form] = &[
         name: "write",
         within: &[In::Step(Kind::Agent), TEST],
         args: &[some("path", Ty::Path)],
-        meaning: "Files and folders, which must be there, that its processes may write to in their sandbox besides their own; a flaw without `sandbox auto` or `require`. What one process leaves there the next one finds. In no key.",
+        meaning: "Files and folders, which must be there, that its processes may write to in their sandbox besides their own; a flaw beside `sandbox off`. What one process leaves there the next one finds. In no key.",
         example: "write \"/var/cache/models\"",
         ..NODE
     },
@@ -113,7 +113,7 @@ pub(super) const FORMS: &[Form] = &[
         name: "network",
         within: &[In::Step(Kind::Agent), In::Provider],
         args: &[some("host", Ty::Text)],
-        meaning: "The only hosts that its agents may reach, each with its port; port 443 if none is said. Those of the step and those of the provider that the candidate's `model` names are one list; where neither names any, the network is open. Held by the sandbox, so a flaw without `sandbox auto` or `require`; what was reached and what was refused is on record. An address of this machine (`127.0.0.1:4000`) leads to what listens there. A name that leads to an address that is not public is refused unless that address is named as well. In no key.",
+        meaning: "The only hosts that its agents may reach, each with its port; port 443 if none is said. Those of the step and those of the provider that the candidate's `model` names are one list; where neither names any, the network is open. Held by the sandbox, so a flaw with `sandbox off`; what was reached and what was refused is on record. An address of this machine (`127.0.0.1:4000`) leads to what listens there. A name that leads to an address that is not public is refused unless that address is named as well. In no key.",
         example: "network \"api.anthropic.com\" \"127.0.0.1:4000\"",
         ..NODE
     },
