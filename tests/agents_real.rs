@@ -98,6 +98,33 @@ fn openhands_improves_two_commits_and_its_tokens_are_those_that_were_served() {
     improves(Real::OpenHands);
 }
 
+/// Nothing is set for it: the model's address leads there within the agent's own network, and nothing else does.
+#[test]
+fn agents_work_where_they_reach_their_model_and_nothing_else() {
+    for real in [Real::Claude, Real::Mini, Real::Codex] {
+        let Some(program) = real.found() else { continue };
+        let flow = Flow::quickstart();
+        let llm = Llm::start(&flow);
+        let way = llm.url("script=9f47610d/job=held");
+        let host = way.trim_start_matches("http://").split('/').next().unwrap().to_owned();
+        real.writes(&flow, &program, &[("real".to_owned(), way)], &["9f47610d"], "3m");
+        let held = format!("step agent {{ sandbox require; network \"{host}\";");
+        flow.replace("m.kdl", "step agent {", &held);
+        let ran = flow.run();
+        let line = &ends(&flow)["9f47610d/real"];
+        if line.to_string().contains("the sandbox cannot be held") {
+            eprintln!("skipped: this kernel holds too little");
+            return;
+        }
+        assert_eq!(ran.class("9f47610d/real/1"), "SUCCESS_IMPROVEMENT", "{line:#}\n{}", ran.stderr);
+        assert_eq!(ledger(line), Some(llm.served("held")), "{line:#}");
+        let shown = flow.flow(&["show", "shop/9f47610d/real/1"]).stdout;
+        let reached = flow.flow(&["log", "shop/9f47610d/real/1", "agent", "--stream", "network"]).json();
+        println!("{}: reached {}, refused {}", real.title(), reached["hosts"], reached["refused"]);
+        assert!(shown.contains("files, devices, network held") && !shown.contains("EGRESS_OPEN"), "{shown}");
+    }
+}
+
 /// It prints its figures rounded, and finds no files by itself.
 #[test]
 fn aider_improves_a_commit_and_its_tokens_are_those_that_were_served_as_far_as_it_tells() {

@@ -179,6 +179,11 @@ fn rules_of_steps() {
         ("slots { cpu \"0\"; lane cpu 2 }", "duplicate-name"),
         ("slots { cpu \"0\"; gpu \"0\" }\nstep patched { holds cpu=1 }\nstep baseline { holds gpu=1 }", "drift"),
         ("step patched { sandbox off; write \"x\" }", "write-without-sandbox"),
+        ("step agent { sandbox off; network \"api.example\" }", "network-without-sandbox"),
+        ("step agent { sandbox auto; network \"*.example\" }", "bad-host"),
+        ("step agent { sandbox auto; network \"https://api.example\" }", "bad-host"),
+        ("step agent { sandbox auto; network \"[::1]:80\" }", "bad-host"),
+        ("step patched { sandbox auto; network \"api.example\" }", "unknown-node"),
         ("step patched { equal nearly }", "unknown-word"),
         ("step patched { equal close }", "no-tolerance"),
         ("step patched { equal script band=\"1%\" }", "foreign-property"),
@@ -359,6 +364,19 @@ fn a_provider_is_declared_at_the_top_and_named_by_a_model() {
     let provider = read.pipeline.provider_of(1).unwrap();
     assert_eq!((provider.lane, provider.per_minute.requests, provider.per_minute.tokens), (Some(4), Some(50), None));
     assert!(provider.env.secret[0].of_provider);
+}
+
+#[test]
+fn the_hosts_of_a_provider_are_held_by_the_sandbox_of_its_agents() {
+    let folder = Folder::new().with("providers.kdl", "flow 1\nprovider acme { network \"api.example\" }\n");
+    let read = |more: &str| {
+        let body = format!("    candidate a agent=nop {{ model \"m\" provider=acme }}\n{more}");
+        folder.read(&format!("flow 1\nimport \"standard.kdl\" \"providers.kdl\"\npipeline p {{\n{COMMON}{body}\n}}\n"))
+    };
+    assert!(shown(read("    step agent { sandbox off }")).contains("network-without-sandbox"));
+    let read = read("").unwrap();
+    let hosts = &read.pipeline.provider_of(1).unwrap().network.as_ref().unwrap().value;
+    assert_eq!(hosts[0].to_string(), "api.example");
 }
 
 #[test]

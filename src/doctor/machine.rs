@@ -1,5 +1,6 @@
 //! The machine's own lines: git, Python, the clock, control groups, and the places for locks and for configs with secrets.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +9,7 @@ use nix::unistd::{AccessFlags, access};
 
 use super::ask::{Ask, Found};
 use super::{Finding, Level};
+use crate::manifest::{Kind, SandboxChoice};
 use crate::process;
 use crate::step::secrets::private_places;
 
@@ -109,11 +111,37 @@ pub(super) fn kernel(ask: &Ask) -> Found {
             "`systemd-run --user --scope -p Delegate=yes flow run …`, or nothing: flow works without",
         ),
     }];
+    lines.extend(network(ask));
     lines.push(private(ask));
     if ask.question.manifest.as_ref().is_some_and(|manifest| !manifest.pipeline.slots.is_empty()) {
         lines.push(locks(&ask.question.slots));
     }
     Found { lines, ..Found::default() }
+}
+
+/// Whether agents can be held to the hosts that a manifest names, where it names some.
+fn network(ask: &Ask) -> Option<Finding> {
+    let pipeline = &ask.question.manifest.as_ref()?.pipeline;
+    let agents = || pipeline.steps.iter().filter(|step| step.kind() == Kind::Agent).map(|step| &step.sandbox);
+    let of_providers = pipeline.providers.values().filter_map(|provider| provider.network.as_ref());
+    let named = of_providers.flat_map(|network| &network.value).chain(agents().flat_map(|sandbox| &sandbox.network));
+    let hosts: BTreeSet<String> = named.map(ToString::to_string).collect();
+    if hosts.is_empty() {
+        return None;
+    }
+    let hosts = hosts.into_iter().collect::<Vec<_>>().join(", ");
+    let required = agents().any(|sandbox| sandbox.choice == SandboxChoice::Require);
+    Some(match process::own_networks() {
+        Ok(()) => Finding::ok("network", "", format!("agents can be held to {hosts}")),
+        Err(why) => {
+            let (level, then) = match required {
+                true => (Level::Fail, "agents do not begin"),
+                false => (Level::Warn, "the agents' network stays open: EGRESS_OPEN"),
+            };
+            let what = format!("agents cannot be held to {hosts}: the kernel refuses ({why}); {then}");
+            Finding::bad(level, "network", "", what, "allow user namespaces to this user, or run flow as root")
+        }
+    })
 }
 
 fn private(ask: &Ask) -> Finding {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::{Env, Place, Spanned, Template};
 use crate::measure::{Equal, Guards, MetricSpec, Protocol};
 use crate::names::{SlotKind, StepName};
+use crate::process::Host;
 
 /// What a step does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -77,13 +78,15 @@ pub struct Step {
     pub sandbox: SandboxDecl,
 }
 
-/// `sandbox` and `write` of a step.
+/// `sandbox`, `write` and `network` of a step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SandboxDecl {
     /// Whether there is one.
     pub choice: SandboxChoice,
     /// What may be written to besides the attempt's own folders.
     pub write: Vec<PathBuf>,
+    /// The only hosts that an agent may reach, of the step and of its provider; all if there are none.
+    pub network: Vec<Host>,
 }
 
 /// Whether processes are held.

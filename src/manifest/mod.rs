@@ -14,6 +14,7 @@ use crate::measure::{Contract, MetricSpec};
 use crate::money::Prices;
 use crate::names::{CandidateName, ProviderName, RepoName, SlotKind};
 use crate::outcome::Cause;
+use crate::process::Host;
 use crate::units::Usd;
 
 mod argv;
@@ -38,6 +39,7 @@ mod locate;
 mod measured;
 mod money;
 mod nearby;
+mod network;
 mod node;
 mod providers;
 mod read;
@@ -345,6 +347,8 @@ pub struct Provider {
     pub expires: Option<Expires>,
     /// What it allows a minute.
     pub per_minute: PerMinute,
+    /// The hosts that its agents may reach.
+    pub network: Option<Spanned<Vec<Host>>>,
 }
 
 /// Where a provider's credential says until when it is good.

@@ -10,7 +10,7 @@ use super::holes::{Checker, Known, env_signature};
 use super::node::{Node, Value};
 use super::{
     Candidate, Env, Expires, ExpiresSource, Moment, On, PerMinute, Pipeline, Provider, SecretFrom, Spanned, Template,
-    build,
+    build, network,
 };
 use crate::names::ProviderName;
 
@@ -39,6 +39,7 @@ fn provider(node: Node<'_>, report: &Report) -> Option<Provider> {
         env,
         probe: node.child("probe").map(|probe| argv(probe, report)),
         expires: node.child("expires").and_then(|node| expires(node, report)),
+        network: node.child("network").map(|node| network::hosts(node, report)),
         per_minute: PerMinute { requests: limit("requests"), tokens: limit("tokens") },
     })
 }
@@ -103,6 +104,7 @@ pub(super) fn on(node: Node<'_>, report: &Report) -> Option<On> {
 
 /// Checks that the providers that candidates name are declared, and notes a model that names none where none is named at all.
 pub(super) fn check(pipeline: &Pipeline, report: &Report) {
+    network::check(pipeline, report);
     let none_named = pipeline.candidates.iter().all(|candidate| candidate.provider.is_none());
     let model = pipeline.candidates.iter().find_map(|candidate| candidate.model.as_ref());
     if let (true, Some(model), Some(provider)) = (none_named, model, pipeline.providers.keys().next()) {

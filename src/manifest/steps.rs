@@ -16,7 +16,7 @@ use super::shape;
 use super::types::split_source;
 use super::{
     AgentBody, Body, ClassifyBody, CommandBody, EnvironmentBody, Hold, Input, InputFrom, Kind, Output, PatchBody,
-    Place, SandboxChoice, SandboxDecl, Spanned, Step, TestBody, argv,
+    Place, SandboxChoice, SandboxDecl, Spanned, Step, TestBody, argv, network,
 };
 use crate::measure::Protocol;
 use crate::measure::protocol::Profile;
@@ -275,7 +275,20 @@ fn sandbox(raw: &Raw<'_>, report: &Report) -> SandboxDecl {
         );
     }
     let paths = writes().flat_map(|node| node.args().collect::<Vec<_>>()).filter_map(|arg| Some(arg.path()?.value));
-    SandboxDecl { choice, write: paths.collect() }
+    let network = find("network").map(|node| network::hosts(*node, report));
+    if let (Some(network), SandboxChoice::Off) = (&network, choice) {
+        report.add(
+            Draft::new(
+                "network-without-sandbox",
+                network.place,
+                "`network` is held by a sandbox, and this step has none",
+            )
+            .label("would not be held")
+            .help("leave out `sandbox off`, or this"),
+        );
+    }
+    let network = network.map(|network| network.value).unwrap_or_default();
+    SandboxDecl { choice, write: paths.collect(), network }
 }
 
 fn once(names: Vec<Spanned<StepName>>, report: &Report) -> Vec<Spanned<StepName>> {

@@ -121,6 +121,7 @@ impl Supervised {
             door: None,
             as_supervisor: true,
             confine: None,
+            doors: None,
         })
         .map_err(io::Error::other)?;
         let started = Self {

@@ -2,22 +2,24 @@
 //!
 //! The disk is read-only to the child but for the folders it is given; what it must not see is an empty folder to it; its
 //! `/dev` holds what every program needs, and the accelerators only where it holds one; without a network it has a loopback of
-//! its own. Root loses the capabilities by which all this could be undone. An ordinary user needs user namespaces for it.
+//! its own, and in it the doors to the hosts that it may reach (`egress`). Root loses the capabilities by which all this could
+//! be undone. An ordinary user needs user namespaces for it.
 //!
 //! What cannot be held is said, never silent. Not held at all: other processes can be seen (not traced), and memory, processor
 //! and disk space are not limited.
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::ptr;
 
 use serde::{Deserialize, Serialize};
+
+use super::egress::{self, Egress, Host};
+use super::families;
+use super::mounts::{clone_of, mount, put, read_only, tmpfs};
 
 /// What is asked of the kernel for one child.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +28,9 @@ pub struct Confine {
     pub files: Option<Files>,
     /// Whether it has a network of its own in which nobody else is.
     pub offline: bool,
+    /// The hosts that it may reach from a network of its own, in which they alone are. It needs `files`.
+    #[serde(default)]
+    pub egress: Option<Egress>,
     /// Whether it is not to start where one of these cannot be held.
     pub required: bool,
     /// What is not asked for, and why: for the record.
@@ -41,6 +46,9 @@ pub struct Files {
     pub write: Vec<PathBuf>,
     /// Folders and files that are empty to it.
     pub hide: Vec<PathBuf>,
+    /// Files of this machine, and those that stand for them.
+    #[serde(default)]
+    pub stands: Vec<(PathBuf, PathBuf)>,
     /// What stands for `/tmp` and `/var/tmp`, where nothing that it needs lies there.
     pub tmp: Option<PathBuf>,
     /// Whether it gets the accelerators of this machine.
@@ -55,7 +63,7 @@ pub enum Part {
     Files,
     /// It reaches only the devices that it may.
     Devices,
-    /// It reaches no network.
+    /// It reaches no network, or only the hosts that it may.
     Network,
 }
 
@@ -76,6 +84,9 @@ impl Part {
 pub struct Sandbox {
     /// What the kernel held.
     pub held: Vec<Part>,
+    /// The hosts that it could reach all the same, and no other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<Host>,
     /// What it did not, and why.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub open: BTreeMap<Part, String>,
@@ -103,8 +114,10 @@ impl Sandbox {
     pub fn text(&self) -> String {
         let held: Vec<&str> = self.held.iter().map(|part| part.word()).collect();
         let held = if held.is_empty() { "nothing held".to_owned() } else { format!("{} held", held.join(", ")) };
+        let hosts: Vec<String> = self.hosts.iter().map(ToString::to_string).collect();
+        let hosts = (!hosts.is_empty()).then(|| format!("; network only to {}", hosts.join(", ")));
         let open = self.open.iter().map(|(part, why)| format!("; {} open: {why}", part.word()));
-        std::iter::once(held).chain(open).collect()
+        std::iter::once(held).chain(hosts).chain(open).collect()
     }
 }
 
@@ -115,10 +128,26 @@ impl Confine {
         if self.files.is_some() {
             held.extend([Part::Files, Part::Devices]);
         }
-        if self.offline {
+        if self.has_own_network() {
             held.push(Part::Network);
         }
-        Sandbox { held, open: self.open.clone() }
+        let hosts = self.egress.as_ref().map(|egress| egress.hosts.clone()).unwrap_or_default();
+        Sandbox { held, hosts, open: self.open.clone() }
+    }
+
+    fn has_own_network(&self) -> bool {
+        self.offline || self.egress.is_some()
+    }
+
+    /// The same with all that its hosts ask of its files. For who starts it: a network of its own shows less.
+    pub(super) fn ready(&self) -> Result<Self, (Part, io::Error)> {
+        let mut ready = self.clone();
+        if let (Some(egress), Some(files)) = (&self.egress, &mut ready.files) {
+            let of = |error| (Part::Network, error);
+            files.stands.extend(egress.files().map_err(of)?);
+            files.hide.extend(egress::services().map_err(of)?);
+        }
+        Ok(ready)
     }
 
     /// The same without what the kernel refused.
@@ -126,9 +155,13 @@ impl Confine {
         let why = format!("the kernel refused: {why}");
         if part == Part::Network {
             self.offline = false;
+            self.egress = None;
         } else {
             self.files = None;
             self.open.insert(Part::Devices, why.clone());
+            if self.egress.take().is_some() {
+                self.open.insert(Part::Network, why.clone());
+            }
         }
         self.open.insert(part, why);
         self
@@ -136,36 +169,44 @@ impl Confine {
 
     /// Whether nothing is asked of the kernel.
     pub(super) fn is_idle(&self) -> bool {
-        self.files.is_none() && !self.offline
+        self.files.is_none() && !self.has_own_network()
     }
 
-    /// Enters it: to be called by a process that has one thread and memory of its own, before it executes its program.
+    /// Enters it: to be called by a process that has one thread and memory of its own, before it executes its program. The
+    /// doors to its hosts are passed on over `doors`.
     ///
     /// # Errors
     /// What could not be entered, and why. The process is of no use then: it may have entered a part.
-    pub(super) fn enter(&self) -> Result<(), (Part, io::Error)> {
+    pub(super) fn enter(&self, doors: RawFd) -> Result<(), (Part, io::Error)> {
         let of = |part: Part| move |error: io::Error| (part, error);
         let mut flags = 0;
         if self.files.is_some() {
             flags |= libc::CLONE_NEWNS;
         }
         let first = if self.files.is_some() { Part::Files } else { Part::Network };
-        if self.offline && self.files.is_none() {
+        if self.has_own_network() && self.files.is_none() {
             flags |= libc::CLONE_NEWNET;
         }
         namespaces(flags).map_err(of(first))?;
-        if self.offline && self.files.is_some() {
+        if self.has_own_network() && self.files.is_some() {
             namespaces(libc::CLONE_NEWNET).map_err(of(Part::Network))?;
         }
-        if self.offline {
+        if self.has_own_network() {
             loopback().map_err(of(Part::Network))?;
+        }
+        if let Some(egress) = &self.egress {
+            egress.open(doors).map_err(of(Part::Network))?;
         }
         // Shared memory by number, by which one process could leave an answer for the next. Where refused, it is as before.
         let _ = namespaces(libc::CLONE_NEWIPC);
         if let Some(files) = &self.files {
             files.enter().map_err(of(Part::Files))?;
         }
-        renounce().map_err(of(first))
+        renounce().map_err(of(first))?;
+        match self.egress {
+            Some(_) => families::only_held().map_err(of(Part::Network)),
+            None => Ok(()),
+        }
     }
 }
 
@@ -276,6 +317,8 @@ impl Files {
         let tmp = self.tmp.as_deref().map(clone_of).transpose()?;
         let var_tmp = self.tmp.as_deref().map(clone_of).transpose()?;
         let devices = self.devices()?;
+        let stands = self.stands.iter().map(|(file, ours)| Ok((file, clone_of(ours)?)));
+        let stands = stands.collect::<io::Result<Vec<_>>>()?;
         for path in &self.hide {
             match path.symlink_metadata() {
                 Ok(meta) if meta.is_dir() => {
@@ -290,9 +333,18 @@ impl Files {
                         place_for(inner, fd)?;
                     }
                 }
-                Ok(meta) if meta.is_file() => mount(Some(Path::new("/dev/null")), path, None, libc::MS_BIND)?,
+                // A socket, too: who connects to what lies there now hears that nobody listens.
+                Ok(meta) if meta.is_file() || meta.file_type().is_socket() => {
+                    mount(Some(Path::new("/dev/null")), path, None, libc::MS_BIND)?
+                }
                 _ => {}
             }
+        }
+        for (file, ours) in &stands {
+            if !file.exists() {
+                place_for(file, ours)?;
+            }
+            put(ours, file)?;
         }
         read_only()?;
         if let (Some(tmp), Some(var_tmp)) = (tmp, var_tmp) {
@@ -362,89 +414,4 @@ fn place_for(path: &Path, fd: &OwnedFd) -> io::Result<()> {
         fs::create_dir_all(parent)?;
     }
     fs::File::create(path).map(drop)
-}
-
-fn c_path(path: &Path) -> io::Result<CString> {
-    CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
-}
-
-fn named(path: &Path, done: i64) -> io::Result<i64> {
-    if done >= 0 {
-        return Ok(done);
-    }
-    let error = io::Error::last_os_error();
-    Err(io::Error::new(error.kind(), format!("{}: {error}", path.display())))
-}
-
-fn mount(source: Option<&Path>, target: &Path, kind: Option<(&str, &str)>, flags: libc::c_ulong) -> io::Result<()> {
-    let source = source.map(c_path).transpose()?;
-    let to = c_path(target)?;
-    let text = |text: &str| CString::new(text).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
-    let kind = kind.map(|(kind, data)| Ok::<_, io::Error>((text(kind)?, text(data)?))).transpose()?;
-    let source = source.as_ref().map_or(ptr::null(), |source| source.as_ptr());
-    let (kind, data) =
-        kind.as_ref().map_or((ptr::null(), ptr::null()), |(kind, data)| (kind.as_ptr(), data.as_ptr().cast()));
-    // SAFETY: the strings live until the call returns.
-    named(target, unsafe { libc::mount(source, to.as_ptr(), kind, flags, data) }.into()).map(drop)
-}
-
-fn tmpfs(target: &Path, options: &str) -> io::Result<()> {
-    mount(Some(Path::new("none")), target, Some(("tmpfs", options)), libc::MS_NOSUID | libc::MS_NODEV)
-}
-
-const OPEN_TREE_CLONE: libc::c_uint = 1;
-const AT_RECURSIVE: libc::c_int = 0x8000;
-const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 4;
-const MOUNT_ATTR_RDONLY: u64 = 1;
-
-/// A copy of the mount at a path, with all that is mounted beneath it.
-fn clone_of(path: &Path) -> io::Result<OwnedFd> {
-    let name = c_path(path)?;
-    let flags = OPEN_TREE_CLONE | (libc::O_CLOEXEC | AT_RECURSIVE | libc::AT_SYMLINK_NOFOLLOW).cast_unsigned();
-    // SAFETY: the string lives until the call returns; the descriptor is ours.
-    let fd = named(path, unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, name.as_ptr(), flags) })?;
-    // SAFETY: just opened, and nobody else's.
-    Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).unwrap_or(-1)) })
-}
-
-/// Puts such a copy at a path.
-fn put(fd: &OwnedFd, path: &Path) -> io::Result<()> {
-    let name = c_path(path)?;
-    // SAFETY: the strings live until the call returns.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_move_mount,
-            fd.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_FDCWD,
-            name.as_ptr(),
-            MOVE_MOUNT_F_EMPTY_PATH,
-        )
-    };
-    named(path, done).map(drop)
-}
-
-#[repr(C)]
-struct MountAttr {
-    set: u64,
-    clear: u64,
-    propagation: u64,
-    userns: u64,
-}
-
-/// Makes everything that is mounted read-only.
-fn read_only() -> io::Result<()> {
-    let attr = MountAttr { set: MOUNT_ATTR_RDONLY, clear: 0, propagation: 0, userns: 0 };
-    // SAFETY: the structure is a local of the layout that the kernel documents, with its size.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            libc::AT_FDCWD,
-            c"/".as_ptr(),
-            AT_RECURSIVE,
-            &raw const attr,
-            size_of::<MountAttr>(),
-        )
-    };
-    named(Path::new("/"), done).map(drop)
 }

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::confine::Sandbox;
+use super::reached::Reached;
 
 /// Longer than any end that flow writes.
 const LONGEST: u64 = 1 << 20;
@@ -97,6 +98,9 @@ pub struct End {
     /// What the kernel held it to, where that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<Sandbox>,
+    /// What it reached by its network, where it could reach only some hosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reached: Option<Reached>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -126,6 +130,7 @@ impl End {
             cpu_ms: 0,
             fault: None,
             sandbox: None,
+            reached: None,
         }
     }
 

@@ -44,6 +44,7 @@ pub(super) enum LaunchError {
 }
 
 /// One process to start.
+#[derive(Clone, Copy)]
 pub(super) struct Launch<'a> {
     /// Program and arguments.
     pub(super) argv: &'a [String],
@@ -65,6 +66,8 @@ pub(super) struct Launch<'a> {
     pub(super) as_supervisor: bool,
     /// What it enters before it executes. Only a process with one thread may ask for it.
     pub(super) confine: Option<&'a Confine>,
+    /// Where it passes on the doors to the hosts that it may reach.
+    pub(super) doors: Option<BorrowedFd<'a>>,
 }
 
 /// What the child needs between clone and exec, all made before.
@@ -84,6 +87,8 @@ struct Child {
     door: RawFd,
     parent: libc::pid_t,
     confine: *const Confine,
+    /// -1 for none.
+    doors: RawFd,
     failed: Step,
     errno: c_int,
     /// Why a sandbox could not be entered, in words.
@@ -141,6 +146,7 @@ pub(super) fn launch(launch: &Launch<'_>) -> Result<libc::pid_t, LaunchError> {
         door: launch.door.map_or(-1, |door| door.as_raw_fd()),
         parent: libc::pid_t::try_from(std::process::id()).unwrap_or(0),
         confine: launch.confine.map_or(ptr::null(), ptr::from_ref),
+        doors: launch.doors.map_or(-1, |doors| doors.as_raw_fd()),
         failed: Step::Prepare,
         errno: 0,
         why: [0; WHY],
@@ -273,7 +279,7 @@ extern "C" fn begin(child: *mut c_void) -> c_int {
             libc::write(child.door, c"0".as_ptr().cast(), 1);
         }
         if let Some(confine) = child.confine.as_ref()
-            && let Err((part, error)) = confine.enter()
+            && let Err((part, error)) = confine.enter(child.doors)
         {
             for (to, from) in child.why.iter_mut().zip(error.to_string().bytes().take(WHY - 1)) {
                 *to = from;
@@ -357,6 +363,7 @@ mod tests {
             door: None,
             as_supervisor: false,
             confine: None,
+            doors: None,
         })
         .map_err(|e| e.to_string())?;
         let mut status = 0;

@@ -99,6 +99,7 @@ async fn run(plain: Plain) -> Result<End, Fail> {
         exit: timed_out.map_or(exit, |limit| Exit::TimedOut { limit_ms: millis(limit) }),
         fault: ended.err().map(|e| format!("the kernel did not tell how the command ended: {e}")),
         sandbox: None,
+        reached: None,
         wall_ms,
         started_at,
         ended_at: Timestamp::now(),
@@ -242,6 +243,7 @@ fn start(plain: &Plain) -> Result<Started, Fail> {
         door: None,
         as_supervisor: false,
         confine: None,
+        doors: None,
     })
     .map_err(|e| Fail { why: e.to_string(), ours: false })?;
     Ok(Started { group: Group { pid, reaped: false }, at, began })

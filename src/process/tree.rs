@@ -18,7 +18,9 @@ use super::capture::{Capture, Filter};
 use super::cgroup::Cgroup;
 use super::confine::Sandbox;
 use super::end::{By, End, Exit};
-use super::launch::{ATTEMPT_MARK, Launch, LaunchError, launch};
+use super::hold::launch_held;
+use super::launch::{ATTEMPT_MARK, Launch};
+use super::relay::Relay;
 use super::spec::{Source, Spec};
 use super::system::{child_events, close_on_exec, exit_of, millis, pipe, usage_of_children};
 use super::table;
@@ -70,6 +72,7 @@ pub(super) struct Tree<'a> {
     started_at: Timestamp,
     started: Instant,
     sandbox: Option<Sandbox>,
+    relay: Option<Relay>,
 }
 
 /// The cores this process had, to go back to.
@@ -138,36 +141,31 @@ impl<'a> Tree<'a> {
         // The child inherits these cores; what captures its output goes back to where it was, so as not to be measured with it.
         let own = Cores::narrow(&spec.cores);
         let (started_at, clock) = (Timestamp::now(), Instant::now());
-        let mut confine = spec.confine.clone();
-        let launched = loop {
-            let asked = confine.as_ref().filter(|confine| !confine.is_idle());
-            let leader = launch(&Launch {
-                argv: &spec.argv,
-                env: &env,
-                cwd: &spec.cwd,
-                stdin: input.as_fd(),
-                stdout: out_child.as_fd(),
-                stderr: err_child.as_fd(),
-                extra: &extra,
-                session: true,
-                dies_with_us: true,
-                door: door.as_ref().map(AsFd::as_fd),
-                as_supervisor: false,
-                confine: asked,
-            });
-            match (leader, confine) {
-                // It goes on without what this kernel refuses, and the end says so.
-                (Err(LaunchError::Confine { part, source }), Some(less)) if !less.required => {
-                    confine = Some(less.without(part, &source));
-                }
-                (leader, confine) => break leader.map(|leader| (leader, confine)),
-            }
+        let what = Launch {
+            argv: &spec.argv,
+            env: &env,
+            cwd: &spec.cwd,
+            stdin: input.as_fd(),
+            stdout: out_child.as_fd(),
+            stderr: err_child.as_fd(),
+            extra: &extra,
+            session: true,
+            dies_with_us: true,
+            door: door.as_ref().map(AsFd::as_fd),
+            as_supervisor: false,
+            confine: None,
+            doors: None,
         };
-        let (leader, confine) = launched.map_err(|e| {
-            group.as_ref().inspect(|group| group.remove());
+        let no_group = || group.as_ref().inspect(|group| group.remove());
+        let mut held = launch_held(what, spec.confine.clone()).map_err(|e| {
+            no_group();
             not(e.to_string())
         })?;
         drop(own);
+        let relay = held.serve(&spec.secrets).map_err(|e| {
+            no_group();
+            faulty(format!("cannot serve its hosts: {e}"))
+        })?;
         for one in &spec.extra {
             // The child has its copy; a reader at the other end must see its end when the child is gone.
             if let Source::Fd(fd) = one.source {
@@ -181,7 +179,7 @@ impl<'a> Tree<'a> {
             children,
             streams: [Stream { pipe: Some(out), capture: stdout }, Stream { pipe: Some(err), capture: stderr }],
             buffer: vec![0; 64 * 1024],
-            leader,
+            leader: held.leader,
             status: None,
             cause: None,
             phase: Phase::Running,
@@ -189,7 +187,8 @@ impl<'a> Tree<'a> {
             fault: None,
             started_at,
             started: clock,
-            sandbox: confine.map(|confine| confine.sandbox()),
+            sandbox: held.confine.map(|confine| confine.sandbox()),
+            relay,
         })
     }
 
@@ -432,6 +431,7 @@ impl<'a> Tree<'a> {
             cpu_ms,
             fault: (!faults.is_empty()).then(|| faults.join("; ")),
             sandbox: self.sandbox.take(),
+            reached: self.relay.take().map(Relay::finish),
         }
     }
 }

@@ -173,6 +173,9 @@ fn tell_step(
     if let Some(sandbox) = &chosen.ended.sandbox {
         text.push_str(&format!("  {}\n", wrap(&format!("sandbox: {}", sandbox.text()), width - 4).join("\n    ")));
     }
+    if let Some(network) = given::network(&chosen.ended, store) {
+        text.push_str(&format!("  {}\n", wrap(&network, width - 4).join("\n    ")));
+    }
     for line in given::integrity(&chosen.ended, store) {
         text.push_str(&format!("  {}\n", wrap(&line, width - 4).join("\n    ")));
     }

@@ -5,7 +5,9 @@
 use serde_json::Value as Json;
 
 use crate::attempt::Ended;
+use crate::process::Reached;
 use crate::step::integrity::LOG;
+use crate::step::sandbox::REACHED;
 use crate::store::Store;
 
 /// The largest document.
@@ -19,6 +21,14 @@ pub fn integrity(ended: &Ended, store: &Store) -> Vec<String> {
     let document = ended.logs.get(LOG).and_then(|digest| store.cas.get(digest, LARGEST).ok()?);
     let text = document.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
     text.lines().take(LINES).map(str::to_owned).collect()
+}
+
+/// Which hosts an agent reached and which names were refused; nothing where it was not held to some.
+#[must_use]
+pub fn network(ended: &Ended, store: &Store) -> Option<String> {
+    let document = ended.logs.get(REACHED).and_then(|digest| store.cas.get(digest, LARGEST).ok()?)?;
+    let reached = serde_json::from_slice::<Reached>(&document).ok()?;
+    Some(format!("network: {}", reached.text()))
 }
 
 /// Model, configuration and environment of an agent's attempt, a line each; nothing where none is kept.

@@ -24,7 +24,7 @@ use crate::step::integrity;
 use crate::step::leak::{self, Leak, Telling};
 use crate::step::leavings::Wanted;
 use crate::step::processes::Command;
-use crate::step::sandbox::{self, Holding};
+use crate::step::sandbox::{self, Holding, Network, REACHED};
 use crate::step::secrets::{Aside, make_private, private_places, redactor};
 use crate::step::setup;
 use crate::step::shown;
@@ -143,7 +143,11 @@ async fn attempt(
                     hidden: Vec::new(),
                     own: ["work", "out"].map(|name| place.dir.join(name)).to_vec(),
                     unseen_tests: true,
-                    network: ask.calls_out().then_some("it calls its model"),
+                    network: match ask.sandbox.network.as_slice() {
+                        _ if !ask.calls_out() => Network::None,
+                        [] => Network::Open("it calls its model"),
+                        hosts => Network::Only(hosts),
+                    },
                 }),
             },
         )
@@ -344,6 +348,14 @@ fn read(
     let process = ProcessEnd { exit: end.exit.clone(), active_ms, cpu_ms, cut: end.truncated, unkept: Vec::new() };
     let mut done = collect(context, ask, place, &redactor, process);
     done.sandbox.clone_from(&end.sandbox);
+    if let Some(reached) = &end.reached
+        && let Ok(json) = serde_json::to_vec_pretty(reached)
+    {
+        match context.put(&redactor.clean(&json)) {
+            Ok(digest) => drop(done.logs.insert(REACHED.into(), digest)),
+            Err(failure) => done.notes.push(format!("what it reached was not kept: {}", failure.evidence.as_str())),
+        }
+    }
     if end.killed_descendants > 0 {
         done.notes.push(format!("{} processes that it left behind were killed", end.killed_descendants));
     }
@@ -388,7 +400,7 @@ fn look(
     let objects = integrity::Objects::of(&mirror, &ObjectId::new(tree), &place.dir.join("work"));
     let human = inputs.text(&Role::Checkout, "human").unwrap_or_default();
     let prompt = ask.prompt.and_then(|prompt| context.get(&prompt).ok()).unwrap_or_default();
-    let said = done.logs.iter().filter(|(name, _)| *name != "setup");
+    let said = done.logs.iter().filter(|(name, _)| !["setup", REACHED].contains(&name.as_str()));
     let files = said.filter_map(|(name, digest)| Some((name.clone(), context.get(digest).ok()?))).collect();
     // What is given the human's change looks nothing up.
     let wanted = integrity::Wanted::of(context, repo, human);

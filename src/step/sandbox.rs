@@ -1,7 +1,7 @@
-//! What the processes of an agent and of a test are held to: their own folders, the devices of their slots, and for a test no
-//! network. The kernel's part is `process`.
+//! What the processes of an agent and of a test are held to: their own folders, the devices of their slots, for a test no
+//! network, and for an agent the hosts that the manifest names. The kernel's part is `process`.
 //!
-//! An agent's network is open: it calls its model. The job says so by a mark.
+//! Where the manifest names none, the network of an agent that calls a model is open. The job says so by a mark.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::git;
 use crate::manifest::{SandboxChoice, SandboxDecl};
 use crate::plan::Ask;
-use crate::process::{Confine, Files, Part};
+use crate::process::{Confine, Egress, Files, Host, Part};
 use crate::step::Draft;
 use crate::step::context::{Context, Place};
 
@@ -26,9 +26,23 @@ pub struct Holding<'a> {
     pub hidden: Vec<PathBuf>,
     /// Whether the tests are hidden from it: what it is to be measured by, it must not know.
     pub unseen_tests: bool,
-    /// Why it has a network, where it has one.
-    pub network: Option<&'static str>,
+    /// What network it has.
+    pub network: Network<'a>,
 }
+
+/// What a process may reach by its network.
+#[derive(Clone, Copy)]
+pub enum Network<'a> {
+    /// Nothing but itself.
+    None,
+    /// These hosts.
+    Only(&'a [Host]),
+    /// Everything, and why.
+    Open(&'static str),
+}
+
+/// The document that says which hosts an agent reached.
+pub const REACHED: &str = "network";
 
 impl Context {
     /// What the kernel is asked for, given all that the process is started with.
@@ -68,18 +82,25 @@ impl Context {
         }
         let in_tmp = |path: &Path| path.starts_with("/tmp") || path.starts_with("/var/tmp");
         let free = !in_tmp(&store) && !needed.iter().any(|path| in_tmp(path));
-        let open = holding.network.map(|why| (Part::Network, why.to_owned()));
+        let (mut open, mut egress) = (BTreeMap::new(), None);
+        match holding.network {
+            Network::None => {}
+            Network::Only(hosts) => egress = Some(Egress { hosts: hosts.to_vec(), dir: place.dir.join("net") }),
+            Network::Open(why) => drop(open.insert(Part::Network, why.to_owned())),
+        }
         Confine {
             files: Some(Files {
                 see: vec![real(&place.dir)],
                 write,
                 hide,
+                stands: Vec::new(),
                 tmp: free.then(|| place.dir.join("tmp")),
                 devices: place.slots.iter().any(|(kind, _)| kind == "gpu"),
             }),
-            offline: holding.network.is_none(),
+            offline: matches!(holding.network, Network::None),
+            egress,
             required: holding.decl.choice == SandboxChoice::Require,
-            open: open.into_iter().collect(),
+            open,
         }
     }
 

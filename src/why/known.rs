@@ -106,6 +106,10 @@ fn beside(plan: &Plan, node: usize) -> Vec<Beside> {
                 say("prices".into(), "what was paid is worked out anew when they change");
                 say("what answers to the model's name".into(), "a provider may change it without a word");
             }
+            if !ask.sandbox.network.is_empty() {
+                let hosts: Vec<String> = ask.sandbox.network.iter().map(ToString::to_string).collect();
+                say(format!("network {}", hosts.join(", ")), "what it may reach; each attempt says what was held");
+            }
             say("time and load of the machine".into(), "an agent that is short of time may do less");
         }
         Ask::Test(ask) => {

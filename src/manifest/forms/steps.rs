@@ -111,6 +111,14 @@ pub(super) const FORMS: &[Form] = &[
         ..NODE
     },
     Form {
+        name: "network",
+        within: &[In::Step(Kind::Agent), In::Provider],
+        args: &[some("host", Ty::Text)],
+        meaning: "The only hosts that its agents may reach, each with its port; port 443 if none is said. Those of the step and those of the provider that the candidate's `model` names are one list; where neither names any, the network is open. Held by the sandbox, so a flaw with `sandbox off`; what was reached and what was refused is on record. An address of this machine (`127.0.0.1:4000`) leads to what listens there. A name that leads to an address that is not public is refused unless that address is named as well. In no key.",
+        example: "network \"api.anthropic.com\" \"127.0.0.1:4000\"",
+        ..NODE
+    },
+    Form {
         name: "protect",
         within: &[In::Step(Kind::Patch)],
         args: &[some("glob", Ty::Glob)],

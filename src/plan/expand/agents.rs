@@ -48,9 +48,13 @@ impl Expander<'_> {
         let tools = tools_in(&argv);
         self.want_tools(&tools, missing);
         let mut envs = vec![&decl.env, &candidate.env];
+        let mut sandbox = decl.sandbox.clone();
         if let Some(provider) = point.candidate.and_then(|candidate| pipeline.provider_of(candidate)) {
             envs.insert(0, &provider.env);
+            sandbox.network.extend(provider.network.iter().flat_map(|network| network.value.iter().cloned()));
         }
+        sandbox.network.sort();
+        sandbox.network.dedup();
         if let Some(adapter) = adapter {
             envs.insert(0, &adapter.env);
         }
@@ -60,7 +64,7 @@ impl Expander<'_> {
             config,
             model: candidate.model.as_ref().map(|model| model.value.clone()),
             leaks_recorded: body.leaks_recorded,
-            sandbox: decl.sandbox.clone(),
+            sandbox,
             human_change: argv.iter().chain(&stdin).any(|part| part.holes().any(|hole| hole == "human-change")),
             argv,
             stdin,

@@ -9,7 +9,7 @@ use crate::outcome::{Cause, Failure};
 use crate::process::{self, Exit};
 use crate::step::context::{OUTPUT_LIMIT, fault};
 use crate::step::processes::{Command, MARK_FD};
-use crate::step::sandbox::Holding;
+use crate::step::sandbox::{Holding, Network};
 use crate::step::secrets::redactor;
 use crate::step::test::Session;
 use crate::step::test::caches;
@@ -80,7 +80,7 @@ impl Session<'_> {
     pub(super) fn holding(&self, arm: Arm, mut own: Vec<PathBuf>) -> Result<Holding<'_>, Failure> {
         own.push(self.tree(arm)?);
         let hidden = self.hidden_caches();
-        Ok(Holding { decl: &self.ask.sandbox, own, hidden, unseen_tests: false, network: None })
+        Ok(Holding { decl: &self.ask.sandbox, own, hidden, unseen_tests: false, network: Network::None })
     }
 
     /// Nothing that one process caches may reach the next: each starts with an empty home and an empty tmp. Caches that are kept
