@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::outcome::{Cause, Owner};
 
 /// The number of the rules below: an ingredient of every classify action, so that a changed rule classifies everything anew.
-pub const RULES: u16 = 4;
+pub const RULES: u16 = 5;
 
 macro_rules! classes {
     ($($name:ident = $text:literal, $stage:literal, $owner:expr, $retry:literal, $next:literal;)+) => {
@@ -83,7 +83,7 @@ classes! {
     PatchedCudaError = "PATCHED_CUDA_ERROR", "patched", Some(Agent), false, "read `flow log JOB patched`";
     PatchedTimeout = "PATCHED_TIMEOUT", "patched", Some(Agent), false, "raise `timeout` on the patched step if the patch may be that slow";
     PatchedException = "PATCHED_EXCEPTION", "patched", Some(Agent), false, "read `flow log JOB patched`";
-    PatchedWrongResult = "PATCHED_WRONG_RESULT", "patched", Some(Agent), false, "none for this draw: the patch changes what is computed";
+    PatchedWrongResult = "PATCHED_WRONG_RESULT", "patched", Some(Agent), false, "none for this draw: the patch changes what is computed; where last digits may differ, say `equal close` on the test step";
     NoTestScript = "NO_TEST_SCRIPT", "baseline", Some(Test), false, "write the commit's test script";
     TargetNotResolved = "TARGET_NOT_RESOLVED", "baseline", Some(Test), false, "correct the target that the test script names, or take the commit off the list";
     OptPathNotHit = "OPT_PATH_NOT_HIT", "baseline", Some(Test), false, "make the test's workload reach the optimised path";

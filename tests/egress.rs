@@ -170,7 +170,7 @@ print(socket.gethostbyname("api.example"))
     assert_eq!(reached["refused"], json!([{"name": "elsewhere.example", "times": 2}]));
     assert_eq!(marks(&flow), json!([]));
     let shown = flow.flow(&["show", JOB]);
-    shown.says("files, devices, network held; network only to").says("2 connections, 1.5 KiB out");
+    shown.says("network only to").says("2 connections, 1.5 KiB out");
     shown.says("refused: elsewhere.example x2");
     assert!(!flow.flow(&["show", "{one}"]).stdout.contains("EGRESS_OPEN"));
     flow.flow(&["why", JOB, "m.kdl", "--key", "--step", "agent"])

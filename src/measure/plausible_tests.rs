@@ -30,14 +30,33 @@ fn a_gain_beyond_its_bound_is_doubted() {
 #[test]
 fn a_claim_is_held_against_the_marked_window() {
     let window = |ms: f64| move |arm| Some(if arm == Arm::Base { 200.0 } else { ms });
-    assert_eq!(doubted(&clocked(0.2, 0.1, |_| 500, window(100.0))), None);
-    assert_eq!(doubted(&clocked(0.2, 0.1, |_| 500, window(104.0))), None, "four per cent");
-    assert_eq!(doubted(&clocked(0.2, 0.1, |_| 500, window(118.0))), None, "flow may be late");
-    assert!(doubted(&clocked(0.2, 0.1, |_| 500, window(140.0))).unwrap().contains("longer than claimed"));
+    let wall = |arm| if arm == Arm::Base { 500 } else { 400 };
+    assert_eq!(doubted(&clocked(0.2, 0.1, wall, window(100.0))), None);
+    assert_eq!(doubted(&clocked(0.2, 0.1, wall, window(104.0))), None, "four per cent");
+    assert_eq!(doubted(&clocked(0.2, 0.1, wall, window(118.0))), None, "flow may be late");
+    assert!(doubted(&clocked(0.2, 0.1, wall, window(140.0))).unwrap().contains("longer than claimed"));
     // An average of ten calls is a tenth of its window in both trees.
-    assert_eq!(doubted(&clocked(0.02, 0.01, |_| 500, window(100.0))), None);
-    let silent = clocked(0.2, 0.1, |_| 500, |arm| (arm == Arm::Base).then_some(200.0));
+    assert_eq!(doubted(&clocked(0.02, 0.01, wall, window(100.0))), None);
+    let silent = clocked(0.2, 0.1, wall, |arm| (arm == Arm::Base).then_some(200.0));
     assert!(doubted(&silent).unwrap().contains("did not mark"));
+}
+
+#[test]
+fn windows_that_the_whole_process_does_not_bear_out_are_doubted() {
+    // Marks of the patched tree's own, or work done before the window opens: the process takes as long as ever.
+    let window = |arm| Some(if arm == Arm::Base { 400.0 } else { 2.0 });
+    let told = doubted(&clocked(0.4, 0.002, |_| 500, window)).unwrap();
+    assert!(
+        told.contains("398 ms a process are saved within the marked windows, by flow's clock it is 0 ms"),
+        "{told}"
+    );
+    assert_eq!(doubted(&clocked(0.4, 0.002, |arm| if arm == Arm::Base { 500 } else { 110 }, window)), None);
+}
+
+#[test]
+fn no_process_is_done_in_no_time() {
+    let told = doubted(&clocked(0.4, 1e-320, |arm| if arm == Arm::Base { 500 } else { 100 }, |_| None)).unwrap();
+    assert!(told.contains("less than a nanosecond"), "{told}");
 }
 
 #[test]

@@ -5,8 +5,8 @@
 //! its own, and in it the doors to the hosts that it may reach (`egress`). Root loses the capabilities by which all this could
 //! be undone. An ordinary user needs user namespaces for it.
 //!
-//! What cannot be held is said, never silent. Not held at all: other processes can be seen (not traced), and memory, processor
-//! and disk space are not limited.
+//! What cannot be held is said, never silent. Not held at all: other processes can be counted, and memory, processor and disk
+//! space are not limited.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::egress::{self, Egress, Host};
-use super::families;
 use super::mounts::{clone_of, mount, put, read_only, tmpfs};
+use super::{apart, families};
 
 /// What is asked of the kernel for one child.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +65,8 @@ pub enum Part {
     Devices,
     /// It reaches no network, or only the hosts that it may.
     Network,
+    /// It neither reads nor signals the processes of others.
+    Processes,
 }
 
 impl Part {
@@ -75,6 +77,7 @@ impl Part {
             Self::Files => "files",
             Self::Devices => "devices",
             Self::Network => "network",
+            Self::Processes => "processes",
         }
     }
 }
@@ -132,7 +135,14 @@ impl Confine {
             held.push(Part::Network);
         }
         let hosts = self.egress.as_ref().map(|egress| egress.hosts.clone()).unwrap_or_default();
-        Sandbox { held, hosts, open: self.open.clone() }
+        let mut open = self.open.clone();
+        // Nobody is refused for it, `require` or not: most kernels in use are older.
+        match apart::lacking() {
+            _ if self.files.is_none() => {}
+            None => held.push(Part::Processes),
+            Some(why) => drop(open.insert(Part::Processes, why.to_owned())),
+        }
+        Sandbox { held, hosts, open }
     }
 
     fn has_own_network(&self) -> bool {
@@ -203,6 +213,9 @@ impl Confine {
             files.enter().map_err(of(Part::Files))?;
         }
         renounce().map_err(of(first))?;
+        if self.files.is_some() {
+            apart::enter().map_err(of(Part::Files))?;
+        }
         match self.egress {
             Some(_) => families::only_held().map_err(of(Part::Network)),
             None => Ok(()),

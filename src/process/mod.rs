@@ -10,6 +10,7 @@
 //! container of dockerd, a job of cron), since these are nobody's descendants.
 
 mod answer;
+mod apart;
 mod capture;
 mod cgroup;
 mod client;

@@ -30,6 +30,10 @@ pub struct Calibration {
     pub measured: usize,
     /// How many of those came out as a difference.
     pub false_verdicts: usize,
+    /// How many of them the machine was too noisy to decide: they cannot be false, and show no quiet machine either. Absent where
+    /// that was not asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub undecided: Option<usize>,
     /// Their share; absent where none was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate: Option<f64>,
@@ -59,7 +63,7 @@ impl Calibration {
             (true, false) => "UNCALIBRATED",
         };
         let rate = (measured > 0).then(|| false_verdicts as f64 / measured as f64);
-        Self { state, controls, measured, false_verdicts, rate, wilson: interval, promised }
+        Self { state, controls, measured, false_verdicts, undecided: None, rate, wilson: interval, promised }
     }
 
     /// Of a plan: every control that it has, as the store knows them.
@@ -76,13 +80,15 @@ impl Calibration {
         let false_verdict = |result: &&JobResult| result.class.is_some_and(differs);
         let measured: Vec<&JobResult> = results.iter().filter(measured).collect();
         let wrong = measured.iter().copied().filter(|result| false_verdict(result)).count();
-        Self::new(
+        let undecided = measured.iter().filter(|result| result.class == Some(Class::Inconclusive)).count();
+        let of = Self::new(
             timed(&plan.manifest.pipeline),
             results.len(),
             measured.len(),
             wrong,
             promised_by(&plan.manifest.pipeline),
-        )
+        );
+        Self { undecided: Some(undecided), ..of }
     }
 
     /// One line or two, for the head of a report; nothing where all counts are exact.
@@ -96,9 +102,13 @@ impl Calibration {
                     let within = if self.state == "calibrated" { "which includes" } else { "which is above" };
                     format!(", {within} what is promised, at most {}", percent(promised))
                 });
+                let undecided = match self.undecided {
+                    None | Some(0) => String::new(),
+                    Some(count) => format!(", {count} undecided"),
+                };
                 let mark = if self.state == "calibrated" { "A/A control" } else { "UNCALIBRATED: A/A control" };
                 format!(
-                    "{mark}: {} of {} came out as a difference: {} false verdicts, 95\u{a0}% interval {} to {}{promised}",
+                    "{mark}: {} of {} came out as a difference{undecided}: {} false verdicts, 95\u{a0}% interval {} to {}{promised}",
                     self.false_verdicts,
                     match self.measured {
                         1 => "1 pair of equal trees".to_owned(),

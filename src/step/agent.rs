@@ -145,7 +145,7 @@ async fn attempt(
                     unseen_tests: true,
                     network: match ask.sandbox.network.as_slice() {
                         _ if !ask.calls_out() => Network::None,
-                        [] => Network::Open("it calls its model"),
+                        [] => Network::Open("it may call a model, and no `network` names its hosts"),
                         hosts => Network::Only(hosts),
                     },
                 }),

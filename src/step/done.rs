@@ -131,11 +131,16 @@ impl Done {
                     .to_owned(),
             );
         }
-        let unreached = ["Network is unreachable", "Name or service not known", "Temporary failure in name resolution"];
+        let unreached = [
+            "Network is unreachable",
+            "Connection refused",
+            "Name or service not known",
+            "Temporary failure in name resolution",
+        ];
         if sandbox.holds(Part::Network) && unreached.into_iter().any(says) {
             self.notes.push(
-                "its sandbox has no network but a loopback of its own: bring what it fetches with `write \"PATH\"`, or say \
-                 `sandbox off` on the step"
+                "its sandbox has no network but a loopback of its own, and the hosts that `network` names on an agent's step: a \
+                 test needs `sandbox off` to reach others"
                     .to_owned(),
             );
         }

@@ -123,7 +123,16 @@ pub async fn run(context: &Context, node: usize, inputs: &Inputs, place: &Place,
     let earlier = earlier.and_then(|ended| Earlier::read(context, ask, ended));
     let session = Session { context, ask, inputs, place, repo, earlier };
     match session.measure().await {
-        Ok(done) => done,
+        Ok(mut done) => {
+            let opened: Vec<String> = ask.sandbox.write.iter().map(|path| path.display().to_string()).collect();
+            if !opened.is_empty() {
+                done.notes.push(format!(
+                    "its processes could write to {} too: what one left there the next one found",
+                    opened.join(", ")
+                ));
+            }
+            done
+        }
         Err(failure) => Done::failed(failure),
     }
 }
