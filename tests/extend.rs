@@ -41,7 +41,11 @@ fn an_extension_goes_on_where_the_bound_was_and_runs_no_block_twice() {
     assert_eq!(processes(&flow) - before, 5 + 6);
     let job = show(&flow);
     assert!(job["evidence"].as_str().unwrap().contains(" 9 blocks"), "{}", job["evidence"]);
-    assert_eq!(job["marks"], serde_json::json!(["EXTENDED"]), "what a person asked for is not over a limit");
+    assert_eq!(
+        job["marks"],
+        serde_json::json!(["EXTENDED", "WRITE_OPEN"]),
+        "what a person asked for is not over a limit"
+    );
     assert_eq!(job["explained"]["blocks"].as_array().unwrap().len(), 9);
     // It stands, though the manifest says six.
     flow.run().settles().executes_nothing();

@@ -3,6 +3,7 @@
 use crate::attempt::Ended;
 use crate::plan::{Ask, Plan, Role};
 use crate::process::Part;
+use crate::step::test::SHARED;
 use crate::step::{End, integrity, leak};
 
 /// The mark of an agent whose network was open.
@@ -42,6 +43,12 @@ pub fn marks(plan: &Plan, classify: usize, ends: &[End]) -> Vec<String> {
         && !(holds(test, Part::Files) && holds(test, Part::Network))
     {
         marks.push(format!("NO_SANDBOX {}", test.step));
+    }
+    if let Some((_, test)) = of(&Role::Patched)
+        && test.outputs.contains_key("result")
+        && test.notes.iter().any(|note| note.starts_with(SHARED))
+    {
+        marks.push("WRITE_OPEN".to_owned());
     }
     marks
 }

@@ -1,7 +1,7 @@
 //! Marks beside a result, in words. `docs/verdicts.md` says more of each.
 
 /// Every mark of a job, and what it means. `{}` is what stands behind the mark's name: a metric.
-pub const MARKS: [(&str, &str); 26] = [
+pub const MARKS: [(&str, &str); 27] = [
     ("SAME_AS_HUMAN", "the patched tree is the one that the human's own change makes"),
     ("CONFIRMED", "a second session came to the same"),
     ("UNCONFIRMED", "no second session bears this verdict out"),
@@ -28,6 +28,7 @@ pub const MARKS: [(&str, &str); 26] = [
     ("PACKAGE_AT_HAND", "an installed copy of the tested package was within the agent's reach"),
     ("EGRESS_OPEN", "the agent's network was open: it could have looked anything up"),
     ("NO_SANDBOX", "the kernel did not hold the processes of `{}` to their own files and network"),
+    ("WRITE_OPEN", "its test's processes could all write to one folder: a patch could have left itself answers there"),
     ("REUSED", "the draw is of another version of the agent, or of another environment"),
     (
         "NONDETERMINISTIC",

@@ -26,6 +26,9 @@ use crate::step::done::{Done, Inputs};
 use crate::step::sandbox;
 use crate::step::{Draft, End};
 
+/// How a note begins that says what the manifest let processes write to besides their own.
+pub const SHARED: &str = "its processes could write to";
+
 /// The output that names the attempt whose measurement one continues.
 /// No output of a command can be called so.
 pub const CONTINUES: &str = "continues attempt";
@@ -126,10 +129,8 @@ pub async fn run(context: &Context, node: usize, inputs: &Inputs, place: &Place,
         Ok(mut done) => {
             let opened: Vec<String> = ask.sandbox.write.iter().map(|path| path.display().to_string()).collect();
             if !opened.is_empty() {
-                done.notes.push(format!(
-                    "its processes could write to {} too: what one left there the next one found",
-                    opened.join(", ")
-                ));
+                let opened = opened.join(", ");
+                done.notes.push(format!("{SHARED} {opened} too: what one left there the next one found"));
             }
             done
         }
