@@ -59,18 +59,18 @@ fn a_child_that_escapes_dies_with_its_attempt_and_the_agent_beside_it_lives() {
     assert!(agents.iter().all(|line| line["notes"].to_string().contains("left behind were killed")), "{agents:#?}");
 }
 
-/// A project whose tests hold the one slot `a`.
-fn with_one_slot() -> Flow {
+/// A project whose tests hold the one slot `a` and may write to the folder of `file`.
+fn with_one_slot(file: &Path) -> Flow {
     let flow = Flow::sample();
     flow.add("slots { cpu \"a\" }");
-    flow.add("step patched { holds cpu=1 }");
+    flow.add(&format!("step patched {{ holds cpu=1; write \"{}\" }}", file.parent().unwrap().display()));
     flow.write("commits.txt", "{one:40}\n");
     flow
 }
 
 /// Its first test leaves a child in a session of its own behind and goes on until it is told.
 fn with_a_test_that_waits(says: &Path, go: &Path) -> Flow {
-    let flow = with_one_slot();
+    let flow = with_one_slot(says);
     let python = format!(
         r#"
 import os, subprocess, time
@@ -91,7 +91,7 @@ if not os.path.exists("{says}"):
 
 /// Each of its tests says whether a process is alive as it begins.
 fn with_a_test_that_looks(slots_of: &Flow, orphan: i32, log: &Path) -> Flow {
-    let mut flow = with_one_slot();
+    let mut flow = with_one_slot(log);
     flow.env("FLOW_SLOTS", &slots_of.beside("slots").display().to_string());
     let python = format!(
         r#"

@@ -62,7 +62,8 @@ fn that_logs(log: &Path, slots: &Path) -> Flow {
     let mut flow = Flow::sample();
     flow.env("FLOW_SLOTS", &slots.display().to_string());
     flow.add("slots { cpu \"a\" }");
-    flow.add("step patched { holds cpu=1 }");
+    let folder = log.parent().unwrap().display();
+    flow.add(&format!("step patched {{ holds cpu=1; write \"{folder}\" }}"));
     let python = format!(
         r#"
 import atexit, os
