@@ -114,7 +114,7 @@ fn a_candidate_renamed_with_two_edits_is_compared_with_its_old_self_and_its_cost
     assert!(agent["compared"]["renamed"].as_str().unwrap().starts_with("tidy, which is gone, is taken for"), "{agent}");
     assert_eq!(sentence(&step(&said, 0, "patch")), "follows");
     let said = flow.flow(&["why", "{one}", "m.kdl"]);
-    let words = said.says("expected time: ").stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+    let words = said.says("expected cost: ").stdout.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(words.contains(" of agents at work from 2 attempts"), "{words}");
     let against = flow.flow(&["why", "pkg/{one}/neat/1", "m.kdl", "--against", "pkg/{one}/tidy/1"]);
     against.exits(0).says("agent     differs").says("version: 1 -> 2");

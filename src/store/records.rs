@@ -220,7 +220,7 @@ pub struct Records {
     pub count: u64,
 }
 
-/// Reads a record file. Damage is never an error.
+/// Reads a record file. Damage is never an error; one that is gone is empty.
 ///
 /// # Errors
 /// If the file cannot be read at all.
@@ -258,7 +258,14 @@ pub(super) fn scan(
     count: u64,
     mut each: impl FnMut(u64, u64, Result<&[u8], &'static str>),
 ) -> Result<End, StoreError> {
-    let mut file = open_regular(path).map_err(StoreError::io("open", path))?;
+    let mut file = match open_regular(path) {
+        Ok(file) => file,
+        // A run that executed nothing takes its empty file away, at any moment after it was listed.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && offset == 0 => {
+            return Ok(End { torn: None, offset, count });
+        }
+        Err(error) => return Err(StoreError::io("open", path)(error)),
+    };
     file.seek(SeekFrom::Start(offset)).map_err(StoreError::io("read", path))?;
     let mut end = End { torn: None, offset, count };
     let mut buffer = vec![0; 256 * 1024];
