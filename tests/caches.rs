@@ -119,7 +119,7 @@ fn a_tree_compiles_once_and_its_samples_find_that_and_nothing_of_each_other() {
     }
     let paths = |told: &[Told]| told.iter().map(|one| one.cache.clone()).collect::<BTreeSet<_>>().len();
     assert_eq!((paths(gate), paths(session)), (1, 1), "the same path for both trees");
-    assert_eq!(job["marks"], json!(["CACHES_KEPT", "WRITE_OPEN"]));
+    assert_eq!(support::marks(&job), json!(["CACHES_KEPT", "WRITE_OPEN"]));
     let kept = &result(&flow)["caches"];
     for (arm, bytes) in [("base", 8), ("patched", 7)] {
         assert_eq!((&kept[arm]["files"], &kept[arm]["bytes"]), (&json!(2), &json!(bytes)), "{kept}");
@@ -136,7 +136,7 @@ fn where_nobody_asks_for_it_nothing_is_kept() {
     let flow = timed("", COMPILES);
     let job = comes_to(&flow, "SUCCESS_IMPROVEMENT");
     assert!(told(&flow).iter().all(|one| one.found == "none" && one.before == 0));
-    assert_eq!(job["marks"], json!(["WRITE_OPEN"]));
+    assert_eq!(support::marks(&job), json!(["WRITE_OPEN"]));
     assert!(result(&flow).get("caches").is_none());
 }
 
@@ -187,7 +187,7 @@ fn every_session_fills_its_own() {
     let flow = timed("caches triton; second-session", COMPILES);
     let job = comes_to(&flow, "SUCCESS_IMPROVEMENT");
     assert_eq!(compiled(&flow), 5);
-    assert_eq!(job["marks"], json!(["CACHES_KEPT", "CONFIRMED", "WRITE_OPEN"]));
+    assert_eq!(support::marks(&job), json!(["CACHES_KEPT", "CONFIRMED", "WRITE_OPEN"]));
 }
 
 #[test]
@@ -343,6 +343,6 @@ fn an_answer_left_in_a_kept_cache_scores_with_a_mark_and_without_caches_it_does_
         flow
     };
     let job = comes_to(&memo("caches triton"), "SUCCESS_IMPROVEMENT");
-    assert_eq!(job["marks"], json!(["CACHES_KEPT", "WRITE_OPEN"]));
+    assert_eq!(support::marks(&job), json!(["CACHES_KEPT", "WRITE_OPEN"]));
     comes_to(&memo(""), "SUCCESS_NEUTRAL");
 }

@@ -66,7 +66,7 @@ const WOBBLES: &str =
 fn a_test_that_wobbles_in_the_last_bits_is_right_under_close_and_its_own_fault_under_digest() {
     let flow = sample("equal close rtol=1e-6", WOBBLES);
     comes_to(&flow, "SUCCESS_IMPROVEMENT");
-    assert_eq!(show(&flow)["marks"], serde_json::json!(["WRITE_OPEN"]));
+    assert_eq!(support::marks(&show(&flow)), serde_json::json!(["WRITE_OPEN"]));
 
     let flow = sample("equal digest", WOBBLES);
     comes_to(&flow, "BASELINE_NONDETERMINISTIC");
@@ -151,7 +151,7 @@ fn a_script_may_compare_its_results_itself() {
     let with = |what: &str| sample("equal script", &CHECKS.replace("WHAT", what));
     let flow = with("result");
     comes_to(&flow, "SUCCESS_IMPROVEMENT");
-    assert_eq!(show(&flow)["marks"], serde_json::json!(["WRITE_OPEN"]));
+    assert_eq!(support::marks(&show(&flow)), serde_json::json!(["WRITE_OPEN"]));
     flow.run().executes_nothing();
 
     let flow = with("ops");
@@ -198,7 +198,7 @@ print(json.dumps({'ops': ops}))
     let wrong = flow.twin();
     flow.replace("tests/{one}.py", "FINE", "True");
     comes_to(&flow, "SUCCESS_IMPROVEMENT");
-    assert_eq!(show(&flow)["marks"], serde_json::json!(["FORGEABLE", "WRITE_OPEN"]));
+    assert_eq!(support::marks(&show(&flow)), serde_json::json!(["FORGEABLE", "WRITE_OPEN"]));
 
     wrong.replace("tests/{one}.py", "result if FINE else ops", "result if ops == 1000 else ops");
     comes_to(&wrong, "PATCHED_WRONG_RESULT");
@@ -210,7 +210,7 @@ fn a_result_that_nothing_is_compared_of_is_marked_wherever_it_is_shown() {
     for rule in ["equal digest", "equal close rtol=1e-3", "equal score band=\"1%\""] {
         let flow = sample(rule, "");
         comes_to(&flow, "SUCCESS_IMPROVEMENT");
-        assert_eq!(show(&flow)["marks"], serde_json::json!(["UNCHECKED", "WRITE_OPEN"]), "{rule}");
+        assert_eq!(support::marks(&show(&flow)), serde_json::json!(["UNCHECKED", "WRITE_OPEN"]), "{rule}");
         flow.flow(&["show", "pkg/{one}/tidy/1"]).settles().says("UNCHECKED");
         flow.flow(&["run", "m.kdl"]).settles().says("UNCHECKED");
         flow.flow(&["status"]).settles().says("marked UNCHECKED");
@@ -248,7 +248,7 @@ fn the_repositorys_own_tests_count_where_they_pass_in_the_base() {
 
     let flow = checked("assert w.OPS[0] == 5, 'the base fails'");
     comes_to(&flow, "SUCCESS_IMPROVEMENT");
-    assert_eq!(show(&flow)["marks"], serde_json::json!(["CHECK-IGNORED", "WRITE_OPEN"]));
+    assert_eq!(support::marks(&show(&flow)), serde_json::json!(["CHECK-IGNORED", "WRITE_OPEN"]));
 }
 
 #[test]

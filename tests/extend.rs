@@ -42,7 +42,7 @@ fn an_extension_goes_on_where_the_bound_was_and_runs_no_block_twice() {
     let job = show(&flow);
     assert!(job["evidence"].as_str().unwrap().contains(" 9 blocks"), "{}", job["evidence"]);
     assert_eq!(
-        job["marks"],
+        support::marks(&job),
         serde_json::json!(["EXTENDED", "WRITE_OPEN"]),
         "what a person asked for is not over a limit"
     );

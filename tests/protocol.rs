@@ -162,7 +162,7 @@ fn a_humans_tree_that_cannot_run_is_given_up_and_the_patch_is_judged() {
     assert_eq!(flow.run().settles().class("{one}/tidy/1"), "SUCCESS_IMPROVEMENT");
     assert_eq!(processes(&flow), [12, 12, 1]);
     let job = show(&flow);
-    assert_eq!(job["marks"], serde_json::json!(["HUMAN-FAILED", "WRITE_OPEN"]));
+    assert_eq!(support::marks(&job), serde_json::json!(["HUMAN-FAILED", "WRITE_OPEN"]));
     assert!(job["human"].is_null());
 }
 
@@ -183,7 +183,7 @@ fn a_guard_that_gets_worse_makes_it_mixed() {
     flow.replace("m.kdl", "min-effect=\"2%\" }", "min-effect=\"2%\"; metric memory better=lower guard=#true }");
     assert_eq!(flow.run().settles().class("{one}/tidy/1"), "MIXED");
     let job = show(&flow);
-    assert_eq!(job["marks"], serde_json::json!(["GUARD-REGRESSED memory", "WRITE_OPEN"]));
+    assert_eq!(support::marks(&job), serde_json::json!(["GUARD-REGRESSED memory", "WRITE_OPEN"]));
     assert_eq!(job["metrics"].as_array().unwrap().len(), 2, "{job}");
     assert!(told(&flow).contains("memory: 0.50x [0.50, 0.50], guard, worse"), "{}", told(&flow));
 }

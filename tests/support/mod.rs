@@ -452,6 +452,12 @@ pub fn outcome_of(line: &Value) -> String {
     failed.or(line["outcome"].as_str()).unwrap_or("?").to_owned()
 }
 
+/// The marks of a job as `show --json` has them, but for what a machine that holds no sandbox says of itself.
+pub fn marks(job: &Value) -> Value {
+    let said = |mark: &&Value| !mark.as_str().unwrap().starts_with("NO_SANDBOX");
+    job["marks"].as_array().unwrap().iter().filter(said).cloned().collect()
+}
+
 /// `PATH` with the real interpreter first: what stands for it may be a shell script that takes longer than the tests.
 pub fn search_path() -> &'static str {
     static PATH: std::sync::OnceLock<String> = std::sync::OnceLock::new();
