@@ -112,6 +112,8 @@ causes! {
     CheckoutFailed = "CHECKOUT_FAILED", Environment, false, true, Nothing, "read the log: a damaged mirror, or a disk that cannot be read";
     /// A recipe failed or its interpreter did not answer.
     EnvironmentFailed = "ENVIRONMENT_FAILED", Environment, false, true, Nothing, "read the log of the environment step";
+    /// The patched tree's build fails, twice, and that of the base does not.
+    BuildError = "BUILD_ERROR", Agent, true, true, Nothing, "none for this draw: what the patch makes of the native code cannot be built";
     /// A declared tool changed while an attempt used it.
     ToolChanged = "TOOL_CHANGED", Environment, false, false, Candidate, "do not change tools under a run; run again";
     /// The agent's process ended with a code other than 0.

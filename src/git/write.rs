@@ -3,6 +3,7 @@
 //! A writer of flow's own over git's objects: no index, no filters, no trace in the mirror. Every name is looked up relative to
 //! an open directory and never through a link, so that nothing is written outside the destination.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -44,6 +45,34 @@ pub fn write_tree(
     dest: &Path,
     cache: Option<&Path>,
 ) -> Result<Written, GitError> {
+    write(mirror, base, changes, blobs, dest, cache, None)
+}
+
+/// The same of some files alone, those that are named; there are no folders but theirs.
+///
+/// # Errors
+/// As of [`write_tree`].
+pub fn write_files(
+    mirror: &Mirror,
+    base: &ObjectId,
+    changes: &Changes,
+    blobs: &dyn Blobs,
+    dest: &Path,
+    cache: Option<&Path>,
+    files: &BTreeSet<TreePath>,
+) -> Result<Written, GitError> {
+    write(mirror, base, changes, blobs, dest, cache, Some(files))
+}
+
+fn write(
+    mirror: &Mirror,
+    base: &ObjectId,
+    changes: &Changes,
+    blobs: &dyn Blobs,
+    dest: &Path,
+    cache: Option<&Path>,
+    only: Option<&BTreeSet<TreePath>>,
+) -> Result<Written, GitError> {
     let items = merge(mirror, private(base)?, changes)?;
     fs::create_dir_all(dest).map_err(GitError::io(dest))?;
     let dir = Dir::open(dest).map_err(GitError::io(dest))?;
@@ -51,7 +80,7 @@ pub fn write_tree(
         return Err(GitError::NotEmpty { path: dest.to_owned() });
     }
     let cache = cache.map(Cache::open).transpose()?;
-    let mut writer = Writer { mirror, blobs, dest, cache, count: Count::default(), written: Written::default() };
+    let mut writer = Writer { mirror, blobs, dest, only, cache, count: Count::default(), written: Written::default() };
     for (name, item) in &items {
         writer.item(&dir, name, item, &mut Vec::new(), 0)?;
     }
@@ -62,6 +91,8 @@ struct Writer<'a> {
     mirror: &'a Mirror,
     blobs: &'a dyn Blobs,
     dest: &'a Path,
+    /// The files to write; all if absent.
+    only: Option<&'a BTreeSet<TreePath>>,
     cache: Option<Cache>,
     count: Count,
     written: Written,
@@ -84,6 +115,15 @@ impl Writer<'_> {
         check_name(name, path)?;
         let len = path.len();
         path.extend_from_slice(name);
+        let folder = match item {
+            Item::Keep(line) => line.is_tree(),
+            Item::Dir(_) => true,
+            Item::New(_) => false,
+        };
+        if !self.wants(path, folder) {
+            path.truncate(len);
+            return Ok(());
+        }
         match item {
             Item::Keep(line) => self.keep(dir, name, line, path, depth)?,
             Item::Dir(below) => {
@@ -102,6 +142,19 @@ impl Writer<'_> {
         }
         path.truncate(len);
         Ok(())
+    }
+
+    /// Whether a file is to be written, or some file below a folder.
+    fn wants(&self, path: &[u8], folder: bool) -> bool {
+        let Some(only) = self.only else { return true };
+        let Ok(path) = TreePath::new(path) else { return false };
+        if !folder {
+            return only.contains(&path);
+        }
+        let below = |file: &TreePath| file.as_bytes().get(path.as_bytes().len()) == Some(&b'/');
+        // Names that sort between a folder and what is below it (`a-b` between `a` and `a/b`) are passed over.
+        let from = only.range(path.clone()..).take_while(|file| file.as_bytes().starts_with(path.as_bytes()));
+        from.into_iter().any(below)
     }
 
     fn keep(&mut self, dir: &Dir, name: &[u8], line: &Line, path: &mut Vec<u8>, depth: usize) -> Result<(), GitError> {

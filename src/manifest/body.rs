@@ -145,11 +145,15 @@ pub enum Body {
     Command(CommandBody),
 }
 
-/// `recipe interpreter`: the environment is a probed interpreter, nothing is built.
-#[derive(Clone, Debug)]
+/// How an environment comes about.
+#[derive(Clone, Debug, Default)]
 pub struct EnvironmentBody {
     /// The interpreter: a declared tool's name, `None` if the manifest declares none.
     pub tool: Option<Spanned<String>>,
+    /// The recipe it is built by; none for `recipe interpreter`: a probed interpreter, nothing is built.
+    pub recipe: Option<Spanned<String>>,
+    /// Of a patched tree's, the step that builds the base's.
+    pub base: Option<Spanned<StepName>>,
 }
 
 /// The prompt.

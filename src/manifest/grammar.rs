@@ -36,6 +36,10 @@ pub(super) enum In {
     Finder,
     /// In `usage` in `reading`.
     Usage,
+    /// In `recipe` at the top of a file.
+    Recipe,
+    /// In `when` of a recipe.
+    When,
     /// In `provider`.
     Provider,
     /// In `on`.
@@ -214,6 +218,8 @@ impl In {
             Self::Reading => "in `reading`".into(),
             Self::Finder => "in a reader".into(),
             Self::Usage => "in `usage`".into(),
+            Self::Recipe => "in a recipe".into(),
+            Self::When => "in `when`".into(),
             Self::Provider => "in a provider".into(),
             Self::On => "in `on`".into(),
             Self::Secret => "in `secret`".into(),

@@ -17,6 +17,7 @@ pub(super) fn edges(step: &Step) -> Vec<(&Spanned<StepName>, &'static str)> {
             edges.extend(test.against.iter().map(|name| (name, "is held against")));
             edges.extend(test.again.iter().map(|name| (name, "measures again")));
         }
+        Body::Environment(body) => edges.extend(body.base.iter().map(|name| (name, "is rebuilt like"))),
         Body::Command(command) => edges.extend(command.inputs.iter().filter_map(|input| match &input.from {
             InputFrom::Output { step, .. } => Some((step, "reads")),
             InputFrom::File(..) => None,

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use super::flaw::{Draft, Report, list, nearest, suggest};
 use super::read::read_file;
 use super::template::BadTemplate;
-use super::{Agent, Body, Env, InputFrom, Pipeline, Place, SecretSource, Spanned, Step, Template, secret_name};
+use super::{Agent, Body, Env, InputFrom, Pipeline, Place, Recipe, SecretSource, Spanned, Step, Template, secret_name};
 
 /// The largest prompt, in bytes.
 const PROMPT_BYTES: u64 = 4 << 20;
@@ -60,6 +60,9 @@ pub(super) fn all(pipeline: &Pipeline, report: &Report) {
         checker.provider(provider);
     }
     checker.twins();
+    for recipe in pipeline.recipes.values() {
+        checker.recipe(recipe, &plain);
+    }
     for step in &pipeline.steps {
         checker.step(step);
     }
@@ -261,6 +264,23 @@ impl Checker<'_> {
             }
         }
         self.env(&agent.env, plain);
+    }
+
+    fn recipe(&self, recipe: &Recipe, plain: &Known) {
+        let with = |more: &[&str]| {
+            let mut known = plain.clone();
+            known.extend(more.iter().map(ToString::to_string));
+            known
+        };
+        let building = with(&["out", "downloads", "interpreter"]);
+        let lines = recipe.cases.iter().flat_map(|case| case.fetch.iter().chain(&case.run)).flatten();
+        for arg in lines.chain(&recipe.identity) {
+            self.template(arg, &building);
+            self.columns(arg, None);
+        }
+        let using = with(&["out", "tree"]);
+        recipe.provides.iter().for_each(|(_, value)| self.template(value, &using));
+        self.env(&recipe.env, plain);
     }
 
     fn step(&self, step: &Step) {

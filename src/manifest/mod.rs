@@ -44,6 +44,7 @@ mod node;
 mod providers;
 mod read;
 mod readings;
+mod recipes;
 mod reference;
 mod second;
 mod shape;
@@ -67,6 +68,7 @@ pub use money::{Budget, Expect};
 pub(crate) use node::clean;
 pub use providers::fill_variables;
 pub use read::{read, read_for, read_text, read_version};
+pub use recipes::{Case, Recipe};
 pub use reference::reference;
 pub use template::Template;
 pub use version::Version;
@@ -140,6 +142,8 @@ pub struct Pipeline {
     pub slots: Vec<Slot>,
     /// Lanes that are only a count: `lane build 2`.
     pub lanes: Vec<Lane>,
+    /// How environments are built, by name.
+    pub recipes: BTreeMap<String, Recipe>,
     /// Declared programs.
     pub tools: Vec<Tool>,
     /// The manifest's own axes.

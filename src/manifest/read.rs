@@ -110,6 +110,8 @@ pub(super) struct Top<'a> {
     pub(super) providers: Vec<Node<'a>>,
     /// `tool`, of the files and of the pipeline.
     pub(super) tools: Vec<Node<'a>>,
+    /// `recipe`, of the files.
+    pub(super) recipes: Vec<Node<'a>>,
     /// `prices`, of the files.
     pub(super) prices: Vec<Node<'a>>,
     /// `step`, of the files.
@@ -127,6 +129,7 @@ fn assemble(loaded: &[Loaded], whole: bool, report: &Report) -> Option<Pipeline>
                 "agent" => top.agents.push(node),
                 "prices" => top.prices.push(node),
                 "provider" => top.providers.push(node),
+                "recipe" => top.recipes.push(node),
                 "tool" => top.tools.push(node),
                 "step" => top.steps.push(node),
                 "pipeline" if file.scope.file == 0 => pipeline = pipeline.or(Some(node)),
@@ -134,7 +137,7 @@ fn assemble(loaded: &[Loaded], whole: bool, report: &Report) -> Option<Pipeline>
                     Draft::new("imported-pipeline", node.place(), "an imported file holds no pipeline")
                         .label("belongs in the file that is run")
                         .help(
-                            "move what is shared into `agent`, `provider`, `tool` and `step` at the top of this file",
+                            "move what is shared into `agent`, `provider`, `tool`, `recipe` and `step` at the top of this file",
                         ),
                 ),
                 _ => {}
@@ -152,7 +155,7 @@ fn assemble(loaded: &[Loaded], whole: bool, report: &Report) -> Option<Pipeline>
         return None;
     };
     top.tools.extend(pipeline.all("tool"));
-    let steps = steps::read(&top.steps, pipeline, &steps::Tools::of(&top.tools, &top.agents), report);
+    let steps = steps::read(&top.steps, pipeline, &steps::Tools::of(&top.tools, &top.agents, &top.recipes), report);
     let mut built = build::pipeline(pipeline, &top, report)?;
     built.steps = steps;
     if whole {

@@ -16,7 +16,7 @@ use super::shape;
 use super::types::split_source;
 use super::{
     AgentBody, Body, ClassifyBody, CommandBody, EnvironmentBody, Hold, Input, InputFrom, Kind, Output, PatchBody,
-    Place, SandboxChoice, SandboxDecl, Spanned, Step, TestBody, argv, network,
+    Place, SandboxChoice, SandboxDecl, Spanned, Step, TestBody, argv, network, recipes,
 };
 use crate::measure::Protocol;
 use crate::measure::protocol::Profile;
@@ -83,7 +83,7 @@ pub(super) fn read<'a>(top: &[Node<'a>], pipeline: Node<'a>, tools: &Tools<'_>, 
             steps.extend(build(&raw, tools, report));
         }
     }
-    second_sessions(steps, report)
+    second_sessions(recipes::bases(steps, report), report)
 }
 
 /// The definitions by name, with their kinds; `like` ones still without the copied children.
@@ -315,11 +315,13 @@ pub(super) struct Tools<'a> {
     spare: Vec<&'a str>,
     /// The recipes of which it was said that they have to choose: a copied step has that of the other.
     doubtful: RefCell<Vec<Place>>,
+    /// The names of the recipes that are declared.
+    recipes: Vec<&'a str>,
 }
 
 impl<'a> Tools<'a> {
     /// Those of some nodes, given the adapters that may run them.
-    pub(super) fn of(tools: &[Node<'a>], agents: &[Node<'a>]) -> Self {
+    pub(super) fn of(tools: &[Node<'a>], agents: &[Node<'a>], recipes: &[Node<'a>]) -> Self {
         let runs = agents.iter().flat_map(|agent| agent.all("run")).flat_map(Node::templates);
         let acting: Vec<String> =
             runs.flat_map(|template| template.value.holes().map(str::to_owned).collect::<Vec<_>>()).collect();
@@ -327,20 +329,28 @@ impl<'a> Tools<'a> {
         let acts = |name: &str| acting.iter().any(|hole| hole.strip_prefix("tool.") == Some(name));
         let spare: Vec<&str> = all.iter().copied().filter(|name| !acts(name)).collect();
         // One that runs agents too is as good an interpreter as any, where there is no other.
-        Self { spare: if spare.is_empty() { all.clone() } else { spare }, all, doubtful: RefCell::default() }
+        let recipes = recipes.iter().filter_map(|recipe| recipe.arg(0)?.str()).collect();
+        Self { spare: if spare.is_empty() { all.clone() } else { spare }, all, doubtful: RefCell::default(), recipes }
     }
 }
 
 fn environment(raw: &Raw<'_>, tools: &Tools<'_>, report: &Report) -> EnvironmentBody {
-    let known = &tools.all;
-    let Some(recipe) = raw.children.iter().find(|child| child.name() == "recipe") else {
+    let Some(node) = raw.children.iter().find(|child| child.name() == "recipe") else {
         report.add(
             Draft::new("missing-node", raw.name.place, format!("the environment `{}` has no `recipe`", raw.name.value))
                 .label("needs a `recipe`")
                 .help("add `recipe interpreter`"),
         );
-        return EnvironmentBody { tool: None };
+        return EnvironmentBody::default();
     };
+    let named = node.text().filter(|name| recipes::known(name, &tools.recipes, report));
+    let recipe = named.filter(|name| name.value != recipes::INTERPRETER);
+    EnvironmentBody { tool: interpreter(raw, *node, tools, report), recipe, base: None }
+}
+
+/// The tool that is the interpreter of an environment.
+fn interpreter(raw: &Raw<'_>, recipe: Node<'_>, tools: &Tools<'_>, report: &Report) -> Option<Spanned<String>> {
+    let known = &tools.all;
     if let Some(tool) = recipe.prop("tool") {
         let text = tool.text();
         if let Some(name) = text.as_ref().filter(|name| !known.contains(&name.value.as_str())) {
@@ -350,14 +360,15 @@ fn environment(raw: &Raw<'_>, tools: &Tools<'_>, report: &Report) -> Environment
                     .help(suggest(&name.value, known.iter().copied(), "tool")),
             );
         }
-        return EnvironmentBody { tool: text };
+        return text;
     }
     match tools.spare.as_slice() {
-        [] => EnvironmentBody { tool: None },
-        [one] => EnvironmentBody { tool: Some(Spanned { value: (*one).to_owned(), place: recipe.place() }) },
-        _ if tools.doubtful.borrow().contains(&recipe.place()) => EnvironmentBody { tool: None },
+        [] => None,
+        [one] => Some(Spanned { value: (*one).to_owned(), place: recipe.place() }),
+        _ if tools.doubtful.borrow().contains(&recipe.place()) => None,
         several => {
             tools.doubtful.borrow_mut().push(recipe.place());
+            let name = recipe.arg(0).and_then(Value::str).unwrap_or(recipes::INTERPRETER);
             report.add(
                 Draft::new(
                     "ambiguous-tool",
@@ -366,12 +377,12 @@ fn environment(raw: &Raw<'_>, tools: &Tools<'_>, report: &Report) -> Environment
                 )
                 .label(format!("{} are declared", super::flaw::list(several.iter().copied())))
                 .help(format!(
-                    "say it in your pipeline: step {} {{ recipe interpreter tool={} }}",
+                    "say it in your pipeline: step {} {{ recipe {name} tool={} }}",
                     raw.name.value,
                     several.first().unwrap_or(&"python")
                 )),
             );
-            EnvironmentBody { tool: None }
+            None
         }
     }
 }

@@ -110,9 +110,13 @@ impl Binder<'_> {
         };
         match &self.pipeline.steps[step].body {
             Body::Checkout => {}
-            Body::Environment(_) => {
+            Body::Environment(body) => {
                 link(Role::Checkout, self.checkout(step));
                 link(Role::Patch, self.needed(step, Kind::Patch));
+                // Its downloads, and the control when a build fails.
+                let base = body.base.as_ref().and_then(|base| self.index(&base.value));
+                link(Role::Environment, base);
+                bound.gates.extend(base);
             }
             Body::Agent(_) => {
                 link(Role::Checkout, self.checkout(step));

@@ -18,6 +18,7 @@ use crate::store::near_hash;
 use crate::store::points::axes_number;
 
 pub mod binding;
+mod environment;
 pub mod expand;
 pub mod graph;
 pub mod intake;
@@ -27,6 +28,7 @@ pub mod scope;
 pub mod tools;
 mod whole;
 
+pub use environment::{CaseAsk, EnvironmentAsk, Found, RecipeAsk, TreeOf, Trees};
 pub use intake::Intake;
 pub use measured::TestAsk;
 pub use tools::SourceFact;
@@ -115,6 +117,8 @@ pub struct Plan {
     points: OnceLock<HashSet<u64>>,
     /// The axes of its actions alone.
     axes: OnceLock<HashSet<u64>>,
+    /// Who knows which files a tree has, once somebody does.
+    pub trees: OnceLock<Arc<dyn Trees>>,
 }
 
 /// A job: one commit, candidate and sample, or one point of the manifest's own axes.
@@ -210,8 +214,8 @@ pub enum Role {
 pub enum Ask {
     /// See [`CheckoutAsk`].
     Checkout(CheckoutAsk),
-    /// The tool that is the interpreter.
-    Environment(Option<String>),
+    /// See [`EnvironmentAsk`].
+    Environment(Box<EnvironmentAsk>),
     /// See [`AgentAsk`].
     Agent(Box<AgentAsk>),
     /// See [`PatchAsk`].
@@ -232,7 +236,8 @@ impl Ask {
             Self::Agent(ask) => Some(&ask.env),
             Self::Test(ask) => Some(&ask.env),
             Self::Command(ask) => Some(&ask.env),
-            Self::Checkout(_) | Self::Environment(_) | Self::Patch(_) | Self::Classify(_) => None,
+            Self::Environment(ask) => ask.recipe.as_ref().map(|recipe| &recipe.env),
+            Self::Checkout(_) | Self::Patch(_) | Self::Classify(_) => None,
         }
     }
 
@@ -240,7 +245,7 @@ impl Ask {
     #[must_use]
     pub fn tools(&self) -> Vec<&String> {
         match self {
-            Self::Environment(tool) => tool.iter().collect(),
+            Self::Environment(ask) => ask.tool.iter().chain(ask.recipe.iter().flat_map(|recipe| &recipe.tools)).collect(),
             Self::Agent(ask) => ask.tools.iter().collect(),
             Self::Test(ask) => ask.tools.iter().chain(&ask.tool).collect(),
             Self::Command(ask) => ask.tools.iter().collect(),

@@ -140,6 +140,7 @@ async fn attempt(
                 durable: true,
                 sandbox: Some(Holding {
                     decl: &ask.sandbox,
+                    see: Vec::new(),
                     hidden: Vec::new(),
                     own: ["work", "out"].map(|name| place.dir.join(name)).to_vec(),
                     unseen_tests: true,

@@ -180,17 +180,25 @@ impl Draft<'_> {
 
     /// The output `output` of the action that is linked as `link`, as ingredient `role`. Nothing where there is no such link.
     fn input(&mut self, role: &str, link: &Role, output: &str) {
-        let Some(up) = self.plan.linked(self.node, link) else { return };
+        if let Some(value) = self.read(role, link, output) {
+            self.record.push(role, value);
+        }
+    }
+
+    /// The same output for what ingredient `role` is made of; nothing where it is not known, which is then on record.
+    fn read(&mut self, role: &str, link: &Role, output: &str) -> Option<Value> {
+        let up = self.plan.linked(self.node, link)?;
         match self.ends.end(up) {
             End::Pending => self.waiting.push((role.to_owned(), up)),
             End::Settled(ended) => match ended.outputs.get(output) {
-                Some(value) => self.record.push(role, value.clone()),
+                Some(value) => return Some(value.clone()),
                 None => self.stop(End::Blocked { by: up }),
             },
             End::Skipped(_) => self.stop(End::Blocked { by: up }),
             End::Blocked { by } => self.stop(End::Blocked { by: *by }),
             End::Open(_) | End::Reopened(_) => self.stop(End::open(format!("waits for {}", self.plan.title(up)))),
         }
+        None
     }
 
     fn stop(&mut self, end: End) {
@@ -266,7 +274,7 @@ fn drafted<'a>(plan: &'a Plan, node: usize, ends: &'a dyn Ends) -> Result<Draft<
         |format| Draft { plan, node, ends, record: KeyRecord::new(kind, format), waiting: Vec::new(), never: None };
     Ok(match &plan.nodes[node].ask {
         Ask::Checkout(ask) => return Err(checkout::record(ask)),
-        Ask::Environment(tool) => environment::draft(new(environment::FORMAT), tool.as_deref()),
+        Ask::Environment(ask) => environment::draft(new(environment::FORMAT), ask),
         Ask::Agent(ask) => agent::draft(new(agent::FORMAT), ask),
         Ask::Patch(ask) => patch::draft(new(patch::FORMAT), ask),
         Ask::Test(ask) => test::draft(new(test::FORMAT), ask),

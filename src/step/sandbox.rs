@@ -22,6 +22,8 @@ pub struct Holding<'a> {
     pub decl: &'a SandboxDecl,
     /// Its own folders within the place.
     pub own: Vec<PathBuf>,
+    /// What it sees of the store beside the place: a built environment.
+    pub see: Vec<PathBuf>,
     /// What of the place is hidden from it.
     pub hidden: Vec<PathBuf>,
     /// Whether the tests are hidden from it: what it is to be measured by, it must not know.
@@ -90,7 +92,7 @@ impl Context {
         }
         Confine {
             files: Some(Files {
-                see: vec![real(&place.dir)],
+                see: std::iter::once(&place.dir).chain(&holding.see).map(|path| real(path)).collect(),
                 write,
                 hide,
                 stands: Vec::new(),

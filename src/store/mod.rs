@@ -201,6 +201,12 @@ impl Store {
         self.root.join("index/inflated")
     }
 
+    /// Where built environments lie.
+    #[must_use]
+    pub fn envs(&self) -> PathBuf {
+        self.root.join("envs")
+    }
+
     /// Where attempts work.
     #[must_use]
     pub fn places(&self) -> PathBuf {

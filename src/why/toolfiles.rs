@@ -49,7 +49,7 @@ pub fn stirred(
 #[must_use]
 pub fn uses(plan: &Plan, node: usize, tool: &str) -> bool {
     match &plan.nodes[node].ask {
-        Ask::Environment(named) => named.as_deref() == Some(tool),
+        Ask::Environment(_) => plan.nodes[node].ask.tools().iter().any(|named| *named == tool),
         Ask::Agent(ask) => ask.tools.iter().any(|named| named == tool),
         Ask::Test(ask) => ask.tools.iter().any(|named| named == tool),
         Ask::Command(ask) => ask.tools.iter().any(|named| named == tool),

@@ -46,7 +46,7 @@ pub fn whence(plan: &Plan, node: usize, role: &str) -> Option<Whence> {
     }
     let known = match &plan.nodes[node].ask {
         Ask::Checkout(_) => seeker.checkout(role, &mut found),
-        Ask::Environment(tool) => seeker.environment(role, tool.as_deref(), &mut found),
+        Ask::Environment(ask) => seeker.environment(role, ask.tool.as_deref(), &mut found),
         Ask::Agent(_) => seeker.agent(role, &mut found),
         Ask::Patch(_) => seeker.patch(role, &mut found),
         Ask::Test(ask) => {

@@ -10,6 +10,7 @@ mod money;
 mod pipeline;
 mod providers;
 mod readings;
+mod recipes;
 mod steps;
 mod top;
 
@@ -73,6 +74,7 @@ const WITH_ENV: &[In] = &[
     In::Step(Kind::Command),
     In::Candidate,
     In::Agent,
+    In::Recipe,
     In::Provider,
 ];
 const TEST: In = In::Step(Kind::Test);
@@ -86,6 +88,7 @@ pub(super) fn forms() -> impl Iterator<Item = &'static Form> {
         campaign::FORMS,
         agents::FORMS,
         readings::FORMS,
+        recipes::FORMS,
         providers::FORMS,
         money::FORMS,
         envs::FORMS,
@@ -95,4 +98,4 @@ pub(super) fn forms() -> impl Iterator<Item = &'static Form> {
 }
 
 /// Words of the design that this version does not read, so that a flaw can say that instead of guessing.
-pub(super) const LATER: &[&str] = &["asset", "pattern", "exclusive", "from", "overlay"];
+pub(super) const LATER: &[&str] = &["asset", "pattern", "exclusive", "image", "service"];

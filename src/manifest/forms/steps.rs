@@ -64,9 +64,9 @@ pub(super) const FORMS: &[Form] = &[
     Form {
         name: "recipe",
         within: &[In::Step(Kind::Environment)],
-        args: &[one("recipe", Ty::Word(&["interpreter"]))],
+        args: &[one("recipe", Ty::Name)],
         props: &[prop("tool", Ty::Name)],
-        meaning: "How the environment is made. `interpreter` builds nothing: it is a tool's probe. If not said, the tool is the only declared one that no agent runs, or the only declared one at all. Without a declared tool, test scripts are executed themselves.",
+        meaning: "How the environment is made: the name of a `recipe`, or `interpreter`, which builds nothing: it is a tool's probe. `tool` is the interpreter, `{interpreter}` in a recipe; if not said, the only declared one that no agent runs, or the only declared one at all. Without a declared tool, test scripts are executed themselves.",
         example: "recipe interpreter tool=python",
         ..NODE
     },

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::digest::Digest;
 use crate::manifest::{
-    Agent, Body, Env, InputFrom, Manifest, Pipeline, SandboxDecl, Spanned, Step, Template, Tests, clean,
+    Agent, Body, Case, Env, InputFrom, Manifest, Pipeline, Recipe, SandboxDecl, Spanned, Step, Template, Tests, clean,
 };
 use crate::measure::{self, Contract};
 use crate::names::SlotKind;
@@ -18,8 +18,8 @@ use crate::plan::points::{axes_of, draw_of, ordered_points};
 use crate::plan::scope::{Scope, tools_in};
 use crate::plan::whole::{jobs, refuse_shared_places};
 use crate::plan::{
-    AgentAsk, Ask, CheckoutAsk, ClassifyAsk, CommandAsk, EnvAsk, Facts, Intake, Link, Missing, Node, PatchAsk, Plan,
-    Point, Role, TestAsk,
+    AgentAsk, Ask, CaseAsk, CheckoutAsk, ClassifyAsk, CommandAsk, EnvAsk, EnvironmentAsk, Facts, Intake, Link, Missing, Node, PatchAsk, Plan,
+    Point, RecipeAsk, Role, TestAsk,
 };
 
 /// Makes the plan. What the machine lacks is noted in the actions that need it.
@@ -42,7 +42,7 @@ pub fn expand(manifest: Arc<Manifest>, facts: Facts, intake: &mut Intake) -> Pla
     let graph = Graph::of(&nodes);
     let dependents = graph.as_ref().map_or_else(|| vec![Vec::new(); nodes.len()], Graph::dependents);
     let jobs = if graph.is_some() { jobs(&manifest.pipeline, &nodes, &dependents) } else { Vec::new() };
-    let mut plan = Plan { manifest, facts, nodes, jobs, dependents, points: OnceLock::new(), axes: OnceLock::new() };
+    let mut plan = Plan { manifest, facts, nodes, jobs, dependents, points: OnceLock::new(), axes: OnceLock::new(), trees: OnceLock::new() };
     set_heights(&mut plan, &|_| 1.0);
     plan
 }
@@ -170,7 +170,9 @@ impl Expander<'_> {
             Body::Environment(environment) => {
                 let tool = environment.tool.as_ref().map(|tool| tool.value.clone());
                 self.want_tools(tool.as_slice(), missing);
-                Ask::Environment(tool)
+                let named = environment.recipe.as_ref().and_then(|name| pipeline.recipes.get(&name.value));
+                let recipe = named.map(|recipe| self.recipe(recipe, decl, point, missing));
+                Ask::Environment(Box::new(EnvironmentAsk { tool, recipe }))
             }
             Body::Agent(_) => self.agent(decl, point, missing),
             Body::Patch(patch) => Ask::Patch(PatchAsk {
@@ -247,6 +249,40 @@ impl Expander<'_> {
             });
         }
         digest
+    }
+
+    fn recipe(&self, recipe: &Recipe, decl: &Step, point: &Point, missing: &mut Vec<Missing>) -> RecipeAsk {
+        let texts = |list: &[Spanned<String>]| list.iter().map(|text| text.value.clone()).collect::<Vec<_>>();
+        let mut lines = |argvs: &[Vec<Spanned<Template>>]| -> Vec<Vec<Template>> {
+            argvs.iter().map(|argv| self.argv(point, argv, missing)).collect()
+        };
+        let case = |case: &Case| CaseAsk {
+            exists: case.exists.as_ref().map(|path| path.value.clone()),
+            from: texts(&case.from),
+            fetch: lines(&case.fetch),
+            run: lines(&case.run),
+        };
+        let cases: Vec<CaseAsk> = recipe.cases.iter().map(case).collect();
+        let identity = self.argv(point, &recipe.identity, missing);
+        let scope = Scope { manifest: self.manifest, facts: self.facts, point };
+        let provided = |(name, value): &(Spanned<String>, Spanned<Template>)| {
+            keep(scope.fill(value), missing).map(|value| (name.value.clone(), value))
+        };
+        let provides = recipe.provides.iter().filter_map(provided).collect();
+        let argvs = cases.iter().flat_map(|case| case.fetch.iter().chain(&case.run)).flatten().chain(&identity);
+        let tools = tools_in(&argvs.cloned().collect::<Vec<_>>());
+        self.want_tools(&tools, missing);
+        RecipeAsk {
+            name: recipe.name.value.clone(),
+            overlay: texts(&recipe.overlay),
+            overlay_root: recipe.overlay_root.clone(),
+            provides,
+            identity,
+            offline: recipe.offline,
+            env: self.env(point, &[&recipe.env, &decl.env], missing),
+            tools,
+            cases,
+        }
     }
 
     fn test(&mut self, step: usize, decl: &Step, point: &Point, missing: &mut Vec<Missing>) -> Ask {

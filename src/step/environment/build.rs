@@ -1,0 +1,375 @@
+//! Building an environment by its recipe: of a base tree, with what it fetches; of a patched tree without network and secrets, from
+//! the downloads of the base's build.
+//!
+//! A patched tree's build that fails says nothing of the patch by itself: a disk, a compiler or an index may have failed. So the base
+//! is built beside it in the same way, and the patched tree once more.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::attempt::LimitUse;
+use crate::git;
+use crate::hostile;
+use crate::key::{ActionKey, Value};
+use crate::manifest::{SandboxDecl, Template};
+use crate::names::ObjectId;
+use crate::outcome::{Cause, Failure, Outcome};
+use crate::plan::{CaseAsk, EnvironmentAsk, Found, RecipeAsk, Role, TreeOf, Trees};
+use crate::process::{self, Exit};
+use crate::redact::Secret;
+use crate::step::context::{Context, OUTPUT_LIMIT, Place, fault};
+use crate::step::done::{Done, Inputs};
+use crate::step::environment::kept::{self, Complete};
+use crate::step::environment::used::packages;
+use crate::step::environment::{FOLDER, IDENTITY, StoreTrees};
+use crate::step::processes::{Command, failure_of};
+use crate::step::sandbox::{Holding, Network};
+use crate::step::secrets::redactor;
+
+/// How long a build may take where the step says nothing.
+const TIMEOUT: Duration = Duration::from_secs(2 * 60 * 60);
+/// How much of a text that tells an identity is kept, in bytes.
+const IDENTITY_BYTES: u64 = 1 << 20;
+
+/// Builds it.
+pub(super) async fn run(
+    context: &Context,
+    node: usize,
+    ask: &EnvironmentAsk,
+    recipe: &RecipeAsk,
+    key: ActionKey,
+    inputs: &Inputs,
+    place: &Place,
+) -> Done {
+    let mut log = Log::default();
+    let timeout = context.plan.step(node).timeout.as_ref().map_or(TIMEOUT, |timeout| timeout.value);
+    let builder = Builder { context, node, ask, recipe, inputs, place, timeout, began: Instant::now() };
+    let mut done = match builder.build(&key, &mut log).await {
+        Ok(done) => done,
+        Err(failure) => {
+            // What is half there is no environment.
+            let _ = tokio::task::block_in_place(|| hostile::remove_all(&kept::place(&context.store, &kept::folder_of(&key))));
+            Done::failed(failure)
+        }
+    };
+    done.sandbox = log.sandbox.take();
+    let stored = tokio::task::block_in_place(|| context.keep(log.text.as_bytes()));
+    if let Ok(Some(digest)) = stored {
+        done.logs.insert("stdout".into(), digest);
+        if let Outcome::Failed(failure) = &done.outcome {
+            done.outcome = Outcome::Failed(failure.clone().log(Some(digest)));
+        }
+    }
+    let used = u64::try_from(builder.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let limit = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+    if context.plan.step(node).timeout.is_some() {
+        done.limits.insert("timeout".into(), LimitUse { limit, used: used.min(limit), met: used >= limit });
+    }
+    done
+}
+
+/// What the commands printed, and what they were held to.
+#[derive(Default)]
+struct Log {
+    text: String,
+    sandbox: Option<process::Sandbox>,
+}
+
+struct Builder<'a> {
+    context: &'a Context,
+    node: usize,
+    ask: &'a EnvironmentAsk,
+    recipe: &'a RecipeAsk,
+    inputs: &'a Inputs,
+    place: &'a Place,
+    timeout: Duration,
+    began: Instant,
+}
+
+/// One build.
+struct Site<'a> {
+    /// The tree's files.
+    src: PathBuf,
+    /// Where it builds into.
+    out: PathBuf,
+    /// What was brought, or is to be.
+    downloads: PathBuf,
+    /// Whether it fetches, with a network.
+    fetches: bool,
+    secrets: &'a [Secret],
+}
+
+impl Builder<'_> {
+    async fn build(&self, key: &ActionKey, log: &mut Log) -> Result<Done, Failure> {
+        if let Some(failure) = self.context.changed_tool(&self.recipe.tools) {
+            return Err(failure);
+        }
+        let folder = kept::folder_of(key);
+        let place = kept::place(&self.context.store, &folder);
+        tokio::task::block_in_place(|| {
+            // Nobody else builds under this key; what is there was left by one that was killed, or is of another place.
+            hostile::remove_all(&place)?;
+            [kept::out(&place), kept::downloads(&place)].iter().try_for_each(std::fs::create_dir_all)
+        })
+        .map_err(|error| fault(&format!("{}: {error}", place.display())))?;
+        let patched = self.inputs.has(&Role::Patch);
+        let tree = self.tree(patched)?;
+        let case = self.case(tree)?;
+        let src = self.place.dir.join("src");
+        tokio::task::block_in_place(|| self.write(tree, case, &src, true))?;
+        let mut notes = Vec::new();
+        if patched {
+            let base = self.inputs.text(&Role::Environment, FOLDER)?;
+            if kept::complete(&self.context.store, base).is_none() {
+                return Err(Failure::new(Cause::BlobLost, &format!("the base's environment {base} is gone from the store")));
+            }
+            let downloads = kept::downloads(&kept::place(&self.context.store, base));
+            let site = Site { src: src.clone(), out: kept::out(&place), downloads, fetches: false, secrets: &[] };
+            self.patched(tree, case, &site, &mut notes, log).await?;
+        } else {
+            let secrets = self.context.secrets(&self.recipe.env.secrets).await?;
+            let (out, downloads) = (kept::out(&place), kept::downloads(&place));
+            let site = Site { src: src.clone(), out, downloads, fetches: true, secrets: &secrets };
+            self.once(case, &site, log).await?;
+        }
+        if let Some(failure) = self.context.changed_tool(&self.recipe.tools) {
+            return Err(failure);
+        }
+        let identity = self.identity(&kept::out(&place), log).await?;
+        let wall_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let complete = Complete { place: place.clone(), identity: identity.clone(), files: 0, bytes: 0, wall_ms };
+        let sealed = tokio::task::block_in_place(|| kept::seal(&place, complete));
+        let sealed = sealed.map_err(|error| fault(&format!("{}: {error}", place.display())))?;
+        let mut done = Done::succeeded();
+        done.output(FOLDER, Value::text(folder));
+        done.output(IDENTITY, Value::List(identity));
+        done.notes = notes;
+        done.notes.push(format!(
+            "built: {}, {}",
+            crate::text::counted(usize::try_from(sealed.files).unwrap_or(usize::MAX), "file"),
+            crate::units::human_size(sealed.bytes)
+        ));
+        Ok(done)
+    }
+
+    /// The tree that is built: the base's, or the patched one.
+    fn tree(&self, patched: bool) -> Result<TreeOf<'_>, Failure> {
+        let (repo, _) = self.context.plan.nodes[self.node].point.commit.ok_or_else(|| fault("an environment without a commit"))?;
+        let changes = if patched { Some(self.inputs.blob(&Role::Patch, "changes")?) } else { None };
+        Ok(TreeOf { repo, base: self.inputs.text(&Role::Checkout, "tree")?, changes })
+    }
+
+    fn trees(&self) -> StoreTrees {
+        StoreTrees::new(self.context.store.clone(), self.context.sources.clone(), true)
+    }
+
+    /// The case of the recipe that fits a tree.
+    fn case(&self, tree: TreeOf<'_>) -> Result<&CaseAsk, Failure> {
+        let found = tokio::task::block_in_place(|| self.trees().find(tree, &self.recipe.cases));
+        match found.map_err(|why| Failure::new(Cause::CheckoutFailed, &why))? {
+            Found::Case { case, .. } => self.recipe.cases.get(case).ok_or_else(|| fault("a case that is not there")),
+            Found::NoCase => {
+                let asked: Vec<&str> = self.recipe.cases.iter().filter_map(|case| case.exists.as_deref()).collect();
+                let evidence = format!("no case of recipe {} fits: the tree has no {}", self.recipe.name, asked.join(", no "));
+                Err(Failure::new(Cause::EnvironmentFailed, &evidence))
+            }
+        }
+    }
+
+    /// Writes the files of a tree that a case is built from, and keeps their listing for who asks why.
+    fn write(&self, tree: TreeOf<'_>, case: &CaseAsk, to: &Path, keep: bool) -> Result<(), Failure> {
+        hostile::remove_all(to).map_err(|error| fault(&format!("{}: {error}", to.display())))?;
+        let failed = |error: git::GitError| Failure::new(Cause::CheckoutFailed, &error.to_string());
+        let listed = self.trees().listing(tree, case).map_err(|why| Failure::new(Cause::CheckoutFailed, &why))?;
+        let (listing, files) = listed;
+        if keep {
+            self.context.put(&listing)?;
+        }
+        let mirror = self.context.mirror(tree.repo)?;
+        let changes = tree.changes.map_or_else(|| Ok(git::Changes::default()), |digest| self.context.changes(digest))?;
+        let files: BTreeSet<git::TreePath> = files.into_iter().collect();
+        let (blobs, cache) = (self.context.blobs(), self.context.store.inflated());
+        let base = ObjectId::new(tree.base);
+        git::write_files(&mirror, &base, &changes, &blobs, to, Some(&cache), &files).map_err(failed)?;
+        Ok(())
+    }
+
+    /// Builds a patched tree; where that fails the base in the same way, and the patched tree once more.
+    async fn patched(
+        &self,
+        tree: TreeOf<'_>,
+        case: &CaseAsk,
+        site: &Site<'_>,
+        notes: &mut Vec<String>,
+        log: &mut Log,
+    ) -> Result<(), Failure> {
+        let Err(first) = self.once(case, site, log).await else { return Ok(()) };
+        if matches!(first.cause, Cause::Interrupted | Cause::HarnessFault | Cause::DiskFull | Cause::NotStarted) {
+            return Err(first);
+        }
+        log.text.push_str("\nthe build failed; the base is built in the same way, to tell whose fault that is\n");
+        let base = TreeOf { changes: None, ..tree };
+        let base_case = self.case(base)?;
+        let src = self.place.dir.join("base");
+        tokio::task::block_in_place(|| self.write(base, base_case, &src, false))?;
+        let out = self.fresh(&self.place.dir.join("control"))?;
+        let control = Site { src, out, downloads: site.downloads.clone(), fetches: false, secrets: &[] };
+        if let Err(failure) = self.once(base_case, &control, log).await {
+            if failure.cause == Cause::Interrupted {
+                return Err(failure);
+            }
+            let evidence = format!("the base cannot be rebuilt without a network either: {}", failure.evidence.as_str());
+            return Err(Failure::new(Cause::EnvironmentFailed, &evidence));
+        }
+        log.text.push_str("\nthe base's build passes; the patched tree once more\n");
+        self.fresh(&site.out)?;
+        tokio::task::block_in_place(|| self.write(tree, case, &site.src, false))?;
+        match self.once(case, site, log).await {
+            Ok(()) => {
+                notes.push(format!("its first build failed, the second did not: {}", first.evidence.as_str()));
+                Ok(())
+            }
+            Err(again) if again.cause == Cause::EnvironmentFailed => {
+                Err(Failure::new(Cause::BuildError, again.evidence.as_str()).exit(again.exit))
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    /// An empty folder at a path.
+    fn fresh(&self, path: &Path) -> Result<PathBuf, Failure> {
+        tokio::task::block_in_place(|| {
+            hostile::remove_all(path)?;
+            std::fs::create_dir_all(path)
+        })
+        .map_err(|error| fault(&format!("{}: {error}", path.display())))?;
+        Ok(path.to_owned())
+    }
+
+    /// Runs the commands of a case once.
+    async fn once(&self, case: &CaseAsk, site: &Site<'_>, log: &mut Log) -> Result<(), Failure> {
+        let fetch = case.fetch.iter().filter(|_| site.fetches).map(|argv| (argv, true));
+        for (argv, fetches) in fetch.chain(case.run.iter().map(|argv| (argv, false))) {
+            let open = site.fetches && (fetches || !self.recipe.offline);
+            let network = if open { Network::Open("the recipe brings what it needs") } else { Network::None };
+            let (end, printed) = self.command(argv, site, network, log).await?;
+            if let Some(failure) = failure_of(&end, Cause::EnvironmentFailed, Cause::EnvironmentFailed) {
+                let argv: Vec<String> = argv.iter().map(ToString::to_string).collect();
+                let told = first_error(&printed).map_or_else(|| failure.evidence.as_str().to_owned(), str::to_owned);
+                let evidence = format!("`{}`: {told}", crate::text::shell(argv));
+                let cause = if failure.cause == Cause::Killed { Cause::EnvironmentFailed } else { failure.cause };
+                return Err(Failure::new(cause, &evidence).exit(failure.exit));
+            }
+        }
+        Ok(())
+    }
+
+    async fn command(
+        &self,
+        argv: &[Template],
+        site: &Site<'_>,
+        network: Network<'_>,
+        log: &mut Log,
+    ) -> Result<(process::End, String), Failure> {
+        let tool = self.ask.tool.as_ref().and_then(|tool| self.context.plan.facts.tools.get(tool));
+        let places = |name: &str| match name {
+            "out" => Some(site.out.display().to_string()),
+            "downloads" => Some(site.downloads.display().to_string()),
+            "interpreter" => Some(tool?.as_ref().ok()?.path.display().to_string()),
+            _ => None,
+        };
+        let filled = self.context.fill(argv, &places)?;
+        log.text.push_str(&format!("$ {}\n", crate::text::shell(argv.iter().map(ToString::to_string))));
+        let left = self.timeout.saturating_sub(self.began.elapsed());
+        if left.is_zero() {
+            return Err(Failure::new(Cause::EnvironmentFailed, "the step's `timeout` was reached"));
+        }
+        let decl = SandboxDecl::default();
+        let mut own = vec![site.src.clone(), site.out.clone()];
+        let mut see = Vec::new();
+        if site.fetches { own.push(site.downloads.clone()) } else { see.push(site.downloads.clone()) }
+        let extra = [("PIP_DISABLE_PIP_VERSION_CHECK", "1"), ("PIP_NO_INPUT", "1"), ("SOURCE_DATE_EPOCH", "315532800")];
+        // Without secrets, and without what is passed on unhashed: a patch runs here.
+        let env = match site.fetches {
+            true => self.recipe.env.clone(),
+            false => crate::plan::EnvAsk { secrets: Vec::new(), ..self.recipe.env.clone() },
+        };
+        let command = Command {
+            argv: filled,
+            env: &env,
+            extra: extra.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
+            secrets: site.secrets,
+            stdin: None,
+            cwd: site.src.clone(),
+            mark: None,
+            label: "build".into(),
+            timeout: Some(left),
+            limit: OUTPUT_LIMIT,
+            private: None,
+            aside: None,
+            group: true,
+            durable: false,
+            sandbox: Some(Holding { decl: &decl, own, see, hidden: Vec::new(), unseen_tests: false, network }),
+        };
+        let end = self.context.supervised(self.place, command).await?;
+        if let Some(held) = &end.sandbox {
+            log.sandbox = Some(log.sandbox.take().map_or_else(|| held.clone(), |all| all.and(held)));
+        }
+        let printed = tokio::task::block_in_place(|| {
+            let redactor = redactor(site.secrets);
+            ["build.out", "build.err"]
+                .map(|file| String::from_utf8_lossy(&self.context.stream(self.place, file, OUTPUT_LIMIT, &redactor)).into_owned())
+                .concat()
+        });
+        log.text.push_str(&printed);
+        match &end.exit {
+            Exit::Interrupted { .. } => Err(Failure::new(Cause::Interrupted, "stopped before its end")),
+            Exit::NotStarted { why } => Err(Failure::new(Cause::EnvironmentFailed, &format!("`{}`: {why}", argv.first().map(ToString::to_string).unwrap_or_default()))),
+            _ => Ok((end, printed)),
+        }
+    }
+
+    /// Which environment was built: what the recipe's own command prints, or its installed distributions.
+    async fn identity(&self, out: &Path, log: &mut Log) -> Result<Vec<String>, Failure> {
+        if self.recipe.identity.is_empty() {
+            return Ok(tokio::task::block_in_place(|| distributions(out)));
+        }
+        let src = self.place.dir.join("src");
+        let downloads = self.fresh(&self.place.dir.join("none"))?;
+        let site = Site { src, out: out.to_owned(), downloads, fetches: false, secrets: &[] };
+        let before = log.text.len();
+        let (end, _) = self.command(&self.recipe.identity, &site, Network::None, log).await?;
+        if let Some(failure) = failure_of(&end, Cause::EnvironmentFailed, Cause::EnvironmentFailed) {
+            return Err(Failure::new(Cause::EnvironmentFailed, &format!("`identity`: {}", failure.evidence.as_str())));
+        }
+        let _ = before;
+        let said = self.context.stream(self.place, "build.out", IDENTITY_BYTES, &redactor(&[]));
+        Ok(String::from_utf8_lossy(&said).lines().map(str::to_owned).collect())
+    }
+}
+
+/// The distributions that are installed in an environment, `name-version`, sorted.
+fn distributions(out: &Path) -> Vec<String> {
+    let mut found = BTreeSet::new();
+    for folder in packages(out) {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if let Some(name) = name.strip_suffix(".dist-info").or_else(|| name.strip_suffix(".egg-info")) {
+                found.insert(name.to_owned());
+            }
+        }
+    }
+    found.into_iter().collect()
+}
+
+/// The line of a build's output that tells first what is wrong: a compiler's first error; else the last line that says anything.
+fn first_error(printed: &str) -> Option<&str> {
+    let lines = || printed.lines().map(str::trim).filter(|line| !line.is_empty());
+    let compiler = |line: &&str| {
+        let at = line.find("error: ").or_else(|| line.find("error["));
+        // `x.c:3:5: error: …`, `fatal error: …`: with the file before it.
+        at.is_some_and(|at| line[..at].contains(':'))
+    };
+    lines().find(compiler).or_else(|| lines().find(|line| line.to_lowercase().contains("error:"))).or_else(|| lines().next_back())
+}

@@ -1,0 +1,122 @@
+//! Built environments as they lie in the store, `envs/<folder>`: what was built in `out`, what was brought for it in `downloads`,
+//! and `complete.json`, which is written last. Without it there is no environment, whatever else lies there.
+//!
+//! Knows how one is sealed and found again; builds nothing and removes nothing but what is half there.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::syncfs;
+use serde::{Deserialize, Serialize};
+
+use crate::hostile;
+use crate::key::ActionKey;
+use crate::store::{Store, write_durable};
+
+/// The last file.
+const COMPLETE: &str = "complete.json";
+/// The largest of those, in bytes.
+const COMPLETE_BYTES: u64 = 4 << 20;
+/// Digits of a key that name a folder.
+const DIGITS: usize = 40;
+/// The most files of one environment: of more no seal can be promised.
+const MOST: u64 = 5_000_000;
+
+/// What the last file of an environment says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Complete {
+    /// Where it was built. It holds this path, so it is of no use anywhere else.
+    pub place: PathBuf,
+    /// Which environment it is.
+    pub identity: Vec<String>,
+    /// Its files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How long it took, in milliseconds.
+    pub wall_ms: u64,
+}
+
+/// The name of the folder of a key.
+#[must_use]
+pub fn folder_of(key: &ActionKey) -> String {
+    key.to_string().chars().filter(char::is_ascii_hexdigit).take(DIGITS).collect()
+}
+
+/// Where a folder of that name lies.
+#[must_use]
+pub fn place(store: &Store, folder: &str) -> PathBuf {
+    let root = store.envs();
+    std::path::absolute(&root).unwrap_or(root).join(folder)
+}
+
+/// What was built.
+#[must_use]
+pub fn out(place: &Path) -> PathBuf {
+    place.join("out")
+}
+
+/// What was brought for it.
+#[must_use]
+pub fn downloads(place: &Path) -> PathBuf {
+    place.join("downloads")
+}
+
+/// What the last file of an environment says; nothing where it is not whole, or was built in another place.
+#[must_use]
+pub fn complete(store: &Store, folder: &str) -> Option<Complete> {
+    if folder.len() != DIGITS || !folder.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let place = place(store, folder);
+    let bytes = hostile::read_regular(&place.join(COMPLETE), COMPLETE_BYTES).ok()??;
+    let complete: Complete = serde_json::from_slice(&bytes).ok()?;
+    (complete.place == place).then_some(complete)
+}
+
+/// Makes what was built read-only and writes the last file. Nobody may be at work there.
+///
+/// # Errors
+/// If the disk refuses; there is no environment then.
+pub(super) fn seal(place: &Path, mut complete: Complete) -> io::Result<Complete> {
+    (complete.files, complete.bytes) = (0, 0);
+    for part in [out(place), downloads(place)] {
+        close(&part, &mut complete)?;
+    }
+    // What the last file promises must not be lost when the machine goes down.
+    syncfs(std::fs::File::open(place)?).map_err(io::Error::from)?;
+    let bytes = serde_json::to_vec_pretty(&complete)?;
+    write_durable(&place.join(COMPLETE), &bytes).map_err(io::Error::other)?;
+    Ok(complete)
+}
+
+/// Takes the right to write from a folder and all below it, and counts its files. Links are not followed.
+fn close(folder: &Path, complete: &mut Complete) -> io::Result<()> {
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder)? {
+            let entry = entry?;
+            let (path, meta) = (entry.path(), entry.metadata()?);
+            if meta.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            complete.files += 1;
+            if complete.files > MOST {
+                return Err(io::Error::other(format!("more than {MOST} files were built")));
+            }
+            if meta.is_file() {
+                complete.bytes += meta.len();
+                read_only(&path, &meta)?;
+            }
+        }
+        read_only(&folder, &std::fs::symlink_metadata(&folder)?)?;
+    }
+    Ok(())
+}
+
+fn read_only(path: &Path, meta: &std::fs::Metadata) -> io::Result<()> {
+    let mode = meta.permissions().mode();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode((mode & 0o777 & !0o222) | 0o400))
+}

@@ -1,0 +1,143 @@
+//! Which files of a tree an environment is built from, told from the repositories' objects; remembered, for the same is asked each
+//! time that a plan is made.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::digest::Digest;
+use crate::git::{self, Mirror, TreePath};
+use crate::hostile;
+use crate::names::ObjectId;
+use crate::plan::{CaseAsk, Found, TreeOf, Trees};
+use crate::step::context::{LARGEST_BLOB, glob_set};
+use crate::store::Store;
+
+/// The largest listing, in bytes.
+const LISTING_BYTES: u64 = 64 << 20;
+
+/// The trees of a plan's repositories.
+#[derive(Debug)]
+pub struct StoreTrees {
+    store: Arc<Store>,
+    sources: Vec<git::Source>,
+    /// Whether what was found is written down, in the derived part of the store.
+    writes: bool,
+    found: Mutex<HashMap<Digest, Found>>,
+}
+
+impl StoreTrees {
+    /// For repositories in the plan's order. `writes` is whether the store may be written to.
+    #[must_use]
+    pub fn new(store: Arc<Store>, sources: Vec<git::Source>, writes: bool) -> Self {
+        Self { store, sources, writes, found: Mutex::default() }
+    }
+
+    /// The listing of the files that a case of a recipe is built from, and the files.
+    ///
+    /// # Errors
+    /// In words, if the repository or the changes cannot be read.
+    pub(super) fn listing(&self, tree: TreeOf<'_>, case: &CaseAsk) -> Result<(Vec<u8>, Vec<TreePath>), String> {
+        let globs = glob_set(&case.from).map_err(|error| error.to_string())?;
+        self.select(tree, &|path| globs.is_match(path.as_path()))
+    }
+
+    fn select(
+        &self,
+        tree: TreeOf<'_>,
+        wanted: &dyn Fn(&TreePath) -> bool,
+    ) -> Result<(Vec<u8>, Vec<TreePath>), String> {
+        let source = self.sources.get(tree.repo).ok_or("there is no such repository in the plan")?;
+        let mirror = Mirror::open(&self.store.mirrors(), source).map_err(|error| error.to_string())?;
+        let mirror = mirror.ok_or("the repository is not here; `flow run` fetches it")?;
+        let changes = match tree.changes {
+            None => git::Changes::default(),
+            Some(digest) => {
+                let bytes = self.store.cas.get(&digest, LARGEST_BLOB);
+                let bytes = bytes.map_err(|error| error.to_string())?;
+                let bytes = bytes.ok_or_else(|| format!("the patch, blob {digest}, is gone from the store"))?;
+                git::Changes::decode(&bytes).map_err(|error| error.to_string())?
+            }
+        };
+        let files = git::select(&mirror, &ObjectId::new(tree.base), &changes, wanted).map_err(|error| error.to_string())?;
+        let mut text = String::new();
+        for (path, file) in &files {
+            let _ = writeln!(text, "{:o} {} {path}", file.mode, file.id);
+        }
+        Ok((text.into_bytes(), files.into_keys().collect()))
+    }
+
+    /// Where an answer is written down.
+    fn place(&self, question: &Digest) -> PathBuf {
+        self.store.root.join("index/trees").join(question.to_string())
+    }
+
+    fn written(&self, question: &Digest) -> Option<Found> {
+        let bytes = hostile::read_regular(&self.place(question), 200).ok()??;
+        let text = String::from_utf8(bytes).ok()?;
+        if text == "none\n" {
+            return Some(Found::NoCase);
+        }
+        let (case, listing) = text.strip_suffix('\n')?.split_once(' ')?;
+        Some(Found::Case { case: case.parse().ok()?, listing: listing.parse().ok()? })
+    }
+
+    fn write_down(&self, question: &Digest, found: &Found) {
+        let text = match found {
+            Found::NoCase => "none\n".to_owned(),
+            Found::Case { case, listing } => format!("{case} {listing}\n"),
+        };
+        let path = self.place(question);
+        // Derived: one that is not written down, or torn, is asked for again.
+        if let Some(dir) = path.parent() {
+            let temp = crate::store::files::temp_path(&self.store.root, "tree");
+            let write = || {
+                std::fs::create_dir_all(dir)?;
+                std::fs::write(&temp, &text)?;
+                std::fs::rename(&temp, &path)
+            };
+            if write().is_err() {
+                let _ = std::fs::remove_file(&temp);
+            }
+        }
+    }
+}
+
+impl Trees for StoreTrees {
+    fn find(&self, tree: TreeOf<'_>, cases: &[CaseAsk]) -> Result<Found, String> {
+        let asked = cases.iter().map(|case| format!("{:?} {:?}", case.exists, case.from)).collect::<Vec<_>>().join("\n");
+        let question = Digest::of(format!("1 {} {:?}\n{asked}", tree.base, tree.changes).as_bytes());
+        let memory = || self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = memory().get(&question) {
+            return Ok(found.clone());
+        }
+        if let Some(found) = self.written(&question) {
+            memory().insert(question, found.clone());
+            return Ok(found);
+        }
+        let fits = |case: &CaseAsk| match &case.exists {
+            None => Ok(true),
+            Some(file) => Ok::<bool, String>(
+                !self.select(tree, &|path| path.as_bytes() == file.trim_start_matches("./").as_bytes())?.1.is_empty(),
+            ),
+        };
+        let mut found = Found::NoCase;
+        for (number, case) in cases.iter().enumerate() {
+            if fits(case)? {
+                let (listing, _) = self.listing(tree, case)?;
+                let too_long = u64::try_from(listing.len()).is_ok_and(|len| len > LISTING_BYTES);
+                if too_long {
+                    return Err(format!("`from` matches too many files: their listing has {} bytes", listing.len()));
+                }
+                found = Found::Case { case: number, listing: Digest::of(&listing) };
+                break;
+            }
+        }
+        memory().insert(question, found.clone());
+        if self.writes {
+            self.write_down(&question, &found);
+        }
+        Ok(found)
+    }
+}

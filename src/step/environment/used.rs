@@ -1,0 +1,154 @@
+//! A built environment for whoever runs in it: its programs, its variables, and the built files that are laid over a tree.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ignore::WalkBuilder;
+
+use crate::outcome::{Cause, Failure};
+use crate::plan::{Ask, RecipeAsk, Role};
+use crate::step::context::{Context, fault, glob_set};
+use crate::step::done::Inputs;
+use crate::step::environment::{FOLDER, kept};
+
+/// The most files that are laid over one tree.
+const MOST: usize = 100_000;
+
+/// An environment that was built.
+#[derive(Clone, Debug)]
+pub struct Built<'a> {
+    /// Its folder.
+    pub out: PathBuf,
+    recipe: &'a RecipeAsk,
+}
+
+impl<'a> Built<'a> {
+    /// The environment that an action reads in a role; nothing where it reads none, or one that is a mere interpreter.
+    ///
+    /// # Errors
+    /// If it is gone from the store.
+    pub fn of(context: &'a Context, node: usize, inputs: &Inputs, role: &Role) -> Result<Option<Self>, Failure> {
+        let Some(up) = context.plan.linked(node, role) else { return Ok(None) };
+        let Ask::Environment(ask) = &context.plan.nodes[up].ask else { return Ok(None) };
+        let Some(recipe) = &ask.recipe else { return Ok(None) };
+        let folder = inputs.text(role, FOLDER)?;
+        if kept::complete(&context.store, folder).is_none() {
+            let evidence = format!("the environment {folder} is gone from the store");
+            return Err(Failure::new(Cause::BlobLost, &evidence));
+        }
+        Ok(Some(Self { out: kept::out(&kept::place(&context.store, folder)), recipe }))
+    }
+
+    /// Its Python, if it has one.
+    #[must_use]
+    pub fn python(&self) -> Option<PathBuf> {
+        ["bin/python", "bin/python3"].map(|name| self.out.join(name)).into_iter().find(|path| path.exists())
+    }
+
+    /// The variables of a process that runs in it, given those of flow's own making and the tree that it works on.
+    ///
+    /// # Errors
+    /// If a template of the recipe names what is not known here.
+    pub fn variables(&self, context: &Context, tree: &Path) -> Result<Vec<(String, String)>, Failure> {
+        let mut given = BTreeMap::new();
+        let path = context.machine.variables.get("PATH").cloned().unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+        let bin = self.out.join("bin");
+        if bin.is_dir() {
+            given.insert("PATH".to_owned(), format!("{}:{path}", bin.display()));
+        }
+        if self.out.join("pyvenv.cfg").is_file() {
+            given.insert("VIRTUAL_ENV".to_owned(), self.out.display().to_string());
+        }
+        if !self.recipe.overlay.is_empty() {
+            given.insert("PYTHONPATH".to_owned(), tree.display().to_string());
+        }
+        let places = |name: &str| match name {
+            "out" => Some(self.out.display().to_string()),
+            "tree" => Some(tree.display().to_string()),
+            _ => None,
+        };
+        for (name, value) in &self.recipe.provides {
+            let filled = context.fill(std::slice::from_ref(value), &places)?;
+            given.extend(filled.into_iter().map(|value| (name.clone(), value)));
+        }
+        Ok(given.into_iter().collect())
+    }
+
+    /// Lays its built files over a tree where the tree has none; their number.
+    ///
+    /// # Errors
+    /// If it has none of those that the recipe names, or the disk refuses.
+    pub fn lay_over(&self, tree: &Path) -> Result<usize, Failure> {
+        if self.recipe.overlay.is_empty() {
+            return Ok(0);
+        }
+        let globs = glob_set(&self.recipe.overlay).map_err(|error| fault(&error.to_string()))?;
+        let root = self.overlay_root();
+        let failed = |path: &Path, error: &io::Error| fault(&format!("{}: {error}", path.display()));
+        let (mut found, mut laid) = (0, 0);
+        let walk = WalkBuilder::new(&root).standard_filters(false).sort_by_file_name(Ord::cmp).build();
+        for entry in walk {
+            let entry = entry.map_err(|error| fault(&error.to_string()))?;
+            let Ok(name) = entry.path().strip_prefix(&root) else { continue };
+            if !entry.file_type().is_some_and(|kind| kind.is_file()) || !globs.is_match(name) {
+                continue;
+            }
+            found += 1;
+            if found > MOST {
+                return Err(Failure::new(Cause::EnvironmentFailed, &format!("`overlay` matches more than {MOST} files")));
+            }
+            if lay(&root, name, tree).map_err(|error| failed(&tree.join(name), &error))? {
+                laid += 1;
+            }
+        }
+        if found == 0 {
+            let evidence = format!("`overlay` of recipe {} matches nothing below {}", self.recipe.name, root.display());
+            return Err(Failure::new(Cause::EnvironmentFailed, &evidence));
+        }
+        Ok(laid)
+    }
+
+    /// Where built files are found.
+    fn overlay_root(&self) -> PathBuf {
+        if let Some(root) = &self.recipe.overlay_root {
+            return self.out.join(root.trim_start_matches('/'));
+        }
+        packages(&self.out).into_iter().next().unwrap_or_else(|| self.out.clone())
+    }
+}
+
+/// The folders of an environment in which Python packages lie.
+pub(super) fn packages(out: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for lib in ["lib", "lib64"].map(|lib| out.join(lib)) {
+        // `lib64` of a venv is a link to `lib`.
+        if std::fs::symlink_metadata(&lib).is_ok_and(|meta| meta.is_dir()) {
+            let versions = std::fs::read_dir(&lib).into_iter().flatten().flatten().map(|entry| entry.path());
+            found.extend(versions.map(|path| path.join("site-packages")).filter(|path| path.is_dir()));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Lays one file over a tree, unless the tree has it, or has something else where its folders would be.
+fn lay(root: &Path, name: &Path, tree: &Path) -> io::Result<bool> {
+    let mut folder = tree.to_owned();
+    for part in name.parent().into_iter().flat_map(Path::components) {
+        folder.push(part);
+        match std::fs::symlink_metadata(&folder) {
+            Ok(meta) if meta.is_dir() => {}
+            // A link of the tree is never followed out of it.
+            Ok(_) => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => std::fs::create_dir(&folder)?,
+            Err(error) => return Err(error),
+        }
+    }
+    let to = tree.join(name);
+    if std::fs::symlink_metadata(&to).is_ok() {
+        return Ok(false);
+    }
+    std::fs::copy(root.join(name), &to)?;
+    Ok(true)
+}
