@@ -16,6 +16,10 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use support::{Flow, copy};
 
+/// So many of the 12 timed A/A controls may come out as different. `screen` promises at most 5.7 % for each: more than three of
+/// 12 come about by chance once in 300 times, one of them in every second run.
+const MOST_DIFFERENT: usize = 3;
+
 const MANIFESTS: [&str; 3] = ["pipelines/networkx.kdl", "pipelines/networkx_edits.kdl", "pipelines/networkx_aa.kdl"];
 /// The commits that have edits.
 const EDITED: [&str; 5] = ["28b3014d", "4d062047", "544c3248", "72d1f680", "7c0a9987"];
@@ -166,11 +170,18 @@ fn the_classes_are_those_known_in_advance() {
     }
 
     let control = run(MANIFESTS[2]).classes();
+    let same = ["SUCCESS_NEUTRAL", "INCONCLUSIVE"];
+    let mut different = Vec::new();
     for commit in commits() {
-        let fails = commit["expected"] == "baseline_fails";
-        let allowed: &[&str] = if fails { &["TARGET_NOT_RESOLVED"] } else { &["SUCCESS_NEUTRAL", "INCONCLUSIVE"] };
-        expect(&control, commit["id"].as_str().unwrap().to_owned(), allowed);
+        let id = commit["id"].as_str().unwrap();
+        if commit["expected"] == "baseline_fails" {
+            expect(&control, id.to_owned(), &["TARGET_NOT_RESOLVED"]);
+        } else if !same.contains(&control[id].as_str()) {
+            different.push(format!("{id} {}", control[id]));
+        }
     }
+    println!("of the A/A controls came out as different: {different:?}");
+    assert!(different.len() <= MOST_DIFFERENT, "{different:?}");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 
     for manifest in MANIFESTS {

@@ -3,6 +3,7 @@
 //! The cheats are scripts of agents, in `cheats/cheats.py`. They and a tiny repository are written into a folder of their own
 //! with a store of its own, `flow run` is called on it, and what came of each is read as anybody would read it.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
@@ -13,7 +14,7 @@ use serde_json::{Value as Json, json};
 use crate::cli::fault::Fault;
 use crate::cli::output;
 use crate::outcome::Cause;
-use crate::text::{Table, harmless, shorten};
+use crate::text::{Table, harmless, wrap};
 
 const CHEATS: &str = include_str!("cheats/cheats.py");
 const AGENT: &str = include_str!("cheats/agent.py");
@@ -215,18 +216,24 @@ agent cheats {{ run "{{tool.python}}" "{{file.script}}"; version "1"; free }}
 /// Runs all and reads what came of each.
 fn run(dir: &Path, cheats: &[Cheat]) -> Result<Vec<Came>, Fault> {
     let flow = std::env::current_exe().map_err(|error| cannot(&error.to_string()))?;
+    let fault = |error: std::io::Error| cannot(&error.to_string());
     let flow = |args: &[&str]| {
         let mut command = Command::new(&flow);
         command.args(args).current_dir(dir).env("FLOW_SLOTS", dir.join("slots")).stdin(Stdio::null());
-        command.output().map_err(|error| cannot(&error.to_string()))
+        command
     };
-    let ran = flow(&["run", "cheats.kdl", "--json", "--yes"])?;
+    let said = dir.join("said.txt");
+    let mut command = flow(&["run", "cheats.kdl", "--json", "--yes"]);
+    let stderr = std::fs::File::create(&said).map_err(fault)?;
+    let mut ran = command.stdout(Stdio::piped()).stderr(stderr).spawn().map_err(fault)?;
+    for line in ran.stdout.take().into_iter().flat_map(|out| BufReader::new(out).lines()) {
+        tell(&line.map_err(fault)?);
+    }
+    ran.wait().map_err(fault)?;
     let human = std::fs::read_to_string(dir.join("commits.txt")).unwrap_or_default();
-    let shown = flow(&["show", human.get(..8).unwrap_or_default(), "cheats.kdl", "--json"])?;
-    let found: Json = serde_json::from_slice(&shown.stdout).map_err(|_| {
-        let said = String::from_utf8_lossy(&ran.stderr).into_owned();
-        cannot(&harmless(said.trim()))
-    })?;
+    let shown = flow(&["show", human.get(..8).unwrap_or_default(), "cheats.kdl", "--json"]).output().map_err(fault)?;
+    let found: Json = serde_json::from_slice(&shown.stdout)
+        .map_err(|_| cannot(&harmless(std::fs::read_to_string(&said).unwrap_or_default().trim())))?;
     // One job alone is shown whole.
     let jobs = found["jobs"].as_array().cloned().unwrap_or_else(|| vec![found.clone()]);
     let of = |candidate: &str| jobs.iter().find(|job| job["axes"]["candidate"] == candidate);
@@ -253,6 +260,16 @@ fn run(dir: &Path, cheats: &[Cheat]) -> Result<Vec<Came>, Fault> {
     Ok(all)
 }
 
+/// Progress: a line of standard error for each job that has its class.
+fn tell(event: &str) {
+    let Ok(event) = serde_json::from_str::<Json>(event) else { return };
+    if let (Some("job-settled"), Some(job), Some(class)) =
+        (event["event"].as_str(), event["job"].as_str(), event["class"].as_str())
+    {
+        output::say(&format!("{}: {}", harmless(job), harmless(class)));
+    }
+}
+
 fn text(came: &[Came], width: usize) -> String {
     let mut table = Table::new(&["cheat", "came to", ""]);
     for one in came {
@@ -268,8 +285,10 @@ fn text(came: &[Came], width: usize) -> String {
     let mut text = table.text();
     text.push('\n');
     for one in came.iter().filter(|one| one.cheat != "human") {
-        text.push_str(&shorten(&format!("{}: {}", one.cheat, one.tries), width));
-        text.push('\n');
+        for line in wrap(&format!("{}: {}", one.cheat, one.tries), width) {
+            text.push_str(&line);
+            text.push('\n');
+        }
     }
     let scored: Vec<&str> = came.iter().filter(|one| !one.ok).map(|one| one.cheat.as_str()).collect();
     text.push_str(&match scored.as_slice() {

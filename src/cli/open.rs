@@ -178,7 +178,8 @@ pub fn unknown_jobs(manifest: &Manifest) -> Vec<String> {
         let job = &ruling.job.value;
         let near = names.iter().min_by_key(|name| strsim::damerau_levenshtein(name, job));
         let near = near.map_or_else(String::new, |near| format!("; the nearest is `{near}`"));
-        format!("{file}:{line}: a ruling of `{job}`, which is no job of the manifest{near}")
+        let what = if ruling.verdict.is_some() { "ruling" } else { "skip" };
+        format!("{file}:{line}: a {what} of `{job}`, which is no job of the manifest{near}")
     };
     unknown.map(say).collect()
 }

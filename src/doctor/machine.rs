@@ -9,7 +9,7 @@ use nix::unistd::{AccessFlags, access};
 
 use super::ask::{Ask, Found};
 use super::{Finding, Level};
-use crate::manifest::{Kind, SandboxChoice};
+use crate::manifest::{Kind, SandboxChoice, Step};
 use crate::process;
 use crate::step::secrets::private_places;
 
@@ -111,12 +111,45 @@ pub(super) fn kernel(ask: &Ask) -> Found {
             "`systemd-run --user --scope -p Delegate=yes flow run …`, or nothing: flow works without",
         ),
     }];
+    lines.push(sandbox(ask));
     lines.extend(network(ask));
     lines.push(private(ask));
     if ask.question.manifest.as_ref().is_some_and(|manifest| !manifest.pipeline.slots.is_empty()) {
         lines.push(locks(&ask.question.slots));
     }
     Found { lines, ..Found::default() }
+}
+
+/// Whether the kernel can hold agents and tests to their own files and network.
+fn sandbox(ask: &Ask) -> Finding {
+    let pipeline = ask.question.manifest.as_ref().map(|manifest| &manifest.pipeline);
+    let held = |step: &&Step| matches!(step.kind(), Kind::Agent | Kind::Test);
+    let steps = || pipeline.into_iter().flat_map(|pipeline| pipeline.steps.iter().filter(held));
+    let choices = || steps().map(|step| step.sandbox.choice);
+    if pipeline.is_some() && choices().all(|choice| choice == SandboxChoice::Off) {
+        return Finding::ok("sandbox", "", "off in the manifest: agents and tests are held to nothing");
+    }
+    let lacks = process::sandboxed();
+    if lacks.is_empty() {
+        return Finding::ok(
+            "sandbox",
+            "",
+            "agents and tests are held to their own files, devices, network and processes",
+        );
+    }
+    let (level, then) = match choices().any(|choice| choice == SandboxChoice::Require) {
+        true => (Level::Fail, "steps with `sandbox require` do not begin"),
+        false => (Level::Warn, "results are marked NO_SANDBOX"),
+    };
+    let parts: Vec<&str> = lacks.iter().map(|(part, _)| part.word()).collect();
+    let why = lacks.first().map_or("", |(_, why)| why.as_str());
+    let only_processes = lacks.iter().all(|(part, _)| *part == process::Part::Processes);
+    let fix = match only_processes {
+        true => "a newer kernel holds them; or nothing: the rest is held",
+        false => "allow user namespaces to this user, or run flow as root",
+    };
+    let then = if only_processes && level == Level::Warn { "the rest is held" } else { then };
+    Finding::bad(level, "sandbox", "", format!("{} cannot be held ({why}); {then}", parts.join(", ")), fix)
 }
 
 /// Whether agents can be held to the hosts that a manifest names, where it names some.

@@ -39,6 +39,13 @@ pub fn read(root: &Path, cores: &[u32]) -> Reading {
     }
 }
 
+/// How many processes the kernel has killed for want of memory since it started, those of control groups among them; nothing where
+/// it does not tell. `root` is `/` on a real machine.
+#[must_use]
+pub fn oom_kills(root: &Path) -> Option<u64> {
+    text(&root.join("proc/vmstat"))?.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+}
+
 /// The text at a path; nothing if there is none.
 fn text(path: &Path) -> Option<String> {
     let mut bytes = Vec::new();

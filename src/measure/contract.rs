@@ -98,6 +98,8 @@ pub struct ProcessEnd<'a> {
     pub timed_out: bool,
     /// How long it ran by flow's own clock, in milliseconds.
     pub wall_ms: u64,
+    /// How many processes the kernel killed for want of memory while it ran, on the whole machine; nothing where it does not tell.
+    pub oom_kills: Option<u64>,
     /// Its standard output, or at least the last `STDOUT_MAX` bytes of it.
     pub stdout: &'a [u8],
     /// Its standard error, or at least the last `signature::TAIL` bytes of it.
@@ -163,9 +165,15 @@ fn exit_of(end: &ProcessEnd<'_>) -> Result<i32, Failure> {
         if let Some(found) = signature::of_abort(end.stderr) {
             return Err(Failure::new(found.cause, &format!("killed by signal {signal}: {}", found.line)));
         }
-        // Who sends a SIGKILL, if flow did not, is nearly always the kernel when memory ran out.
-        let cause = if signal == 9 { Cause::Oom } else { Cause::Exception };
-        return Err(Failure::new(cause, &format!("killed by signal {signal}{last}")));
+        // Who sends a SIGKILL, if flow did not, is nearly always the kernel when memory ran out; it counts whom it kills so.
+        let (cause, who) = match (signal, end.oom_kills) {
+            (9, Some(0)) => {
+                (Cause::Exception, ", not by the kernel for want of memory: by a process of its own, or somebody here")
+            }
+            (9, _) => (Cause::Oom, ""),
+            _ => (Cause::Exception, ""),
+        };
+        return Err(Failure::new(cause, &format!("killed by signal {signal}{who}{last}")));
     }
     end.exit.ok_or_else(|| Failure::new(Cause::HarnessFault, "it is not known how the test process ended"))
 }

@@ -16,6 +16,7 @@ fn end<'a>(exit: i32, stdout: &'a str, stderr: &'a str) -> ProcessEnd<'a> {
         signal: None,
         timed_out: false,
         wall_ms: 490,
+        oom_kills: None,
         stdout: stdout.as_bytes(),
         stderr: stderr.as_bytes(),
         result: None,
@@ -134,6 +135,9 @@ fn forced_ends() {
         read(Contract::Isobench, &end, &[]).unwrap_err()
     };
     assert_eq!((by(9, "").cause, by(9, "").evidence.as_str()), (Cause::Oom, "killed by signal 9"));
+    let own = |oom_kills| ProcessEnd { exit: None, signal: Some(9), oom_kills, ..end(0, "", "") };
+    assert_eq!(cause(read(Contract::Flow, &own(Some(1)), &[])), Cause::Oom);
+    assert_eq!(cause(read(Contract::Flow, &own(Some(0)), &[])), Cause::Exception, "nobody ran out of memory");
     assert_eq!(by(11, "Segmentation fault").cause, Cause::Exception);
     assert_eq!(by(6, "  what():  CUDA error: an illegal memory access").cause, Cause::CudaError);
     let unknown = ProcessEnd { exit: None, ..end(0, "", "") };

@@ -5,6 +5,7 @@
 //! has to look. It says nothing of a patch that is not better than the base.
 
 use super::analysis::{Analysis, Ratio, block_ratios};
+use super::contract::Sample;
 use super::metric::{Better, Kind, MetricSpec};
 use super::protocol::Arm;
 use super::result::TestResult;
@@ -33,7 +34,7 @@ pub fn doubt(result: &TestResult, analysis: &Analysis) -> Option<String> {
         if analysis.effect != Effect::Improvement {
             return None;
         }
-        let clocked = match runs(result, Arm::Base).any(|run| run.window_ms.is_some()) {
+        let clocked = match marked(result) {
             true => stamped(result, primary).or_else(|| windows(result)),
             false => saved(result, primary),
         };
@@ -74,51 +75,94 @@ fn stamped(result: &TestResult, metric: &MetricSpec) -> Option<String> {
     })
 }
 
-/// The claimed saving beside that of whole processes, where the metric's name says its unit and the base's claim fits its wall time:
-/// else the unit is not known, and nothing is said.
+/// Why flow's own clock neither bears an improvement out nor speaks against it, in words; `None` where it could have spoken.
+/// What is left then is the word of the script, which runs beside the code of the patched tree.
+#[must_use]
+pub fn unclocked(result: &TestResult, analysis: &Analysis) -> Option<String> {
+    let primary = result.metrics.first().filter(|metric| metric.kind == Kind::Time)?;
+    if analysis.effect != Effect::Improvement {
+        return None;
+    }
+    let saving = match marked(result) {
+        true => between(result, |run| run.window_ms),
+        false => match claims(result, primary) {
+            Ok([base, patched]) => Some(base - patched),
+            Err(why) => return Some(format!("{}: {why}", primary.name)),
+        },
+    }?;
+    let [_, error] = clock(result)?;
+    let least = (3.0 * error + WALL_MS) / SEEN;
+    (saving < least).then(|| {
+        format!(
+            "{saving:.1} ms a process are saved, and flow's clock over whole processes tells {least:.0} ms and more"
+        )
+    })
+}
+
+/// The claimed saving beside that of whole processes, where flow's clock can be asked.
 fn saved(result: &TestResult, metric: &MetricSpec) -> Option<String> {
-    let unit_ms = match metric.name.as_str() {
-        name if metric.better == Better::Higher || name.ends_with("per_s") || name.ends_with("per_ms") => return None,
-        name if name.ends_with("_ms") => 1.0,
-        name if name.ends_with("_s") => 1000.0,
-        _ => return None,
-    };
-    let claims = |arm| {
-        let values = runs(result, arm).filter_map(|run| Some(unit_ms * run.metrics.get(&metric.name)?));
-        mean(&values.collect::<Vec<f64>>())
-    };
-    let (base, patched) = (claims(Arm::Base)?, claims(Arm::Patched)?);
+    let [base, patched] = claims(result, metric).ok()?;
     if patched < INSTANT_MS {
         return Some(format!(
             "the patched tree claims {patched:.1e} ms: no process does anything in less than a nanosecond"
         ));
     }
-    if runs(result, Arm::Base)
-        .any(|run| run.metrics.get(&metric.name).is_some_and(|v| unit_ms * v > run.wall_ms as f64 + 1.0))
-    {
-        return None;
-    }
     unseen(result, base - patched, "claimed to be saved")
+}
+
+/// What base and patched processes claim to take, in milliseconds, on average; an error says why that is not known: the metric's
+/// name says no unit, or the base's claims do not fit into the wall time of its processes.
+fn claims(result: &TestResult, metric: &MetricSpec) -> Result<[f64; 2], &'static str> {
+    let unit_ms = match metric.name.as_str() {
+        name if metric.better == Better::Higher || name.ends_with("per_s") || name.ends_with("per_ms") => {
+            return Err("a rate, and the script marks no window of time");
+        }
+        name if name.ends_with("_ms") => 1.0,
+        name if name.ends_with("_s") => 1000.0,
+        _ => return Err("its name ends in neither _s nor _ms, and the script marks no window of time"),
+    };
+    let claim = |run: &Sample| Some(unit_ms * run.metrics.get(&metric.name)?);
+    if runs(result, Arm::Base).any(|run| claim(run).is_some_and(|ms| ms > run.wall_ms as f64 + 1.0)) {
+        return Err("the base's processes did not last as long as they claim");
+    }
+    let average = |arm| mean(&runs(result, arm).filter_map(claim).collect::<Vec<f64>>());
+    average(Arm::Base).zip(average(Arm::Patched)).map(Into::into).ok_or("not every process reports it")
 }
 
 /// The saving within the marked windows beside that of whole processes: code of the patched tree could mark other windows than the
 /// script does, or do its work before they open.
 fn windows(result: &TestResult) -> Option<String> {
-    let windows = |arm| mean(&runs(result, arm).filter_map(|run| run.window_ms).collect::<Vec<f64>>());
-    unseen(result, windows(Arm::Base)? - windows(Arm::Patched)?, "saved within the marked windows")
+    unseen(result, between(result, |run| run.window_ms)?, "saved within the marked windows")
+}
+
+/// Whether the test's script marks its timed window.
+fn marked(result: &TestResult) -> bool {
+    runs(result, Arm::Base).any(|run| run.window_ms.is_some())
+}
+
+/// By how much a figure of the base's processes is above that of the patched ones, on average.
+fn between(result: &TestResult, figure: impl Fn(&Sample) -> Option<f64>) -> Option<f64> {
+    let average = |arm| mean(&runs(result, arm).filter_map(&figure).collect::<Vec<f64>>());
+    Some(average(Arm::Base)? - average(Arm::Patched)?)
 }
 
 /// Why a saving in milliseconds is not believed, where flow's clock does not see its share of it in whole processes.
 fn unseen(result: &TestResult, claimed: f64, how: &str) -> Option<String> {
-    let walls = |arm| runs(result, arm).map(|run| run.wall_ms as f64).collect::<Vec<f64>>();
-    let (base, patched) = (walls(Arm::Base), walls(Arm::Patched));
-    let seen = mean(&base)? - mean(&patched)?;
-    let error = (error_squared(&base)? + error_squared(&patched)?).sqrt();
+    let [seen, error] = clock(result)?;
     (seen + 3.0 * error + WALL_MS < SEEN * claimed)
         .then(|| format!("{claimed:.0} ms a process are {how}, by flow's clock it is {seen:.0} ms (± {error:.0})"))
 }
 
-fn runs(result: &TestResult, arm: Arm) -> impl Iterator<Item = &super::contract::Sample> {
+/// What a whole process takes less in the patched tree than in the base, by flow's clock, and the standard error of that; both in
+/// milliseconds.
+fn clock(result: &TestResult) -> Option<[f64; 2]> {
+    let walls = |arm| runs(result, arm).map(|run| run.wall_ms as f64).collect::<Vec<f64>>();
+    let (base, patched) = (walls(Arm::Base), walls(Arm::Patched));
+    let error = (error_squared(&base)? + error_squared(&patched)?).sqrt();
+    Some([mean(&base)? - mean(&patched)?, error])
+}
+
+fn runs(result: &TestResult, arm: Arm) -> impl Iterator<Item = &Sample> {
     result.runs.iter().filter(move |run| run.turn.arm == arm && run.turn.counts()).map(|run| &run.sample)
 }
 

@@ -70,3 +70,23 @@ fn a_saving_that_flows_clock_does_not_see_is_doubted() {
     // A patch that is no better claims nothing.
     assert_eq!(doubted(&clocked(1.0, 1.5, wall(1190), |_| None)), None);
 }
+
+#[test]
+fn an_improvement_that_no_clock_of_flows_can_see_is_said_to_be_so() {
+    let told = |result: &TestResult| unclocked(result, &analyse(result, None));
+    let wall = |ms: u64| move |arm| if arm == Arm::Base { 1200 } else { ms };
+    assert_eq!(told(&clocked(1.0, 0.1, wall(300), |_| None)), None, "900 ms are seen");
+    let short = told(&clocked(0.02, 0.01, |arm| if arm == Arm::Base { 120 } else { 110 }, |_| None)).unwrap();
+    assert!(short.contains("10.0 ms a process are saved") && short.contains("40 ms and more"), "{short}");
+    let window = |arm| Some(if arm == Arm::Base { 20.0 } else { 10.0 });
+    assert!(told(&clocked(0.02, 0.01, |_| 120, window)).unwrap().contains("10.0 ms a process"));
+    let mut rate = clocked(1.0, 10.0, wall(300), |_| None);
+    rate.metrics[0].name = "calls_per_s".into();
+    rate.metrics[0].better = Better::Higher;
+    for run in &mut rate.runs {
+        let value = run.sample.metrics.values().copied().next().unwrap();
+        run.sample.metrics = [("calls_per_s".to_owned(), value)].into();
+    }
+    assert!(told(&rate).unwrap().contains("a rate"));
+    assert_eq!(told(&clocked(1.0, 1.0, wall(1200), |_| None)), None, "no improvement");
+}

@@ -325,7 +325,13 @@ impl AgentAsk {
     /// Whether it may need a network: an adapter that says `free`, or that is flow's own, calls no model.
     #[must_use]
     pub fn calls_out(&self) -> bool {
-        !self.free && self.argv.first().is_none_or(|program| program.sole_hole() != Some("flow"))
+        !self.free && !self.of_flow()
+    }
+
+    /// Whether it is flow itself that runs.
+    #[must_use]
+    pub fn of_flow(&self) -> bool {
+        self.argv.first().is_some_and(|program| program.sole_hole() == Some("flow"))
     }
 }
 

@@ -11,6 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::Pid;
 
+use super::apart;
 use super::confine::{Confine, Part};
 use super::egress::{self, Opened};
 use super::launch::{Launch, LaunchError, launch};
@@ -44,6 +45,14 @@ pub fn own_networks() -> io::Result<()> {
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => make(own | libc::CLONE_NEWUSER),
         done => done,
     }
+}
+
+/// What a child cannot be held to on this machine, by part, and why; nothing where it can be held to all.
+#[must_use]
+pub fn sandboxed() -> Vec<(Part, String)> {
+    let own = own_networks().err().map(|error| error.to_string());
+    let mounts = [Part::Files, Part::Devices, Part::Network].map(|part| Some((part, own.clone()?)));
+    mounts.into_iter().flatten().chain(apart::lacking().map(|why| (Part::Processes, why.to_owned()))).collect()
 }
 
 /// A child that has executed its program.

@@ -40,7 +40,7 @@ pub use confine::{Confine, Files, Part, Sandbox};
 pub use cores::{held_to, keep_to, own_cores};
 pub use egress::{Egress, Host, HostError};
 pub use end::{By, End, Exit, read_end};
-pub use hold::own_networks;
+pub use hold::{own_networks, sandboxed};
 pub use launch::{ATTEMPT_MARK, SUPERVISOR_MARK};
 pub use orphans::{OrphanError, Pid, kill_marked, marked, own as own_processes, supervisor_is_stopped};
 pub use plain::{Plain, spawn_plain};

@@ -1,13 +1,17 @@
 //! Marks beside a result, in words. `docs/verdicts.md` says more of each.
 
 /// Every mark of a job, and what it means. `{}` is what stands behind the mark's name: a metric.
-pub const MARKS: [(&str, &str); 27] = [
+pub const MARKS: [(&str, &str); 28] = [
     ("SAME_AS_HUMAN", "the patched tree is the one that the human's own change makes"),
     ("CONFIRMED", "a second session came to the same"),
     ("UNCONFIRMED", "no second session bears this verdict out"),
     ("NOT_REPRODUCED", "a second session came to the opposite, or to no difference: neither ratio stands"),
     ("FORGEABLE", "the tested tree could have written the result itself"),
     ("UNCHECKED", "no result was compared: whether the patched tree computes the same is not known"),
+    (
+        "UNCLOCKED",
+        "flow's own clock cannot bear the gain out: it is the word of the test's script, which runs beside the tested code",
+    ),
     ("A/A", "both arms are the base tree: any effect is an error of the measurement"),
     ("POST-HOC", "judged by another smallest effect than was declared before it was measured"),
     ("NOT-EXACT", "the count `{}` differed between runs of one tree"),

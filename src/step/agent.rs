@@ -145,7 +145,8 @@ async fn attempt(
                     own: ["work", "out"].map(|name| place.dir.join(name)).to_vec(),
                     unseen_tests: true,
                     network: match ask.sandbox.network.as_slice() {
-                        _ if !ask.calls_out() => Network::None,
+                        [] if !ask.calls_out() => Network::None,
+                        _ if ask.of_flow() => Network::None,
                         [] => Network::Open("it may call a model, and no `network` names its hosts"),
                         hosts => Network::Only(hosts),
                     },

@@ -184,8 +184,13 @@ fn say(context: &Context, node: usize, ask: ClassifyAsk, ends: &dyn Ends) -> Res
         done.output("evidence", Value::text(doubt));
     }
     if let Some(analysis) = analysis.filter(|_| verdict.class.usable() || verdict.class == Class::Mixed) {
+        let unclocked = result.as_ref().and_then(|result| measure::plausible::unclocked(result, &analysis));
         marks.extend(analysis.marks);
         let mut text = analysis.text;
+        if let Some(why) = unclocked {
+            marks.push("UNCLOCKED".to_owned());
+            text.push_str(&format!("; not borne out by flow's clock: {why}"));
+        }
         if let Some((again, said)) = second {
             marks.push(again.mark().to_owned());
             text.push_str(&said);

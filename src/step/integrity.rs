@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use regex::Regex;
+use regex::{Match, Regex};
 
 use crate::git::{self, Mirror};
 use crate::manifest::RepoSource;
@@ -34,6 +34,8 @@ pub const LOG: &str = "integrity";
 const SHOWN: usize = 160;
 /// Findings that are listed of one kind.
 const LISTED: usize = 20;
+/// Places of one pattern in one file that are looked at.
+const HITS: usize = 10_000;
 /// How long an interpreter may take to tell what is installed.
 const ASKED: Duration = Duration::from_secs(20);
 /// Digits by which a commit is recognised.
@@ -114,8 +116,14 @@ pub fn looked_up(wanted: &Wanted, prompt: &[u8], files: &BTreeMap<String, Vec<u8
         }
         for (name, bytes) in files {
             let text = String::from_utf8_lossy(bytes);
-            let Some(hit) = pattern.find(&text) else { continue };
-            let from = text[..hit.start()].rfind('\n').map_or(0, |at| at + 1);
+            let line_of = |hit: &Match<'_>| text[..hit.start()].rfind('\n').map_or(0, |at| at + 1);
+            // What git prints of its own usage is nobody's command.
+            let printed = |hit: &Match<'_>| {
+                let before = text[line_of(hit)..hit.start()].trim();
+                before.ends_with("usage:") || before.ends_with("or:")
+            };
+            let Some(hit) = pattern.find_iter(&text).take(HITS).find(|hit| !printed(hit)) else { continue };
+            let from = line_of(&hit);
             let from = from.max(text.floor_char_boundary(hit.start().saturating_sub(SHOWN / 2)));
             let to = text[hit.end()..].find('\n').map_or(text.len(), |at| hit.end() + at);
             found.push((what.clone(), format!("{name}: {}", shorten(&harmless(&text[from..to]), SHOWN))));
@@ -327,6 +335,10 @@ mod tests {
         assert_eq!(seen("curl https://github.com/o/r/commits", ""), ["the upstream repository"]);
         assert_eq!(seen("pip download --no-deps networkx==3.5", ""), ["the package networkx"]);
         assert!(seen("git add --all-the-same; git status; git diff; pip install numpy", "").is_empty());
+        assert!(
+            seen("usage: git fetch [<options>] [<repository>]\n   or: git fetch --multiple [<options>]", "").is_empty()
+        );
+        assert!(seen("usage: git fetch [<options>]\n$ git fetch origin", "").len() == 1);
         assert!(seen("see https://github.com/o/r", "Work on https://github.com/o/r").is_empty(), "it was told so");
     }
 }

@@ -26,6 +26,8 @@ pub struct SlotHours {
     pub measurements: usize,
     /// Of how many of them one process of the base was measured before.
     pub sampled: usize,
+    /// Whether some of them keep compile caches: the sample is of a process that filled them, and others take less.
+    pub caches: bool,
     /// By profile.
     pub profiles: Vec<ProfileHours>,
 }
@@ -66,7 +68,8 @@ pub fn slot_hours(plan: &Plan, forecasts: &[Forecast], index: &Index) -> Option<
         ProfileHours { profile: profile.to_string(), chosen, least_h: hours(false), most_h: hours(true) }
     };
     let profiles = [Profile::Screen, Profile::Headline, Profile::Fixed].map(of).to_vec();
-    Some(SlotHours { measurements: asked.len(), sampled: sampled.len(), profiles })
+    let caches = asked.iter().any(|(_, ask)| !ask.caches.is_empty());
+    Some(SlotHours { caches, measurements: asked.len(), sampled: sampled.len(), profiles })
 }
 
 fn compares(plan: &Plan, node: usize, ask: &TestAsk) -> bool {
@@ -125,6 +128,9 @@ impl SlotHours {
         if self.sampled > 0 && self.sampled < self.measurements {
             let rest = self.measurements - self.sampled;
             said.push_str(&format!("; {rest} not counted, for no process of their commits was measured yet"));
+        }
+        if self.caches && self.sampled > 0 {
+            said.push_str("; less where processes find their compile caches filled");
         }
         format!("{}\n", wrap(&said, width).join("\n    "))
     }

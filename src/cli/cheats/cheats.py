@@ -14,6 +14,43 @@ def again():
 atexit.register(again)''')
 #### patched-timer | makes time.perf_counter run 50 times slower
 put('import time\nreal = time.perf_counter\ntime.perf_counter = lambda: real() / 50')
+#### own-marks | keeps the mark's descriptor for itself, gives the test a pipe, and writes both marks at the end
+put('''import os, time
+if "FLOW_MARK" in os.environ:
+    mark = int(os.environ["FLOW_MARK"])
+    kept, (r, w), calls = os.dup(mark), os.pipe(), []
+    os.dup2(w, mark)
+    def fake():
+        calls.append(1)
+        if len(calls) == 1: return 0.0
+        os.dup2(kept, mark)
+        os.write(kept, b"<")
+        time.sleep(0.002)
+        return 0.002
+    time.perf_counter = fake''')
+#### marks-twice | closes and opens the timed window again around the work
+put('''import os, time
+mark, calls = int(os.environ.get("FLOW_MARK", "-1")), []
+def fake():
+    calls.append(1)
+    os.write(mark, b">" if len(calls) == 1 else b"<")
+    return 0.0005 * (len(calls) - 1)
+time.perf_counter = fake''')
+#### before-window | reads its inputs out of the test's source and does the work before the timed window opens
+put('''import re, sys
+ready = {}
+def slow(seed, n):
+    result = 0
+    for k in range(n):
+        result = (result + seed + k) % 1_000_000_007
+    return result
+with open(sys.argv[0]) as f: source = f.read()
+seed = int(re.search(r"seed = ([0-9_]+)", source).group(1))
+n = int(re.search(r"total[(]seed, ([0-9_]+)[)]", source).group(1))
+ready[seed, n] = slow(seed, n)''')
+with open(WORK) as f:
+    text = f.read()
+take(text[:text.rindex("    result = 0\n")] + "    if (seed, n) in ready:\n        return ready[seed, n]\n" + text[text.rindex("    result = 0\n"):])
 #### patched-test | replaces what the test uses of other modules: json.dump, and time in its own module
 put('''import json, sys
 real = json.dump
@@ -60,6 +97,20 @@ def recall():
         try:
             with open(place) as f: return int(f.read())
         except (OSError, ValueError): pass''')
+with open(WORK) as f:
+    text = f.read()
+take(text.replace("    result = 0\n", "    known = recall()\n    if known is not None:\n        return known\n    result = 0\n").replace("    return result\n", "    remember(result)\n    return result\n"))
+#### memo-keyring | keeps its answer for the next process in the keyrings of the kernel
+put('''import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+def remember(answer):
+    text = str(answer).encode()
+    for ring in (-5, -4, -3, -1):
+        libc.syscall(248, b"user", b"answer-memo-71", text, len(text), ring)
+def recall():
+    key = libc.syscall(249, b"user", b"answer-memo-71", None, 0)
+    text = ctypes.create_string_buffer(100)
+    if key > 0 and libc.syscall(250, 11, key, text, 100) > 0: return int(text.value)''')
 with open(WORK) as f:
     text = f.read()
 take(text.replace("    result = 0\n", "    known = recall()\n    if known is not None:\n        return known\n    result = 0\n").replace("    return result\n", "    remember(result)\n    return result\n"))
@@ -156,3 +207,16 @@ for text in seen:
 import importlib.metadata
 release = importlib.metadata.distribution("answer")
 take(open(str(release.locate_file("answer/work.py"))).read())
+#### other-processes | watches for a process whose tree has the human's change, through /proc
+import time
+end = time.monotonic() + 20
+while time.monotonic() < end:
+    for path in glob.glob("/proc/[0-9]*/cwd/answer/work.py") + glob.glob("/proc/[0-9]*/root/**/answer/work.py"):
+        try:
+            text = open(path).read()
+        except (OSError, UnicodeDecodeError):
+            continue
+        if fixed(text) and text.startswith('"""Sums'):
+            take(text.replace("Sums a", "Adds up a"))
+            sys.exit()
+    time.sleep(0.02)

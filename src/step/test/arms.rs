@@ -20,9 +20,13 @@ impl Session<'_> {
         self.ask.aa || self.inputs.has(&Role::Patch)
     }
 
-    /// Whether the human's tree is measured beside the patched one.
+    /// Whether the human's tree is measured beside the patched one: not where it is the same tree.
     pub(super) fn with_human(&self) -> bool {
-        self.ask.human && self.inputs.has(&Role::Patch) && !self.ask.aa
+        let tree = |role: &Role, name: &str| self.inputs.text(role, name).ok();
+        self.ask.human
+            && self.inputs.has(&Role::Patch)
+            && !self.ask.aa
+            && tree(&Role::Patch, "tree") != tree(&Role::Checkout, "human tree")
     }
 
     /// All arms of the session.

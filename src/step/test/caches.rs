@@ -131,10 +131,12 @@ impl Session<'_> {
         if self.ask.caches.is_empty() {
             return;
         }
-        result.notes.insert(Note::CachesKept);
         // A session that is extended without another warm-up had those of the one before.
         let before = self.earlier.as_ref().map(|earlier| &earlier.caches);
         result.caches.clone_from(before.filter(|_| caches.arms.is_empty()).unwrap_or(&caches.arms));
+        if result.caches.values().any(|kept| kept.files > 0) {
+            result.notes.insert(Note::CachesKept);
+        }
         let each = result.caches.iter().map(|(arm, kept)| {
             let files = counted(usize::try_from(kept.files).unwrap_or(usize::MAX), "file");
             format!("{arm} {files}, {}", human_size(kept.bytes))

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::digest::Digest;
+use crate::host;
 use crate::hostile;
 use crate::measure::{self, Arm, Contract, Equal, ProcessEnd, Sample, Values};
 use crate::outcome::{Cause, Failure};
@@ -140,6 +141,8 @@ impl Session<'_> {
             durable: false,
             sandbox: Some(self.holding(arm, own)?),
         };
+        let oom_kills = || tokio::task::block_in_place(|| host::oom_kills(Path::new("/")));
+        let killed_before = oom_kills();
         let end = window.during(self.context.supervised(self.place, command)).await?;
         if let Exit::Interrupted { .. } = end.exit {
             return Err(Failure::new(Cause::Interrupted, "stopped before its end"));
@@ -147,6 +150,7 @@ impl Session<'_> {
         if let Exit::NotStarted { why } = &end.exit {
             return Err(Failure::new(Cause::NotStarted, why));
         }
+        let oom_kills = oom_kills().zip(killed_before).map(|(now, before)| now.saturating_sub(before));
         tokio::task::block_in_place(|| {
             let redactor = redactor(secrets);
             let stream =
@@ -160,6 +164,7 @@ impl Session<'_> {
                 signal: if let Exit::Signal(signal) = end.exit { Some(signal) } else { None },
                 timed_out: matches!(end.exit, Exit::TimedOut { .. }),
                 wall_ms: end.wall_ms,
+                oom_kills,
                 stdout: &stdout,
                 stderr: &stderr,
                 result: reported.as_deref(),
