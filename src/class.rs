@@ -226,7 +226,7 @@ fn by_checkout(ends: &Ends) -> Option<Class> {
 }
 
 fn by_environment(ends: &Ends) -> Option<Class> {
-    ends.environment.cause().map(|cause| match cause {
+    ends.environment.cause().filter(|cause| *cause != Cause::BuildError).map(|cause| match cause {
         Cause::HarnessFault | Cause::DiskFull => Class::HarnessFailed,
         _ => Class::EnvironmentFailed,
     })

@@ -13,6 +13,7 @@ use crate::outcome::Outcome;
 use crate::plan::{Ask, Plan};
 use crate::run::nearest::reason_for;
 use crate::run::reuse::{self, Reused, reusable};
+use crate::step::environment::{FOLDER, kept};
 use crate::step::test::{ASKED, CONTINUES};
 use crate::step::{End, Ends, Keyed, draft};
 use crate::store::{Index, Store};
@@ -262,8 +263,11 @@ pub fn limits(plan: &Plan, node: usize) -> BTreeMap<String, u64> {
 /// The first output of an attempt that the store has no longer: such an attempt serves nobody.
 #[must_use]
 pub fn lost(ended: &Ended, store: &Store) -> Option<Change> {
-    let (name, value) =
-        ended.outputs.iter().find(|(_, value)| value.as_blob().is_some_and(|blob| !store.cas.has(&blob)))?;
+    let gone = |name: &str, value: &Value| match value.as_text() {
+        Some(folder) if name == FOLDER => kept::complete(store, folder).is_none(),
+        _ => value.as_blob().is_some_and(|blob| !store.cas.has(&blob)),
+    };
+    let (name, value) = ended.outputs.iter().find(|(name, value)| gone(name, value))?;
     Some(Change { ingredient: format!("stored output {name}"), old: Some(value.clone()), new: None })
 }
 

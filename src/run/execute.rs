@@ -18,8 +18,8 @@ use crate::plan::Ask;
 use crate::process::{self, Exit};
 use crate::step::secrets::remove_private;
 use crate::step::{
-    Context, Done, End, Ends, Inputs, Place, SomeEnds, Stop, agent, checkout, classify, command, environment, patch,
-    test,
+    Context, Done, End, Ends, Inputs, Keyed, Place, SomeEnds, Stop, agent, checkout, classify, command, draft, environment,
+    patch, test,
 };
 use crate::store::{Index, RunLock, Store, StoreError};
 
@@ -136,9 +136,15 @@ pub async fn execute(work: Work) -> Done {
     let blocking = |done: &dyn Fn() -> Done| tokio::task::block_in_place(done);
     let mut done = match (&plan.nodes[node].ask, &left.finished) {
         (Ask::Checkout(ask), _) => blocking(&|| checkout::run(&context, repo, ask)),
-        (Ask::Environment(tool), _) => environment::run(&context, tool.as_deref()),
+        (Ask::Environment(ask), _) => {
+            let key = match draft(&plan, node, &ends) {
+                Keyed::Ready(record) => Some(record.key()),
+                _ => None,
+            };
+            environment::run(&context, node, ask, key, &inputs, &place).await
+        }
         (Ask::Agent(ask), Some(left)) => agent::adopt(&context, repo, ask, &inputs, &place, &left.end).await,
-        (Ask::Agent(ask), None) => agent::run(&context, repo, ask, &inputs, &place).await,
+        (Ask::Agent(ask), None) => agent::run(&context, node, ask, &inputs, &place).await,
         (Ask::Patch(ask), _) => blocking(&|| patch::run(&context, repo, ask, &inputs)),
         (Ask::Test(_), _) => test::run(&context, node, &inputs, &place, earlier.as_deref()).await,
         (Ask::Classify(ask), _) => blocking(&|| classify::run(&context, node, *ask, &ends)),

@@ -18,11 +18,12 @@ use crate::manifest::{Body, Manifest, Pipeline, Place, RepoSource, Template, Too
 use crate::names::SlotKind;
 use crate::plan::expand::{expand, protected, set_heights};
 use crate::plan::tools::{packages, source_listing, source_stat, stat_below, tool_stat};
-use crate::plan::{CheckoutAsk, CommitFact, Facts, Intake, Missing, Plan, SourceFact, ToolFact};
+use crate::plan::{CheckoutAsk, CommitFact, Facts, Intake, Missing, Plan, SourceFact, ToolFact, Trees};
 use crate::process::{ANSWER_LIMIT, answer};
 use crate::run::durations::Durations;
 use crate::step::checkout;
 use crate::step::context::Machine;
+use crate::step::environment::StoreTrees;
 use crate::step::processes::identity;
 use crate::store::{Index, Store};
 
@@ -78,6 +79,9 @@ pub async fn prepare(
     facts.devices = devices(pipeline, machine).await;
     facts.commits = tokio::task::block_in_place(|| commits(pipeline, &sources, store, index, wishes, &mut notices));
     let mut plan = tokio::task::block_in_place(|| expand(manifest.clone(), facts, &mut intake));
+    let trees: Arc<dyn Trees> = Arc::new(StoreTrees::new(store, sources.clone()));
+    // Nobody set it before: the plan is new.
+    let _ = plan.trees.set(trees);
     let durations = Durations::read(index);
     let typical = durations.of_all(&plan);
     set_heights(&mut plan, &|node| typical[node]);

@@ -20,6 +20,7 @@ use crate::redact::{Redactor, Secret};
 use crate::step::Draft;
 use crate::step::context::{Context, OUTPUT_LIMIT, Place, fault};
 use crate::step::done::{Done, Inputs};
+use crate::step::environment::Built;
 use crate::step::integrity;
 use crate::step::leak::{self, Leak, Telling};
 use crate::step::leavings::Wanted;
@@ -62,12 +63,17 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: &AgentAsk) -> Draft<'a> {
 }
 
 /// Runs the agent.
-pub async fn run(context: &Context, repo: usize, ask: &AgentAsk, inputs: &Inputs, place: &Place) -> Done {
+pub async fn run(context: &Context, node: usize, ask: &AgentAsk, inputs: &Inputs, place: &Place) -> Done {
     let secrets = match context.secrets(&ask.env.secrets).await {
         Ok(secrets) => secrets,
         Err(failure) => return Done::no_agent_began(failure),
     };
-    attempt(context, repo, ask, inputs, place, &secrets).await
+    let built = match Built::of(context, node, inputs, &Role::Environment) {
+        Ok(built) => built,
+        Err(failure) => return Done::no_agent_began(failure),
+    };
+    let repo = context.plan.nodes[node].point.commit.map_or(0, |(repo, _)| repo);
+    attempt(context, repo, ask, inputs, place, (&secrets, built.as_ref())).await
 }
 
 /// Reads what an agent of a run that died had finished: its process ended by itself, and its supervisor wrote how.
@@ -98,7 +104,7 @@ async fn attempt(
     ask: &AgentAsk,
     inputs: &Inputs,
     place: &Place,
-    secrets: &[Secret],
+    (secrets, built): (&[Secret], Option<&Built<'_>>),
 ) -> Done {
     let private = Private::default();
     // The interpreters are asked from within the place, which is made here.
@@ -116,6 +122,11 @@ async fn attempt(
         Ok(ready) => ready,
         Err(failure) => return Done::no_agent_began(failure),
     };
+    let variables = built.map(|built| built.variables(context, &place.dir.join("work"), false)).transpose();
+    let variables = match variables {
+        Ok(variables) => committer().into_iter().chain(variables.unwrap_or_default()).collect(),
+        Err(failure) => return Done::no_agent_began(failure),
+    };
     let aside = match Aside::put(&context.machine, place.attempt.as_str(), secrets) {
         Ok(aside) => aside,
         Err(why) => return Done::no_agent_began(fault(&format!("no private place for the secrets: {why}"))),
@@ -126,7 +137,7 @@ async fn attempt(
             Command {
                 argv,
                 env: &ask.env,
-                extra: committer(),
+                extra: variables,
                 secrets,
                 stdin,
                 cwd: place.dir.join("work"),
@@ -140,7 +151,7 @@ async fn attempt(
                 durable: true,
                 sandbox: Some(Holding {
                     decl: &ask.sandbox,
-                    see: Vec::new(),
+                    see: built.map(|built| built.out.clone()).into_iter().collect(),
                     hidden: Vec::new(),
                     own: ["work", "out"].map(|name| place.dir.join(name)).to_vec(),
                     unseen_tests: true,

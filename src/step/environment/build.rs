@@ -161,7 +161,7 @@ impl Builder<'_> {
     }
 
     fn trees(&self) -> StoreTrees {
-        StoreTrees::new(self.context.store.clone(), self.context.sources.clone(), true)
+        StoreTrees::new(&self.context.store, self.context.sources.clone())
     }
 
     /// The case of the recipe that fits a tree.

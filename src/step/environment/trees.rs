@@ -12,7 +12,8 @@ use crate::hostile;
 use crate::names::ObjectId;
 use crate::plan::{CaseAsk, Found, TreeOf, Trees};
 use crate::step::context::{LARGEST_BLOB, glob_set};
-use crate::store::Store;
+use crate::store::files::write_derived;
+use crate::store::{Cas, Store};
 
 /// The largest listing, in bytes.
 const LISTING_BYTES: u64 = 64 << 20;
@@ -20,18 +21,19 @@ const LISTING_BYTES: u64 = 64 << 20;
 /// The trees of a plan's repositories.
 #[derive(Debug)]
 pub struct StoreTrees {
-    store: Arc<Store>,
+    root: PathBuf,
+    mirrors: PathBuf,
+    cas: Arc<Cas>,
     sources: Vec<git::Source>,
-    /// Whether what was found is written down, in the derived part of the store.
-    writes: bool,
     found: Mutex<HashMap<Digest, Found>>,
 }
 
 impl StoreTrees {
-    /// For repositories in the plan's order. `writes` is whether the store may be written to.
+    /// For repositories in the plan's order.
     #[must_use]
-    pub fn new(store: Arc<Store>, sources: Vec<git::Source>, writes: bool) -> Self {
-        Self { store, sources, writes, found: Mutex::default() }
+    pub fn new(store: &Store, sources: Vec<git::Source>) -> Self {
+        let (root, mirrors, cas) = (store.root.clone(), store.mirrors(), store.cas.clone());
+        Self { root, mirrors, cas, sources, found: Mutex::default() }
     }
 
     /// The listing of the files that a case of a recipe is built from, and the files.
@@ -49,12 +51,12 @@ impl StoreTrees {
         wanted: &dyn Fn(&TreePath) -> bool,
     ) -> Result<(Vec<u8>, Vec<TreePath>), String> {
         let source = self.sources.get(tree.repo).ok_or("there is no such repository in the plan")?;
-        let mirror = Mirror::open(&self.store.mirrors(), source).map_err(|error| error.to_string())?;
+        let mirror = Mirror::open(&self.mirrors, source).map_err(|error| error.to_string())?;
         let mirror = mirror.ok_or("the repository is not here; `flow run` fetches it")?;
         let changes = match tree.changes {
             None => git::Changes::default(),
             Some(digest) => {
-                let bytes = self.store.cas.get(&digest, LARGEST_BLOB);
+                let bytes = self.cas.get(&digest, LARGEST_BLOB);
                 let bytes = bytes.map_err(|error| error.to_string())?;
                 let bytes = bytes.ok_or_else(|| format!("the patch, blob {digest}, is gone from the store"))?;
                 git::Changes::decode(&bytes).map_err(|error| error.to_string())?
@@ -70,7 +72,7 @@ impl StoreTrees {
 
     /// Where an answer is written down.
     fn place(&self, question: &Digest) -> PathBuf {
-        self.store.root.join("index/trees").join(question.to_string())
+        self.root.join("index/trees").join(question.to_string())
     }
 
     fn written(&self, question: &Digest) -> Option<Found> {
@@ -89,17 +91,11 @@ impl StoreTrees {
             Found::Case { case, listing } => format!("{case} {listing}\n"),
         };
         let path = self.place(question);
-        // Derived: one that is not written down, or torn, is asked for again.
-        if let Some(dir) = path.parent() {
-            let temp = crate::store::files::temp_path(&self.store.root, "tree");
-            let write = || {
-                std::fs::create_dir_all(dir)?;
-                std::fs::write(&temp, &text)?;
-                std::fs::rename(&temp, &path)
-            };
-            if write().is_err() {
-                let _ = std::fs::remove_file(&temp);
-            }
+        // Derived: one that is not written down is asked for again.
+        if let Some(dir) = path.parent()
+            && std::fs::create_dir_all(dir).is_ok()
+        {
+            let _ = write_derived(&path, text.as_bytes());
         }
     }
 }
@@ -135,9 +131,7 @@ impl Trees for StoreTrees {
             }
         }
         memory().insert(question, found.clone());
-        if self.writes {
-            self.write_down(&question, &found);
-        }
+        self.write_down(&question, &found);
         Ok(found)
     }
 }

@@ -46,11 +46,11 @@ impl<'a> Built<'a> {
         ["bin/python", "bin/python3"].map(|name| self.out.join(name)).into_iter().find(|path| path.exists())
     }
 
-    /// The variables of a process that runs in it, given those of flow's own making and the tree that it works on.
+    /// The variables of a process that runs in it, given the tree that it works on, and whether built files are laid over that.
     ///
     /// # Errors
     /// If a template of the recipe names what is not known here.
-    pub fn variables(&self, context: &Context, tree: &Path) -> Result<Vec<(String, String)>, Failure> {
+    pub fn variables(&self, context: &Context, tree: &Path, laid: bool) -> Result<Vec<(String, String)>, Failure> {
         let mut given = BTreeMap::new();
         let path = context.machine.variables.get("PATH").cloned().unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
         let bin = self.out.join("bin");
@@ -60,7 +60,7 @@ impl<'a> Built<'a> {
         if self.out.join("pyvenv.cfg").is_file() {
             given.insert("VIRTUAL_ENV".to_owned(), self.out.display().to_string());
         }
-        if !self.recipe.overlay.is_empty() {
+        if laid && !self.recipe.overlay.is_empty() {
             given.insert("PYTHONPATH".to_owned(), tree.display().to_string());
         }
         let places = |name: &str| match name {

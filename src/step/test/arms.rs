@@ -10,6 +10,7 @@ use crate::names::ObjectId;
 use crate::outcome::{Cause, Failure};
 use crate::plan::Role;
 use crate::step::context::fault;
+use crate::step::environment::Built;
 use crate::step::pristine::{Pristine, Touched};
 use crate::step::processes::identity;
 use crate::step::test::Session;
@@ -27,6 +28,23 @@ impl Session<'_> {
             && self.inputs.has(&Role::Patch)
             && !self.ask.aa
             && tree(&Role::Patch, "tree") != tree(&Role::Checkout, "human tree")
+    }
+
+    /// The environment that an arm's processes run in, where one was built.
+    pub(super) fn built(&self, arm: Arm) -> Result<Option<Built<'_>>, Failure> {
+        let role = match arm {
+            Arm::Patched if self.inputs.has(&Role::Rebuilt) && !self.ask.aa => Role::Rebuilt,
+            Arm::Base | Arm::Patched | Arm::Human => Role::Environment,
+        };
+        Built::of(self.context, self.node, self.inputs, &role)
+    }
+
+    /// What that environment gives an arm's processes.
+    pub(super) fn built_variables(&self, arm: Arm) -> Result<Vec<(String, String)>, Failure> {
+        match self.built(arm)? {
+            Some(built) => built.variables(self.context, &self.tree(arm)?, true),
+            None => Ok(Vec::new()),
+        }
     }
 
     /// All arms of the session.
@@ -104,7 +122,11 @@ impl Session<'_> {
             Arm::Base | Arm::Patched => git::Changes::default(),
         };
         let (blobs, cache) = (self.context.blobs(), self.context.store.inflated());
-        git::write_tree(&mirror, &base, &changes, &blobs, &self.tree(arm)?, Some(&cache)).map_err(failed)?;
+        let tree = self.tree(arm)?;
+        git::write_tree(&mirror, &base, &changes, &blobs, &tree, Some(&cache)).map_err(failed)?;
+        if let Some(built) = self.built(arm)? {
+            built.lay_over(&tree)?;
+        }
         Ok(())
     }
 

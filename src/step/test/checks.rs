@@ -159,13 +159,13 @@ impl Session<'_> {
         self.context.folder(self.place, "results")?;
         sitting.processes += 1;
         self.clean()?;
-        let argv = self.context.fill(&self.ask.checks[number], &|name| self.stands_for(name))?;
+        let argv = self.context.fill(&self.ask.checks[number], &|name| self.stands_for(arm, name))?;
         let what = argv.join(" ");
         let command = Command {
             argv,
             stdin: None,
             env: &self.ask.env,
-            extra: Vec::new(),
+            extra: self.built_variables(arm)?,
             secrets: &sitting.secrets,
             cwd: self.tree(arm)?,
             mark: None,

@@ -20,9 +20,10 @@ use crate::key::Value;
 use crate::measure;
 use crate::measure::TestResult;
 use crate::outcome::{Cause, Failure};
-use crate::plan::{Ask, Role, TestAsk};
+use crate::plan::{Ask, Plan, Role, TestAsk};
 use crate::step::context::{Context, Place, fault};
 use crate::step::done::{Done, Inputs};
+use crate::step::environment::FOLDER;
 use crate::step::sandbox;
 use crate::step::{Draft, End};
 
@@ -67,6 +68,14 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: &TestAsk) -> Draft<'a> {
     }
     draft.input("base build", &Role::Environment, "identity");
     draft.input("build", &Role::Rebuilt, "identity");
+    // What a recipe makes of other files is another build, though it calls itself the same.
+    for (role, link) in [("base build's key", Role::Environment), ("build's key", Role::Rebuilt)] {
+        if draft.plan.linked(draft.node, &link).is_some_and(|up| builds(draft.plan, up)) {
+            draft.input(role, &link, FOLDER);
+            let used = draft.plan.linked(draft.node, &link).map(|up| used_as(draft.plan, up)).unwrap_or_default();
+            draft.record.push_some(&format!("{role} used"), (!used.is_empty()).then_some(Value::List(used)));
+        }
+    }
     if human {
         draft.input("human tree", &Role::Checkout, "human tree");
     }
@@ -102,6 +111,21 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: &TestAsk) -> Draft<'a> {
     draft
 }
 
+/// Whether an environment is one that a recipe builds.
+fn builds(plan: &Plan, node: usize) -> bool {
+    matches!(&plan.nodes[node].ask, Ask::Environment(ask) if ask.recipe.is_some())
+}
+
+/// How a built environment is used: what is laid over trees, and the variables that it gives.
+fn used_as(plan: &Plan, node: usize) -> Vec<String> {
+    let Ask::Environment(ask) = &plan.nodes[node].ask else { return Vec::new() };
+    let Some(recipe) = &ask.recipe else { return Vec::new() };
+    let overlay = recipe.overlay.iter().map(|glob| format!("overlay {glob}"));
+    let root = recipe.overlay_root.iter().map(|root| format!("overlay root {root}"));
+    let provides = recipe.provides.iter().map(|(name, value)| format!("provides {name} {value}"));
+    overlay.chain(root).chain(provides).collect()
+}
+
 /// When results are looked at, and how sure a verdict has to be there; whatever `blocks max` is, which is a limit.
 fn looks(protocol: &measure::Protocol) -> String {
     let looks: Vec<String> = measure::protocol::LOOKS.iter().map(ToString::to_string).collect();
@@ -124,7 +148,7 @@ pub async fn run(context: &Context, node: usize, inputs: &Inputs, place: &Place,
         Err(failure) => return Done::failed(failure),
     }
     let earlier = earlier.and_then(|ended| Earlier::read(context, ask, ended));
-    let session = Session { context, ask, inputs, place, repo, earlier };
+    let session = Session { node, context, ask, inputs, place, repo, earlier };
     match session.measure().await {
         Ok(mut done) => {
             let opened: Vec<String> = ask.sandbox.write.iter().map(|path| path.display().to_string()).collect();
@@ -156,6 +180,7 @@ fn not_asked(context: &Context, ask: &TestAsk, inputs: &Inputs) -> Result<Option
 
 /// One attempt that measures.
 struct Session<'a> {
+    node: usize,
     context: &'a Context,
     ask: &'a TestAsk,
     inputs: &'a Inputs,

@@ -44,10 +44,10 @@ pub(super) struct Ran {
 
 impl Session<'_> {
     /// The program and its arguments. A script of ISO-Bench that compares its results itself is told so by its own options.
-    fn argv(&self, result: &Path, mode: Mode, reference: Option<&str>) -> Result<Vec<String>, Failure> {
+    fn argv(&self, arm: Arm, result: &Path, mode: Mode, reference: Option<&str>) -> Result<Vec<String>, Failure> {
         if self.ask.argv.is_empty() {
             let script = self.script()?.display().to_string();
-            let mut argv: Vec<String> = self.interpreter().into_iter().chain([script]).collect();
+            let mut argv: Vec<String> = self.interpreter(arm).into_iter().chain([script]).collect();
             if let (Some(reference), Contract::Isobench) = (reference, self.ask.contract) {
                 let option = if mode == Mode::Reference { "--reference" } else { "--eqcheck" };
                 argv.extend([option, "--prefix", reference].map(str::to_owned));
@@ -56,12 +56,15 @@ impl Session<'_> {
         }
         let places = |name: &str| match name {
             "result" => Some(result.display().to_string()),
-            other => self.stands_for(other),
+            other => self.stands_for(arm, other),
         };
         self.context.fill(&self.ask.argv, &places)
     }
 
-    fn interpreter(&self) -> Option<String> {
+    fn interpreter(&self, arm: Arm) -> Option<String> {
+        if let Some(python) = self.built(arm).ok().flatten().and_then(|built| built.python()) {
+            return Some(python.display().to_string());
+        }
         match self.ask.tool.as_ref().and_then(|tool| self.context.plan.facts.tools.get(tool)) {
             Some(Ok(fact)) => Some(fact.path.display().to_string()),
             _ => None,
@@ -69,10 +72,10 @@ impl Session<'_> {
     }
 
     /// What a hole stands for whatever is run.
-    pub(super) fn stands_for(&self, name: &str) -> Option<String> {
+    pub(super) fn stands_for(&self, arm: Arm, name: &str) -> Option<String> {
         match name {
             "script" => self.script().ok().map(|path| path.display().to_string()),
-            "interpreter" => self.interpreter(),
+            "interpreter" => self.interpreter(arm),
             _ => None,
         }
     }
@@ -109,6 +112,7 @@ impl Session<'_> {
             ("FLOW_RESULT".to_owned(), result.display().to_string()),
             ("FLOW_MARK".to_owned(), MARK_FD.to_string()),
         ];
+        extra.extend(self.built_variables(arm)?);
         extra.extend(self.cache_variables());
         let mut kept = None;
         match self.ask.equal {
@@ -125,7 +129,7 @@ impl Session<'_> {
         let mut own = vec![results.clone(), self.place.dir.join("reference")];
         own.extend(self.cache_folders());
         let command = Command {
-            argv: self.argv(&result, mode, kept.as_deref())?,
+            argv: self.argv(arm, &result, mode, kept.as_deref())?,
             stdin: None,
             env: &self.ask.env,
             extra,
