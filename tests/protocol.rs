@@ -49,6 +49,18 @@ fn told(flow: &Flow) -> String {
     said.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+#[test]
+fn a_gain_that_flows_clock_cannot_bear_out_says_so() {
+    // The script claims a second, and its process lasts a part of that.
+    let flow = timed("ops / 1000");
+    flow.run().settles();
+    let job = show(&flow);
+    assert!(job["marks"].as_array().unwrap().contains(&"UNCLOCKED".into()), "{}", job["marks"]);
+    let said = told(&flow);
+    let why = "not borne out by flow's clock: time_s: the base's processes did not last as long as they claim";
+    assert!(said.contains(why), "{said}");
+}
+
 /// Wobbles so that neither five blocks nor twelve settle it.
 const WOBBLING: &str = "(1 + ops / 20000) * [1, 1.12, 0.92, 1.05, 0.95][n * 7 % 5]";
 

@@ -189,7 +189,7 @@ fn say(context: &Context, node: usize, ask: ClassifyAsk, ends: &dyn Ends) -> Res
         let mut text = analysis.text;
         if let Some(why) = unclocked {
             marks.push("UNCLOCKED".to_owned());
-            text.push_str(&format!("; not borne out by flow's clock: {why}"));
+            done.notes.push(format!("not borne out by flow's clock: {why}"));
         }
         if let Some((again, said)) = second {
             marks.push(again.mark().to_owned());

@@ -452,9 +452,11 @@ pub fn outcome_of(line: &Value) -> String {
     failed.or(line["outcome"].as_str()).unwrap_or("?").to_owned()
 }
 
-/// The marks of a job as `show --json` has them, but for what a machine that holds no sandbox says of itself.
+/// The marks of a job as `show --json` has them, but for what depends on the machine: that it holds no sandbox, or is so busy that
+/// flow's clock does not bear a short saving out.
 pub fn marks(job: &Value) -> Value {
-    let said = |mark: &&Value| !mark.as_str().unwrap().starts_with("NO_SANDBOX");
+    let of_machine = |mark: &str| mark.starts_with("NO_SANDBOX") || mark == "UNCLOCKED";
+    let said = |mark: &&Value| !of_machine(mark.as_str().unwrap());
     job["marks"].as_array().unwrap().iter().filter(said).cloned().collect()
 }
 
