@@ -206,7 +206,7 @@ type Rule = fn(&Ends) -> Option<Class>;
 /// The precedence, first to last. An earlier stage that failed is never hidden by a later one; what is wrong with commit,
 /// environment or test comes before what the agent did, because nothing it did could be judged.
 const PRECEDENCE: &[Rule] =
-    &[by_checkout, by_environment, by_baseline, by_open, by_patch_and_agent, by_patched, by_effect];
+    &[by_checkout, by_environment, by_baseline, by_open, by_patch_and_agent, by_build, by_patched, by_effect];
 
 /// The class of a job.
 #[must_use]
@@ -259,6 +259,10 @@ fn by_patch_and_agent(ends: &Ends) -> Option<Class> {
         None if ends.patch == StepEnd::Blocked => agent.map(|_| by_agent(Class::AgentError)),
         None => None,
     }
+}
+
+fn by_build(ends: &Ends) -> Option<Class> {
+    (ends.environment.cause() == Some(Cause::BuildError)).then_some(Class::PatchedBuildError)
 }
 
 fn by_patched(ends: &Ends) -> Option<Class> {

@@ -94,7 +94,11 @@ fn recipe(node: Node<'_>, report: &Report) -> Option<Recipe> {
             );
         };
         if case.from.is_empty() {
-            lacks("from", "does not say which files of the tree it is built from", "from \"pyproject.toml\" \"src/**\"");
+            lacks(
+                "from",
+                "does not say which files of the tree it is built from",
+                "from \"pyproject.toml\" \"src/**\"",
+            );
             break;
         }
         if case.run.is_empty() {
@@ -142,10 +146,8 @@ pub(super) fn known(name: &Spanned<String>, declared: &[&str], report: &Report) 
 /// Says of each environment of a patched tree which step builds the base's: the one with the same recipe that needs no patch.
 pub(super) fn bases(mut steps: Vec<Step>, report: &Report) -> Vec<Step> {
     let kind = |name: &str| steps.iter().find(|step| step.name.value.as_str() == name).map(Step::kind);
-    let patched: Vec<bool> = steps
-        .iter()
-        .map(|step| step.needs.iter().any(|need| kind(need.value.as_str()) == Some(Kind::Patch)))
-        .collect();
+    let patched: Vec<bool> =
+        steps.iter().map(|step| step.needs.iter().any(|need| kind(need.value.as_str()) == Some(Kind::Patch))).collect();
     let recipe = |step: &Step| match &step.body {
         Body::Environment(body) => body.recipe.as_ref().map(|recipe| recipe.value.clone()),
         _ => None,
@@ -155,7 +157,10 @@ pub(super) fn bases(mut steps: Vec<Step>, report: &Report) -> Vec<Step> {
         .zip(&patched)
         .map(|(step, of_patch)| {
             let wanted = recipe(step).filter(|_| *of_patch)?;
-            let base = steps.iter().zip(&patched).find(|(other, of_patch)| !**of_patch && recipe(other).as_ref() == Some(&wanted));
+            let base = steps
+                .iter()
+                .zip(&patched)
+                .find(|(other, of_patch)| !**of_patch && recipe(other).as_ref() == Some(&wanted));
             let place: Place = step.name.place;
             match base {
                 Some((base, _)) => Some(Spanned { value: base.name.value.clone(), place }),
@@ -164,7 +169,10 @@ pub(super) fn bases(mut steps: Vec<Step>, report: &Report) -> Vec<Step> {
                         Draft::new(
                             "missing-step",
                             place,
-                            format!("`{}` builds patched trees, and no step builds the base's by `{wanted}`", step.name.value),
+                            format!(
+                                "`{}` builds patched trees, and no step builds the base's by `{wanted}`",
+                                step.name.value
+                            ),
                         )
                         .label("from whose downloads?")
                         .help(format!("add one: step build uses=environment {{ needs checkout; recipe {wanted} }}")),

@@ -245,7 +245,9 @@ impl Ask {
     #[must_use]
     pub fn tools(&self) -> Vec<&String> {
         match self {
-            Self::Environment(ask) => ask.tool.iter().chain(ask.recipe.iter().flat_map(|recipe| &recipe.tools)).collect(),
+            Self::Environment(ask) => {
+                ask.tool.iter().chain(ask.recipe.iter().flat_map(|recipe| &recipe.tools)).collect()
+            }
             Self::Agent(ask) => ask.tools.iter().collect(),
             Self::Test(ask) => ask.tools.iter().chain(&ask.tool).collect(),
             Self::Command(ask) => ask.tools.iter().collect(),

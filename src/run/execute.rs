@@ -18,8 +18,8 @@ use crate::plan::Ask;
 use crate::process::{self, Exit};
 use crate::step::secrets::remove_private;
 use crate::step::{
-    Context, Done, End, Ends, Inputs, Keyed, Place, SomeEnds, Stop, agent, checkout, classify, command, draft, environment,
-    patch, test,
+    Context, Done, End, Ends, Inputs, Keyed, Place, SomeEnds, Stop, agent, checkout, classify, command, draft,
+    environment, patch, test,
 };
 use crate::store::{Index, RunLock, Store, StoreError};
 

@@ -18,8 +18,8 @@ use crate::plan::points::{axes_of, draw_of, ordered_points};
 use crate::plan::scope::{Scope, tools_in};
 use crate::plan::whole::{jobs, refuse_shared_places};
 use crate::plan::{
-    AgentAsk, Ask, CaseAsk, CheckoutAsk, ClassifyAsk, CommandAsk, EnvAsk, EnvironmentAsk, Facts, Intake, Link, Missing, Node, PatchAsk, Plan,
-    Point, RecipeAsk, Role, TestAsk,
+    AgentAsk, Ask, CaseAsk, CheckoutAsk, ClassifyAsk, CommandAsk, EnvAsk, EnvironmentAsk, Facts, Intake, Link, Missing,
+    Node, PatchAsk, Plan, Point, RecipeAsk, Role, TestAsk,
 };
 
 /// Makes the plan. What the machine lacks is noted in the actions that need it.
@@ -42,7 +42,16 @@ pub fn expand(manifest: Arc<Manifest>, facts: Facts, intake: &mut Intake) -> Pla
     let graph = Graph::of(&nodes);
     let dependents = graph.as_ref().map_or_else(|| vec![Vec::new(); nodes.len()], Graph::dependents);
     let jobs = if graph.is_some() { jobs(&manifest.pipeline, &nodes, &dependents) } else { Vec::new() };
-    let mut plan = Plan { manifest, facts, nodes, jobs, dependents, points: OnceLock::new(), axes: OnceLock::new(), trees: OnceLock::new() };
+    let mut plan = Plan {
+        manifest,
+        facts,
+        nodes,
+        jobs,
+        dependents,
+        points: OnceLock::new(),
+        axes: OnceLock::new(),
+        trees: OnceLock::new(),
+    };
     set_heights(&mut plan, &|_| 1.0);
     plan
 }

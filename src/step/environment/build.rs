@@ -49,7 +49,9 @@ pub(super) async fn run(
         Ok(done) => done,
         Err(failure) => {
             // What is half there is no environment.
-            let _ = tokio::task::block_in_place(|| hostile::remove_all(&kept::place(&context.store, &kept::folder_of(&key))));
+            let _ = tokio::task::block_in_place(|| {
+                hostile::remove_all(&kept::place(&context.store, &kept::folder_of(&key)))
+            });
             Done::failed(failure)
         }
     };
@@ -122,7 +124,10 @@ impl Builder<'_> {
         if patched {
             let base = self.inputs.text(&Role::Environment, FOLDER)?;
             if kept::complete(&self.context.store, base).is_none() {
-                return Err(Failure::new(Cause::BlobLost, &format!("the base's environment {base} is gone from the store")));
+                return Err(Failure::new(
+                    Cause::BlobLost,
+                    &format!("the base's environment {base} is gone from the store"),
+                ));
             }
             let downloads = kept::downloads(&kept::place(&self.context.store, base));
             let site = Site { src: src.clone(), out: kept::out(&place), downloads, fetches: false, secrets: &[] };
@@ -155,7 +160,8 @@ impl Builder<'_> {
 
     /// The tree that is built: the base's, or the patched one.
     fn tree(&self, patched: bool) -> Result<TreeOf<'_>, Failure> {
-        let (repo, _) = self.context.plan.nodes[self.node].point.commit.ok_or_else(|| fault("an environment without a commit"))?;
+        let (repo, _) =
+            self.context.plan.nodes[self.node].point.commit.ok_or_else(|| fault("an environment without a commit"))?;
         let changes = if patched { Some(self.inputs.blob(&Role::Patch, "changes")?) } else { None };
         Ok(TreeOf { repo, base: self.inputs.text(&Role::Checkout, "tree")?, changes })
     }
@@ -171,7 +177,8 @@ impl Builder<'_> {
             Found::Case { case, .. } => self.recipe.cases.get(case).ok_or_else(|| fault("a case that is not there")),
             Found::NoCase => {
                 let asked: Vec<&str> = self.recipe.cases.iter().filter_map(|case| case.exists.as_deref()).collect();
-                let evidence = format!("no case of recipe {} fits: the tree has no {}", self.recipe.name, asked.join(", no "));
+                let evidence =
+                    format!("no case of recipe {} fits: the tree has no {}", self.recipe.name, asked.join(", no "));
                 Err(Failure::new(Cause::EnvironmentFailed, &evidence))
             }
         }
@@ -187,7 +194,8 @@ impl Builder<'_> {
             self.context.put(&listing)?;
         }
         let mirror = self.context.mirror(tree.repo)?;
-        let changes = tree.changes.map_or_else(|| Ok(git::Changes::default()), |digest| self.context.changes(digest))?;
+        let changes =
+            tree.changes.map_or_else(|| Ok(git::Changes::default()), |digest| self.context.changes(digest))?;
         let files: BTreeSet<git::TreePath> = files.into_iter().collect();
         let (blobs, cache) = (self.context.blobs(), self.context.store.inflated());
         let base = ObjectId::new(tree.base);
@@ -219,7 +227,8 @@ impl Builder<'_> {
             if failure.cause == Cause::Interrupted {
                 return Err(failure);
             }
-            let evidence = format!("the base cannot be rebuilt without a network either: {}", failure.evidence.as_str());
+            let evidence =
+                format!("the base cannot be rebuilt without a network either: {}", failure.evidence.as_str());
             return Err(Failure::new(Cause::EnvironmentFailed, &evidence));
         }
         log.text.push_str("\nthe base's build passes; the patched tree once more\n");
@@ -288,7 +297,11 @@ impl Builder<'_> {
         let decl = SandboxDecl::default();
         let mut own = vec![site.src.clone(), site.out.clone()];
         let mut see = Vec::new();
-        if site.fetches { own.push(site.downloads.clone()) } else { see.push(site.downloads.clone()) }
+        if site.fetches {
+            own.push(site.downloads.clone())
+        } else {
+            see.push(site.downloads.clone())
+        }
         let extra = [("PIP_DISABLE_PIP_VERSION_CHECK", "1"), ("PIP_NO_INPUT", "1"), ("SOURCE_DATE_EPOCH", "315532800")];
         // Without secrets, and without what is passed on unhashed: a patch runs here.
         let env = match site.fetches {
@@ -319,13 +332,19 @@ impl Builder<'_> {
         let printed = tokio::task::block_in_place(|| {
             let redactor = redactor(site.secrets);
             ["build.out", "build.err"]
-                .map(|file| String::from_utf8_lossy(&self.context.stream(self.place, file, OUTPUT_LIMIT, &redactor)).into_owned())
+                .map(|file| {
+                    String::from_utf8_lossy(&self.context.stream(self.place, file, OUTPUT_LIMIT, &redactor))
+                        .into_owned()
+                })
                 .concat()
         });
         log.text.push_str(&printed);
         match &end.exit {
             Exit::Interrupted { .. } => Err(Failure::new(Cause::Interrupted, "stopped before its end")),
-            Exit::NotStarted { why } => Err(Failure::new(Cause::EnvironmentFailed, &format!("`{}`: {why}", argv.first().map(ToString::to_string).unwrap_or_default()))),
+            Exit::NotStarted { why } => Err(Failure::new(
+                Cause::EnvironmentFailed,
+                &format!("`{}`: {why}", argv.first().map(ToString::to_string).unwrap_or_default()),
+            )),
             _ => Ok((end, printed)),
         }
     }
@@ -371,5 +390,8 @@ fn first_error(printed: &str) -> Option<&str> {
         // `x.c:3:5: error: …`, `fatal error: …`: with the file before it.
         at.is_some_and(|at| line[..at].contains(':'))
     };
-    lines().find(compiler).or_else(|| lines().find(|line| line.to_lowercase().contains("error:"))).or_else(|| lines().next_back())
+    lines()
+        .find(compiler)
+        .or_else(|| lines().find(|line| line.to_lowercase().contains("error:")))
+        .or_else(|| lines().next_back())
 }

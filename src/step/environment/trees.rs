@@ -45,11 +45,7 @@ impl StoreTrees {
         self.select(tree, &|path| globs.is_match(path.as_path()))
     }
 
-    fn select(
-        &self,
-        tree: TreeOf<'_>,
-        wanted: &dyn Fn(&TreePath) -> bool,
-    ) -> Result<(Vec<u8>, Vec<TreePath>), String> {
+    fn select(&self, tree: TreeOf<'_>, wanted: &dyn Fn(&TreePath) -> bool) -> Result<(Vec<u8>, Vec<TreePath>), String> {
         let source = self.sources.get(tree.repo).ok_or("there is no such repository in the plan")?;
         let mirror = Mirror::open(&self.mirrors, source).map_err(|error| error.to_string())?;
         let mirror = mirror.ok_or("the repository is not here; `flow run` fetches it")?;
@@ -62,7 +58,8 @@ impl StoreTrees {
                 git::Changes::decode(&bytes).map_err(|error| error.to_string())?
             }
         };
-        let files = git::select(&mirror, &ObjectId::new(tree.base), &changes, wanted).map_err(|error| error.to_string())?;
+        let files =
+            git::select(&mirror, &ObjectId::new(tree.base), &changes, wanted).map_err(|error| error.to_string())?;
         let mut text = String::new();
         for (path, file) in &files {
             let _ = writeln!(text, "{:o} {} {path}", file.mode, file.id);
@@ -102,7 +99,8 @@ impl StoreTrees {
 
 impl Trees for StoreTrees {
     fn find(&self, tree: TreeOf<'_>, cases: &[CaseAsk]) -> Result<Found, String> {
-        let asked = cases.iter().map(|case| format!("{:?} {:?}", case.exists, case.from)).collect::<Vec<_>>().join("\n");
+        let asked =
+            cases.iter().map(|case| format!("{:?} {:?}", case.exists, case.from)).collect::<Vec<_>>().join("\n");
         let question = Digest::of(format!("1 {} {:?}\n{asked}", tree.base, tree.changes).as_bytes());
         let memory = || self.found.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = memory().get(&question) {

@@ -52,7 +52,8 @@ impl<'a> Built<'a> {
     /// If a template of the recipe names what is not known here.
     pub fn variables(&self, context: &Context, tree: &Path, laid: bool) -> Result<Vec<(String, String)>, Failure> {
         let mut given = BTreeMap::new();
-        let path = context.machine.variables.get("PATH").cloned().unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+        let path =
+            context.machine.variables.get("PATH").cloned().unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
         let bin = self.out.join("bin");
         if bin.is_dir() {
             given.insert("PATH".to_owned(), format!("{}:{path}", bin.display()));
@@ -96,7 +97,10 @@ impl<'a> Built<'a> {
             }
             found += 1;
             if found > MOST {
-                return Err(Failure::new(Cause::EnvironmentFailed, &format!("`overlay` matches more than {MOST} files")));
+                return Err(Failure::new(
+                    Cause::EnvironmentFailed,
+                    &format!("`overlay` matches more than {MOST} files"),
+                ));
             }
             if lay(&root, name, tree).map_err(|error| failed(&tree.join(name), &error))? {
                 laid += 1;

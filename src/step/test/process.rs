@@ -84,7 +84,14 @@ impl Session<'_> {
     pub(super) fn holding(&self, arm: Arm, mut own: Vec<PathBuf>) -> Result<Holding<'_>, Failure> {
         own.push(self.tree(arm)?);
         let hidden = self.hidden_caches();
-        Ok(Holding { decl: &self.ask.sandbox, own, see: self.built(arm)?.map(|built| built.out).into_iter().collect(), hidden, unseen_tests: false, network: Network::None })
+        Ok(Holding {
+            decl: &self.ask.sandbox,
+            own,
+            see: self.built(arm)?.map(|built| built.out).into_iter().collect(),
+            hidden,
+            unseen_tests: false,
+            network: Network::None,
+        })
     }
 
     /// Nothing that one process caches may reach the next: each starts with an empty home and an empty tmp. Caches that are kept
