@@ -85,9 +85,11 @@ fn same_as_human(plan: &Plan, node: usize, ends: &dyn Ends) -> bool {
         Ask::Agent(ask) => ask.human_change,
         _ => false,
     });
-    if told {
-        return false;
-    }
+    !told && is_human_tree(plan, node, ends)
+}
+
+/// Whether the patched tree is the one that the human's change makes.
+fn is_human_tree(plan: &Plan, node: usize, ends: &dyn Ends) -> bool {
     let output = |role: &Role, name: &str| {
         let up = plan.linked(node, role)?;
         ends.end(up).settled()?.outputs.get(name)?.as_text().map(str::to_owned)
@@ -211,8 +213,12 @@ fn say(context: &Context, node: usize, ask: ClassifyAsk, ends: &dyn Ends) -> Res
             let Estimate { log_mean, log_sd, n, .. } = estimate;
             done.output("blocks", Value::List(vec![format!("{log_mean:.9}"), format!("{log_sd:.9}"), n.to_string()]));
         }
-        if let Some(human) = analysis.human.as_ref().filter(|_| stands) {
-            done.output("human", Value::List(against(human)));
+        // One tree is not measured against itself.
+        let same = || {
+            (with_human(plan, node) && is_human_tree(plan, node, ends)).then(|| AgainstHuman::same(analysis.speedup))
+        };
+        if let Some(human) = analysis.human.or_else(same).filter(|_| stands) {
+            done.output("human", Value::List(against(&human)));
         }
         if analysis.metrics.len() > 1 {
             done.output("metrics", Value::List(analysis.metrics.iter().map(metric_text).collect()));
@@ -234,6 +240,12 @@ fn result_of(context: &Context, node: usize, role: &Role, ends: &dyn Ends) -> Re
         TestResult::decode(&bytes).map_err(|error| Failure::new(Cause::HarnessFault, &error.to_string()))
     };
     digest.map(decode).transpose()
+}
+
+/// Whether the human's tree is asked about in the same session.
+fn with_human(plan: &Plan, node: usize) -> bool {
+    plan.linked(node, &Role::Patched)
+        .is_some_and(|up| matches!(&plan.nodes[up].ask, Ask::Test(ask) if ask.human && !ask.aa))
 }
 
 /// Whether a verdict is measured by the profile for numbers that are published.
