@@ -13,6 +13,7 @@ use crate::outcome::{Cause, Failure};
 use crate::plan::{Ask, ClassifyAsk, Plan, Role};
 use crate::step::context::Context;
 use crate::step::done::Done;
+use crate::step::environment;
 use crate::step::{Draft, End, Ends};
 
 /// What the attempts of this kind mean.
@@ -138,6 +139,23 @@ fn ends_of(plan: &Plan, node: usize, ends: &dyn Ends, effect: Option<Effect>) ->
 #[must_use]
 pub fn provisional(plan: &Plan, node: usize, ends: &dyn Ends) -> Verdict {
     let mut upstream = ends_of(plan, node, ends, None);
+    // Nothing downstream can be said while these are open; how they failed last can.
+    let failed = |role: &Role| match ends.end(plan.linked(node, role)?) {
+        End::Open(open) => open
+            .cause
+            .filter(|cause| *cause != Cause::Interrupted)
+            .map(|cause| StepEnd::Failed { cause, base_arm: false }),
+        _ => None,
+    };
+    if let Some(failed) = failed(&Role::Checkout) {
+        upstream.checkout = failed;
+    }
+    if let Some(failed) = failed(&Role::Environment).or_else(|| failed(&Role::Rebuilt)) {
+        upstream.environment = failed;
+    }
+    if let Some(failed @ StepEnd::Failed { cause: Cause::EnvironmentFailed, .. }) = failed(&Role::Baseline) {
+        upstream.baseline = failed;
+    }
     if plan.linked(node, &Role::Agent).is_some_and(|up| matches!(ends.end(up), End::Reopened(_))) {
         // What was made of an attempt that does not speak any more says nothing; how that attempt reads today does.
         (upstream.patch, upstream.patched) = (StepEnd::Blocked, StepEnd::Blocked);
@@ -179,6 +197,12 @@ fn say(context: &Context, node: usize, ask: ClassifyAsk, ends: &dyn Ends) -> Res
     let mut marks = Vec::new();
     if same_as_human(plan, node, ends) {
         marks.push("SAME_AS_HUMAN".to_owned());
+    }
+    let unbuilt = unbuilt(context, node, ends);
+    if let Some(first) = unbuilt.first().filter(|_| result.is_some()) {
+        marks.push("NOT_BUILT".to_owned());
+        let count = crate::text::counted(unbuilt.len(), "compiled source");
+        done.notes.push(format!("not built: the patch changes {count} that no `from` covers, such as {first}"));
     }
     if let Some(doubt) = doubt.filter(|_| verdict.class == Class::Suspect) {
         // No speed is told of what cannot be believed.
@@ -229,6 +253,16 @@ fn say(context: &Context, node: usize, ask: ClassifyAsk, ends: &dyn Ends) -> Res
         done.output("marks", Value::List(marks));
     }
     Ok(done)
+}
+
+/// The compiled sources of the patch that nothing was built from; none where the patch is not known.
+fn unbuilt(context: &Context, node: usize, ends: &dyn Ends) -> Vec<String> {
+    let plan = &context.plan;
+    let patch = plan.linked(node, &Role::Patch).and_then(|up| ends.end(up).settled());
+    let digest = patch.and_then(|ended| ended.outputs.get("changes")).and_then(Value::as_blob);
+    let Some(Ok(changes)) = digest.map(|digest| context.changes(digest)) else { return Vec::new() };
+    let paths: Vec<String> = changes.paths().map(ToString::to_string).collect();
+    environment::unbuilt(plan, node, &paths)
 }
 
 /// What the test of a role measured; nothing where that was nothing.
