@@ -78,6 +78,8 @@ pub fn reference() -> String {
         ("In `usage` of `reading`", In::Usage),
         ("In `provider`", In::Provider),
         ("In `tool`", In::Tool),
+        ("In `recipe`", In::Recipe),
+        ("In `when` of `recipe`", In::When),
         ("In `slots`", In::Slots),
         ("In `goals`", In::Goals),
         ("In `prices`", In::Prices),
