@@ -227,7 +227,7 @@ fn a_pattern_a_preset_or_a_service_that_cannot_be_is_a_flaw() {
         ("ready url=\"/health\"", "ready url=\"health\"", "is no path of a server"),
         ("ready url=\"/health\"", "ready port line=\"x\"", "`ready` says one thing"),
         ("{service.port}\"; metric", "{service.api.port}\"; metric", "is not known here"),
-        ("ready url=\"/health\"; ", "/-ready url=\"/health\"; ", "lacks"),
+        ("ready url=\"/health\"; timeout", "timeout", "`service` has no `ready`"),
     ] {
         flow.replace("m.kdl", old, new);
         let check = flow.flow(&["check", "m.kdl"]);

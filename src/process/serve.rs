@@ -6,7 +6,7 @@
 //!
 //! Knows the words of its order and nothing of tests, arms and metrics.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -14,27 +14,19 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use regex::bytes::Regex;
-use serde::{Deserialize, Serialize};
 
+use super::order::{Client, Order, Ready, SERVE_FD, Served, Serving, Trouble, hole, read_all};
+use super::service_log::Log;
 use super::system::{close_on_exec, millis};
 use super::table;
 
-/// The descriptor of the file in memory.
-pub const SERVE_FD: RawFd = 4;
 /// The descriptor by which the process marks its window. Services do not get it.
 const MARK: RawFd = 3;
-/// How much of the end of a service's output is kept, in bytes.
-const LOG: usize = 1 << 20;
-/// The longest line that is looked at for readiness, in bytes.
-const LINE: usize = 16 * 1024;
-/// The largest order and the largest answer, in bytes.
-const LARGEST: u64 = 64 << 20;
 /// On how many ports a service is tried.
 const PORTS: u32 = 3;
 /// How long the process may go on without its service.
@@ -43,135 +35,6 @@ const ALONE: Duration = Duration::from_secs(5);
 const DEATH: Duration = Duration::from_secs(10);
 /// Variables of the process that no service gets: where its result goes is no business of theirs.
 const OWN: [&str; 5] = ["FLOW_RESULT", "FLOW_VALUES", "FLOW_MARK", "FLOW_MODE", "FLOW_REFERENCE"];
-
-/// By what a service shows that it is ready.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Ready {
-    /// Its port can be connected to.
-    Port,
-    /// This path answers an HTTP request with 200 to 299.
-    Url(String),
-    /// A line of its output matches this regular expression.
-    Line(String),
-}
-
-impl std::fmt::Display for Ready {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Port => f.write_str("port"),
-            Self::Url(path) => write!(f, "url={path}"),
-            Self::Line(pattern) => write!(f, "line={pattern}"),
-        }
-    }
-}
-
-/// A service to start.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Serving {
-    /// Its name.
-    pub name: String,
-    /// Its program and arguments, with [`hole`]s for ports.
-    pub argv: Vec<String>,
-    /// The port that it has; a free one is chosen where there is none.
-    pub port: Option<u16>,
-    /// When it is ready.
-    pub ready: Ready,
-    /// How long that may take, in milliseconds.
-    pub limit_ms: u64,
-}
-
-/// What `flow serve` is to do.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Order {
-    /// The services, in the order of their start.
-    pub services: Vec<Serving>,
-    /// The process that uses them: its program and arguments, with [`hole`]s for ports.
-    pub argv: Vec<String>,
-    /// How long that may run, in milliseconds.
-    pub limit_ms: Option<u64>,
-}
-
-/// Why the process was not run, or what it lacked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Trouble {
-    /// A service could not be started, was not ready in time, or ended before it was.
-    Startup(String),
-    /// Somebody else has the port.
-    PortTaken(String),
-    /// The process could not be started.
-    NotStarted(String),
-    /// A service ended while the process ran.
-    Died(String),
-}
-
-/// How the process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Client {
-    /// Its exit code.
-    pub code: Option<i32>,
-    /// The signal that ended it.
-    pub signal: Option<i32>,
-    /// Whether it reached its limit.
-    pub timed_out: bool,
-    /// How long it ran, in milliseconds.
-    pub wall_ms: u64,
-}
-
-/// What `flow serve` tells.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Served {
-    /// How the process ended, if it was started.
-    pub client: Option<Client>,
-    /// What went wrong with the services.
-    pub trouble: Option<Trouble>,
-    /// The end of each service's output, not redacted.
-    pub logs: BTreeMap<String, String>,
-}
-
-/// What stands in an argument for the port of a service.
-#[must_use]
-pub fn hole(service: &str) -> String {
-    format!("\u{1}{service}\u{1}")
-}
-
-/// The file in memory through which an order goes and its answer comes.
-#[derive(Debug)]
-pub struct Slip(File);
-
-impl Slip {
-    /// With an order in it.
-    ///
-    /// # Errors
-    /// If the system has no room for it.
-    pub fn new(order: &Order) -> io::Result<Self> {
-        let flags = nix::sys::memfd::MFdFlags::MFD_CLOEXEC;
-        let mut file = File::from(nix::sys::memfd::memfd_create(c"flow-serve", flags)?);
-        file.write_all(&serde_json::to_vec(order)?)?;
-        Ok(Self(file))
-    }
-
-    /// The descriptor to pass as [`SERVE_FD`].
-    #[must_use]
-    pub fn descriptor(&self) -> RawFd {
-        use std::os::fd::AsRawFd;
-        self.0.as_raw_fd()
-    }
-
-    /// What was told; nothing where the program died before.
-    #[must_use]
-    pub fn answer(&mut self) -> Option<Served> {
-        serde_json::from_slice(&read_all(&mut self.0).ok()?).ok()
-    }
-}
-
-fn read_all(file: &mut File) -> io::Result<Vec<u8>> {
-    file.seek(SeekFrom::Start(0))?;
-    let mut bytes = Vec::new();
-    file.take(LARGEST).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
 
 /// The whole of `flow serve`. Its code is that of the process, 125 where that was not run or did not end by itself.
 #[must_use]
@@ -230,11 +93,11 @@ struct All {
 impl All {
     fn serve(&mut self, order: &Order) {
         for service in &order.services {
-            match service.port.map_or_else(free_port, Ok) {
-                Ok(port) => drop(self.ports.insert(service.name.clone(), port)),
-                Err(error) => {
-                    return self.fails(Trouble::PortTaken(format!("no port of this machine is free: {error}")));
-                }
+            // As soon as it is found a port is free for anybody, also for the next service.
+            let other = || (0..16).map(|_| free_port()).find(|port| port.as_ref().is_ok_and(|port| !self.has(*port)));
+            match service.port.map(Ok).or_else(other) {
+                Some(Ok(port)) => drop(self.ports.insert(service.name.clone(), port)),
+                _ => return self.fails(Trouble::PortTaken("no port of this machine is free".to_owned())),
             }
         }
         for service in &order.services {
@@ -246,6 +109,10 @@ impl All {
             let program = order.argv.first().map_or("", String::as_str);
             self.fails(Trouble::NotStarted(format!("cannot start {program}: {error}")));
         }
+    }
+
+    fn has(&self, port: u16) -> bool {
+        self.ports.values().any(|known| *known == port)
     }
 
     fn fails(&mut self, trouble: Trouble) {
@@ -351,7 +218,7 @@ impl All {
             tell.send((status, Instant::now()))
         });
         let limit = order.limit_ms.map(|limit| started + Duration::from_millis(limit));
-        let (mut timed_out, mut alone) = (false, None);
+        let (mut timed_out, mut stopped, mut alone) = (false, false, None);
         let (status, over) = loop {
             match told.recv_timeout(Duration::from_millis(100)) {
                 Ok(ended) => break ended,
@@ -366,7 +233,8 @@ impl All {
                 alone = Some(now + ALONE);
             }
             timed_out |= limit.is_some_and(|limit| now >= limit);
-            if timed_out || alone.is_some_and(|until| now >= until) {
+            stopped |= alone.is_some_and(|until| now >= until);
+            if timed_out || stopped {
                 kill_one(pid);
             }
         };
@@ -376,8 +244,13 @@ impl All {
             self.fails(trouble);
         }
         let status = status?;
-        self.served.client =
-            Some(Client { code: status.code(), signal: status.signal(), timed_out, wall_ms: millis(over - started) });
+        self.served.client = Some(Client {
+            code: status.code(),
+            signal: status.signal(),
+            timed_out,
+            stopped,
+            wall_ms: millis(over - started),
+        });
         Ok(())
     }
 
@@ -477,88 +350,5 @@ fn sweep() {
             }
         }
         std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
-/// What a service printed.
-struct Log {
-    shared: Arc<Mutex<Printed>>,
-    reader: Option<std::thread::JoinHandle<()>>,
-}
-
-#[derive(Default)]
-struct Printed {
-    tail: VecDeque<u8>,
-    ready: bool,
-    over: bool,
-}
-
-impl Log {
-    fn of(mut pipe: io::PipeReader, pattern: Option<Regex>) -> Self {
-        let shared = Arc::new(Mutex::new(Printed::default()));
-        let theirs = Arc::clone(&shared);
-        let reader = std::thread::spawn(move || {
-            let (mut buffer, mut line) = (vec![0; 64 * 1024], Vec::new());
-            while let Ok(n @ 1..) = pipe.read(&mut buffer) {
-                let mut found = false;
-                if let Some(pattern) = &pattern {
-                    for byte in &buffer[..n] {
-                        match byte {
-                            b'\n' | b'\r' => {
-                                found |= pattern.is_match(&line);
-                                line.clear();
-                            }
-                            byte if line.len() < LINE => line.push(*byte),
-                            _ => {}
-                        }
-                    }
-                    // A prompt has no end of line.
-                    found |= pattern.is_match(&line);
-                }
-                let mut printed = theirs.lock().unwrap_or_else(PoisonError::into_inner);
-                printed.ready |= found;
-                printed.tail.extend(&buffer[..n]);
-                let over = printed.tail.len().saturating_sub(LOG);
-                printed.tail.drain(..over);
-            }
-            theirs.lock().unwrap_or_else(PoisonError::into_inner).over = true;
-        });
-        Self { shared, reader: Some(reader) }
-    }
-
-    fn with<T>(&self, look: impl FnOnce(&Printed) -> T) -> T {
-        look(&self.shared.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn is_ready(&self) -> bool {
-        self.with(|printed| printed.ready)
-    }
-
-    /// Waits a little for what the dead have left in the pipe; what they started may hold it open.
-    fn settle(&mut self) {
-        let until = Instant::now() + Duration::from_millis(200);
-        while !self.with(|printed| printed.over) && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        if self.with(|printed| printed.over)
-            && let Some(reader) = self.reader.take()
-        {
-            let _ = reader.join();
-        }
-    }
-
-    fn text(&self) -> String {
-        self.with(|printed| String::from_utf8_lossy(&printed.tail.iter().copied().collect::<Vec<u8>>()).into_owned())
-    }
-
-    fn holds(&self, words: &str) -> bool {
-        self.text().contains(words)
-    }
-
-    /// The last line that is not blank, as it is told behind other words.
-    fn last(&self) -> String {
-        let text = self.text();
-        let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty());
-        line.map(|line| format!("; its last line: {}", line.chars().take(300).collect::<String>())).unwrap_or_default()
     }
 }

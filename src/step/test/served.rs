@@ -114,11 +114,11 @@ pub(super) fn judged(
         Some(Trouble::NotStarted(why)) => Err(Failure::new(Cause::NotStarted, &said(why))),
         // Of a server that is gone whatever was measured is not what was asked for.
         Some(Trouble::Died(why)) => Ok(Err(match read() {
-            Err(failure) => {
+            Err(failure) if !served.and_then(|served| served.client).is_some_and(|client| client.stopped) => {
                 let text = format!("{}; the test: {}", said(why), failure.evidence.as_str());
                 Failure::new(failure.cause, &text).exit(failure.exit)
             }
-            Ok(_) => Failure::new(Cause::Exception, &said(why)),
+            _ => Failure::new(Cause::Exception, &said(why)),
         })),
     }
 }
