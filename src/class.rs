@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::outcome::{Cause, Owner};
 
 /// The number of the rules below: an ingredient of every classify action, so that a changed rule classifies everything anew.
-pub const RULES: u16 = 6;
+pub const RULES: u16 = 7;
 
 macro_rules! classes {
     ($($name:ident = $text:literal, $stage:literal, $owner:expr, $retry:literal, $next:literal;)+) => {
@@ -285,6 +285,7 @@ fn by_patched(ends: &Ends) -> Option<Class> {
             Cause::Nondeterministic => Class::BaselineNondeterministic,
             Cause::NoTestScript => Class::NoTestScript,
             Cause::WrongPackage => Class::TestImportError,
+            Cause::EnvironmentFailed => Class::EnvironmentFailed,
             Cause::HarnessFault | Cause::DiskFull => Class::HarnessFailed,
             _ => Class::PatchedException,
         }),
@@ -313,6 +314,7 @@ fn base_failure(cause: Cause) -> Option<Class> {
         Cause::OptPathNotHit => Class::OptPathNotHit,
         Cause::WrongPackage => Class::TestImportError,
         Cause::ServerStartup => Class::ServerStartup,
+        Cause::EnvironmentFailed => Class::EnvironmentFailed,
         Cause::ImportError => Class::BaselineImportError,
         Cause::TypeError => Class::BaselineTypeError,
         Cause::AttributeError => Class::BaselineAttributeError,

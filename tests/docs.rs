@@ -176,7 +176,12 @@ fn every_model_that_the_manual_and_the_manifests_name_has_a_price() {
 
 #[test]
 fn every_link_leads_to_a_file() {
-    let others = ["CONTRIBUTING.md", "examples/quickstart/README.md", "examples/networkx/README.md"];
+    let others = [
+        "CONTRIBUTING.md",
+        "examples/quickstart/README.md",
+        "examples/networkx/README.md",
+        "examples/native/README.md",
+    ];
     for document in documents().into_iter().chain(others.map(str::to_owned)) {
         let folder = root().join(&document).parent().unwrap().to_owned();
         for target in read(&document).split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {

@@ -210,7 +210,7 @@ fn candidate_config(node: Node<'_>, report: &Report) -> Option<Config> {
     config::read(node, report)
 }
 
-fn given(node: Node<'_>, report: &Report) -> Option<GivenFile> {
+pub(super) fn given(node: Node<'_>, report: &Report) -> Option<GivenFile> {
     let path = node.arg(1)?;
     let template = path.template()?;
     let optional = node.prop("optional").and_then(Value::flag).unwrap_or(false);

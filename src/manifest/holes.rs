@@ -275,7 +275,12 @@ impl Checker<'_> {
             known.extend(more.iter().map(ToString::to_string));
             known
         };
-        let building = with(&["out", "downloads", "interpreter"]);
+        let mut building = with(&["out", "downloads", "interpreter"]);
+        building.extend(recipe.files.iter().map(|file| format!("file.{}", file.name.value)));
+        for file in &recipe.files {
+            self.template(&file.path, plain);
+            self.columns(&file.path, None);
+        }
         let lines = recipe.cases.iter().flat_map(|case| case.fetch.iter().chain(&case.run)).flatten();
         for arg in lines.chain(&recipe.identity) {
             self.template(arg, &building);

@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use super::build::{env, unique};
+use super::build::{env, given, unique};
 use super::flaw::{Draft, Report, suggest};
 use super::node::{Node, Value};
-use super::{Body, Env, Kind, Place, Spanned, Step, Template, argv};
+use super::{Body, Env, GivenFile, Kind, Place, Spanned, Step, Template, argv};
 
 /// The recipe that builds nothing.
 pub(super) const INTERPRETER: &str = "interpreter";
@@ -30,6 +30,8 @@ pub struct Recipe {
     pub identity: Vec<Spanned<Template>>,
     /// Whether its `run` lines have no network in the base's build either.
     pub offline: bool,
+    /// Files of the manifest's that its commands are given.
+    pub files: Vec<GivenFile>,
     /// Environment of its processes.
     pub env: Env,
 }
@@ -63,6 +65,7 @@ fn recipe(node: Node<'_>, report: &Report) -> Option<Recipe> {
                 .help("choose another name"),
         );
     }
+    unique(node.all("file"), "file", report);
     let common = case(node, report);
     let join = |node: Node<'_>| {
         let own = case(node, report);
@@ -114,6 +117,7 @@ fn recipe(node: Node<'_>, report: &Report) -> Option<Recipe> {
         provides: node.all("provides").filter_map(|node| Some((node.text()?, node.arg(1)?.template()?))).collect(),
         identity: node.child("identity").map(|node| argv::run(node, report)).unwrap_or_default(),
         offline: node.child("offline").is_some(),
+        files: node.all("file").filter_map(|node| given(node, report)).collect(),
         env: env(node.children(), report),
         name,
     })

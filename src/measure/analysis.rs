@@ -142,6 +142,14 @@ pub struct AgainstHuman {
     pub gain: Option<f64>,
 }
 
+impl AgainstHuman {
+    /// Of a patched tree that is the human's, given what it gains: nothing has to be measured.
+    #[must_use]
+    pub fn same(gain: Option<f64>) -> Self {
+        Self { says: Standing::Matches, ratio: Some(1.0), ci: None, alpha: None, gain }
+    }
+}
+
 /// Reads a result. `judge_min_effect`, a fraction, judges the primary metric by another least effect than the one declared
 /// before it was measured, and marks that POST-HOC; guards keep their own.
 ///

@@ -101,6 +101,9 @@ impl FromStr for Contract {
     }
 }
 
+/// Names of `imported` that are looked at.
+const IMPORTED_MAX: usize = 1000;
+
 /// How a test process ended and what it left.
 #[derive(Clone, Copy, Debug)]
 pub struct ProcessEnd<'a> {
@@ -218,6 +221,15 @@ fn read_flow(end: &ProcessEnd<'_>, exit: i32, metrics: &[MetricSpec]) -> Result<
             sample(Contract::Flow, &object, values, end.wall_ms, metrics)
         }
     }
+}
+
+/// Where a script says that it imported what it tested, by name: `imported` of its result. Paths are as it wrote them.
+#[must_use]
+pub fn imported(end: &ProcessEnd<'_>) -> BTreeMap<String, String> {
+    let object = end.result.and_then(|bytes| parse_object(bytes).ok());
+    let said = object.as_ref().and_then(|object| object.get("imported")?.as_object());
+    let path = |(name, path): (&String, &Json)| Some((name.clone(), path.as_str()?.to_owned()));
+    said.into_iter().flatten().take(IMPORTED_MAX).filter_map(path).collect()
 }
 
 fn read_isobench(end: &ProcessEnd<'_>, exit: i32, metrics: &[MetricSpec]) -> Result<Sample, Failure> {

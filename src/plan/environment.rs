@@ -2,6 +2,7 @@
 //!
 //! Plain data, and the word by which a key asks which files a tree has: whoever has the repositories answers it.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use super::EnvAsk;
@@ -34,6 +35,8 @@ pub struct RecipeAsk {
     pub identity: Vec<Template>,
     /// Whether its `run` lines have no network.
     pub offline: bool,
+    /// Files that its commands are given, by role.
+    pub files: BTreeMap<String, Digest>,
     /// Environment of its processes.
     pub env: EnvAsk,
     /// Tools named in its commands.

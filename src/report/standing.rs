@@ -128,11 +128,14 @@ fn look(plan: &Plan, store: &Store, index: &Index, wanted: &[bool], as_recorded:
                 None => {
                     let last = index.attempts(&record.key()).unwrap_or_default();
                     let last = last.into_iter().rev().find(|ended| !ended.outcome.settles());
-                    (End::open("not settled"), last.map(Why::Again))
+                    let end = last
+                        .as_ref()
+                        .map_or_else(|| End::open("not settled"), |last| End::open_after("not settled", last));
+                    (end, last.map(Why::Again))
                 }
             },
             Decision::Exhausted { last, counted } => {
-                (End::open("its attempts are used up"), Some(Why::UsedUp { last, counted }))
+                (End::open_after("its attempts are used up", &last), Some(Why::UsedUp { last, counted }))
             }
             Decision::Reopened { last, .. } => (End::Reopened(last.clone()), Some(Why::Reopened(last))),
             Decision::Lacking if as_recorded => match last_recorded(plan, node, index) {

@@ -13,6 +13,7 @@ use crate::outcome::{Cause, Failure};
 use crate::plan::{Ask, ClassifyAsk, Plan, Role};
 use crate::step::context::Context;
 use crate::step::done::Done;
+use crate::step::environment;
 use crate::step::{Draft, End, Ends};
 
 /// What the attempts of this kind mean.
@@ -85,9 +86,11 @@ fn same_as_human(plan: &Plan, node: usize, ends: &dyn Ends) -> bool {
         Ask::Agent(ask) => ask.human_change,
         _ => false,
     });
-    if told {
-        return false;
-    }
+    !told && is_human_tree(plan, node, ends)
+}
+
+/// Whether the patched tree is the one that the human's change makes.
+fn is_human_tree(plan: &Plan, node: usize, ends: &dyn Ends) -> bool {
     let output = |role: &Role, name: &str| {
         let up = plan.linked(node, role)?;
         ends.end(up).settled()?.outputs.get(name)?.as_text().map(str::to_owned)
@@ -136,6 +139,23 @@ fn ends_of(plan: &Plan, node: usize, ends: &dyn Ends, effect: Option<Effect>) ->
 #[must_use]
 pub fn provisional(plan: &Plan, node: usize, ends: &dyn Ends) -> Verdict {
     let mut upstream = ends_of(plan, node, ends, None);
+    // Nothing downstream can be said while these are open; how they failed last can.
+    let failed = |role: &Role| match ends.end(plan.linked(node, role)?) {
+        End::Open(open) => open
+            .cause
+            .filter(|cause| *cause != Cause::Interrupted)
+            .map(|cause| StepEnd::Failed { cause, base_arm: false }),
+        _ => None,
+    };
+    if let Some(failed) = failed(&Role::Checkout) {
+        upstream.checkout = failed;
+    }
+    if let Some(failed) = failed(&Role::Environment).or_else(|| failed(&Role::Rebuilt)) {
+        upstream.environment = failed;
+    }
+    if let Some(failed @ StepEnd::Failed { cause: Cause::EnvironmentFailed, .. }) = failed(&Role::Baseline) {
+        upstream.baseline = failed;
+    }
     if plan.linked(node, &Role::Agent).is_some_and(|up| matches!(ends.end(up), End::Reopened(_))) {
         // What was made of an attempt that does not speak any more says nothing; how that attempt reads today does.
         (upstream.patch, upstream.patched) = (StepEnd::Blocked, StepEnd::Blocked);
@@ -178,6 +198,12 @@ fn say(context: &Context, node: usize, ask: ClassifyAsk, ends: &dyn Ends) -> Res
     if same_as_human(plan, node, ends) {
         marks.push("SAME_AS_HUMAN".to_owned());
     }
+    let unbuilt = unbuilt(context, node, ends);
+    if let Some(first) = unbuilt.first().filter(|_| result.is_some()) {
+        marks.push("NOT_BUILT".to_owned());
+        let count = crate::text::counted(unbuilt.len(), "compiled source");
+        done.notes.push(format!("not built: the patch changes {count} that no `from` covers, such as {first}"));
+    }
     if let Some(doubt) = doubt.filter(|_| verdict.class == Class::Suspect) {
         // No speed is told of what cannot be believed.
         marks.extend(analysis.iter().flat_map(|analysis| analysis.marks.iter().cloned()));
@@ -211,8 +237,12 @@ fn say(context: &Context, node: usize, ask: ClassifyAsk, ends: &dyn Ends) -> Res
             let Estimate { log_mean, log_sd, n, .. } = estimate;
             done.output("blocks", Value::List(vec![format!("{log_mean:.9}"), format!("{log_sd:.9}"), n.to_string()]));
         }
-        if let Some(human) = analysis.human.as_ref().filter(|_| stands) {
-            done.output("human", Value::List(against(human)));
+        // One tree is not measured against itself.
+        let same = || {
+            (with_human(plan, node) && is_human_tree(plan, node, ends)).then(|| AgainstHuman::same(analysis.speedup))
+        };
+        if let Some(human) = analysis.human.or_else(same).filter(|_| stands) {
+            done.output("human", Value::List(against(&human)));
         }
         if analysis.metrics.len() > 1 {
             done.output("metrics", Value::List(analysis.metrics.iter().map(metric_text).collect()));
@@ -225,6 +255,16 @@ fn say(context: &Context, node: usize, ask: ClassifyAsk, ends: &dyn Ends) -> Res
     Ok(done)
 }
 
+/// The compiled sources of the patch that nothing was built from; none where the patch is not known.
+fn unbuilt(context: &Context, node: usize, ends: &dyn Ends) -> Vec<String> {
+    let plan = &context.plan;
+    let patch = plan.linked(node, &Role::Patch).and_then(|up| ends.end(up).settled());
+    let digest = patch.and_then(|ended| ended.outputs.get("changes")).and_then(Value::as_blob);
+    let Some(Ok(changes)) = digest.map(|digest| context.changes(digest)) else { return Vec::new() };
+    let paths: Vec<String> = changes.paths().map(ToString::to_string).collect();
+    environment::unbuilt(plan, node, &paths)
+}
+
 /// What the test of a role measured; nothing where that was nothing.
 fn result_of(context: &Context, node: usize, role: &Role, ends: &dyn Ends) -> Result<Option<TestResult>, Failure> {
     let ended = context.plan.linked(node, role).and_then(|up| ends.end(up).settled());
@@ -234,6 +274,12 @@ fn result_of(context: &Context, node: usize, role: &Role, ends: &dyn Ends) -> Re
         TestResult::decode(&bytes).map_err(|error| Failure::new(Cause::HarnessFault, &error.to_string()))
     };
     digest.map(decode).transpose()
+}
+
+/// Whether the human's tree is asked about in the same session.
+fn with_human(plan: &Plan, node: usize) -> bool {
+    plan.linked(node, &Role::Patched)
+        .is_some_and(|up| matches!(&plan.nodes[up].ask, Ask::Test(ask) if ask.human && !ask.aa))
 }
 
 /// Whether a verdict is measured by the profile for numbers that are published.

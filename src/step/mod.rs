@@ -61,11 +61,13 @@ pub struct Open {
     pub because: String,
     /// What keeps it from beginning, where that is nothing of its own.
     pub held: Option<Box<Held>>,
+    /// How its last attempt failed, where one did.
+    pub cause: Option<Cause>,
 }
 
 impl From<String> for Open {
     fn from(because: String) -> Self {
-        Self { because, held: None }
+        Self { because, held: None, cause: None }
     }
 }
 
@@ -77,7 +79,7 @@ impl From<&str> for Open {
 
 impl From<Held> for Open {
     fn from(held: Held) -> Self {
-        Self { because: held.text(), held: Some(Box::new(held)) }
+        Self { because: held.text(), held: Some(Box::new(held)), cause: None }
     }
 }
 
@@ -86,6 +88,12 @@ impl End {
     #[must_use]
     pub fn open(why: impl Into<Open>) -> Self {
         Self::Open(why.into())
+    }
+
+    /// The same after an attempt that settled nothing.
+    #[must_use]
+    pub fn open_after(why: impl Into<Open>, last: &Ended) -> Self {
+        Self::Open(Open { cause: last.outcome.failure().map(|failure| failure.cause), ..why.into() })
     }
 
     /// Whether it is over for this run.

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use crate::manifest::{Agent, Body, Env, InputFrom, Place, Spanned, Step, Template, Tool};
+use crate::manifest::{Agent, Body, Env, InputFrom, Place, Recipe, Spanned, Step, Template, Tool};
 use crate::plan::scope::Scope;
 use crate::plan::{Ask, Plan};
 
@@ -115,12 +115,32 @@ impl Seeker<'_> {
                 }
                 true
             }
+            "recipe" | "identified by" => {
+                found.places.extend(self.recipe().map(|recipe| recipe.name.place));
+                true
+            }
             "platform" => {
                 found.machine = Some("this is another operating system or processor".to_owned());
                 true
             }
-            _ => false,
+            _ => {
+                let Some(recipe) = self.recipe() else { return false };
+                if let Some(file) = role.strip_prefix("file ") {
+                    for given in recipe.files.iter().filter(|given| given.name.value == file) {
+                        found.files.extend(self.filled(&given.path, &given.dir));
+                        found.places.push(given.path.place);
+                    }
+                    return true;
+                }
+                self.env(role, &[&recipe.env, &self.step.env], found) || self.tools(role, found)
+            }
         }
+    }
+
+    /// The recipe by which the step builds.
+    fn recipe(&self) -> Option<&Recipe> {
+        let Body::Environment(body) = &self.step.body else { return None };
+        self.plan.manifest.pipeline.recipes.get(&body.recipe.as_ref()?.value)
     }
 
     fn agent(&self, role: &str, found: &mut Whence) -> bool {

@@ -62,6 +62,15 @@ pub(super) const FORMS: &[Form] = &[
         ..NODE
     },
     Form {
+        name: "file",
+        within: &[In::Recipe],
+        args: &[one("name", Ty::HoleName), one("path", Ty::Template)],
+        repeat: true,
+        meaning: "A file of yours that the commands are given as `{file.NAME}`, such as the requirements that all commits share. Its content is an ingredient of each build.",
+        example: "file base \"requirements/base.txt\"",
+        ..NODE
+    },
+    Form {
         name: "overlay",
         within: &[In::Recipe],
         args: &[some("glob", Ty::Glob)],

@@ -260,7 +260,13 @@ impl Expander<'_> {
         digest
     }
 
-    fn recipe(&self, recipe: &Recipe, decl: &Step, point: &Point, missing: &mut Vec<Missing>) -> RecipeAsk {
+    fn recipe(&mut self, recipe: &Recipe, decl: &Step, point: &Point, missing: &mut Vec<Missing>) -> RecipeAsk {
+        let mut files = BTreeMap::new();
+        for file in &recipe.files {
+            if let Some(digest) = self.needed_file(&file.path, &file.dir, point, missing) {
+                files.insert(file.name.value.clone(), digest);
+            }
+        }
         let texts = |list: &[Spanned<String>]| list.iter().map(|text| text.value.clone()).collect::<Vec<_>>();
         let mut lines = |argvs: &[Vec<Spanned<Template>>]| -> Vec<Vec<Template>> {
             argvs.iter().map(|argv| self.argv(point, argv, missing)).collect()
@@ -288,6 +294,7 @@ impl Expander<'_> {
             provides,
             identity,
             offline: recipe.offline,
+            files,
             env: self.env(point, &[&recipe.env, &decl.env], missing),
             tools,
             cases,

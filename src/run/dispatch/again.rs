@@ -155,7 +155,7 @@ impl Dispatcher {
             }
             Next::Open(because) | Next::UsedUp(because) => {
                 self.records.remove(&node);
-                self.states.set(node, State::Over { end: End::open(because), by: By::Executed });
+                self.states.set(node, State::Over { end: End::open_after(because, ended), by: By::Executed });
                 self.fresh.push(Reverse(node));
             }
         }

@@ -367,7 +367,7 @@ impl Dispatcher {
                 let said = failure.unwrap_or_default();
                 let because =
                     format!("its attempts are used up, the last of {counted} by {said}; `--retry JOB` tries again");
-                self.over(node, End::open(because));
+                self.over(node, End::open_after(because, &last));
             }
             Decision::Served { ended, over_limit, .. } => {
                 self.states.set_key(node, ended.key);

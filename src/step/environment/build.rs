@@ -119,6 +119,7 @@ impl Builder<'_> {
         let tree = self.tree(patched)?;
         let case = self.case(tree)?;
         let src = self.place.dir.join("src");
+        self.context.folder(self.place, "files")?;
         tokio::task::block_in_place(|| self.write(tree, case, &src, true))?;
         let mut notes = Vec::new();
         if patched {
@@ -282,7 +283,14 @@ impl Builder<'_> {
         log: &mut Log,
     ) -> Result<(process::End, String), Failure> {
         let tool = self.ask.tool.as_ref().and_then(|tool| self.context.plan.facts.tools.get(tool));
+        let given = |name: &str| {
+            let digest = self.recipe.files.get(name)?;
+            let path = self.place.dir.join("files").join(name);
+            (path.exists() || self.context.store.cas.copy_to(digest, &path).unwrap_or(false))
+                .then(|| path.display().to_string())
+        };
         let places = |name: &str| match name {
+            file if file.starts_with("file.") => given(&file["file.".len()..]),
             "out" => Some(site.out.display().to_string()),
             "downloads" => Some(site.downloads.display().to_string()),
             "interpreter" => Some(tool?.as_ref().ok()?.path.display().to_string()),

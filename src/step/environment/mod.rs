@@ -6,6 +6,7 @@
 mod build;
 pub mod kept;
 mod trees;
+mod unbuilt;
 mod used;
 
 use crate::key::{ActionKey, Value};
@@ -16,6 +17,7 @@ use crate::step::done::{Done, Inputs};
 use crate::step::{Draft, End};
 
 pub use trees::StoreTrees;
+pub use unbuilt::unbuilt;
 pub use used::Built;
 
 /// What the attempts of this kind mean.
@@ -54,6 +56,9 @@ fn of_recipe(draft: &mut Draft<'_>, recipe: &RecipeAsk) {
         draft.push("recipe", Value::List(case.lines()));
     }
     draft.env(&recipe.env);
+    for (name, digest) in &recipe.files {
+        draft.push(&format!("file {name}"), Value::Blob(*digest));
+    }
     match found {
         Some(Found::Case { listing, .. }) => draft.push("files", Value::Blob(listing)),
         Some(Found::NoCase) => draft.input("tree without a case", &Role::Checkout, "tree"),

@@ -70,11 +70,11 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: &TestAsk) -> Draft<'a> {
     draft.input("base build", &Role::Environment, "identity");
     draft.input("build", &Role::Rebuilt, "identity");
     // What a recipe makes of other files is another build, though it calls itself the same.
-    for (role, link) in [("base build's key", Role::Environment), ("build's key", Role::Rebuilt)] {
+    for (role, link) in [("base build", Role::Environment), ("build", Role::Rebuilt)] {
         if draft.plan.linked(draft.node, &link).is_some_and(|up| builds(draft.plan, up)) {
-            draft.input(role, &link, FOLDER);
+            draft.input(&format!("{role} key"), &link, FOLDER);
             let used = draft.plan.linked(draft.node, &link).map(|up| used_as(draft.plan, up)).unwrap_or_default();
-            draft.record.push_some(&format!("{role} used"), (!used.is_empty()).then_some(Value::List(used)));
+            draft.record.push_some(format!("{role} use"), (!used.is_empty()).then_some(Value::List(used)));
         }
     }
     if human {

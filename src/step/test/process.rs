@@ -192,6 +192,11 @@ impl Session<'_> {
                 sample.window_ms = window.open_ms();
                 sample.fills = mode == Mode::Fill;
             }
+            if run.is_ok()
+                && let Some(failure) = self.imported_elsewhere(arm, &ended)?
+            {
+                run = Err(failure);
+            }
             let mut values_read = None;
             if let (Ok(_), Equal::Close { .. }) = (&run, self.ask.equal) {
                 match self.values(&ended, &folder.join("values")) {
@@ -210,6 +215,29 @@ impl Session<'_> {
 }
 
 impl Session<'_> {
+    /// Where the script says that it imported something which is neither of its tree nor, as a compiled part, of its environment:
+    /// what was measured then is not what was built.
+    fn imported_elsewhere(&self, arm: Arm, ended: &ProcessEnd<'_>) -> Result<Option<Failure>, Failure> {
+        let imported = measure::contract::imported(ended);
+        if imported.is_empty() {
+            return Ok(None);
+        }
+        let tree = self.tree(arm)?;
+        let built = self.built(arm)?.map(|built| built.out);
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let within = |path: &Path, folder: &Path| path.starts_with(folder) || real(path).starts_with(real(folder));
+        let compiled = |path: &Path| path.extension().is_some_and(|ending| ending == "so" || ending == "pyd");
+        let elsewhere = imported.iter().find(|(_, path)| {
+            let path = tree.join(path);
+            let of_build = built.as_ref().is_some_and(|out| compiled(&path) && within(&path, out));
+            !within(&path, &tree) && !of_build
+        });
+        Ok(elsewhere.map(|(name, path)| {
+            let cause = if built.is_some() { Cause::EnvironmentFailed } else { Cause::WrongPackage };
+            Failure::new(cause, &format!("{name} was imported from {path}, which is not of the tested {arm} tree"))
+        }))
+    }
+
     /// The numbers that a process reports.
     fn values(&self, ended: &ProcessEnd<'_>, file: &Path) -> Result<Option<Values>, Failure> {
         let most = u64::try_from(measure::values::VALUES_MAX).unwrap_or(u64::MAX);

@@ -1,0 +1,392 @@
+//! The promise of environments: each is built once, of the files that decide it and of nothing else; complete or absent; and what a
+//! build's failure says of a patch is true.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use support::processes::marked;
+use support::{Flow, Ran, copy, until};
+
+/// The native example: a package with one C file, two commits, five candidates.
+fn native() -> Flow {
+    let mut flow = Flow::empty();
+    flow.env("COLUMNS", "300");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for folder in ["pipelines", "examples/native"] {
+        copy(&root.join(folder), &flow.path(folder));
+    }
+    flow
+}
+
+const NATIVE: &str = "pipelines/native.kdl";
+
+/// The sample whose tests run in what a recipe builds. `recipe` is all that stands in it.
+fn sample(recipe: &str) -> Flow {
+    let mut flow = Flow::sample();
+    flow.env("COLUMNS", "300");
+    flow.write("recipes.kdl", &format!("flow 1\nrecipe made {{\n{recipe}\n}}\n"));
+    flow.replace("m.kdl", "\"steps.kdl\"", "\"steps.kdl\" \"recipes.kdl\"");
+    flow.replace("steps.kdl", "recipe interpreter", "recipe made");
+    flow
+}
+
+/// Built of a file that no patch touches.
+const APART: &str = r#"    from "pkg/__init__.py"
+    run "cp" "pkg/__init__.py" "{out}/part""#;
+/// Built of the file that the patches touch.
+const TOUCHED: &str = r#"    from "pkg/work.py"
+    run "cp" "pkg/work.py" "{out}/part""#;
+
+fn envs(flow: &Flow) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(flow.cache().join("envs"));
+    let mut found: Vec<PathBuf> =
+        entries.map(|dir| dir.map(|entry| entry.unwrap().path()).collect()).unwrap_or_default();
+    found.sort();
+    found
+}
+
+/// The environments that a run built, as `point step`.
+fn built(ran: &Ran) -> Vec<String> {
+    let is = |title: &String| title.ends_with(" build") || title.ends_with(" rebuild");
+    ran.executed().into_iter().filter(is).collect()
+}
+
+/// The class of a job, settled or not.
+fn class(flow: &Flow, job: &str) -> String {
+    let shown = flow.flow(&["show", &format!("pkg/{job}"), "m.kdl", "--json"]);
+    shown.json()["class"].as_str().unwrap_or_default().to_owned()
+}
+
+fn remove(path: &Path) {
+    flow::hostile::remove_all(path).unwrap();
+}
+
+#[test]
+fn patches_to_native_code_are_built_and_those_to_python_are_not() {
+    let flow = native();
+    let ran = flow.flow(&["run", NATIVE, "--json"]);
+    let classes = ran.settles().classes();
+    for commit in ["77ad838a", "06007822"] {
+        let of = |candidate: &str| classes[&format!("{commit}/{candidate}/1")].as_str();
+        assert_eq!([of("human"), of("python"), of("native")], ["SUCCESS_IMPROVEMENT"; 3]);
+        assert_eq!([of("nop"), of("broken")], ["AGENT_NO_PATCH", "PATCHED_BUILD_ERROR"]);
+    }
+    // Each base, the human's tree that is no base, each patch to C; the broken ones end as failures. What the first human makes of
+    // the C file is what the second commit begins with.
+    assert_eq!(envs(&flow).len(), 5, "{:?}", built(&ran));
+    assert!(!built(&ran).iter().any(|action| action.contains("python")), "{:?}", built(&ran));
+    let shown = flow.flow(&["show", "tally/77ad838a/broken/1", NATIVE]);
+    shown.settles().says("csrc/tally.c:20:5").says("error:");
+    flow.flow(&["log", "tally/77ad838a/broken/1", "rebuild", NATIVE]).settles().says("the base's build passes");
+    flow.flow(&["run", NATIVE, "--json"]).settles().executes_nothing();
+}
+
+#[test]
+fn commits_whose_files_agree_share_one_build_and_patches_outside_of_it_build_nothing() {
+    let flow = sample(APART);
+    let ran = flow.run();
+    ran.settles();
+    assert_eq!(built(&ran).len(), 1, "{:?}", built(&ran));
+    assert_eq!(envs(&flow).len(), 1);
+    let part = envs(&flow)[0].join("out/part");
+    assert!(std::fs::metadata(&part).unwrap().permissions().readonly(), "sealed");
+    flow.run().executes_nothing();
+
+    let flow = sample(TOUCHED);
+    let ran = flow.run();
+    // Two bases, two patches and the second human's tree: the first human's is the second base.
+    assert_eq!(built(ran.settles()).len(), 5, "{:?}", built(&ran));
+}
+
+#[test]
+fn a_file_that_from_forgets_fails_the_build_aloud() {
+    let flow = sample("    from \"pkg/__init__.py\"\n    run \"cp\" \"pkg/work.py\" \"{out}/part\"");
+    let ran = flow.run();
+    ran.exits(3);
+    assert_eq!(class(&flow, "{one}/tidy/1"), "ENVIRONMENT_FAILED");
+    let agents = ran.executed().into_iter().filter(|action| action.ends_with(" agent")).count();
+    assert_eq!(agents, 0, "nobody is paid for a commit that cannot be built");
+    flow.flow(&["show", "pkg/{one}/tidy/1"]).says("pkg/work.py");
+    assert!(envs(&flow).is_empty(), "what is half there is no environment");
+}
+
+#[test]
+fn another_line_of_the_recipe_builds_anew_and_a_limit_does_not() {
+    let flow = sample(APART);
+    flow.run().settles();
+    flow.add("step build { timeout \"5m\" }");
+    flow.run().settles().executes_nothing();
+    flow.replace("recipes.kdl", "{out}/part", "{out}/other");
+    flow.flow(&["plan", "m.kdl"]).settles().says("recipe: run cp").says("{out}/other");
+    assert_eq!(built(flow.run().settles()).len(), 1);
+}
+
+#[test]
+fn a_line_of_the_users_own_requirements_is_named_with_what_it_costs() {
+    let flow = sample(
+        "    file base \"base.txt\"\n    from \"pkg/__init__.py\"\n    run \"cp\" \"{file.base}\" \"{out}/base\"",
+    );
+    flow.write("base.txt", "numpy==1.26.0\nscipy==1.11.0\n");
+    flow.write(".gitignore", "/cache\n/repo\n");
+    let git = |args: &[&str]| support::git(&flow.path(""), args);
+    git(&["init", "-q"]);
+    git(&["add", "-A"]);
+    git(&["commit", "-q", "-m", "Begin"]);
+    flow.run().settles();
+    assert_eq!(std::fs::read_to_string(envs(&flow)[0].join("out/base")).unwrap(), "numpy==1.26.0\nscipy==1.11.0\n");
+    flow.replace("base.txt", "scipy==1.11.0", "scipy==1.12.0");
+    git(&["commit", "-q", "-a", "-m", "Newer scipy"]);
+    let why = flow.flow(&["why", "{one}", "m.kdl"]);
+    why.settles().says("+scipy==1.12.0").says("base.txt:2").says("Newer scipy");
+    flow.flow(&["plan", "m.kdl"]).settles().says("base.txt:2").says("1 build").says("expected time");
+    assert_eq!(built(flow.run().settles()).len(), 1);
+}
+
+#[test]
+fn what_is_gone_is_built_again_only_where_somebody_needs_it() {
+    let flow = sample(APART);
+    flow.run().settles();
+    remove(&flow.cache().join("envs"));
+    flow.run().settles().executes_nothing();
+    flow.edit("tests/{one}.py", |text| format!("{text}\n# a word\n"));
+    let ran = flow.run();
+    let mut executed = ran.settles().executed();
+    executed.retain(|action| !action.ends_with(" classify"));
+    assert_eq!(executed.len(), 4, "the build, the gate and two measurements: {executed:?}");
+    assert_eq!(built(&ran).len(), 1);
+    flow.run().executes_nothing();
+}
+
+#[test]
+fn an_environment_that_was_moved_is_not_used_and_moving_runs_nothing() {
+    let flow = sample("    from \"pkg/__init__.py\"\n    run \"sh\" \"-c\" \"echo $0 > $0/where\" \"{out}\"");
+    flow.run().settles();
+    let moved = flow.twin();
+    moved.run().settles().executes_nothing();
+    moved.edit("tests/{one}.py", |text| format!("{text}\n# a word\n"));
+    let ran = moved.run();
+    assert_eq!(built(ran.settles()).len(), 1);
+    let place = envs(&moved)[0].join("out");
+    assert_eq!(std::fs::read_to_string(place.join("where")).unwrap().trim(), place.display().to_string());
+}
+
+/// A build that tells that it began, and waits for a word. Both are said in `signs`, which it can read but not write: it begins when
+/// its own folder is there.
+fn waits(flow: &Flow) -> PathBuf {
+    let go = flow.signs().join("go");
+    let line = format!("touch $0/half; while [ ! -e {} ]; do sleep 0.05; done; touch $0/whole", go.display());
+    flow.write(
+        "recipes.kdl",
+        &format!(
+            "flow 1\nrecipe made {{\n    from \"pkg/__init__.py\"\n    run \"sh\" \"-c\" \"{line}\" \"{{out}}\"\n}}\n"
+        ),
+    );
+    go
+}
+
+#[test]
+fn a_build_that_was_killed_is_no_environment() {
+    let flow = sample(APART);
+    let go = waits(&flow);
+    let mut run =
+        flow.command(&["run", "m.kdl", "--json"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    until("the build began", || envs(&flow).first().is_some_and(|env| env.join("out/half").exists()));
+    run.kill().unwrap();
+    run.wait().unwrap();
+    until("no process is left", || marked(&flow.cache()).is_empty());
+    assert!(!envs(&flow)[0].join("complete.json").exists());
+    std::fs::write(&go, "").unwrap();
+    let ran = flow.run();
+    assert_eq!(built(ran.settles()).len(), 1);
+    assert!(envs(&flow)[0].join("out/whole").exists());
+    flow.run().executes_nothing();
+}
+
+#[test]
+fn two_runs_at_once_build_once() {
+    let flow = sample(APART);
+    let go = waits(&flow);
+    let start =
+        || flow.command(&["run", "m.kdl", "--json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let runs = [start(), start()];
+    until("the build began", || envs(&flow).first().is_some_and(|env| env.join("out/half").exists()));
+    std::fs::write(&go, "").unwrap();
+    let ran = runs.map(|run| flow.ran(run.wait_with_output().unwrap()));
+    let builds: usize = ran.iter().map(|ran| built(ran.settles()).len()).sum();
+    assert_eq!(builds, 1);
+}
+
+#[test]
+fn a_patched_build_finds_the_downloads_of_its_base_and_no_network_of_its_own() {
+    let flow = sample(
+        r#"    from "pkg/work.py"
+    fetch "sh" "-c" "echo brought > $0/wheel" "{downloads}"
+    run "sh" "-c" "cp $1/wheel $0/wheel && wc -l < /proc/net/route > $0/routes" "{out}" "{downloads}""#,
+    );
+    flow.run().settles();
+    let routes = |env: &PathBuf| std::fs::read_to_string(env.join("out/routes")).unwrap().trim().to_owned();
+    assert!(envs(&flow).iter().all(|env| env.join("out/wheel").exists()), "all found it");
+    if support_sandbox(&flow) {
+        // One line is the heading.
+        assert!(
+            envs(&flow).iter().any(|env| routes(env) == "1"),
+            "{:?}",
+            envs(&flow).iter().map(routes).collect::<Vec<_>>()
+        );
+    }
+    let brought = |env: &&PathBuf| env.join("downloads/wheel").exists();
+    assert_eq!(envs(&flow).iter().filter(brought).count(), 2, "each base fetched, and no patched tree");
+}
+
+/// Whether this machine holds processes to a network of their own.
+fn support_sandbox(flow: &Flow) -> bool {
+    let said = flow.flow(&["doctor", "m.kdl"]);
+    !format!("{}{}", said.stdout, said.stderr).contains("cannot be held")
+}
+
+#[test]
+fn what_fails_for_the_base_too_is_not_the_agents_doing() {
+    let flow = sample(APART);
+    let there = flow.signs().join("index-is-up");
+    let recipe = format!(
+        "flow 1\nrecipe made {{\n    from \"pkg/work.py\"\n    run \"sh\" \"-c\" \"test -e {} || {{{{ echo index is down >&2; exit 7; }}}}\"\n}}\n",
+        there.display()
+    );
+    flow.write("recipes.kdl", &recipe);
+    std::fs::write(&there, "").unwrap();
+    flow.run_with(&["--until", "agent"]).settles();
+    std::fs::remove_file(&there).unwrap();
+    let ran = flow.run();
+    ran.exits(3);
+    assert_eq!(class(&flow, "{one}/tidy/1"), "ENVIRONMENT_FAILED");
+    flow.flow(&["show", "pkg/{one}/tidy/1"]).says("the base cannot be rebuilt").says("index is down");
+    std::fs::write(&there, "").unwrap();
+    let ran = flow.run_with(&["--retry", "pkg/*"]);
+    assert_eq!(ran.settles().class("{one}/tidy/1"), "SUCCESS_IMPROVEMENT");
+}
+
+#[test]
+fn what_only_the_patch_breaks_is_the_agents() {
+    let flow = sample(
+        "    from \"pkg/work.py\"\n    run \"sh\" \"-c\" \"if grep -q 'OPS.0. += 5' pkg/work.py; then echo 'work.py:7:3: error: no fives' >&2; exit 1; fi\"",
+    );
+    let ran = flow.run();
+    assert_eq!(ran.settles().class("{one}/tidy/1"), "PATCHED_BUILD_ERROR");
+    assert_eq!(ran.class("{one}/human/1"), "SUCCESS_IMPROVEMENT");
+    flow.flow(&["show", "pkg/{one}/tidy/1"]).says("work.py:7:3: error: no fives");
+    flow.run().executes_nothing();
+}
+
+#[test]
+fn the_first_case_that_fits_a_tree_is_taken_and_a_tree_without_one_fails_alone() {
+    let flow = sample(
+        r#"    when exists="pkg/missing.py" { from "pkg/*.py"; run "false" }
+    when exists="pkg/work.py" { from "pkg/__init__.py"; run "touch" "{out}/second" }"#,
+    );
+    flow.run().settles();
+    assert!(envs(&flow)[0].join("out/second").exists());
+    flow.replace("recipes.kdl", "pkg/work.py", "pkg/other.py");
+    let ran = flow.run();
+    ran.exits(3);
+    assert_eq!(class(&flow, "{one}/tidy/1"), "ENVIRONMENT_FAILED");
+    flow.flow(&["show", "pkg/{one}/tidy/1"])
+        .says("no case of recipe made fits: the tree has no pkg/missing.py, no pkg/other.py");
+}
+
+#[test]
+fn an_environment_is_used_by_tests_and_by_agents() {
+    let flow = sample(
+        r#"    from "pkg/__init__.py"
+    run "sh" "-c" "mkdir $0/bin && printf '#!/bin/sh\necho hello from the environment' > $0/bin/greet && chmod +x $0/bin/greet" "{out}"
+    provides GREETING "{tree}/hello""#,
+    );
+    flow.replace("steps.kdl", "needs checkout; after baseline", "needs checkout build; after baseline");
+    flow.write("scripts/tidy/{one}.json", r#"{"argv": ["greet"]}"#);
+    flow.edit("tests/{one}.py", |text| {
+        format!("import os, subprocess\nassert subprocess.check_output(['greet']).startswith(b'hello')\nassert os.environ['GREETING'] == os.getcwd() + '/hello'\n{text}")
+    });
+    let ran = flow.run();
+    assert_eq!(ran.settles().class("{one}/tidy/1"), "SUCCESS_IMPROVEMENT");
+    flow.flow(&["log", "pkg/{one}/tidy/1", "agent"]).settles().says("hello from the environment");
+}
+
+#[test]
+fn what_was_imported_from_elsewhere_is_not_measured() {
+    let flow = sample(APART);
+    flow.edit("tests/{one}.py", |text| {
+        text.replacen("\"metrics\"", "\"imported\": {\"pkg\": \"/usr/lib/pkg.py\"}, \"metrics\"", 1)
+    });
+    let ran = flow.run();
+    ran.exits(3);
+    assert_eq!(class(&flow, "{one}/tidy/1"), "ENVIRONMENT_FAILED");
+    flow.flow(&["show", "pkg/{one}/tidy/1"]).says("pkg was imported from /usr/lib/pkg.py");
+    assert_eq!(ran.class("{two}/tidy/1"), "SUCCESS_IMPROVEMENT");
+}
+
+#[test]
+fn a_patched_build_gets_no_secret() {
+    let mut flow = sample(
+        r#"    from "pkg/work.py"
+    secret INDEX_TOKEN
+    run "sh" "-c" "echo ${{INDEX_TOKEN:+given}} > $0/token" "{out}""#,
+    );
+    flow.env("INDEX_TOKEN", "tok-4711-4711");
+    flow.run().settles();
+    let given = |env: &PathBuf| std::fs::read_to_string(env.join("out/token")).unwrap().trim() == "given";
+    let all: Vec<bool> = envs(&flow).iter().map(given).collect();
+    assert_eq!((all.iter().filter(|given| **given).count(), all.len()), (2, 5), "the two bases alone");
+}
+
+#[test]
+fn a_patch_to_compiled_sources_that_nothing_is_built_from_says_so() {
+    let flow = native();
+    flow.replace("pipelines/recipes/native.kdl", "from \"csrc/**\"", "from \"csrc/tally.h\"");
+    // A compiled part that comes from elsewhere, whatever the patch makes of the sources.
+    let made = flow.path("prebuilt.so").display().to_string();
+    flow.flow(&["run", NATIVE, "--only", "tally/77ad838a/nop/1"]);
+    let tree = flow.beside("tree");
+    std::fs::create_dir_all(&tree).unwrap();
+    support::git(&tree, &["init", "-q"]);
+    let stream = std::fs::File::open(flow.path("examples/native/history.fi")).unwrap();
+    let import =
+        std::process::Command::new("git").args(["fast-import", "--quiet"]).current_dir(&tree).stdin(stream).status();
+    assert!(import.unwrap().success());
+    support::git(&tree, &["checkout", "-q", "77ad838a~1"]);
+    let built = std::process::Command::new("cc")
+        .args(["-O2", "-shared", "-fPIC", "-o", &made, "csrc/tally.c"])
+        .current_dir(&tree)
+        .status();
+    assert!(built.unwrap().success());
+    flow.edit("pipelines/recipes/native.kdl", |text| {
+        let from = text.find("    run \"{tool.cc}\"").unwrap();
+        let to = from + text[from..].find('\n').unwrap();
+        format!("{}    run \"cp\" \"{made}\" \"{{out}}/tally/_native.so\"{}", &text[..from], &text[to..])
+    });
+    flow.flow(&["run", NATIVE, "--only", "tally/77ad838a/*"]);
+    let job = flow.flow(&["show", "tally/77ad838a/native/1", NATIVE, "--json"]).json();
+    assert!(job["marks"].as_array().unwrap().contains(&"NOT_BUILT".into()), "{}", job["marks"]);
+    flow.flow(&["show", "tally/77ad838a/native/1", NATIVE]).says("no `from` covers, such as csrc/tally.c");
+    let job = flow.flow(&["show", "tally/77ad838a/python/1", NATIVE, "--json"]).json();
+    assert!(!job["marks"].as_array().unwrap().contains(&"NOT_BUILT".into()), "{}", job["marks"]);
+}
+
+#[test]
+fn a_recipe_that_cannot_be_meant_is_a_flaw() {
+    let flow = sample(APART);
+    flow.replace("steps.kdl", "recipe made", "recipe mede");
+    flow.flow(&["check", "m.kdl"]).exits(2).says("there is no recipe `mede`").says("did you mean `made`");
+    for (recipe, says) in [
+        ("    run \"true\"", "does not say which files of the tree"),
+        ("    from \"a\"", "has nothing to run"),
+        (
+            "    from \"a\"\n    run \"true\"\n    when { run \"true\" }\n    when exists=\"x\" { run \"true\" }",
+            "never reached",
+        ),
+        ("    from \"a\"\n    run \"{nothing}\"", "`{nothing}` is not known here"),
+    ] {
+        sample(recipe).flow(&["check", "m.kdl"]).exits(2).says(says);
+    }
+}
