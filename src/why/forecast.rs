@@ -271,8 +271,12 @@ impl Seer<'_> {
             }
             Decision::Lacking => self.lacks(&mut said),
             Decision::Wait { partial, waiting } => {
-                said.follows = waiting.iter().map(|(_, up)| *up).collect();
-                said.follows.dedup();
+                // Several ingredients may come from one action.
+                for (_, up) in &waiting {
+                    if !said.follows.contains(up) {
+                        said.follows.push(*up);
+                    }
+                }
                 if let Some(up) = said.follows.iter().find(|up| self.lacking[**up]) {
                     self.lacking[node] = true;
                     said.because = Some(format!("waits for {}", self.plan.title(*up)));

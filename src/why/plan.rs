@@ -242,13 +242,7 @@ fn each(plan: &Plan, said: &Forecast) -> String {
         line(&format!("has the key of {}", plan.title(with)));
     }
     if !said.is_root() && !said.follows.is_empty() {
-        let mut ups: Vec<&str> = Vec::new();
-        for up in &said.follows {
-            let name = plan.step(*up).name.value.as_str();
-            if !ups.contains(&name) {
-                ups.push(name);
-            }
-        }
+        let ups: Vec<&str> = said.follows.iter().map(|up| plan.step(*up).name.value.as_str()).collect();
         line(&format!("follows {}", ups.join(", ")));
     }
     text

@@ -184,12 +184,7 @@ fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, width: usize, to
     }
     if !step.root && !step.cut_off && !step.follows.is_empty() {
         let verb = if ran { "followed" } else { "follows" };
-        let mut ups: Vec<&str> = Vec::new();
-        for up in step.follows.iter().map(|up| up.rsplit(' ').next().unwrap_or(up)) {
-            if !ups.contains(&up) {
-                ups.push(up);
-            }
-        }
+        let ups: Vec<&str> = step.follows.iter().map(|up| up.rsplit(' ').next().unwrap_or(up)).collect();
         line(6, &format!("{verb} {}", ups.join(", ")));
     }
     if let Some((by, evidence)) = step.served_by.as_ref().and_then(|by| Some((by, by.evidence.as_ref()?))) {
