@@ -43,23 +43,23 @@ if __name__ == "__main__":
     server.serve_forever()
 "#;
 
-/// Asks a few times, and prints for people.
+/// Asks a few times, and prints for people: the least, which other tests beside it disturb least.
 const CLIENT: &str = r#"import os, sys, time, urllib.request
 
 port = sys.argv[1]
 assert os.environ["FLOW_SERVICE_PORT"] == port
 times = []
-for _ in range(4):
+for _ in range(6):
     began = time.perf_counter()
     urllib.request.urlopen(f"http://127.0.0.1:{port}/work", timeout=10).read()
     times.append(time.perf_counter() - began)
 print("Requests:            ", len(times))
-print(f"Mean latency (ms):    {1000 * sum(times) / len(times):.3f}   ")
+print(f"Least latency (ms):   {1000 * min(times):.3f}   ")
 "#;
 
 const SERVICE: &str =
     r#"service web { run "{interpreter}" "pkg/serve.py" "{service.port}"; ready url="/health"; timeout "20s" }"#;
-const METRICS: &str = r##"metric latency_ms pattern=#"^Mean latency \(ms\): +([0-9.]+)"# better=lower"##;
+const METRICS: &str = r##"metric latency_ms pattern=#"^Least latency \(ms\): +([0-9.]+)"# better=lower"##;
 
 /// A package with that server, one commit that makes it faster, and the candidate `tidy`, whose patch does what `change` does.
 fn served(service: &str, change: impl FnOnce(&str) -> String) -> Flow {
@@ -122,7 +122,7 @@ fn a_gain_of_a_fifth_in_a_servers_latency_is_found_and_not_measured_twice() {
     // A limit is in no key; the pattern and the service are.
     flow.replace("m.kdl", "timeout \"20s\"", "timeout \"21s\"");
     flow.run().settles().executes_nothing();
-    flow.replace("m.kdl", "^Mean latency", "Mean latency");
+    flow.replace("m.kdl", "^Least latency", "Least latency");
     let changed = flow.flow(&["plan", "m.kdl"]);
     changed.settles().says("metrics");
     flow.replace("m.kdl", "ready url=\"/health\"", "ready port");
@@ -208,7 +208,7 @@ fn a_server_that_leaves_children_leaves_none() {
 #[test]
 fn a_pattern_that_never_matches_is_told_by_name() {
     let flow = served(SERVICE, |text| text.replace("0.050", "0.040"));
-    flow.replace("m.kdl", "^Mean latency", "^Median latency");
+    flow.replace("m.kdl", "^Least latency", "^Median latency");
     comes_to(&flow, "BASELINE_EXCEPTION", r"no line matches the pattern of the metric `latency_ms`: ^Median latency");
 }
 
