@@ -88,6 +88,7 @@ classes! {
     NoTestScript = "NO_TEST_SCRIPT", "baseline", Some(Test), false, "write the commit's test script";
     TargetNotResolved = "TARGET_NOT_RESOLVED", "baseline", Some(Test), false, "correct the target that the test script names, or take the commit off the list";
     OptPathNotHit = "OPT_PATH_NOT_HIT", "baseline", Some(Test), false, "make the test's workload reach the optimised path";
+    ServerStartup = "SERVER_STARTUP", "baseline", Some(Test), false, "read the service's stream in `flow log JOB baseline`: it does not come up on the base; raise its `timeout` if it was still loading";
     TestImportError = "TEST_IMPORT_ERROR", "baseline", Some(Environment), false, "install what the test needs, or take the other copy of the package out of the interpreter";
     BaselineImportError = "BASELINE_IMPORT_ERROR", "baseline", Some(Test), false, "make the base importable in this environment, or take the commit off the list";
     BaselineTypeError = "BASELINE_TYPE_ERROR", "baseline", Some(Test), false, "read `flow log JOB baseline`: the script does not fit the base";
@@ -312,6 +313,7 @@ fn base_failure(cause: Cause) -> Option<Class> {
         Cause::TargetNotResolved => Class::TargetNotResolved,
         Cause::OptPathNotHit => Class::OptPathNotHit,
         Cause::WrongPackage => Class::TestImportError,
+        Cause::ServerStartup => Class::ServerStartup,
         Cause::EnvironmentFailed => Class::EnvironmentFailed,
         Cause::ImportError => Class::BaselineImportError,
         Cause::TypeError => Class::BaselineTypeError,

@@ -214,6 +214,10 @@ causes! {
     CudaError = "CUDA_ERROR", Test, true, true, Nothing, "read the test's log: an error of the GPU";
     /// A process of the test reached the step's `timeout`.
     TestTimeout = "TEST_TIMEOUT", Test, true, true, Nothing, "raise `timeout` on the test step if the workload needs longer";
+    /// A service of the test was not ready in time, or ended before it was.
+    ServerStartup = "SERVER_STARTUP", Test, true, true, Nothing, "read the service's stream in the step's log; raise `timeout` of the `service` if it was still loading";
+    /// The port of a service of the test is somebody else's.
+    PortTaken = "PORT_TAKEN", Environment, false, true, Nothing, "end what listens on the port that the evidence names, or take `port` out of the `service`: flow then finds a free one";
     /// The compile caches of one tree are larger than flow keeps.
     CachesTooLarge = "CACHES_TOO_LARGE", Test, true, true, Nothing, "take the cache that is so large out of `caches`, or let the test compile less: the evidence says the limit";
     /// The test ended with any other error.

@@ -32,7 +32,9 @@ fn each_is_checked_and_planned_without_key_tool_gpu_network_or_clone() {
     }
     flow.env("PATH", "/nonexistent");
     let names = manifests();
-    for wanted in ["trae_sonnet45", "trae_gpt5", "sglang_sonnet45_bedrock", "vllm_core", "compare_agents"] {
+    for wanted in
+        ["trae_sonnet45", "trae_gpt5", "sglang_sonnet45_bedrock", "vllm_core", "vllm_serving", "compare_agents"]
+    {
         assert!(names.iter().any(|name| name.contains(wanted)), "{wanted} is not in {names:?}");
     }
     for name in &names {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Env, Place, Spanned, Template};
 use crate::measure::{Equal, Guards, MetricSpec, Protocol};
 use crate::names::{SlotKind, StepName};
-use crate::process::Host;
+use crate::process::{Host, Ready};
 
 /// What a step does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -205,6 +205,33 @@ pub struct TestBody {
     pub guards: Guards,
     /// The compile caches that its processes keep, by name.
     pub caches: Vec<Cache>,
+    /// The servers that each of its processes uses.
+    pub services: Vec<Service>,
+}
+
+/// A server that each process of a test uses.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// Its name.
+    pub name: Spanned<String>,
+    /// Its argv.
+    pub run: Vec<Spanned<Template>>,
+    /// When it is ready.
+    pub ready: Ready,
+    /// The port that it always has.
+    pub port: Option<u16>,
+    /// How long it may take to be ready.
+    pub timeout: Duration,
+}
+
+impl Service {
+    /// What of it makes a measurement another one; its places and its limit do not.
+    #[must_use]
+    pub fn signature(&self) -> String {
+        let port = self.port.map(|port| format!(" port={port}")).unwrap_or_default();
+        let run: Vec<String> = self.run.iter().map(|word| word.value.to_string()).collect();
+        format!("{}{port} {}\n{}", self.name.value, self.ready, run.join("\n"))
+    }
 }
 
 /// A compile cache that a test's processes keep.

@@ -142,8 +142,13 @@ fn tests(node: Node<'_>, report: &Report) -> Option<Tests> {
             _ => Contract::Flow,
         },
         only: node.child("only").map(Node::texts).unwrap_or_default(),
-        metrics: measured::metrics(node.all("metric"), report),
-        metric_places: node.all("metric").flat_map(Node::entries).map(Value::place).collect(),
+        metrics: measured::metrics(node.child("metrics"), node.all("metric"), report),
+        metric_places: node
+            .all("metrics")
+            .chain(node.all("metric"))
+            .flat_map(Node::entries)
+            .map(Value::place)
+            .collect(),
     })
 }
 

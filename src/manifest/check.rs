@@ -230,6 +230,14 @@ fn gates(pipeline: &mut Pipeline, report: &Report) {
         } else {
             body.caches.clone_from(&measured.caches);
         }
+        let services = |all: &[super::Service]| all.iter().map(super::Service::signature).collect::<Vec<_>>();
+        if let Some(first) = body.services.first() {
+            if services(&body.services) != services(&measured.services) {
+                drift("services", first.name.place);
+            }
+        } else {
+            body.services.clone_from(&measured.services);
+        }
         let argv = |run: &[Spanned<super::Template>]| run.iter().map(|arg| arg.value.clone()).collect::<Vec<_>>();
         if let Some(first) = body.run.first() {
             if argv(&body.run) != argv(&measured.run) {

@@ -52,6 +52,8 @@ pub(super) enum In {
     Price,
     /// In `protocol`.
     Protocol,
+    /// In `service`.
+    Service,
     /// In a file of rulings.
     Rulings,
     /// In a file of vetted commits.
@@ -115,6 +117,8 @@ pub(super) enum Ty {
     Source,
     /// A regular expression.
     Pattern,
+    /// A regular expression with one group, which holds a number.
+    Reads,
     /// A pointer into JSON.
     Pointer,
     /// A cause that a reading can give.
@@ -226,6 +230,7 @@ impl In {
             Self::Prices => "in `prices`".into(),
             Self::Price => "in a `model` of `prices`".into(),
             Self::Protocol => "in `protocol`".into(),
+            Self::Service => "in `service`".into(),
             Self::Step(kind) => format!("in a step that uses `{}`", kind.word()),
             Self::AnyStep => "in a step".into(),
             Self::Nowhere => "here".into(),
@@ -262,6 +267,7 @@ impl Ty {
             Self::Dotted => "a dotted path".into(),
             Self::Source => "`step.output`".into(),
             Self::Pattern => "a regular expression".into(),
+            Self::Reads => "a regular expression with one group for the number".into(),
             Self::Pointer => "a pointer such as \"/usage/input\"".into(),
             Self::Cause => "a cause such as QUOTA_EXCEEDED".into(),
         }

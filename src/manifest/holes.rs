@@ -90,7 +90,10 @@ pub(super) fn of_step(step: &Step) -> Vec<String> {
     templates.extend(step.holds.iter().map(|hold| &hold.count.value));
     match &step.body {
         Body::Agent(agent) => templates.extend(agent.prompt.iter().map(|(path, _)| &path.value)),
-        Body::Test(test) => templates.extend(test.run.iter().chain(test.checks.iter().flatten()).map(|arg| &arg.value)),
+        Body::Test(test) => {
+            let served = test.services.iter().flat_map(|service| &service.run);
+            templates.extend(test.run.iter().chain(test.checks.iter().flatten()).chain(served).map(|arg| &arg.value));
+        }
         Body::Command(command) => {
             templates.extend(command.run.iter().map(|arg| &arg.value));
             templates.extend(command.outputs.iter().filter_map(|output| Some(&output.publish.as_ref()?.0.value)));
@@ -298,9 +301,20 @@ impl Checker<'_> {
         match &step.body {
             Body::Test(test) => {
                 known.extend(["script", "interpreter", "result"].map(str::to_owned));
-                test.run.iter().for_each(|arg| self.template(arg, &known));
+                let ports = test.services.iter().map(|service| format!("service.{}.port", service.name.value));
+                let with_ports = |known: &Known, own: bool| {
+                    let own = own.then(|| "service.port".to_owned());
+                    known.iter().cloned().chain(ports.clone()).chain(own).collect::<Known>()
+                };
+                let running = with_ports(&known, test.services.len() == 1);
+                test.run.iter().for_each(|arg| self.template(arg, &running));
                 test.run.iter().for_each(|arg| self.columns(arg, None));
                 known.remove("result");
+                let serving = with_ports(&known, true);
+                for arg in test.services.iter().flat_map(|service| &service.run) {
+                    self.template(arg, &serving);
+                    self.columns(arg, None);
+                }
                 test.checks.iter().flatten().for_each(|arg| self.template(arg, &known));
                 test.checks.iter().flatten().for_each(|arg| self.columns(arg, None));
             }

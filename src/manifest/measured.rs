@@ -1,10 +1,10 @@
 //! Builds what a test measures and compares: metrics, the rule by which results are equal, and checks.
 
-use super::flaw::{Draft, Report};
+use super::flaw::{Draft, Report, suggest};
 use super::node::{Node, Value};
 use super::{Spanned, Template, argv};
 use crate::measure::metric::Better;
-use crate::measure::{Equal, Guards, Kind as MetricKind, MetricSpec};
+use crate::measure::{Equal, Guards, Kind as MetricKind, MetricSpec, Pattern, Preset};
 
 /// The smallest effect that matters, where a metric does not say.
 const MIN_EFFECT: f64 = 0.02;
@@ -78,13 +78,54 @@ pub(super) fn checks<'a>(nodes: impl Iterator<Item = Node<'a>>, report: &Report)
     nodes.map(|node| argv::run(node, report)).collect()
 }
 
-/// Builds metrics.
-pub(super) fn metrics<'a>(nodes: impl Iterator<Item = Node<'a>>, report: &Report) -> Vec<MetricSpec> {
-    let mut metrics: Vec<MetricSpec> = Vec::new();
+/// Builds the metrics of a preset, the primary one first.
+fn of_preset(node: Node<'_>, report: &Report) -> Vec<MetricSpec> {
+    let preset = node.arg(0).and_then(Value::str).and_then(Preset::named);
+    let Some(mut metrics) = preset.and_then(|preset| preset.metrics().ok()) else { return Vec::new() };
+    if let Some(primary) = node.prop("primary") {
+        let timed = |metric: &&MetricSpec| !metric.equal;
+        let at = primary.str().and_then(|name| metrics.iter().position(|metric| metric.name == name && !metric.equal));
+        match at {
+            Some(at) => metrics[..=at].rotate_right(1),
+            None => report.add(
+                Draft::new("unknown-metric", primary.place(), "no metric of this preset that can be primary")
+                    .label("not of the preset")
+                    .help(suggest(
+                        primary.str().unwrap_or_default(),
+                        metrics.iter().filter(timed).map(|metric| metric.name.as_str()),
+                        "metric",
+                    )),
+            ),
+        }
+    }
+    if let Some(least) = node.prop("min-effect").and_then(Value::percent) {
+        metrics.iter_mut().for_each(|metric| metric.min_effect = least.value);
+    }
+    metrics
+}
+
+/// Builds metrics: those of a preset, and those that are written out.
+pub(super) fn metrics<'a>(
+    preset: Option<Node<'a>>,
+    nodes: impl Iterator<Item = Node<'a>>,
+    report: &Report,
+) -> Vec<MetricSpec> {
+    let mut metrics = preset.map(|node| of_preset(node, report)).unwrap_or_default();
+    // Of these each may be written anew once.
+    let mut preset: Vec<String> = metrics.iter().map(|metric| metric.name.clone()).collect();
+    let mut unread = None;
     for node in nodes {
         let Some(name) = node.text() else { continue };
+        let pattern = node.prop("pattern").and_then(Value::str);
+        if pattern.is_none() {
+            unread = unread.or(Some(node.place()));
+        }
+        let anew = preset.iter().position(|known| *known == name.value);
+        let at =
+            anew.map(|at| preset.remove(at)).and_then(|name| metrics.iter().position(|metric| metric.name == name));
+        let first = metrics.is_empty() || at == Some(0);
         let guard = node.prop("guard").and_then(Value::flag).unwrap_or(false);
-        if metrics.iter().any(|metric| metric.name == name.value) {
+        if at.is_none() && metrics.iter().any(|metric| metric.name == name.value) {
             report.add(
                 Draft::new("duplicate-name", name.place, format!("metric `{}` is declared twice", name.value))
                     .label("again here")
@@ -92,7 +133,7 @@ pub(super) fn metrics<'a>(nodes: impl Iterator<Item = Node<'a>>, report: &Report
             );
             continue;
         }
-        if guard && metrics.is_empty() {
+        if guard && first {
             report.add(
                 Draft::new("guard-first", node.place(), "the first metric is primary and cannot be a guard")
                     .label("first metric")
@@ -101,7 +142,7 @@ pub(super) fn metrics<'a>(nodes: impl Iterator<Item = Node<'a>>, report: &Report
         }
         let equal = node.prop("equal").and_then(Value::flag).unwrap_or(false);
         let counts = node.prop("kind").and_then(Value::str) == Some("count");
-        if equal && (!counts || metrics.is_empty()) {
+        if equal && (!counts || first) {
             let what = if counts {
                 "the first metric is primary and cannot be equal in both trees"
             } else {
@@ -114,7 +155,7 @@ pub(super) fn metrics<'a>(nodes: impl Iterator<Item = Node<'a>>, report: &Report
             );
         }
         let better = node.prop("better").and_then(Value::str);
-        metrics.push(MetricSpec {
+        let metric = MetricSpec {
             name: name.value,
             better: if better == Some("higher") { Better::Higher } else { Better::Lower },
             kind: if counts { MetricKind::Count } else { MetricKind::Time },
@@ -122,7 +163,19 @@ pub(super) fn metrics<'a>(nodes: impl Iterator<Item = Node<'a>>, report: &Report
             guard,
             equal,
             bound: node.prop("bound").and_then(Value::times),
-        });
+            pattern: pattern.and_then(|text| Pattern::new(text).ok()),
+        };
+        match at {
+            Some(at) => metrics[at] = metric,
+            None => metrics.push(metric),
+        }
+    }
+    if let Some(place) = unread.filter(|_| metrics.iter().any(|metric| metric.pattern.is_some())) {
+        report.add(
+            Draft::new("mixed-metrics", place, "some metrics of this test have a `pattern`, and this has none")
+                .label("would be read from a result file")
+                .help("give it a pattern, or take the patterns away and let the test write $FLOW_RESULT"),
+        );
     }
     metrics
 }

@@ -47,6 +47,7 @@ mod readings;
 mod recipes;
 mod reference;
 mod second;
+mod services;
 mod shape;
 mod steps;
 mod syntax;
@@ -57,7 +58,7 @@ mod yaml;
 
 pub use body::{
     AgentBody, Body, Cache, ClassifyBody, CommandBody, EnvironmentBody, Hold, Input, InputFrom, Kind, Output,
-    PatchBody, SandboxChoice, SandboxDecl, Step, TestBody,
+    PatchBody, SandboxChoice, SandboxDecl, Service, Step, TestBody,
 };
 pub use campaign::{Calibrate, DRAW, Purpose, Ruling, Vetted};
 pub use config::{Syntax, kept_number, parsed, secret_name, whole_key};

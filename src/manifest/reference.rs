@@ -35,6 +35,7 @@ Imported files hold `agent`, `provider`, `prices`, `tool` and `step` only; the f
 | `{AXIS}` | steps | an axis of the manifest |
 | `{flow}` `{work}` `{out}` `{prompt}` `{prompt-text}` `{config}` `{model}` `{human-change}` `{file.NAME}` `{args}` | `run` and `stdin` of an agent, `args` of a candidate (but `{args}`) | flow itself, the work tree, a folder for what the agent tells, the prompt's file and its text, the files and the model given to the agent; `{args}` is an argument of its own |
 | `{interpreter}` `{script}` `{result}` | `run` of a test | |
+| `{service.port}` `{service.NAME.port}` | `run` of a test with services, and of its services | the port of the service, or of one by its name |
 | `{in.NAME}` `{out.NAME}` | `run` of a command | its inputs and outputs |
 | `{prefix}` | `probe` and `watch` of a tool | the executable's parent of `bin` |
 
@@ -86,6 +87,7 @@ pub fn reference() -> String {
         ("In `model` of `prices`", In::Price),
         ("In `step`", In::AnyStep),
         ("In `protocol`", In::Protocol),
+        ("In `service`", In::Service),
         ("In a file of `rulings`", In::Rulings),
         ("In a file of `vetted` commits", In::Vetted),
         ("In `on`", In::On),

@@ -16,7 +16,7 @@ use super::shape;
 use super::types::split_source;
 use super::{
     AgentBody, Body, ClassifyBody, CommandBody, EnvironmentBody, Hold, Input, InputFrom, Kind, Output, PatchBody,
-    Place, SandboxChoice, SandboxDecl, Spanned, Step, TestBody, argv, network, recipes,
+    Place, SandboxChoice, SandboxDecl, Spanned, Step, TestBody, argv, network, recipes, services,
 };
 use crate::measure::Protocol;
 use crate::measure::protocol::Profile;
@@ -222,8 +222,8 @@ fn build(raw: &Raw<'_>, tools: &Tools<'_>, report: &Report) -> Option<Step> {
         }),
         Kind::Test => Body::Test(Box::new(TestBody {
             against: names(find("against")).into_iter().next(),
-            metrics: metrics(all("metric"), report),
-            metric_places: all("metric").flat_map(Node::entries).map(Value::place).collect(),
+            metrics: metrics(find("metrics").copied(), all("metric"), report),
+            metric_places: all("metrics").chain(all("metric")).flat_map(Node::entries).map(Value::place).collect(),
             protocol: find("protocol").map_or_else(|| Protocol::new(Profile::Screen), |node| protocol(*node)),
             aa: find("aa").is_some(),
             human: find("with").map(|node| node.place()),
@@ -234,6 +234,7 @@ fn build(raw: &Raw<'_>, tools: &Tools<'_>, report: &Report) -> Option<Step> {
             checks: checks(all("check"), report),
             guards: find("guard").map(|node| guards(*node)).unwrap_or_default(),
             caches: find("caches").map(|node| caches(*node, &env, report)).unwrap_or_default(),
+            services: services::services(all("service"), report),
         })),
         Kind::Classify => Body::Classify(ClassifyBody {
             judge_min_effect: find("judge").and_then(|node| node.prop("min-effect")?.percent()),

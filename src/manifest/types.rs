@@ -10,6 +10,7 @@ use super::grammar::{Form, Ty};
 use super::money::parse_date;
 use super::node::{Value, parse_money, parse_percent, parse_size, parse_span, parse_times};
 use crate::agent::{Pattern, Pointer, readable};
+use crate::measure;
 use crate::names::check_name;
 use crate::outcome::Cause;
 
@@ -239,6 +240,17 @@ pub(super) fn typed(value: Value<'_>, ty: Ty, subject: &str, form: &Form, report
         Ty::Pattern => {
             if let Err(error) = Pattern::new(text) {
                 bad("bad-pattern", format!("`{text}` is no regular expression: {error}"), None);
+            }
+        }
+        Ty::Reads => {
+            if let Err(error) = measure::Pattern::new(text) {
+                let help = match error {
+                    measure::pattern::BadPattern::Groups { .. } => {
+                        "put the number in brackets, and write other groups as (?:…)"
+                    }
+                    _ => "in quotes a backslash is written twice; #\"…\"# takes the text as it stands",
+                };
+                bad("bad-pattern", error.to_string(), Some(help.into()));
             }
         }
         Ty::Pointer => {

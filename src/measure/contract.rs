@@ -1,9 +1,11 @@
 //! Test contracts: what one ended test process says, read into a sample or into a failure with a cause.
 //!
-//! Two contracts. `flow`: the result is JSON in the private file that `$FLOW_RESULT` named, never on standard output; exit 0
+//! Of two contracts each has a form of its own. `flow`: the result is JSON in the private file that `$FLOW_RESULT` named, never on standard output; exit 0
 //! measured, 3 another package was imported, 4 the target is missing. `isobench`: the result is the last line of standard
 //! output that is a JSON object; exit 1 with `target_resolved: false`, exit 3 where the optimised path was not taken; every
-//! such sample is marked forgeable, for any code of the tested tree can print a line.
+//! such sample is marked forgeable, for any code of the tested tree can print a line. A third, `text`, is not asked for by name: it
+//! is that of a test whose metrics all have patterns. The numbers are read from what it prints, only exit 0 is good, and every
+//! such sample is forgeable too.
 //!
 //! A sample needs both: exit 0 and a whole result. Runs nothing, compares nothing, judges no speed. Outputs are hostile:
 //! every read is bounded, and nothing read here may panic. The caller redacts secrets before it hands outputs in, because
@@ -17,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 use super::metric::{Better, Kind, MetricSpec};
+use super::printed;
 use super::signature::{self, Signature};
 use super::values::{Numbers, Values};
 use crate::outcome::{Cause, Failure};
@@ -41,23 +44,32 @@ pub enum Contract {
     Flow,
     /// ISO-Bench's: the last JSON line of standard output.
     Isobench,
+    /// A tool's that prints for people: each metric by its pattern.
+    Text,
 }
 
 impl Contract {
     /// The metric that a test of this contract has where the manifest names none: `time_s` in seconds, or `avg_ms` in
-    /// milliseconds; of both less is better.
+    /// milliseconds; of both less is better. What is read by patterns always names its metrics.
     #[must_use]
     pub fn default_metric(self) -> MetricSpec {
         MetricSpec::time(match self {
-            Self::Flow => "time_s",
+            Self::Flow | Self::Text => "time_s",
             Self::Isobench => "avg_ms",
         })
+    }
+
+    /// The contract of a test with these metrics: another than `self` where all of them are read by patterns.
+    #[must_use]
+    pub fn of(self, metrics: &[MetricSpec]) -> Self {
+        let all = !metrics.is_empty() && metrics.iter().all(|metric| metric.pattern.is_some());
+        if all { Self::Text } else { self }
     }
 
     /// Whether code of the tested tree can put a result in the script's place unseen.
     #[must_use]
     pub fn forgeable(self) -> bool {
-        matches!(self, Self::Isobench)
+        matches!(self, Self::Isobench | Self::Text)
     }
 }
 
@@ -66,13 +78,14 @@ impl fmt::Display for Contract {
         f.pad(match self {
             Self::Flow => "flow",
             Self::Isobench => "isobench",
+            Self::Text => "text",
         })
     }
 }
 
 /// The text names no contract.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no contract: `flow` and `isobench` are")]
+#[error("`{0}` is no contract: `flow`, `isobench` and `text` are")]
 pub struct BadContract(String);
 
 impl FromStr for Contract {
@@ -82,6 +95,7 @@ impl FromStr for Contract {
         match text {
             "flow" => Ok(Self::Flow),
             "isobench" => Ok(Self::Isobench),
+            "text" => Ok(Self::Text),
             _ => Err(BadContract(text.chars().take(80).collect())),
         }
     }
@@ -153,6 +167,7 @@ pub fn read(contract: Contract, end: &ProcessEnd<'_>, metrics: &[MetricSpec]) ->
     match contract {
         Contract::Flow => read_flow(end, exit, metrics),
         Contract::Isobench => read_isobench(end, exit, metrics),
+        Contract::Text => printed::read(end, exit, metrics),
     }
     .map_err(|failure| failure.exit(Some(exit)))
 }
@@ -259,19 +274,7 @@ fn sample(
         let Some(number) = value.as_f64().filter(|n| n.is_finite()) else {
             return Err(refuse(format!("the metric `{name}` is not a finite number: {}", brief(value))));
         };
-        let fits = match metric.kind {
-            Kind::Time => number > 0.0,
-            Kind::Count => (0.0..=COUNT_MAX).contains(&number) && number.fract() == 0.0,
-        };
-        if !fits {
-            let want = match metric.kind {
-                Kind::Time => "above 0",
-                Kind::Count => "a whole number of at least 0",
-            };
-            return Err(refuse(format!("the metric `{name}` is {number}, which is not {want}")));
-        }
-        // Adding 0.0 makes -0 and 0 one count.
-        read.insert(name.clone(), number + 0.0);
+        read.insert(name.clone(), fits(metric, number)?);
     }
     let digest = match object.get("digest") {
         None | Some(Json::Null) => None,
@@ -290,6 +293,20 @@ fn sample(
     Ok(Sample { metrics: read, samples, digest, score, wall_ms, forgeable: contract.forgeable(), ..Sample::default() })
 }
 
+/// The number, if it can be a value of the metric.
+pub(super) fn fits(metric: &MetricSpec, number: f64) -> Result<f64, Failure> {
+    let (fits, want) = match metric.kind {
+        Kind::Time => (number > 0.0 && number.is_finite(), "above 0"),
+        Kind::Count => ((0.0..=COUNT_MAX).contains(&number) && number.fract() == 0.0, "a whole number of at least 0"),
+    };
+    if fits {
+        // Adding 0.0 makes -0 and 0 one count.
+        return Ok(number + 0.0);
+    }
+    let text = format!("the metric `{}` is {number}, which is not {want}", metric.name);
+    Err(Failure::new(Cause::NoResult, &text))
+}
+
 /// The numbers that a process reports as its result: those of the private file that `$FLOW_VALUES` named, else the `values` of
 /// the result itself. `None` if it reports none.
 ///
@@ -303,6 +320,7 @@ pub fn values(contract: Contract, end: &ProcessEnd<'_>, file: Option<&[u8]>) -> 
     let object = match contract {
         Contract::Flow => end.result.and_then(|bytes| parse_object(bytes).ok()),
         Contract::Isobench => last_object(end.stdout, "").ok().flatten(),
+        Contract::Text => None,
     };
     let Some(values) = object.as_ref().and_then(|object| object.get("values")).filter(|values| !values.is_null())
     else {
@@ -336,7 +354,7 @@ fn agrees_on_direction(object: &Map<String, Json>, metrics: &[MetricSpec]) -> Re
 }
 
 /// What a result itself tells of an error.
-struct Told {
+pub(super) struct Told {
     /// The name of the error, or its text.
     name: String,
     /// More of it.
@@ -371,7 +389,7 @@ fn evidence(told: Option<&Told>, end: &ProcessEnd<'_>) -> String {
 }
 
 /// The failure of a process that ended with a code of no contract: by its traceback, else by the error its result names.
-fn failed(end: &ProcessEnd<'_>, exit: i32, told: Option<&Told>) -> Failure {
+pub(super) fn failed(end: &ProcessEnd<'_>, exit: i32, told: Option<&Told>) -> Failure {
     if let Some(Signature { cause, line }) = signature::of_stderr(end.stderr) {
         return Failure::new(cause, &line);
     }
@@ -385,7 +403,7 @@ fn failed(end: &ProcessEnd<'_>, exit: i32, told: Option<&Told>) -> Failure {
 }
 
 /// NO_RESULT, with what standard error shows, if it shows an error.
-fn no_result(why: &str, end: &ProcessEnd<'_>) -> Failure {
+pub(super) fn no_result(why: &str, end: &ProcessEnd<'_>) -> Failure {
     let shows = signature::of_stderr(end.stderr).map(|s| format!("; standard error: {}", s.line)).unwrap_or_default();
     Failure::new(Cause::NoResult, &format!("{why}{shows}"))
 }

@@ -8,6 +8,8 @@ use super::compare::Comparison;
 use super::contract::*;
 use super::equal::Equal;
 use super::metric::{Better, MetricSpec};
+use super::pattern::Pattern;
+use super::presets::Preset;
 use crate::outcome::{Cause, Failure};
 
 fn end<'a>(exit: i32, stdout: &'a str, stderr: &'a str) -> ProcessEnd<'a> {
@@ -272,5 +274,161 @@ fn real_outputs_of_iso_bench() {
                 }
             }
         }
+    }
+}
+
+fn printed(stdout: &str, stderr: &str, metrics: &[MetricSpec]) -> Result<Sample, Failure> {
+    read(Contract::Text, &end(0, stdout, stderr), metrics)
+}
+
+fn by(name: &str, pattern: &str) -> MetricSpec {
+    MetricSpec { pattern: Some(Pattern::new(pattern).unwrap()), ..MetricSpec::time(name) }
+}
+
+#[test]
+fn text_reads_each_metric_by_its_pattern_from_standard_output_and_else_from_standard_error() {
+    let both = [by("a", r"a=([0-9.e+-]+)"), by("b", r"a=.* b=([0-9.]+)")];
+    let sample = printed("a=1 b=2\na=0.5 b=4\n", "a=9 b=9\n", &both).unwrap();
+    assert_eq!((sample.metrics["a"], sample.metrics["b"], sample.forgeable), (0.5, 4.0, true));
+    assert_eq!((sample.digest, sample.score), (None, None));
+    assert_eq!(printed("", "a=1e-3\r", &both[..1]).unwrap().metrics["a"], 0.001);
+}
+
+#[test]
+fn text_says_which_pattern_found_nothing_or_no_number() {
+    let metrics = [by("a", r"a=(\S+)"), by("ttft_ms", r"TTFT: (\S+)")];
+    for (stdout, says) in [
+        ("a=1\n", r"`ttft_ms`: TTFT: (\S+)"),
+        ("a=1\nTTFT: 5\nTTFT: nan\n", "`ttft_ms` found `nan`"),
+        ("a=1\nTTFT: 1,5\n", "`ttft_ms` found `1,5`"),
+        ("a=1\nTTFT: 0\n", "`ttft_ms` is 0, which is not above 0"),
+    ] {
+        let failure = printed(stdout, "", &metrics).unwrap_err();
+        assert_eq!(failure.cause, Cause::NoResult, "{stdout}");
+        assert!(failure.evidence.as_str().contains(says), "{failure:?}");
+    }
+    let failure = read(Contract::Text, &end(3, "a=1\nTTFT: 5\n", "ValueError: x\n"), &metrics).unwrap_err();
+    assert_eq!((failure.cause, failure.exit), (Cause::Exception, Some(3)));
+}
+
+/// What the benchmarks print, in the forms of several versions; the numbers are of our own making.
+const VLLM_SERVING: [&str; 2] = [
+    "Traffic request rate: inf\n100%|####| 40/40 [00:08<00:00,  4.9it/s]\n\
+     ============ Serving Benchmark Result ============\n\
+     Successful requests:                     40        \n\
+     Benchmark duration (s):                  8.16      \n\
+     Total input tokens:                      8800      \n\
+     Total generated tokens:                  7350      \n\
+     Request throughput (req/s):              4.90      \n\
+     Output token throughput (tok/s):         900.74    \n\
+     Peak output token throughput (tok/s):    1336.00   \n\
+     Total Token throughput (tok/s):          1979.17   \n\
+     ---------------Time to First Token----------------\n\
+     Mean TTFT (ms):                          188.52    \n\
+     Median TTFT (ms):                        166.04    \n\
+     P99 TTFT (ms):                           404.83    \n\
+     -----Time per Output Token (excl. 1st token)------\n\
+     Mean TPOT (ms):                          25.62     \n\
+     Median TPOT (ms):                        25.55     \n\
+     ==================================================\n",
+    "Successful requests: 40\nBenchmark duration: 8.163265 s\nTotal input tokens: 8800\n\
+     Request throughput: 4.90 requests/s\nInput token throughput: 1078.43 tokens/s\n\
+     Output token throughput: 900.74 tokens/s\nMean TTFT: 188.52 ms\nMedian TTFT: 166.04 ms\n\
+     P99 TTFT: 404.83 ms\nMean TPOT: 25.62 ms\nMedian TPOT: 25.55 ms\nP99 TPOT: 31.91 ms\n",
+];
+const SGLANG_SERVING: &str = "\
+     ============ Serving Benchmark Result ============\n\
+     Backend:                                 sglang    \n\
+     Successful requests:                     10        \n\
+     Request throughput (req/s):              0.25      \n\
+     Input token throughput (tok/s):          152.52    \n\
+     Output token throughput (tok/s):         105.24    \n\
+     Peak output token throughput (tok/s):    110.00    \n\
+     ----------------End-to-End Latency----------------\n\
+     Mean E2E Latency (ms):                   3998.40   \n\
+     ---------------Time to First Token----------------\n\
+     Mean TTFT (ms):                          153.00    \n";
+
+fn preset(name: &str) -> Vec<MetricSpec> {
+    Preset::named(name).unwrap().metrics().unwrap()
+}
+
+#[test]
+fn presets_read_what_the_benchmarks_print() {
+    for (at, stdout) in VLLM_SERVING.into_iter().enumerate() {
+        let read = printed(stdout, "", &preset("vllm-serving")).unwrap().metrics;
+        let wanted = [
+            ("mean_tpot_ms", 25.62),
+            ("mean_ttft_ms", 188.52),
+            ("median_ttft_ms", 166.04),
+            ("output_throughput", 900.74),
+            ("request_throughput", 4.9),
+            ("successful_requests", 40.0),
+        ];
+        assert_eq!(read, wanted.map(|(name, value)| (name.to_owned(), value)).into(), "form {at}");
+    }
+    let read = printed(SGLANG_SERVING, "", &preset("sglang-serving")).unwrap().metrics;
+    assert_eq!((read["output_throughput"], read["mean_e2e_ms"], read["mean_ttft_ms"]), (105.24, 3998.4, 153.0));
+    let latency = "Avg latency: 1.2345678 seconds\n10% percentile latency: 1.1 seconds\n";
+    assert_eq!(printed(latency, "", &preset("vllm-latency")).unwrap().metrics["avg_latency_s"], 1.2345678);
+    for line in [
+        "Throughput: 7.15 requests/s, 4656.00 tokens/s\n",
+        "Throughput: 7.15 requests/s, 4656.00 total tokens/s, 2328.50 output tokens/s\n",
+    ] {
+        let read = printed(line, "", &preset("vllm-throughput")).unwrap().metrics;
+        assert_eq!((read["requests_per_s"], read["tokens_per_s"]), (7.15, 4656.0), "{line}");
+    }
+}
+
+#[test]
+fn a_server_that_answers_nothing_is_measured_by_no_preset() {
+    let none = VLLM_SERVING[0].replace("900.74", "0.00").replace("4.90 ", "0.00 ");
+    assert_eq!(cause(printed(&none, "", &preset("vllm-serving"))), Cause::NoResult);
+}
+
+/// The texts in a JSON value, whatever holds them.
+fn texts(value: &serde_json::Value, found: &mut Vec<String>) {
+    match value {
+        serde_json::Value::String(text) => found.push(text.clone()),
+        serde_json::Value::Array(all) => all.iter().for_each(|value| texts(value, found)),
+        serde_json::Value::Object(all) => all.values().for_each(|value| texts(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn presets_read_every_real_benchmark_output_that_is_at_hand() {
+    let shared = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared");
+    let mut open = vec![shared.join("data/iso-bench"), shared.join("reference")];
+    let mut outputs = Vec::new();
+    while let Some(path) = open.pop() {
+        if let Ok(entries) = std::fs::read_dir(&path) {
+            open.extend(entries.flatten().map(|entry| entry.path()));
+        } else if let Ok(text) = std::fs::read_to_string(&path) {
+            match serde_json::from_str(&text) {
+                Ok(json) => texts(&json, &mut outputs),
+                Err(_) => outputs.push(text),
+            }
+        }
+    }
+    let begin = |text: &str, line: &str| text.lines().any(|found| found.trim_start().starts_with(line));
+    let mut read = 0;
+    for output in &outputs {
+        let serving = begin(output, "Mean TTFT") && begin(output, "Successful requests:");
+        let sglang = serving && begin(output, "Mean E2E Latency");
+        for (there, name) in [
+            (serving && !sglang, "vllm-serving"),
+            (sglang, "sglang-serving"),
+            (begin(output, "Avg latency:"), "vllm-latency"),
+            (begin(output, "Throughput:") && output.contains("requests/s"), "vllm-throughput"),
+        ] {
+            if there {
+                printed(output, "", &preset(name)).unwrap_or_else(|failure| panic!("{name}: {failure:?}\n{output}"));
+                read += 1;
+            }
+        }
+    }
+    if read == 0 {
+        eprintln!("skipped: no output of these benchmarks lies in {}", shared.display());
     }
 }

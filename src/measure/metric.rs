@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::pattern::{BadPattern, Pattern};
 use crate::names::check_name;
 
 /// The least relative effect that counts where the manifest does not say: 2 % (harnesses.md section 2.4, point 8).
@@ -69,6 +70,9 @@ pub struct MetricSpec {
     /// The largest gain that can be believed, a ratio: 10 is ten times as good. What is beyond it is SUSPECT.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub bound: Option<f64>,
+    /// How it is read from what the test prints; from its result where there is none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pattern: Option<Pattern>,
 }
 
 impl MetricSpec {
@@ -82,6 +86,7 @@ impl MetricSpec {
             guard: false,
             equal: false,
             bound: None,
+            pattern: None,
         }
     }
 
@@ -92,7 +97,7 @@ impl MetricSpec {
 }
 
 /// The canonical text, for keys: `time_s better=lower min-effect=0.02 kind=time`, and behind it ` guard` for a guard, ` equal`
-/// for a counter and ` bound=10` for a bound.
+/// for a counter, ` bound=10` for a bound and ` pattern=REGEX`, always last, for a pattern.
 /// Equal specs have equal texts, and `parse` gives the spec back.
 impl fmt::Display for MetricSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -108,6 +113,9 @@ impl fmt::Display for MetricSpec {
         if let Some(bound) = self.bound {
             write!(f, " bound={bound}")?;
         }
+        if let Some(pattern) = &self.pattern {
+            write!(f, " pattern={pattern}")?;
+        }
         Ok(())
     }
 }
@@ -120,9 +128,12 @@ pub enum BadMetric {
     Name(#[from] crate::names::BadName),
     /// A part that is missing or not understood.
     #[error(
-        "a metric is `NAME better=lower|higher min-effect=FRACTION kind=time|count [guard] [equal] [bound=RATIO]`, this has `{0}`"
+        "a metric is `NAME better=lower|higher min-effect=FRACTION kind=time|count [guard] [equal] [bound=RATIO] [pattern=REGEX]`, this has `{0}`"
     )]
     Part(String),
+    /// Its pattern is none.
+    #[error(transparent)]
+    Pattern(#[from] BadPattern),
     /// A least effect out of range.
     #[error("min-effect must be at least 0 and below 1 (100 %), not {0}")]
     MinEffect(String),
@@ -144,6 +155,11 @@ impl FromStr for MetricSpec {
     type Err = BadMetric;
 
     fn from_str(text: &str) -> Result<Self, BadMetric> {
+        // No other part holds a blank.
+        let (text, pattern) = match text.split_once(" pattern=") {
+            Some((text, pattern)) => (text, Some(Pattern::new(pattern)?)),
+            None => (text, None),
+        };
         let mut parts = text.split(' ');
         let mut next = || parts.next().unwrap_or("");
         let refuse = |part: &str| BadMetric::Part(part.chars().take(80).collect());
@@ -177,7 +193,7 @@ impl FromStr for MetricSpec {
         if let Some(more) = parts.next() {
             return Err(refuse(more));
         }
-        Ok(Self { name: name.to_owned(), better, min_effect, kind, guard, equal, bound })
+        Ok(Self { name: name.to_owned(), better, min_effect, kind, guard, equal, bound, pattern })
     }
 }
 
@@ -213,7 +229,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_text_reads_back(name in "[a-z][a-z0-9_.]{0,10}", lower: bool, min in 0.0f64..1.0, time: bool, guard: bool, equal: bool, bound in proptest::option::of(1.5f64..1e6)) {
+        fn the_text_reads_back(name in "[a-z][a-z0-9_.]{0,10}", lower: bool, min in 0.0f64..1.0, time: bool, guard: bool, equal: bool, bound in proptest::option::of(1.5f64..1e6), read: bool) {
             let spec = MetricSpec {
                 name,
                 better: if lower { Better::Lower } else { Better::Higher },
@@ -222,6 +238,7 @@ mod tests {
                 guard,
                 equal,
                 bound,
+                pattern: read.then(|| Pattern::new(r"a pattern=b guard: +([0-9.]+) s").unwrap()),
             };
             prop_assert_eq!(spec.to_string().parse::<MetricSpec>().unwrap(), spec);
         }

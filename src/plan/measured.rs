@@ -9,6 +9,7 @@ use super::EnvAsk;
 use crate::digest::Digest;
 use crate::manifest::{Cache, SandboxDecl, Template};
 use crate::measure::{self, Contract, Equal, Guards, MetricSpec, Protocol};
+use crate::process::Ready;
 
 /// Measure.
 #[derive(Clone, Debug)]
@@ -53,13 +54,41 @@ pub struct TestAsk {
     pub sandbox: SandboxDecl,
     /// The compile caches that its processes keep, by name.
     pub caches: Vec<Cache>,
+    /// The servers that each of its processes uses.
+    pub services: Vec<ServiceAsk>,
+}
+
+/// A server that each process of a test uses.
+#[derive(Clone, Debug)]
+pub struct ServiceAsk {
+    /// Its name.
+    pub name: String,
+    /// Its argv.
+    pub argv: Vec<Template>,
+    /// When it is ready.
+    pub ready: Ready,
+    /// The port that it always has.
+    pub port: Option<u16>,
+    /// How long it may take to be ready. In no key.
+    pub timeout: Duration,
+}
+
+impl ServiceAsk {
+    /// Its text in a key.
+    #[must_use]
+    pub fn signature(&self) -> String {
+        let port = self.port.map(|port| format!(" port={port}")).unwrap_or_default();
+        let argv: Vec<String> = self.argv.iter().map(ToString::to_string).collect();
+        format!("{}{port} {}\n{}", self.name, self.ready, argv.join("\n"))
+    }
 }
 
 impl TestAsk {
     /// Whether it runs the commit's script: a commit without one cannot be tested then.
     #[must_use]
     pub fn runs_script(&self) -> bool {
-        self.argv.is_empty() || self.argv.iter().any(|argument| argument.holes().any(|hole| hole == "script"))
+        let mut words = self.argv.iter().chain(self.services.iter().flat_map(|service| &service.argv));
+        self.argv.is_empty() || words.any(|argument| argument.holes().any(|hole| hole == "script"))
     }
 
     /// Whether every metric is an exact count.

@@ -30,7 +30,7 @@ mod whole;
 
 pub use environment::{CaseAsk, EnvironmentAsk, Found, RecipeAsk, TreeOf, Trees};
 pub use intake::Intake;
-pub use measured::TestAsk;
+pub use measured::{ServiceAsk, TestAsk};
 pub use tools::SourceFact;
 
 /// Something that the machine lacks: an unset variable, an absent tool, a commit that no repository here holds.

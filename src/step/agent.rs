@@ -142,6 +142,7 @@ async fn attempt(
                 stdin,
                 cwd: place.dir.join("work"),
                 mark: None,
+                serve: None,
                 label: "agent".into(),
                 timeout: ask.timeout,
                 limit: ask.limit.unwrap_or(OUTPUT_LIMIT),

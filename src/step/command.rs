@@ -58,6 +58,7 @@ async fn attempt(context: &Context, ask: &CommandAsk, inputs: &Inputs, place: &P
         secrets: &secrets,
         cwd: place.dir.join("out"),
         mark: None,
+        serve: None,
         label: "command".into(),
         timeout: ask.timeout,
         limit: OUTPUT_LIMIT,

@@ -8,7 +8,7 @@ use crate::digest::Digest;
 use crate::hostile;
 use crate::outcome::{Cause, Failure};
 use crate::plan::EnvAsk;
-use crate::process::{self, Exit, Extra, Source, Spec, Supervised};
+use crate::process::{self, Exit, Extra, SERVE_FD, Source, Spec, Supervised};
 use crate::redact::{Redactor, Secret};
 use crate::step::context::{Context, Place, Stop, fault};
 use crate::step::sandbox::Holding;
@@ -32,6 +32,8 @@ pub struct Command<'a> {
     pub cwd: PathBuf,
     /// A pipe of flow's, which the process finds as [`MARK_FD`].
     pub mark: Option<std::os::fd::RawFd>,
+    /// A file in memory with what `flow serve` is to do, which the process finds as [`SERVE_FD`].
+    pub serve: Option<std::os::fd::RawFd>,
     /// A name for its captured streams and its end within the place.
     pub label: String,
     /// Its time limit.
@@ -151,7 +153,10 @@ impl Context {
             durable: command.durable,
             cgroup: command.group,
             inherit: Vec::new(),
-            extra: command.mark.map(|fd| Extra { fd: MARK_FD, source: Source::Fd(fd) }).into_iter().collect(),
+            extra: [(MARK_FD, command.mark), (SERVE_FD, command.serve)]
+                .into_iter()
+                .filter_map(|(fd, ours)| Some(Extra { fd, source: Source::Fd(ours?) }))
+                .collect(),
             cores: place.cores.clone(),
             private: command.private,
             aside: command.aside,

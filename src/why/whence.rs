@@ -240,11 +240,18 @@ impl Seeker<'_> {
                 let stated = tests.map(|tests| &tests.metric_places);
                 // Metrics of the step replace those of the tests; where it says none any more, these come to count.
                 found.places.extend(body.metric_places.iter().chain(stated.into_iter().flatten()).copied());
-                found.words = &["metric"];
+                found.words = &["metric", "metrics"];
             }
             "caches" => {
                 found.places.extend(body.caches.iter().map(|cache| cache.variable.place));
                 found.words = &["caches"];
+            }
+            "services" => {
+                let words = || body.services.iter().flat_map(|service| &service.run);
+                found.places.extend(body.services.iter().map(|service| service.name.place));
+                found.places.extend(words().map(|word| word.place));
+                self.templates(words(), found);
+                found.words = &["service"];
             }
             "profile" | "block" | "looks" | "blocks" => found.words = &["protocol"],
             "human tree" => found.words = &["with"],

@@ -11,6 +11,7 @@ mod pipeline;
 mod providers;
 mod readings;
 mod recipes;
+mod services;
 mod steps;
 mod top;
 
@@ -93,9 +94,10 @@ pub(super) fn forms() -> impl Iterator<Item = &'static Form> {
         money::FORMS,
         envs::FORMS,
         steps::FORMS,
+        services::FORMS,
     ];
     subjects.into_iter().flatten()
 }
 
 /// Words of the design that this version does not read, so that a flaw can say that instead of guessing.
-pub(super) const LATER: &[&str] = &["asset", "pattern", "exclusive", "image", "service"];
+pub(super) const LATER: &[&str] = &["asset", "exclusive", "image"];

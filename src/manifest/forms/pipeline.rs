@@ -1,6 +1,7 @@
 //! What a pipeline is made of but for its steps and candidates: repositories, tests, slots, axes.
 
 use super::*;
+use crate::measure::presets::NAMES as PRESETS;
 
 /// The rates that goals name.
 const RATES: &[Prop] = &[
@@ -83,10 +84,20 @@ pub(super) const FORMS: &[Form] = &[
             prop("guard", Ty::Flag),
             prop("equal", Ty::Flag),
             prop("bound", Ty::Times),
+            prop("pattern", Ty::Reads),
         ],
         repeat: true,
-        meaning: "A metric of the test's result, in place of the contract's default. The first is primary; a `guard` must not get worse. `kind` is `time` if not said, `min-effect` is 2%. A `count` is exact and needs no statistics; with `equal=#true` it counts work and must be the same in both trees: another count is PATCHED_WRONG_RESULT. A gain beyond `bound` is SUSPECT.",
+        meaning: "A metric of the test's result, in place of the contract's default. With a `pattern` it is read from what the test prints, its standard output, else its standard error: the one group of the regular expression holds the number, each line is tried by itself, and the last match counts. Either all metrics of a test have patterns or none. The first is primary; a `guard` must not get worse. `kind` is `time` if not said, `min-effect` is 2%. A `count` is exact and needs no statistics; with `equal=#true` it counts work and must be the same in both trees: another count is PATCHED_WRONG_RESULT. A gain beyond `bound` is SUSPECT.",
         example: "metric ops better=lower kind=count min-effect=\"2%\"",
+        ..NODE
+    },
+    Form {
+        name: "metrics",
+        within: &[In::Tests, TEST],
+        args: &[one("preset", Ty::Word(&PRESETS))],
+        props: &[prop("primary", Ty::Name), prop("min-effect", Ty::Percent)],
+        meaning: "The metrics of a known benchmark, with their patterns: servers.md lists them. `primary` names the one that the verdict is about, the first if not said. A `metric` beside it is one more, or takes the place of the one of its name.",
+        example: "metrics vllm-serving primary=mean_ttft_ms",
         ..NODE
     },
     Form {

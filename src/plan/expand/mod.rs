@@ -19,7 +19,7 @@ use crate::plan::scope::{Scope, tools_in};
 use crate::plan::whole::{jobs, refuse_shared_places};
 use crate::plan::{
     AgentAsk, Ask, CaseAsk, CheckoutAsk, ClassifyAsk, CommandAsk, EnvAsk, EnvironmentAsk, Facts, Intake, Link, Missing,
-    Node, PatchAsk, Plan, Point, RecipeAsk, Role, TestAsk,
+    Node, PatchAsk, Plan, Point, RecipeAsk, Role, ServiceAsk, TestAsk,
 };
 
 /// Makes the plan. What the machine lacks is noted in the actions that need it.
@@ -317,10 +317,23 @@ impl Expander<'_> {
             .cloned()
             .or_else(|| tests.map(|tests| tests.metrics.clone()).filter(|metrics| !metrics.is_empty()))
             .unwrap_or_else(|| vec![contract.default_metric()]);
+        let contract = contract.of(&metrics);
         let equal = shape.equal.as_ref().or(body.equal.as_ref()).map(|equal| equal.value).unwrap_or_default();
         let checks: Vec<_> = body.checks.iter().map(|check| self.argv(point, check, missing)).collect();
         let argv = self.argv(point, if body.run.is_empty() { &shape.run } else { &body.run }, missing);
+        let services: Vec<ServiceAsk> = body
+            .services
+            .iter()
+            .map(|service| ServiceAsk {
+                name: service.name.value.clone(),
+                argv: self.argv(point, &service.run, missing),
+                ready: service.ready.clone(),
+                port: service.port,
+                timeout: service.timeout,
+            })
+            .collect();
         let mut tools = tools_in(&argv);
+        tools.extend(services.iter().flat_map(|service| tools_in(&service.argv)));
         tools.extend(checks.iter().flat_map(|check| tools_in(check)));
         tools.sort_unstable();
         tools.dedup();
@@ -371,6 +384,7 @@ impl Expander<'_> {
             tool: of_environment.or(only_tool),
             sandbox: if decl.sandbox == SandboxDecl::default() { &like.sandbox } else { &decl.sandbox }.clone(),
             caches: body.caches.clone(),
+            services,
             tools,
             env,
             timeout: decl.timeout.as_ref().map(|timeout| timeout.value),

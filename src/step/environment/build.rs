@@ -324,6 +324,7 @@ impl Builder<'_> {
             stdin: None,
             cwd: site.src.clone(),
             mark: None,
+            serve: None,
             label: "build".into(),
             timeout: Some(left),
             limit: OUTPUT_LIMIT,

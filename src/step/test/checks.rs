@@ -169,6 +169,7 @@ impl Session<'_> {
             secrets: &sitting.secrets,
             cwd: self.tree(arm)?,
             mark: None,
+            serve: None,
             label: label.clone(),
             timeout: self.ask.timeout,
             limit: OUTPUT_LIMIT,

@@ -9,6 +9,7 @@ mod caches;
 mod checks;
 mod looks;
 mod process;
+mod served;
 mod session;
 mod watch;
 mod window;
@@ -20,7 +21,7 @@ use crate::key::Value;
 use crate::measure;
 use crate::measure::TestResult;
 use crate::outcome::{Cause, Failure};
-use crate::plan::{Ask, Plan, Role, TestAsk};
+use crate::plan::{Ask, Plan, Role, ServiceAsk, TestAsk};
 use crate::step::context::{Context, Place, fault};
 use crate::step::done::{Done, Inputs};
 use crate::step::environment::FOLDER;
@@ -91,6 +92,9 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: &TestAsk) -> Draft<'a> {
     if !ask.caches.is_empty() {
         let caches = ask.caches.iter().map(|cache| format!("{}={}", cache.name, cache.variable.value));
         draft.push("caches", Value::List(caches.collect()));
+    }
+    if !ask.services.is_empty() {
+        draft.push("services", Value::List(ask.services.iter().map(ServiceAsk::signature).collect()));
     }
     draft.push("metrics", Value::List(ask.metrics.iter().map(ToString::to_string).collect()));
     if draft.plan.compares(draft.node) && !ask.counts_only() {

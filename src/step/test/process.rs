@@ -7,13 +7,14 @@ use crate::host;
 use crate::hostile;
 use crate::measure::{self, Arm, Contract, Equal, ProcessEnd, Sample, Values};
 use crate::outcome::{Cause, Failure};
-use crate::process::{self, Exit};
+use crate::process::{self, Exit, Slip};
 use crate::step::context::{OUTPUT_LIMIT, fault};
 use crate::step::processes::{Command, MARK_FD};
 use crate::step::sandbox::{Holding, Network};
 use crate::step::secrets::redactor;
 use crate::step::test::Session;
 use crate::step::test::caches;
+use crate::step::test::served::{self, Together};
 use crate::step::test::session::Sitting;
 use crate::step::test::window::Window;
 
@@ -39,7 +40,7 @@ pub(super) struct Ran {
     /// Why its results are not the base's, where the script says so.
     pub(super) not_equal: Option<String>,
     pub(super) end: process::End,
-    pub(super) logs: [(&'static str, Option<Digest>); 2],
+    pub(super) logs: Vec<(String, Option<Digest>)>,
 }
 
 impl Session<'_> {
@@ -56,7 +57,7 @@ impl Session<'_> {
         }
         let places = |name: &str| match name {
             "result" => Some(result.display().to_string()),
-            other => self.stands_for(arm, other),
+            other => self.port_of(other, None).or_else(|| self.stands_for(arm, other)),
         };
         self.context.fill(&self.ask.argv, &places)
     }
@@ -135,16 +136,19 @@ impl Session<'_> {
         }
         let mut own = vec![results.clone(), self.place.dir.join("reference")];
         own.extend(self.cache_folders());
+        let Together { argv, mut slip, timeout } =
+            self.together(arm, self.argv(arm, &result, mode, kept.as_deref())?)?;
         let command = Command {
-            argv: self.argv(arm, &result, mode, kept.as_deref())?,
+            argv,
             stdin: None,
             env: &self.ask.env,
             extra,
             secrets,
             cwd: self.tree(arm)?,
             mark: Some(window.descriptor()),
+            serve: slip.as_ref().map(Slip::descriptor),
             label: label.clone(),
-            timeout: self.ask.timeout,
+            timeout,
             limit: OUTPUT_LIMIT,
             private: None,
             aside: None,
@@ -154,13 +158,15 @@ impl Session<'_> {
         };
         let oom_kills = || tokio::task::block_in_place(|| host::oom_kills(Path::new("/")));
         let killed_before = oom_kills();
-        let end = window.during(self.context.supervised(self.place, command)).await?;
+        let mut end = window.during(self.context.supervised(self.place, command)).await?;
         if let Exit::Interrupted { .. } = end.exit {
             return Err(Failure::new(Cause::Interrupted, "stopped before its end"));
         }
         if let Exit::NotStarted { why } = &end.exit {
             return Err(Failure::new(Cause::NotStarted, why));
         }
+        let served = slip.as_mut().and_then(Slip::answer);
+        served::end_of(&mut end, served.as_ref());
         let oom_kills = oom_kills().zip(killed_before).map(|(now, before)| now.saturating_sub(before));
         tokio::task::block_in_place(|| {
             let redactor = redactor(secrets);
@@ -180,7 +186,8 @@ impl Session<'_> {
                 stderr: &stderr,
                 result: reported.as_deref(),
             };
-            let mut run = measure::read(self.ask.contract, &ended, &self.ask.metrics);
+            let read = || measure::read(self.ask.contract, &ended, &self.ask.metrics);
+            let mut run = served::judged(served.as_ref(), &redactor, read)?;
             if let Ok(sample) = &mut run {
                 sample.window_ms = window.open_ms();
                 sample.fills = mode == Mode::Fill;
@@ -199,7 +206,9 @@ impl Session<'_> {
             }
             hostile::remove_all(&results).map_err(|error| fault(&format!("{}: {error}", results.display())))?;
             let not_equal = self.not_equal(&ended, &run);
-            let logs = [("stdout", self.context.keep(&stdout)?), ("stderr", self.context.keep(&stderr)?)];
+            let mut logs = self.service_logs(served.as_ref(), &redactor)?;
+            logs.push(("stdout".to_owned(), self.context.keep(&stdout)?));
+            logs.push(("stderr".to_owned(), self.context.keep(&stderr)?));
             Ok(Ran { run, values: values_read, not_equal, end, logs })
         })
     }

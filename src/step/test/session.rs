@@ -197,7 +197,8 @@ impl Session<'_> {
             }
             (None, Err(failure)) => (turn.arm, failure),
         };
-        let log = sitting.done.logs.get(&format!("{} stderr", turn.arm)).copied();
+        let stream = if failure.cause == Cause::ServerStartup { "service" } else { "stderr" };
+        let log = sitting.done.logs.get(&format!("{} {stream}", turn.arm)).copied();
         sitting.done.output("failed arm", Value::text(arm.to_string()));
         sitting.done.outcome = Outcome::Failed(failure.log(log));
         Ok(Took::Failed)
