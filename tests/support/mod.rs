@@ -147,7 +147,7 @@ with open({seen:?}, "a+") as f:
     pub fn quickstart() -> Self {
         let flow = Self::empty();
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        for folder in ["pipelines", "examples/quickstart"] {
+        for folder in ["pipelines", "examples/quickstart", "examples/native"] {
             copy(&root.join(folder), &flow.path(folder));
         }
         // A project is what holds `.git`: so its store lies beside `pipelines`, as in a clone.
