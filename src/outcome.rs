@@ -237,7 +237,7 @@ causes! {
     /// A blob that a record names is gone from the store, or was damaged.
     BlobLost = "BLOB_LOST", Harness, false, false, Nothing, "run the same command again: what made it is made anew";
     /// A disk or a quota was full while flow did its own part. It is no attempt: an hour of a full disk leaves nothing open for good.
-    DiskFull = "DISK_FULL", Environment, false, false, Nothing, "free some space on the disk that the evidence names, and run the same command again";
+    DiskFull = "DISK_FULL", Environment, false, false, Nothing, "free some space on the disk that the evidence names, by `flow gc` say, and run the same command again";
     /// flow could not do its own part.
     HarnessFault = "HARNESS_FAULT", Harness, false, true, Nothing, "read the evidence; if it is not the disk, report a bug of flow";
 }
