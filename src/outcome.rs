@@ -112,6 +112,8 @@ causes! {
     CheckoutFailed = "CHECKOUT_FAILED", Environment, false, true, Nothing, "read the log: a damaged mirror, or a disk that cannot be read";
     /// A recipe failed or its interpreter did not answer.
     EnvironmentFailed = "ENVIRONMENT_FAILED", Environment, false, true, Nothing, "read the log of the environment step";
+    /// An asset could not be had, or is not what the manifest says.
+    AssetFailed = "ASSET_FAILED", Environment, false, true, Nothing, "see that its server answers and that its digest is right, and run the same command again";
     /// The patched tree's build fails, twice, and that of the base does not.
     BuildError = "BUILD_ERROR", Agent, true, true, Nothing, "none for this draw: what the patch makes of the native code cannot be built";
     /// A declared tool changed while an attempt used it.

@@ -190,7 +190,13 @@ pub fn environment_sizes(store: &Store) -> Vec<u64> {
 
 /// Things that each are one entry of a folder.
 fn below(folder: &Path, kind: Kind) -> Vec<Thing> {
-    let of = |path: PathBuf| thing(kind, name_of(&path), Size::of(&path, None), vec![path]);
+    // What is noted says it better than the times of its files, which whoever looks through them changes too.
+    let noted = |path: &Path| std::fs::symlink_metadata(path.join("used")).ok()?.modified().ok();
+    let of = |path: PathBuf| {
+        let size = Size::of(&path, None);
+        let used = noted(&path).or(size.used);
+        thing(kind, name_of(&path), Size { used, ..size }, vec![path])
+    };
     entries(folder).into_iter().map(of).collect()
 }
 

@@ -18,6 +18,7 @@ use crate::process::Host;
 use crate::units::Usd;
 
 mod argv;
+mod assets;
 mod bind;
 mod body;
 mod build;
@@ -55,6 +56,7 @@ mod types;
 mod version;
 mod yaml;
 
+pub use assets::{Asset, AssetSource};
 pub use body::{
     AgentBody, Body, Cache, ClassifyBody, CommandBody, EnvironmentBody, Hold, Input, InputFrom, Kind, Output,
     PatchBody, SandboxChoice, SandboxDecl, Step, TestBody,
@@ -142,6 +144,8 @@ pub struct Pipeline {
     pub slots: Vec<Slot>,
     /// Lanes that are only a count: `lane build 2`.
     pub lanes: Vec<Lane>,
+    /// What processes need beside their tree.
+    pub assets: Vec<Asset>,
     /// How environments are built, by name.
     pub recipes: BTreeMap<String, Recipe>,
     /// Declared programs.

@@ -1,11 +1,12 @@
-//! What a plan's environments take of the disk: how many there are, how many are there, and what those that are not may take.
+//! What a plan's environments and assets take of the disk: how many there are, how many are there, and what the others may take.
 
 use std::collections::BTreeSet;
 
 use serde::Serialize;
 
 use crate::gc;
-use crate::plan::{Ask, Plan};
+use crate::plan::{Ask, AssetAt, Plan};
+use crate::step::assets::is_there;
 use crate::step::environment::kept;
 use crate::store::Store;
 use crate::text::counted;
@@ -27,12 +28,18 @@ pub struct Room {
     pub each: Option<u64>,
     /// What is free where the store lies, in bytes.
     pub free: Option<u64>,
+    /// Assets that are fetched.
+    pub assets: usize,
+    /// Of these, those that are in the store.
+    pub fetched: usize,
+    /// Of these, those that an action needs that would be executed.
+    pub to_fetch: usize,
     /// What `flow gc` would free, where what is expected is more than is free.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gc: Option<String>,
 }
 
-/// What a plan's environments take; nothing where it builds none.
+/// What a plan's environments take; nothing where it builds and fetches none.
 #[must_use]
 pub fn room(plan: &Plan, forecasts: &[Forecast], store: &Store) -> Option<Room> {
     let (mut known, mut build, mut unknown) = (BTreeSet::new(), BTreeSet::new(), 0);
@@ -54,7 +61,22 @@ pub fn room(plan: &Plan, forecasts: &[Forecast], store: &Store) -> Option<Room> 
             None => unknown += 1,
         }
     }
-    if !any {
+    let (mut assets, mut fetch) = (BTreeSet::new(), BTreeSet::new());
+    for said in forecasts {
+        for name in plan.nodes[said.node].ask.assets() {
+            assets.insert(name);
+            if said.state.executes() {
+                fetch.insert(name);
+            }
+        }
+    }
+    let in_store = |name: &&str| match plan.facts.assets.get(*name) {
+        Some(Ok(fact)) if matches!(fact.at, AssetAt::Store { .. }) => Some(is_there(store, fact)),
+        _ => None,
+    };
+    assets.retain(|name| in_store(name).is_some());
+    fetch.retain(|name| in_store(name) == Some(false));
+    if !any && assets.is_empty() {
         return None;
     }
     let there = known.iter().filter(|folder| kept::complete(store, folder).is_some()).count();
@@ -67,6 +89,9 @@ pub fn room(plan: &Plan, forecasts: &[Forecast], store: &Store) -> Option<Room> 
         unknown,
         each: sizes.get(sizes.len() / 2).copied(),
         free: gc::free(&store.root),
+        assets: assets.len(),
+        fetched: assets.iter().filter(|name| in_store(name) == Some(true)).count(),
+        to_fetch: fetch.len(),
         gc: None,
     };
     if let (Some(expected), Some(free)) = (room.expected(), room.free)
@@ -95,13 +120,18 @@ impl Room {
             Some(bytes) => format!("about {}", human_size(bytes)),
             None => "unknown: none is there to tell by".to_owned(),
         };
+        let mut parts = Vec::new();
+        if self.environments + self.unknown > 0 {
+            let environments = counted(self.environments, "environment");
+            parts.push(format!("{environments}, {} there, {} to build{most}: {expected}", self.there, self.to_build));
+        }
+        if self.assets > 0 {
+            let how_much = if self.to_fetch > 0 { ": unknown how much" } else { "" };
+            let assets = counted(self.assets, "asset");
+            parts.push(format!("{assets}, {} there, {} to fetch{how_much}", self.fetched, self.to_fetch));
+        }
         let free = self.free.map_or("unknown".to_owned(), human_size);
         let gc = self.gc.as_ref().map_or(String::new(), |gc| format!("; that is too little: {gc}"));
-        format!(
-            "{}, {} there, {} to build{most}; disk they take: {expected}; free: {free}{gc}",
-            counted(self.environments, "environment"),
-            self.there,
-            self.to_build
-        )
+        format!("disk: {}; free: {free}{gc}", parts.join("; "))
     }
 }
