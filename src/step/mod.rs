@@ -282,7 +282,8 @@ fn drafted<'a>(plan: &'a Plan, node: usize, ends: &'a dyn Ends) -> Result<Draft<
         Ask::Classify(ask) => classify::draft(new(classify::FORMAT), *ask),
         Ask::Command(ask) => command::draft(new(command::FORMAT), ask),
     };
-    for name in plan.nodes[node].ask.assets() {
+    let used = (!plan.facts.assets.is_empty()).then(|| plan.nodes[node].ask.assets());
+    for name in used.into_iter().flatten() {
         if let Some(Ok(fact)) = plan.facts.assets.get(name) {
             draft.text(&format!("asset {name}"), &fact.identity);
         }
