@@ -73,7 +73,7 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: &TestAsk) -> Draft<'a> {
         if draft.plan.linked(draft.node, &link).is_some_and(|up| builds(draft.plan, up)) {
             draft.input(role, &link, FOLDER);
             let used = draft.plan.linked(draft.node, &link).map(|up| used_as(draft.plan, up)).unwrap_or_default();
-            draft.record.push_some(&format!("{role} used"), (!used.is_empty()).then_some(Value::List(used)));
+            draft.record.push_some(format!("{role} used"), (!used.is_empty()).then_some(Value::List(used)));
         }
     }
     if human {
