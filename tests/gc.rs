@@ -135,7 +135,7 @@ fn what_lies_behind_a_link_stays_and_odd_names_and_closed_folders_hinder_nothing
     let odd = envs.join("od\u{1b}[31md\nname");
     std::fs::create_dir_all(odd.join("shut")).unwrap();
     std::fs::write(odd.join("shut/file"), "x").unwrap();
-    std::fs::set_permissions(odd.join("shut"), std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+    std::fs::set_permissions(odd.join("shut"), std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
     let ran = flow.flow(&["gc"]);
     assert!(!ran.settles().stdout.contains('\u{1b}'), "{}", ran.stdout);
     assert_eq!(std::fs::read_to_string(precious.join("deep/file")).unwrap(), "mine");
