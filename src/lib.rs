@@ -10,6 +10,7 @@ pub mod cli;
 pub mod digest;
 pub mod doctor;
 pub mod event;
+pub mod gc;
 pub mod git;
 pub mod host;
 pub mod hostile;

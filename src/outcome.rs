@@ -112,6 +112,8 @@ causes! {
     CheckoutFailed = "CHECKOUT_FAILED", Environment, false, true, Nothing, "read the log: a damaged mirror, or a disk that cannot be read";
     /// A recipe failed or its interpreter did not answer.
     EnvironmentFailed = "ENVIRONMENT_FAILED", Environment, false, true, Nothing, "read the log of the environment step";
+    /// An asset could not be had, or is not what the manifest says.
+    AssetFailed = "ASSET_FAILED", Environment, false, true, Nothing, "see that its server answers and that its digest is right, and run the same command again";
     /// The patched tree's build fails, twice, and that of the base does not.
     BuildError = "BUILD_ERROR", Agent, true, true, Nothing, "none for this draw: what the patch makes of the native code cannot be built";
     /// A declared tool changed while an attempt used it.
@@ -241,7 +243,7 @@ causes! {
     /// A blob that a record names is gone from the store, or was damaged.
     BlobLost = "BLOB_LOST", Harness, false, false, Nothing, "run the same command again: what made it is made anew";
     /// A disk or a quota was full while flow did its own part. It is no attempt: an hour of a full disk leaves nothing open for good.
-    DiskFull = "DISK_FULL", Environment, false, false, Nothing, "free some space on the disk that the evidence names, and run the same command again";
+    DiskFull = "DISK_FULL", Environment, false, false, Nothing, "free some space on the disk that the evidence names, by `flow gc` say, and run the same command again";
     /// flow could not do its own part.
     HarnessFault = "HARNESS_FAULT", Harness, false, true, Nothing, "read the evidence; if it is not the disk, report a bug of flow";
 }

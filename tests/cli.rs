@@ -23,9 +23,21 @@ fn said(flow: &Flow, args: &[&str]) -> String {
 fn help_teaches_by_example() {
     let flow = Flow::empty();
     insta::assert_snapshot!("help", said(&flow, &["--help"]));
-    for verb in
-        ["run", "plan", "why", "check", "doctor", "status", "vet", "calibrate", "extend", "show", "log", "completions"]
-    {
+    for verb in [
+        "run",
+        "plan",
+        "why",
+        "check",
+        "doctor",
+        "status",
+        "vet",
+        "calibrate",
+        "extend",
+        "show",
+        "log",
+        "gc",
+        "completions",
+    ] {
         let text = said(&flow, &[verb, "--help"]);
         assert!(text.contains("Examples:"), "{text}");
         insta::assert_snapshot!(format!("help_{verb}"), text);

@@ -279,7 +279,10 @@ fn a_disk_that_is_full_where_an_agent_is_to_work_uses_no_attempt_up() {
     for _ in 0..2 {
         let mut command = flow.command(&["run", "m.kdl"]);
         let ran = flow.ran(command.env("LD_PRELOAD", &shim).env("FULL_AT", "/index/packs/").output().unwrap());
-        ran.exits(3).says("No space left on device");
+        ran.exits(3).says("No space left on device").says("the disk was full: `flow gc` would free");
+        let shown = flow.flow(&["show", "pkg/{one}/tidy/1", "--json"]);
+        let next = shown.settles().json()["next_action"].to_string();
+        assert!(next.contains("by `flow gc` say") && next.contains("`flow gc` would free about"), "{next}");
         assert_eq!(ran.stderr.matches("agent  DISK_FULL, not settled").count(), 4, "{}", ran.stderr);
     }
     ends_well(&flow, &undisturbed);

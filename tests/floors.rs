@@ -18,6 +18,7 @@ const FLOORS: &[&[&str]] = &[
     &["ledger", "plan"],
     &["step"],
     &["run"],
+    &["gc"],
     &["why", "doctor"],
     &["report"],
     &["cli"],

@@ -5,10 +5,13 @@ use std::path::Path;
 
 use crate::cli::{Places, hints, output};
 use crate::event::Event;
+use crate::gc;
 use crate::manifest::Purpose;
+use crate::outcome::Cause;
 use crate::plan::point_name;
 use crate::report::jobs::{JobResult, Left};
 use crate::report::status_text::without_retry;
+use crate::store::Store;
 use crate::text::{counted, harmless, shell, wrap};
 
 /// How many jobs a command names.
@@ -62,6 +65,13 @@ pub fn disagreements(finished: &Event, width: usize) {
     if *rechecked > 0 {
         let came = if disagreements.is_empty() { ": all came out the same" } else { "" };
         output::say(&format!("{} executed again{came}", counted(*rechecked, "served action")));
+    }
+}
+
+/// How much room can be made where the disk was full, as it is now.
+pub fn room(results: &[JobResult], store: &Store) {
+    if results.iter().any(|result| result.cause.as_deref() == Some(Cause::DiskFull.name())) {
+        output::say(&wrap(&format!("the disk was full: {}", gc::room(store).text()), output::width()).join("\n  "));
     }
 }
 

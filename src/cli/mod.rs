@@ -21,6 +21,7 @@ mod devices;
 pub mod doctor;
 pub mod extend;
 pub mod fault;
+pub mod gc;
 mod gone;
 pub mod hints;
 pub mod history;
@@ -58,6 +59,7 @@ Examples:
   flow show shop/9f47610d/hasty/1       one job: class, evidence, attempts
   flow log shop/9f47610d/hasty/1 agent  what a step printed
   flow why 9f47610d                     why its steps ran again, or did not
+  flow gc --budget 200GiB               make room in the store
   flow history pipelines/quickstart.kdl its versions, and what each re-runs
 
 A run may be stopped at any instant: the same command goes on where it was.
@@ -101,6 +103,8 @@ enum Verb {
     Show(show::ShowArgs),
     /// Print what a step of a job printed
     Log(log::LogArgs),
+    /// Make room in the store: drop what can be made again
+    Gc(gc::GcArgs),
     /// Try out what flow promises of itself
     #[command(subcommand)]
     Selftest(selftest::Selftest),
@@ -173,6 +177,7 @@ pub fn main() -> ExitCode {
             Verb::Status(args) => status::status(&args),
             Verb::Show(args) => show::show(args).await,
             Verb::Log(args) => log::log(args).await,
+            Verb::Gc(args) => gc::gc(&args),
             Verb::Selftest(what) => selftest::selftest(&what),
             Verb::Completions(args) => completions::completions(&args, Cli::command()),
             // What an agent prints last is the evidence of its failure.

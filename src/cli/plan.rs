@@ -100,6 +100,7 @@ pub async fn plan(args: PlanArgs) -> Result<ExitCode, Fault> {
     let estimate = opened.estimate(&forecasts)?;
     let rechecked = args.recheck.map(|share| rechecked(&opened, &wanted, share, args.seed.as_deref()));
     let slots = slot_hours(opened.plan(), &forecasts, &opened.index);
+    let room = why::room::room(opened.plan(), &forecasts, &opened.store);
     let asks = asks(&opened.plan().manifest.pipeline, &estimate);
     let paused = paused(&opened, &forecasts);
     let blamed = Blamed::new(&opened, if args.explain { LONG } else { SHORT });
@@ -114,6 +115,7 @@ pub async fn plan(args: PlanArgs) -> Result<ExitCode, Fault> {
         }
         document["asks"] = asks.into();
         document["slot_hours"] = serde_json::json!(slots);
+        document["disk"] = serde_json::json!(room);
         document["paused"] = serde_json::json!(paused);
         if let Some((actions, seconds)) = rechecked {
             document["recheck"] = serde_json::json!({"actions": actions, "seconds": seconds});
@@ -129,6 +131,9 @@ pub async fn plan(args: PlanArgs) -> Result<ExitCode, Fault> {
             output::say(
                 "note: not every cause was followed back in the project's history: `flow why` follows those of a commit",
             );
+        }
+        if let Some(room) = room {
+            output::data(format!("{}\n", wrap(&room.text(), 76).join("\n    ")))?;
         }
         if let Some(slots) = slots.filter(|_| !grouped) {
             output::data(slots.text(80))?;

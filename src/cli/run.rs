@@ -312,6 +312,7 @@ pub(super) async fn run_selected(args: RunArgs, opened: Opened, selected: Select
         let vetted = campaign::vetted(&plan.manifest.pipeline);
         output::data(table::summary(&results, Some(&report.finished), vetted.as_deref(), width))?;
         closing::waits(&report.finished, width);
+        closing::room(&results, &store);
         closing::disagreements(&report.finished, width);
         if !args.quiet || results.iter().any(|result| result.open) {
             closing::next_steps(&results, &path, &args.places, &options, args.purpose);

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use super::ask::{Ask, Facts, Found};
 use super::{Finding, Level};
-use crate::manifest::Manifest;
+use crate::manifest::{Asset, AssetSource, Manifest};
 use crate::plan::expand::expand;
-use crate::plan::{self, Ask as Asks, Intake, Missing, Plan, points};
+use crate::plan::{self, Ask as Asks, AssetFact, Intake, Missing, Plan, points};
+use crate::step::assets::{is_there, stat};
 use crate::step::secrets::unset;
+use crate::store::Store;
 
 /// Of larger manifests the actions are not looked at one by one.
 const ACTIONS: u64 = 500_000;
@@ -45,8 +47,33 @@ pub(super) fn examine(ask: &Ask, manifest: &Arc<Manifest>, facts: Facts) -> Foun
         let what = format!("{} more things are lacking", lacking.len() - LINES);
         found.lines.push(Finding::bad(Level::Fail, "manifest", "", what, "`flow plan` lists them"));
     }
+    found.lines.extend(assets(ask, manifest));
     found.lines.extend(scripts(&plan));
     found
+}
+
+/// A line for each asset: whether it is here. Nobody is asked for one that is not.
+fn assets(ask: &Ask, manifest: &Manifest) -> Vec<Finding> {
+    let store = Store::to_read(&ask.question.store);
+    let path = ask.question.machine.variables.get("PATH").cloned().unwrap_or_default();
+    let curl = std::env::split_paths(&path).any(|folder| folder.join("curl").is_file());
+    let line = |asset: &Asset| {
+        let name = asset.name.value.as_str();
+        let line = match (&asset.source.value, AssetFact::fetched(asset)) {
+            (AssetSource::Path(path), _) => match stat(path) {
+                Ok(_) => Finding::ok("asset", name, format!("{}, read in place", path.display())),
+                Err(error) => {
+                    let what = format!("{} cannot be read: {error}", path.display());
+                    Finding::bad(Level::Fail, "asset", name, what, "put it there, or correct its path")
+                }
+            },
+            (_, Some(fact)) if is_there(&store, &fact) => Finding::ok("asset", name, "it is in the store"),
+            _ if curl => Finding::ok("asset", name, "not fetched yet: the first run that needs it fetches it"),
+            _ => Finding::bad(Level::Fail, "asset", name, "curl, which fetches it, is not there", "install curl"),
+        };
+        line.at(manifest, asset.source.place)
+    };
+    manifest.pipeline.assets.iter().map(line).collect()
 }
 
 /// A line for each repository: how many of its commits have a test script.

@@ -317,6 +317,7 @@ fn never_began(ended: &Ended) -> bool {
         Cause::NotStarted,
         Cause::CommitMissing,
         Cause::EnvironmentFailed,
+        Cause::AssetFailed,
         Cause::CredentialsExpired,
         Cause::SecretMissing,
         Cause::CredentialsMissing,

@@ -11,8 +11,8 @@ use super::node::{Node, Value};
 use super::read::{Top, missing, read_file};
 use super::{
     Agent, Axis, Candidate, Config, Env, GivenFile, Lane, Pass, Pipeline, Repo, RepoSource, Reuse, SecretFrom,
-    SecretSource, Slot, Spanned, Template, Tests, Tool, argv, campaign, commits, config, goals, measured, money,
-    providers, readings, recipes, types,
+    SecretSource, Slot, Spanned, Template, Tests, Tool, argv, assets, campaign, commits, config, goals, measured,
+    money, providers, readings, recipes, types,
 };
 use crate::agent::Tables;
 use crate::measure::Contract;
@@ -76,6 +76,7 @@ pub(super) fn pipeline(node: Node<'_>, top: &Top<'_>, report: &Report) -> Option
         rulings: node.child("rulings").map(|node| campaign::rulings(node, report)).unwrap_or_default(),
         slots: slots().filter_map(slot).collect(),
         lanes: slots().filter_map(lane).collect(),
+        assets: assets::assets(&top.assets, report),
         recipes: recipes::recipes(&top.recipes, report),
         tools: top.tools.iter().filter_map(|&node| tool(node)).collect(),
         axes: node.all("axis").filter_map(|node| axis(node, report)).collect(),

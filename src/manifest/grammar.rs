@@ -44,6 +44,8 @@ pub(super) enum In {
     Provider,
     /// In `on`.
     On,
+    /// In `asset`.
+    Asset,
     /// In `secret`.
     Secret,
     /// In `prices`.
@@ -226,6 +228,7 @@ impl In {
             Self::When => "in `when`".into(),
             Self::Provider => "in a provider".into(),
             Self::On => "in `on`".into(),
+            Self::Asset => "in an asset".into(),
             Self::Secret => "in `secret`".into(),
             Self::Prices => "in `prices`".into(),
             Self::Price => "in a `model` of `prices`".into(),

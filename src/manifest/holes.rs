@@ -77,6 +77,7 @@ fn common(pipeline: &Pipeline) -> Known {
         known.extend(["candidate.name", "candidate.model", "sample"].map(str::to_owned));
     }
     known.extend(pipeline.tools.iter().map(|tool| format!("tool.{}", tool.name.value)));
+    known.extend(pipeline.assets.iter().map(|asset| format!("asset.{}", asset.name.value)));
     known.extend(pipeline.axes.iter().map(|axis| axis.name.value.clone()));
     for commit in pipeline.repos.iter().flat_map(|repo| &repo.commits) {
         known.extend(commit.columns.keys().map(|column| format!("commit.{column}")));

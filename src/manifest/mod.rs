@@ -18,6 +18,7 @@ use crate::process::Host;
 use crate::units::Usd;
 
 mod argv;
+mod assets;
 mod bind;
 mod body;
 mod build;
@@ -56,6 +57,7 @@ mod types;
 mod version;
 mod yaml;
 
+pub use assets::{Asset, AssetSource};
 pub use body::{
     AgentBody, Body, Cache, ClassifyBody, CommandBody, EnvironmentBody, Hold, Input, InputFrom, Kind, Output,
     PatchBody, SandboxChoice, SandboxDecl, Service, Step, TestBody,
@@ -143,6 +145,8 @@ pub struct Pipeline {
     pub slots: Vec<Slot>,
     /// Lanes that are only a count: `lane build 2`.
     pub lanes: Vec<Lane>,
+    /// What processes need beside their tree.
+    pub assets: Vec<Asset>,
     /// How environments are built, by name.
     pub recipes: BTreeMap<String, Recipe>,
     /// Declared programs.

@@ -177,7 +177,8 @@ impl Pipeline {
         let agents = self.agents.values().map(|agent| &agent.env);
         let envs = agents.chain(self.candidates.iter().map(|candidate| &candidate.env));
         let envs = envs.chain(self.steps.iter().map(|step| &step.env));
-        envs.chain(self.providers.values().map(|provider| &provider.env)).flat_map(|env| &env.secret)
+        let envs = envs.chain(self.providers.values().map(|provider| &provider.env)).flat_map(|env| &env.secret);
+        envs.chain(self.assets.iter().flat_map(|asset| &asset.secret))
     }
 }
 

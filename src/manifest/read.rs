@@ -110,6 +110,8 @@ pub(super) struct Top<'a> {
     pub(super) providers: Vec<Node<'a>>,
     /// `tool`, of the files and of the pipeline.
     pub(super) tools: Vec<Node<'a>>,
+    /// `asset`, of the files and of the pipeline.
+    pub(super) assets: Vec<Node<'a>>,
     /// `recipe`, of the files.
     pub(super) recipes: Vec<Node<'a>>,
     /// `prices`, of the files.
@@ -127,6 +129,7 @@ fn assemble(loaded: &[Loaded], whole: bool, report: &Report) -> Option<Pipeline>
         for node in nodes() {
             match node.name() {
                 "agent" => top.agents.push(node),
+                "asset" => top.assets.push(node),
                 "prices" => top.prices.push(node),
                 "provider" => top.providers.push(node),
                 "recipe" => top.recipes.push(node),
@@ -155,6 +158,7 @@ fn assemble(loaded: &[Loaded], whole: bool, report: &Report) -> Option<Pipeline>
         return None;
     };
     top.tools.extend(pipeline.all("tool"));
+    top.assets.extend(pipeline.all("asset"));
     let steps = steps::read(&top.steps, pipeline, &steps::Tools::of(&top.tools, &top.agents, &top.recipes), report);
     let mut built = build::pipeline(pipeline, &top, report)?;
     built.steps = steps;

@@ -91,6 +91,7 @@ pub fn reference() -> String {
         ("In a file of `rulings`", In::Rulings),
         ("In a file of `vetted` commits", In::Vetted),
         ("In `on`", In::On),
+        ("In `asset`", In::Asset),
         ("In `secret`", In::Secret),
     ];
     let mut told: Vec<&Form> = Vec::new();

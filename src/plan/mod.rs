@@ -17,6 +17,7 @@ use crate::names::{Axes, JobId, SlotKind};
 use crate::store::near_hash;
 use crate::store::points::axes_number;
 
+mod assets;
 pub mod binding;
 mod environment;
 pub mod expand;
@@ -28,6 +29,7 @@ pub mod scope;
 pub mod tools;
 mod whole;
 
+pub use assets::{AssetAt, AssetFact, HOLE};
 pub use environment::{CaseAsk, EnvironmentAsk, Found, RecipeAsk, TreeOf, Trees};
 pub use intake::Intake;
 pub use measured::{ServiceAsk, TestAsk};
@@ -92,6 +94,8 @@ pub struct Facts {
     pub variables: BTreeMap<String, String>,
     /// Tools by name.
     pub tools: BTreeMap<String, Result<ToolFact, Missing>>,
+    /// Assets by name.
+    pub assets: BTreeMap<String, Result<AssetFact, Missing>>,
     /// Operating system and processor architecture.
     pub platform: String,
     /// What the slots of a kind are.
@@ -272,6 +276,8 @@ pub struct CheckoutAsk {
 pub struct EnvAsk {
     /// Hashed: set and passed.
     pub hashed: BTreeMap<String, String>,
+    /// Of the hashed ones those that name an asset: where that lies is known when a process begins, and in no key.
+    pub places: BTreeMap<String, Template>,
     /// Passed on, in no key.
     pub unhashed: BTreeMap<String, String>,
     /// To be passed on in no key, and not set here. What is served needs none of them.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::manifest::{Env, Manifest, Place, Spanned, Template};
-use crate::plan::{EnvAsk, Facts, Missing, Point};
+use crate::plan::{EnvAsk, Facts, HOLE, Missing, Point};
 
 /// One point, and what is known there.
 pub struct Scope<'a> {
@@ -70,7 +70,16 @@ impl Scope<'_> {
         let mut ask = EnvAsk::default();
         for env in envs {
             for (name, template) in &env.set {
-                ask.hashed.insert(name.value.clone(), self.text(template)?);
+                ask.places.remove(&name.value);
+                let filled = self.fill(template)?;
+                let holes = || filled.holes();
+                let text = if holes().next().is_some() && holes().all(|hole| hole.starts_with(HOLE)) {
+                    ask.places.insert(name.value.clone(), filled.clone());
+                    filled.to_string()
+                } else {
+                    self.text(template)?
+                };
+                ask.hashed.insert(name.value.clone(), text);
             }
             for pass in &env.pass {
                 let name = &pass.name.value;

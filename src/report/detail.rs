@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::attempt::{Ended, Started};
+use crate::gc;
 use crate::key::{ActionKey, Value};
 use crate::ledger::{Entry, Rates, usage_of};
 use crate::measure::TestResult;
@@ -17,6 +18,7 @@ use crate::measure::analysis::Ratio;
 use crate::measure::metric::{Better, Kind as MetricKind, MetricSpec};
 use crate::money::{Amount, Cost, Totals};
 use crate::names::{AttemptId, JobId, RunId};
+use crate::outcome::Cause;
 use crate::plan::{Ask, Plan, Role};
 use crate::report::explain::{Explained, GuardsTold, explain};
 use crate::report::human;
@@ -186,7 +188,7 @@ pub fn detail(plan: &Plan, job: usize, store: &Store, index: &Index) -> Result<J
         spent,
         machine_usd,
         meaning: result.class.map(|class| meaning(class).to_owned()),
-        next_action: result.next.clone().or(result.class.map(|class| class.next_action().to_owned())),
+        next_action: next_action(&result, store),
         speedup_means: classify.and_then(|node| speedup_means(plan, node, &result)),
         explained: classify.and_then(|node| explained(plan, node, &ends, store)),
         marks_mean,
@@ -197,6 +199,13 @@ pub fn detail(plan: &Plan, job: usize, store: &Store, index: &Index) -> Result<J
 }
 
 /// The verdict of a job explained, where something was measured.
+/// What to do; where the disk is full, how much room can be made, as it is now.
+fn next_action(result: &JobResult, store: &Store) -> Option<String> {
+    let next = result.next.clone().or(result.class.map(|class| class.next_action().to_owned()))?;
+    let full = result.cause.as_deref() == Some(Cause::DiskFull.name());
+    Some(if full { format!("{next}; {}", gc::room(store).text()) } else { next })
+}
+
 fn explained(plan: &Plan, classify: usize, ends: &[End], store: &Store) -> Option<Explained> {
     let judged = match &plan.nodes[classify].ask {
         Ask::Classify(ask) => ask.judge_min_effect,

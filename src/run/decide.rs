@@ -105,13 +105,15 @@ pub fn remakes(plan: &Plan, store: &Store, index: &Index, wanted: &[bool]) -> Ve
     let mut gone = Vec::new();
     for node in (0..plan.nodes.len()).filter(|node| wanted[*node]) {
         match decide(plan, node, &ends, store, index, false) {
-            Decision::Served { ended, lost, .. } => {
-                ends[node] = End::Settled(ended);
-                if lost {
+            Decision::Served { ended, lost: gone_now, .. } => {
+                // What is relied on is held first, and only then believed to be there.
+                if gone_now || held(&ended, store) && lost(&ended, store).is_some() {
                     gone.push(node);
                 }
+                ends[node] = End::Settled(ended);
             }
             Decision::Reused { ended, .. } => {
+                held(&ended, store);
                 if lost(&ended, store).is_some() {
                     gone.push(node);
                 }
@@ -258,6 +260,15 @@ pub fn limits(plan: &Plan, node: usize) -> BTreeMap<String, u64> {
         today.extend(protocol.time_max_ms.map(|limit| ("time max".to_owned(), limit)));
     }
     today
+}
+
+/// Holds the environment that an attempt left, if it left one. Says whether it did: whether it is there may be looked at then.
+pub fn held(ended: &Ended, store: &Store) -> bool {
+    let folder = ended.outputs.get(FOLDER).and_then(Value::as_text);
+    folder.is_some_and(|folder| {
+        store.hold(folder);
+        true
+    })
 }
 
 /// The first output of an attempt that the store has no longer: such an attempt serves nobody.

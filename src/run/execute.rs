@@ -133,6 +133,14 @@ pub async fn execute(work: Work) -> Done {
     let inputs = inputs(&context, node, &ends);
     let plan = context.plan.clone();
     let repo = plan.nodes[node].point.commit.map_or(0, |(repo, _)| repo);
+    let assets = if left.finished.is_none() { context.have_assets(node, &place).await } else { Ok(Vec::new()) };
+    let fetched = match assets {
+        Ok(notes) => notes,
+        Err(failure) => {
+            let agent = matches!(plan.nodes[node].ask, Ask::Agent(_));
+            return if agent { Done::no_agent_began(failure) } else { Done::failed(failure) };
+        }
+    };
     let blocking = |done: &dyn Fn() -> Done| tokio::task::block_in_place(done);
     let mut done = match (&plan.nodes[node].ask, &left.finished) {
         (Ask::Checkout(ask), _) => blocking(&|| checkout::run(&context, repo, ask)),
@@ -150,6 +158,15 @@ pub async fn execute(work: Work) -> Done {
         (Ask::Classify(ask), _) => blocking(&|| classify::run(&context, node, *ask, &ends)),
         (Ask::Command(ask), _) => command::run(&context, ask, &inputs, &place).await,
     };
+    // What an agent made is paid for, and stands with a word.
+    match context.changed_asset(node) {
+        Some(changed) if matches!(plan.nodes[node].ask, Ask::Agent(_)) => {
+            done.notes.push(changed.evidence.as_str().into())
+        }
+        Some(changed) => done = Done::failed(changed),
+        None => {}
+    }
+    done.notes.extend(fetched);
     done.tell_of_sandbox();
     // What a finished agent left stays until it can be read: it is paid for.
     if done.unread.is_none() {

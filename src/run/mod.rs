@@ -1,6 +1,7 @@
 //! Running a plan: facts about the machine, decisions, the dispatcher with its executors, locks and slots, records and journal.
 
 pub mod asking;
+pub mod assets;
 pub mod backoff;
 pub mod breaker;
 pub mod budget;

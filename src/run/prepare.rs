@@ -20,6 +20,7 @@ use crate::plan::expand::{expand, protected, set_heights};
 use crate::plan::tools::{packages, source_listing, source_stat, stat_below, tool_stat};
 use crate::plan::{CheckoutAsk, CommitFact, Facts, Intake, Missing, Plan, SourceFact, ToolFact, Trees};
 use crate::process::{ANSWER_LIMIT, answer};
+use crate::run::assets;
 use crate::run::durations::Durations;
 use crate::step::checkout;
 use crate::step::context::Machine;
@@ -76,6 +77,7 @@ pub async fn prepare(
         facts.tools.insert(tool.name.value.clone(), fact);
     }
     memory.save(store);
+    facts.assets = tokio::task::block_in_place(|| assets::facts(pipeline, store));
     facts.devices = devices(pipeline, machine).await;
     facts.commits = tokio::task::block_in_place(|| commits(pipeline, &sources, store, index, wishes, &mut notices));
     let mut plan = tokio::task::block_in_place(|| expand(manifest.clone(), facts, &mut intake));

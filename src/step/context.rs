@@ -13,8 +13,8 @@ use crate::git::{self, Mirror};
 use crate::manifest::{Base, Template};
 use crate::names::AttemptId;
 use crate::outcome::{Cause, Failure};
-use crate::plan::Plan;
 use crate::plan::tools::{SourceFact, source_stat, tool_stat};
+use crate::plan::{HOLE, Plan};
 use crate::store::Store;
 
 /// Blobs larger than this are not read into memory.
@@ -157,6 +157,11 @@ impl Context {
                 && let Some(Ok(fact)) = self.plan.facts.tools.get(tool)
             {
                 return Ok(fact.path.display().to_string());
+            }
+            if let Some(asset) = name.strip_prefix(HOLE)
+                && let Some(Ok(fact)) = self.plan.facts.assets.get(asset)
+            {
+                return Ok(fact.path(&self.store.assets()).display().to_string());
             }
             if name == "flow" {
                 return Ok(self.machine.flow.display().to_string());

@@ -13,6 +13,7 @@ use crate::outcome::Cause;
 use crate::plan::{Ask, EnvAsk, Facts, Plan, Role};
 
 pub mod agent;
+pub mod assets;
 pub mod checkout;
 pub mod classify;
 pub mod command;
@@ -280,7 +281,7 @@ fn drafted<'a>(plan: &'a Plan, node: usize, ends: &'a dyn Ends) -> Result<Draft<
     let kind = plan.kind(node).word();
     let new =
         |format| Draft { plan, node, ends, record: KeyRecord::new(kind, format), waiting: Vec::new(), never: None };
-    Ok(match &plan.nodes[node].ask {
+    let mut draft = match &plan.nodes[node].ask {
         Ask::Checkout(ask) => return Err(checkout::record(ask)),
         Ask::Environment(ask) => environment::draft(new(environment::FORMAT), ask),
         Ask::Agent(ask) => agent::draft(new(agent::FORMAT), ask),
@@ -288,5 +289,12 @@ fn drafted<'a>(plan: &'a Plan, node: usize, ends: &'a dyn Ends) -> Result<Draft<
         Ask::Test(ask) => test::draft(new(test::FORMAT), ask),
         Ask::Classify(ask) => classify::draft(new(classify::FORMAT), *ask),
         Ask::Command(ask) => command::draft(new(command::FORMAT), ask),
-    })
+    };
+    let used = (!plan.facts.assets.is_empty()).then(|| plan.nodes[node].ask.assets());
+    for name in used.into_iter().flatten() {
+        if let Some(Ok(fact)) = plan.facts.assets.get(name) {
+            draft.text(&format!("asset {name}"), &fact.identity);
+        }
+    }
+    Ok(draft)
 }

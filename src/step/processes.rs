@@ -82,10 +82,25 @@ impl Context {
         for (name, value) in command.env.unhashed.iter().chain(&command.env.hashed) {
             put(name, value.clone());
         }
+        for (name, template) in &command.env.places {
+            let filled = self.fill(std::slice::from_ref(template), &|_| None)?;
+            filled.into_iter().for_each(|value| drop(put(name, value)));
+        }
         for (name, value) in &command.extra {
             put(name, value.clone());
         }
         Ok(env.into_iter().collect())
+    }
+
+    /// The assets that a process is started with: it sees these and no others.
+    fn assets_of(&self, argv: &[String], env: &[(String, String)]) -> Vec<PathBuf> {
+        let paths =
+            self.plan.facts.assets.values().filter_map(|fact| Some(fact.as_ref().ok()?.path(&self.store.assets())));
+        let given = |path: &PathBuf| {
+            let path = path.display().to_string();
+            argv.iter().chain(env.iter().map(|(_, value)| value)).any(|word| word.contains(&path))
+        };
+        paths.filter(given).map(|path| path.canonicalize().unwrap_or(path)).collect()
     }
 
     /// Runs a process without a supervisor, in a process group of its own: for cheap commands that hold nothing.
@@ -134,7 +149,11 @@ impl Context {
             value: String::from_utf8_lossy(secret.expose()).into_owned(),
         });
         let confine = command.sandbox.as_ref();
-        let confine = confine.map(|holding| self.confine(place, holding, &command.argv, command.private.as_deref()));
+        let mut confine =
+            confine.map(|holding| self.confine(place, holding, &command.argv, command.private.as_deref()));
+        if let Some(files) = confine.as_mut().and_then(|confine| confine.files.as_mut()) {
+            files.see.extend(self.assets_of(&command.argv, &env));
+        }
         let spec = Spec {
             confine,
             argv: command.argv,

@@ -143,16 +143,21 @@ fn run_lock_path(root: &Path, run: &RunId) -> PathBuf {
     root.join("runs").join(run.as_str()).join("lock")
 }
 
-fn open_lock_file(path: &Path) -> Result<File, StoreError> {
+pub(super) fn open_lock_file(path: &Path) -> Result<File, StoreError> {
     let open = || File::options().read(true).write(true).create(true).truncate(false).open(path);
     open().map_err(StoreError::io("open the lock file", path))
 }
 
 /// `len` 0 is the whole file.
 fn range(start: i64, len: i64) -> libc::flock {
+    of_kind(libc::F_WRLCK, start, len)
+}
+
+/// The same of a kind: `F_WRLCK` is held alone, `F_RDLCK` shared.
+pub(super) fn of_kind(kind: libc::c_int, start: i64, len: i64) -> libc::flock {
     // `l_pid` has to be 0 for locks of open file descriptions.
     libc::flock {
-        l_type: libc::F_WRLCK as libc::c_short,
+        l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
         l_start: start,
         l_len: len,
@@ -161,7 +166,7 @@ fn range(start: i64, len: i64) -> libc::flock {
 }
 
 /// Whether the lock was taken.
-fn set_lock(file: &File, range: libc::flock) -> io::Result<bool> {
+pub(super) fn set_lock(file: &File, range: libc::flock) -> io::Result<bool> {
     loop {
         return match fcntl(file, FcntlArg::F_OFD_SETLK(&range)) {
             Ok(_) => Ok(true),
@@ -172,7 +177,7 @@ fn set_lock(file: &File, range: libc::flock) -> io::Result<bool> {
     }
 }
 
-fn asks_locked(file: &File, mut range: libc::flock) -> io::Result<bool> {
+pub(super) fn asks_locked(file: &File, mut range: libc::flock) -> io::Result<bool> {
     fcntl(file, FcntlArg::F_OFD_GETLK(&mut range))?;
     Ok(range.l_type != libc::F_UNLCK as libc::c_short)
 }

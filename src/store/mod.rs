@@ -13,6 +13,7 @@ pub mod index;
 mod index_cache;
 mod index_lookup;
 pub mod locks;
+pub mod pins;
 pub mod points;
 mod readings;
 pub mod records;
@@ -23,6 +24,7 @@ pub use cas::Cas;
 pub use files::{read_bounded, write_durable};
 pub use index::{Index, near_hash};
 pub use locks::{KeyLock, KeyLocks, RunLock, begun};
+pub use pins::{Alone, InUse, Unpinned};
 pub use points::{Earlier, Settled};
 pub use records::{RecordWriter, Records, read_records};
 
@@ -69,6 +71,12 @@ pub enum StoreError {
     #[error("{} exists: two runs have one name", path.display())]
     Exists {
         /// The file.
+        path: PathBuf,
+    },
+    /// Somebody takes things away from it.
+    #[error("`flow gc` has been clearing the store {} for ten minutes; wait until it has ended", path.display())]
+    Cleared {
+        /// The store's root.
         path: PathBuf,
     },
     /// An earlier write failed in a way after which nothing more can be promised.
@@ -126,6 +134,9 @@ pub struct Store {
     /// Its locks on action keys.
     pub locks: KeyLocks,
     readings: readings::Readings,
+    pins: pins::Pins,
+    /// Of a store that is only read, nobody is kept from taking things away.
+    in_use: Option<InUse>,
 }
 
 const FOLDERS: [&str; 6] = ["cas/v1", "records/v1", "runs", "index", "locks", "tmp"];
@@ -158,17 +169,14 @@ impl Store {
                 files::sync_dir(folder)?;
             }
         }
+        // Before anything lies in it that somebody could take for left behind.
+        let in_use = InUse::take(root)?;
         // Folders may be there and yet refuse: said now, not after an hour of an agent's work.
         let probe = files::temp_path(root, "probe");
         files::create_new(&probe, b"", 0o600).map_err(refused)?;
         std::fs::remove_file(&probe).map_err(refused)?;
         let locks = KeyLocks::open(root)?;
-        Ok(Self {
-            root: root.to_owned(),
-            cas: Arc::new(Cas::open(root)),
-            locks,
-            readings: readings::Readings::default(),
-        })
+        Ok(Self { locks, in_use: Some(in_use), ..Self::to_read(root) })
     }
 
     /// Opens the store to read what it holds. Touches nothing, so that one on a disk that cannot be written serves, and one
@@ -180,7 +188,16 @@ impl Store {
             cas: Arc::new(Cas::open(root)),
             locks: KeyLocks::of(root),
             readings: readings::Readings::default(),
+            pins: pins::Pins::default(),
+            in_use: None,
         }
+    }
+
+    /// Holds a thing that may be made again, an environment by the name of its folder, until this process ends: nobody takes it
+    /// away meanwhile. To be done before it is looked at whether it is there. Says whether it is held.
+    pub fn hold(&self, name: &str) -> bool {
+        // Who only reads executes nothing that could miss it.
+        self.in_use.is_none() || self.pins.hold(&self.root, name)
     }
 
     /// Where bare mirrors of repositories lie.
@@ -205,6 +222,12 @@ impl Store {
     #[must_use]
     pub fn envs(&self) -> PathBuf {
         self.root.join("envs")
+    }
+
+    /// Where fetched assets lie.
+    #[must_use]
+    pub fn assets(&self) -> PathBuf {
+        self.root.join("assets")
     }
 
     /// Where attempts work.

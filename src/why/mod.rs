@@ -22,6 +22,7 @@ pub mod origin;
 pub mod past;
 pub mod plan;
 pub mod ran;
+pub mod room;
 pub mod running;
 pub mod slot_hours;
 pub mod spot;

@@ -33,7 +33,7 @@ pub(super) const FORMS: &[Form] = &[
     },
     Form {
         name: "secret",
-        within: WITH_ENV,
+        within: WITH_SECRETS,
         args: &[one("variable", Ty::Variable)],
         props: &[prop("file", Ty::Path)],
         repeat: true,

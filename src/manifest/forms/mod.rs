@@ -78,6 +78,18 @@ const WITH_ENV: &[In] = &[
     In::Recipe,
     In::Provider,
 ];
+/// The same, and assets: their server may ask who wants them.
+const WITH_SECRETS: &[In] = &[
+    In::Step(Kind::Environment),
+    In::Step(Kind::Agent),
+    In::Step(Kind::Test),
+    In::Step(Kind::Command),
+    In::Candidate,
+    In::Agent,
+    In::Recipe,
+    In::Provider,
+    In::Asset,
+];
 const TEST: In = In::Step(Kind::Test);
 const COMMAND: In = In::Step(Kind::Command);
 
@@ -100,4 +112,4 @@ pub(super) fn forms() -> impl Iterator<Item = &'static Form> {
 }
 
 /// Words of the design that this version does not read, so that a flaw can say that instead of guessing.
-pub(super) const LATER: &[&str] = &["asset", "exclusive", "image"];
+pub(super) const LATER: &[&str] = &["exclusive", "image"];

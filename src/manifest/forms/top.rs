@@ -41,6 +41,17 @@ pub(super) const FORMS: &[Form] = &[
         ..NODE
     },
     Form {
+        name: "asset",
+        within: &[In::File, In::Pipeline],
+        args: &[one("name", Ty::HoleName), maybe("path", Ty::Path)],
+        props: &[prop("url", Ty::Text), prop("sha256", Ty::Text), prop("hf", Ty::Text), prop("revision", Ty::Text)],
+        repeat: true,
+        inner: In::Asset,
+        meaning: "What processes need and no tree holds: a model, a data set. A file or folder of this machine, a file by its URL and digest, or a repository of Hugging Face at a commit. Fetched once, before what needs it begins; used as `{asset.NAME}` in arguments and in `set`, read-only. Its content is an ingredient, where it lies is not.",
+        example: "asset sharegpt url=\"https://host/sharegpt.json\" sha256=\"35f1…\"",
+        ..NODE
+    },
+    Form {
         name: "step",
         within: &[In::File, In::Pipeline],
         args: &[one("name", Ty::Name)],

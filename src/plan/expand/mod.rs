@@ -106,6 +106,8 @@ impl Expander<'_> {
         if let Some(Err(lacking)) = point.commit.and_then(|commit| self.facts.commits.get(&commit)) {
             missing.push(lacking.clone());
         }
+        let lacking = ask.assets().into_iter().filter_map(|name| self.facts.assets.get(name)?.as_ref().err());
+        missing.extend(lacking.cloned());
         missing.dedup();
         Node { step, point, axes, links, gates, ask, holds, missing, height: 0.0 }
     }

@@ -20,7 +20,7 @@ use crate::names::{AttemptId, RunId, SlotKind};
 use crate::outcome::{Cause, Failure, Outcome};
 use crate::plan::{Ask, Plan};
 use crate::run::budget::Purse;
-use crate::run::decide::{ATTEMPTS, Decision, continued, decide_again};
+use crate::run::decide::{ATTEMPTS, Decision, continued, decide_again, held, lost};
 use crate::run::execute::{Left, Work, adoptable, caught, execute};
 use crate::run::hooks::Hooks;
 use crate::run::journal::Journal;
@@ -368,6 +368,15 @@ impl Dispatcher {
                 let because =
                     format!("its attempts are used up, the last of {counted} by {said}; `--retry JOB` tries again");
                 self.over(node, End::open_after(because, &last));
+            }
+            Decision::Served { ref ended, lost: false, .. } | Decision::Reused { ref ended, .. }
+                if held(ended, &self.context.store) && lost(ended, &self.context.store).is_some() =>
+            {
+                // It was taken away between the look and the hold.
+                self.options.again[node].remake = true;
+                let (plan, store, again) = (&self.context.plan, &self.context.store, self.options.again[node]);
+                let decision = decide_again(plan, node, &self.states, store, &self.index, again);
+                self.act_on(node, decision);
             }
             Decision::Served { ended, over_limit, .. } => {
                 self.states.set_key(node, ended.key);

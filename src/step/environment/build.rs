@@ -109,6 +109,7 @@ impl Builder<'_> {
         }
         let folder = kept::folder_of(key);
         let place = kept::place(&self.context.store, &folder);
+        self.context.store.hold(&folder);
         tokio::task::block_in_place(|| {
             // Nobody else builds under this key; what is there was left by one that was killed, or is of another place.
             hostile::remove_all(&place)?;
@@ -130,6 +131,7 @@ impl Builder<'_> {
                     &format!("the base's environment {base} is gone from the store"),
                 ));
             }
+            kept::note_use(&kept::place(&self.context.store, base));
             let downloads = kept::downloads(&kept::place(&self.context.store, base));
             let site = Site { src: src.clone(), out: kept::out(&place), downloads, fetches: false, secrets: &[] };
             self.patched(tree, case, &site, &mut notes, log).await?;

@@ -6,6 +6,7 @@
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use nix::unistd::syncfs;
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,8 @@ const COMPLETE: &str = "complete.json";
 const COMPLETE_BYTES: u64 = 4 << 20;
 /// Digits of a key that name a folder.
 const DIGITS: usize = 40;
+/// The file whose time says when it was used last.
+const USED: &str = "used";
 /// The most files of one environment: of more no seal can be promised.
 const MOST: u64 = 5_000_000;
 
@@ -73,6 +76,20 @@ pub fn complete(store: &Store, folder: &str) -> Option<Complete> {
     let bytes = hostile::read_regular(&place.join(COMPLETE), COMPLETE_BYTES).ok()??;
     let complete: Complete = serde_json::from_slice(&bytes).ok()?;
     (complete.place == place).then_some(complete)
+}
+
+/// Notes that an environment is used now: the one that was not for longest goes first when room is made. Not worth a failure.
+pub fn note_use(place: &Path) {
+    let path = place.join(USED);
+    let file = std::fs::File::options().create(true).append(true).open(path);
+    let _ = file.and_then(|file| file.set_modified(SystemTime::now()));
+}
+
+/// When an environment was used last; when it was built, if never.
+#[must_use]
+pub fn used(place: &Path) -> Option<SystemTime> {
+    let at = |name: &str| std::fs::symlink_metadata(place.join(name)).ok()?.modified().ok();
+    at(USED).max(at(COMPLETE))
 }
 
 /// Makes what was built read-only and writes the last file. Nobody may be at work there.

@@ -37,6 +37,7 @@ impl<'a> Built<'a> {
             let evidence = format!("the environment {folder} is gone from the store");
             return Err(Failure::new(Cause::BlobLost, &evidence));
         }
+        kept::note_use(&kept::place(&context.store, folder));
         Ok(Some(Self { out: kept::out(&kept::place(&context.store, folder)), recipe }))
     }
 
