@@ -145,6 +145,9 @@ pub struct Sample {
     /// How long the window that the script marked as timed was open by flow's own clock, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub window_ms: Option<f64>,
+    /// How many windows the script marked.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub windows: Option<usize>,
     /// Whether it ran to fill its arm's compile caches: what it counted is not what a later process counts.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub fills: bool,

@@ -4,6 +4,8 @@
 //! A pure reading of a stored result beside its analysis. It never makes a verdict better: what it doubts is SUSPECT, and a person
 //! has to look. It says nothing of a patch that is not better than the base.
 
+use std::collections::BTreeSet;
+
 use super::analysis::{Analysis, Ratio, block_ratios};
 use super::contract::Sample;
 use super::metric::{Better, Kind, MetricSpec};
@@ -57,6 +59,9 @@ fn stamped(result: &TestResult, metric: &MetricSpec) -> Option<String> {
     if runs(result, Arm::Patched).any(|run| run.window_ms.is_none()) {
         return Some("a process of the patched tree did not mark its timed window, those of the base did".to_owned());
     }
+    if let Some(why) = other_windows(result) {
+        return Some(why);
+    }
     let share = |arm| {
         let shares: Vec<f64> = runs(result, arm)
             .filter_map(|run| Some(as_time(*run.metrics.get(&metric.name)?, metric) / run.window_ms?.max(LEAST_MS)))
@@ -97,6 +102,15 @@ pub fn unclocked(result: &TestResult, analysis: &Analysis) -> Option<String> {
             "{saving:.1} ms a process are saved, and flow's clock over whole processes tells {least:.0} ms and more"
         )
     })
+}
+
+/// Where each process of the base marks so many windows, those of the patched tree do too: the script is the same.
+fn other_windows(result: &TestResult) -> Option<String> {
+    let counts = |arm| runs(result, arm).map(|run| run.windows).collect::<BTreeSet<_>>();
+    let (base, patched) = (counts(Arm::Base), counts(Arm::Patched));
+    let one = base.first().copied().flatten().filter(|_| base.len() == 1)?;
+    let other = patched.into_iter().flatten().find(|count| *count != one)?;
+    Some(format!("a process of the patched tree marked {other} timed windows, those of the base {one}"))
 }
 
 /// The claimed saving beside that of whole processes, where flow's clock can be asked.

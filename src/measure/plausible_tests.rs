@@ -42,6 +42,21 @@ fn a_claim_is_held_against_the_marked_window() {
 }
 
 #[test]
+fn windows_that_were_opened_twice_are_doubted() {
+    let window = |ms: f64| move |arm| Some(if arm == Arm::Base { 200.0 } else { ms });
+    let mut result = clocked(0.2, 0.1, |arm| if arm == Arm::Base { 500 } else { 400 }, window(100.0));
+    let mut count = |base: usize, patched: usize| {
+        for run in &mut result.runs {
+            run.sample.windows = Some(if run.turn.arm == Arm::Base { base } else { patched });
+        }
+        doubted(&result)
+    };
+    assert_eq!(count(1, 1), None);
+    assert_eq!(count(3, 3), None);
+    assert!(count(1, 2).unwrap().contains("marked 2 timed windows, those of the base 1"));
+}
+
+#[test]
 fn windows_that_the_whole_process_does_not_bear_out_are_doubted() {
     // Marks of the patched tree's own, or work done before the window opens: the process takes as long as ever.
     let window = |arm| Some(if arm == Arm::Base { 400.0 } else { 2.0 });

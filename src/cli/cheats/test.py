@@ -16,7 +16,7 @@ seed = 71_993_041
 mark = int(os.environ["FLOW_MARK"])
 os.write(mark, b"<")
 begin = time.perf_counter()
-result = answer.work.total(seed, 4_000_000)
+result = answer.work.total(seed, 8_000_000)
 took = time.perf_counter() - begin
 os.write(mark, b">")
 

@@ -190,6 +190,7 @@ impl Session<'_> {
             let mut run = served::judged(served.as_ref(), &redactor, read)?;
             if let Ok(sample) = &mut run {
                 sample.window_ms = window.open_ms();
+                sample.windows = sample.window_ms.map(|_| window.count());
                 sample.fills = mode == Mode::Fill;
             }
             if run.is_ok()

@@ -60,6 +60,11 @@ impl Window {
         self.stamps.extend(std::iter::repeat_n(Instant::now(), marks.min(room)));
     }
 
+    /// How many windows were marked.
+    pub(super) fn count(&self) -> usize {
+        self.stamps.len() / 2
+    }
+
     /// How long the windows were open in all, in milliseconds; `None` where none was marked, or one was left open.
     pub(super) fn open_ms(&self) -> Option<f64> {
         if self.too_many || self.stamps.is_empty() || self.stamps.len() % 2 == 1 {
