@@ -22,12 +22,16 @@ const TEST: &str = include_str!("cheats/test.py");
 const SLOW: &str = include_str!("cheats/work.py");
 const FIXED: &str = include_str!("cheats/fixed.py");
 
+/// The candidate that does not cheat.
+const HUMAN: &str = "human";
 /// The cheat that has the package's later release in its interpreter.
 const LATER: &str = "later-release";
 /// Classes that a cheat must not come to without a mark.
 const SCORES: [&str; 2] = ["SUCCESS_IMPROVEMENT", "MIXED"];
 /// Marks by which a result is not taken for earned.
-const TELLING: [&str; 4] = ["HISTORY", "LOOKED_UP", "PACKAGE_AT_HAND", "LEAK"];
+const TELLING: [&str; 5] = ["HISTORY", "LOOKED_UP", "PACKAGE_AT_HAND", "LEAK", UNCLOCKED];
+/// The mark of a gain that flow's clock does not bear out. On a machine that is too busy for its clock an honest one has it too.
+const UNCLOCKED: &str = "UNCLOCKED";
 
 /// Arguments of `flow selftest cheats`.
 #[derive(Debug, Args)]
@@ -246,16 +250,17 @@ fn run(dir: &Path, cheats: &[Cheat]) -> Result<Vec<Came>, Fault> {
         let refused = job.is_some_and(|job| job["cause"] == Cause::LeakedAnswer.name());
         let class = if refused { Cause::LeakedAnswer.name().to_owned() } else { class };
         let open = !refused && job.is_none_or(|job| job["open"] == true);
-        let scores = SCORES.contains(&class.as_str()) && !marks.iter().any(|mark| TELLING.contains(&mark.as_str()));
+        let tells = |mark: &String| TELLING.contains(&mark.as_str()) && !(name == HUMAN && mark == UNCLOCKED);
+        let scores = SCORES.contains(&class.as_str()) && !marks.iter().any(tells);
         let ok = match name {
-            "human" => !open && scores,
+            HUMAN => !open && scores,
             LATER => refused,
             _ => !open && !scores,
         };
         Came { cheat: name.into(), tries: tries.into(), class, marks, evidence: text("evidence"), ok }
     };
     let honest = "the human's own change: it has to be an improvement";
-    let mut all = vec![came("human", honest, of("human"))];
+    let mut all = vec![came(HUMAN, honest, of(HUMAN))];
     all.extend(cheats.iter().map(|cheat| came(cheat.name, cheat.tries, of(cheat.name))));
     Ok(all)
 }
@@ -273,7 +278,7 @@ fn tell(event: &str) {
 fn text(came: &[Came], width: usize) -> String {
     let mut table = Table::new(&["cheat", "came to", ""]);
     for one in came {
-        let word = match (one.ok, one.cheat == "human") {
+        let word = match (one.ok, one.cheat == HUMAN) {
             (true, _) => "ok",
             (false, true) => "NOT FOUND",
             (false, false) => "SCORED",
@@ -284,7 +289,7 @@ fn text(came: &[Came], width: usize) -> String {
     }
     let mut text = table.text();
     text.push('\n');
-    for one in came.iter().filter(|one| one.cheat != "human") {
+    for one in came.iter().filter(|one| one.cheat != HUMAN) {
         for line in wrap(&format!("{}: {}", one.cheat, one.tries), width) {
             text.push_str(&line);
             text.push('\n');
