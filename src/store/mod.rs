@@ -124,6 +124,11 @@ impl std::fmt::Display for Damage {
     }
 }
 
+/// Whether the system lets nothing be written there.
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+}
+
 /// An open store.
 #[derive(Debug)]
 pub struct Store {
@@ -170,7 +175,10 @@ impl Store {
             }
         }
         // Before anything lies in it that somebody could take for left behind.
-        let in_use = InUse::take(root)?;
+        let in_use = InUse::take(root).map_err(|error| match error {
+            StoreError::Io { source, .. } if is_refusal(&source) => refused(source),
+            other => other,
+        })?;
         // Folders may be there and yet refuse: said now, not after an hour of an agent's work.
         let probe = files::temp_path(root, "probe");
         files::create_new(&probe, b"", 0o600).map_err(refused)?;
