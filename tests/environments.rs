@@ -161,6 +161,22 @@ fn what_is_gone_is_built_again_only_where_somebody_needs_it() {
 }
 
 #[test]
+fn what_gc_takes_away_is_made_again_by_whoever_needs_it_the_mirror_too() {
+    let flow = native();
+    flow.flow(&["run", NATIVE]).settles();
+    flow.flow(&["gc", NATIVE]).settles();
+    flow.flow(&["run", NATIVE, "--json"]).settles().executes_nothing();
+    flow.edit("examples/native/tests/work.py", |text| format!("{text}\n# a word\n"));
+    let ran = flow.flow(&["run", NATIVE, "--json"]);
+    assert_eq!(built(ran.settles()).len(), 5, "{:?}", built(&ran));
+    let agents = ran.executed().into_iter().filter(|action| action.ends_with(" agent")).count();
+    assert_eq!(agents, 0, "nobody is paid twice");
+    remove(&flow.cache().join("index/trees"));
+    flow.flow(&["gc", NATIVE]).settles();
+    flow.flow(&["run", NATIVE, "--json"]).settles().executes_nothing();
+}
+
+#[test]
 fn an_environment_that_was_moved_is_not_used_and_moving_runs_nothing() {
     let flow = sample("    from \"pkg/__init__.py\"\n    run \"sh\" \"-c\" \"echo $0 > $0/where\" \"{out}\"");
     flow.run().settles();

@@ -23,13 +23,11 @@ use crate::process::{ANSWER_LIMIT, answer};
 use crate::run::assets;
 use crate::run::durations::Durations;
 use crate::step::checkout;
-use crate::step::context::Machine;
+use crate::step::context::{FETCH, Machine};
 use crate::step::environment::StoreTrees;
 use crate::step::processes::identity;
 use crate::store::{Index, Store};
 
-/// How long fetching a repository may take.
-const FETCH: Duration = Duration::from_secs(2 * 3600);
 /// How the advice begins where a repository is not here and a run brings it by itself.
 pub const FETCHES: &str = "`flow run` fetches it";
 
@@ -81,7 +79,7 @@ pub async fn prepare(
     facts.devices = devices(pipeline, machine).await;
     facts.commits = tokio::task::block_in_place(|| commits(pipeline, &sources, store, index, wishes, &mut notices));
     let mut plan = tokio::task::block_in_place(|| expand(manifest.clone(), facts, &mut intake));
-    let trees: Arc<dyn Trees> = Arc::new(StoreTrees::new(store, sources.clone()));
+    let trees: Arc<dyn Trees> = Arc::new(StoreTrees::new(store, sources.clone(), wishes.fetch));
     // Nobody set it before: the plan is new.
     let _ = plan.trees.set(trees);
     let durations = Durations::read(index);

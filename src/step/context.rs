@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use tokio::sync::watch;
@@ -21,6 +22,9 @@ use crate::store::Store;
 pub const LARGEST_BLOB: u64 = 1 << 30;
 /// Bytes kept of each captured stream where the step has no `limit`.
 pub const OUTPUT_LIMIT: u64 = 16 * 1024 * 1024;
+
+/// How long fetching a repository may take.
+pub const FETCH: Duration = Duration::from_secs(2 * 3600);
 
 /// What of the machine steps need to know.
 #[derive(Clone, Debug)]
@@ -73,16 +77,18 @@ pub struct Place {
 }
 
 impl Context {
-    /// Opens the repository of an index.
+    /// Opens the repository of an index. A mirror that is not there, for all that was asked of it before is on record, is made.
     ///
     /// # Errors
-    /// If it is not there (it was when the run was planned) or cannot be read.
+    /// If it cannot be had or read.
     pub fn mirror(&self, repo: usize) -> Result<Mirror, Failure> {
         let source = self.sources.get(repo).ok_or_else(|| fault("no such repository in the plan"))?;
-        let opened = Mirror::open(&self.store.mirrors(), source);
-        opened
-            .map_err(|error| Failure::new(Cause::CheckoutFailed, &error.to_string()))?
-            .ok_or_else(|| Failure::new(Cause::CheckoutFailed, "the repository is gone since the run was planned"))
+        let mirrors = self.store.mirrors();
+        let failed = |error: git::GitError| Failure::new(Cause::CheckoutFailed, &error.to_string());
+        match Mirror::open(&mirrors, source).map_err(failed)? {
+            Some(mirror) => Ok(mirror),
+            None => Mirror::prepare(&mirrors, source, FETCH).map_err(failed),
+        }
     }
 
     /// The manifest's base rule in git's terms.

@@ -170,7 +170,7 @@ impl Builder<'_> {
     }
 
     fn trees(&self) -> StoreTrees {
-        StoreTrees::new(&self.context.store, self.context.sources.clone())
+        StoreTrees::new(&self.context.store, self.context.sources.clone(), true)
     }
 
     /// The case of the recipe that fits a tree.

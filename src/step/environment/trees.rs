@@ -11,7 +11,7 @@ use crate::git::{self, Mirror, TreePath};
 use crate::hostile;
 use crate::names::ObjectId;
 use crate::plan::{CaseAsk, Found, TreeOf, Trees};
-use crate::step::context::{LARGEST_BLOB, glob_set};
+use crate::step::context::{FETCH, LARGEST_BLOB, glob_set};
 use crate::store::files::write_derived;
 use crate::store::{Cas, Store};
 
@@ -25,15 +25,17 @@ pub struct StoreTrees {
     mirrors: PathBuf,
     cas: Arc<Cas>,
     sources: Vec<git::Source>,
+    /// Whether a mirror that is not there is made.
+    fetches: bool,
     found: Mutex<HashMap<Digest, Found>>,
 }
 
 impl StoreTrees {
-    /// For repositories in the plan's order.
+    /// For repositories in the plan's order; `fetches` is whether one that is not here is fetched.
     #[must_use]
-    pub fn new(store: &Store, sources: Vec<git::Source>) -> Self {
+    pub fn new(store: &Store, sources: Vec<git::Source>, fetches: bool) -> Self {
         let (root, mirrors, cas) = (store.root.clone(), store.mirrors(), store.cas.clone());
-        Self { root, mirrors, cas, sources, found: Mutex::default() }
+        Self { root, mirrors, cas, sources, fetches, found: Mutex::default() }
     }
 
     /// The listing of the files that a case of a recipe is built from, and the files.
@@ -48,7 +50,11 @@ impl StoreTrees {
     fn select(&self, tree: TreeOf<'_>, wanted: &dyn Fn(&TreePath) -> bool) -> Result<(Vec<u8>, Vec<TreePath>), String> {
         let source = self.sources.get(tree.repo).ok_or("there is no such repository in the plan")?;
         let mirror = Mirror::open(&self.mirrors, source).map_err(|error| error.to_string())?;
-        let mirror = mirror.ok_or("the repository is not here; `flow run` fetches it")?;
+        let mirror = match mirror {
+            Some(mirror) => mirror,
+            None if self.fetches => Mirror::prepare(&self.mirrors, source, FETCH).map_err(|error| error.to_string())?,
+            None => return Err("the repository is not here; `flow run` fetches it".to_owned()),
+        };
         let changes = match tree.changes {
             None => git::Changes::default(),
             Some(digest) => {
