@@ -104,4 +104,7 @@ fn an_improvement_that_no_clock_of_flows_can_see_is_said_to_be_so() {
     }
     assert!(told(&rate).unwrap().contains("a rate"));
     assert_eq!(told(&clocked(1.0, 1.0, wall(1200), |_| None)), None, "no improvement");
+    // Not refuted, and not borne out.
+    let half = told(&clocked(1.0, 0.1, wall(760), |_| None)).unwrap();
+    assert!(half.contains("flow's clock over whole processes sees 440 ms"), "{half}");
 }
