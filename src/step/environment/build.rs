@@ -368,12 +368,10 @@ impl Builder<'_> {
         let src = self.place.dir.join("src");
         let downloads = self.fresh(&self.place.dir.join("none"))?;
         let site = Site { src, out: out.to_owned(), downloads, fetches: false, secrets: &[] };
-        let before = log.text.len();
         let (end, _) = self.command(&self.recipe.identity, &site, Network::None, log).await?;
         if let Some(failure) = failure_of(&end, Cause::EnvironmentFailed, Cause::EnvironmentFailed) {
             return Err(Failure::new(Cause::EnvironmentFailed, &format!("`identity`: {}", failure.evidence.as_str())));
         }
-        let _ = before;
         let said = self.context.stream(self.place, "build.out", IDENTITY_BYTES, &redactor(&[]));
         Ok(String::from_utf8_lossy(&said).lines().map(str::to_owned).collect())
     }
