@@ -126,7 +126,7 @@ pub(super) fn env_templates(env: &Env) -> impl Iterator<Item = &Spanned<Template
 pub(super) fn env_signature(env: &Env) -> Vec<String> {
     let mut lines: Vec<String> =
         env.set.iter().map(|(name, value)| format!("set {}={}", name.value, value.value)).collect();
-    lines.extend(env.pass.iter().map(|pass| format!("pass {} {}", pass.name.value, pass.hash)));
+    lines.extend(env.pass.iter().map(|pass| format!("pass {} {} {}", pass.name.value, pass.hash, pass.optional)));
     lines.extend(env.secret.iter().map(|secret| {
         let from = match &secret.source {
             SecretSource::Variable => String::new(),

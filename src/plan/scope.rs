@@ -86,6 +86,7 @@ impl Scope<'_> {
                 match self.variable(name, pass.name.place) {
                     Ok(value) if pass.hash => drop(ask.hashed.insert(name.clone(), value)),
                     Ok(value) => drop(ask.unhashed.insert(name.clone(), value)),
+                    Err(_) if pass.optional => {}
                     Err(missing) if pass.hash => return Err(missing),
                     Err(_) => ask.unset.push((name.clone(), pass.name.place)),
                 }
