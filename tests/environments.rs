@@ -85,6 +85,42 @@ fn patches_to_native_code_are_built_and_those_to_python_are_not() {
 }
 
 #[test]
+fn a_plan_says_how_many_are_built_before_anything_is() {
+    let apart = sample(APART);
+    // Two commits with the same file, and a patch of each candidate to each.
+    apart.flow(&["plan", "m.kdl"]).settles().says("1 environment, 0 there, 1 to build, and at most 4 more once");
+    assert_eq!(built(apart.run().settles()).len(), 1);
+    apart.flow(&["plan", "m.kdl"]).settles().says("1 environment, 1 there, 0 to build");
+
+    let touched = sample(TOUCHED);
+    touched.flow(&["plan", "m.kdl"]).settles().says("2 environments, 0 there, 2 to build");
+    touched.flow(&["run", "m.kdl", "--until", "patch", "--json"]).settles();
+    // The bases are built, and every patch is known.
+    touched.flow(&["plan", "m.kdl"]).settles().says("5 environments, 2 there, 3 to build");
+    assert_eq!(built(touched.run().settles()).len(), 3);
+    assert_eq!(envs(&touched).len(), 5);
+}
+
+#[test]
+fn other_files_to_build_from_are_named_with_who_asked_for_them() {
+    let flow = sample(APART);
+    flow.write(".gitignore", "/cache\n/repo\n");
+    let git = |args: &[&str]| support::git(&flow.path(""), args);
+    git(&["init", "-q"]);
+    git(&["add", "-A"]);
+    git(&["commit", "-q", "-m", "Begin"]);
+    flow.run().settles();
+    flow.replace("recipes.kdl", "from \"pkg/__init__.py\"", "from \"pkg/__init__.py\" \"pkg/work.py\"");
+    git(&["commit", "-q", "-a", "-m", "Build from the work too"]);
+    let why = flow.flow(&["why", "{one}", "m.kdl"]);
+    why.settles().says("added pkg/work.py").says("recipes.kdl:3").says("Build from the work too");
+    let plan = flow.flow(&["plan", "m.kdl"]);
+    plan.settles().says("files: what `from` matched -> others that it matches").says("recipes.kdl:3").says("1 root");
+    let between = flow.flow(&["why", "{one}", "m.kdl", "--between", "HEAD~1", "HEAD"]);
+    between.settles().says("from pkg/__init__.py -> from pkg/__init__.py pkg/work.py").says("recipes.kdl:3");
+}
+
+#[test]
 fn commits_whose_files_agree_share_one_build_and_patches_outside_of_it_build_nothing() {
     let flow = sample(APART);
     let ran = flow.run();
@@ -141,6 +177,7 @@ fn a_line_of_the_users_own_requirements_is_named_with_what_it_costs() {
     git(&["commit", "-q", "-a", "-m", "Newer scipy"]);
     let why = flow.flow(&["why", "{one}", "m.kdl"]);
     why.settles().says("+scipy==1.12.0").says("base.txt:2").says("Newer scipy");
+    why.says("one build for 2 commits; the last one took");
     flow.flow(&["plan", "m.kdl"]).settles().says("base.txt:2").says("1 build").says("11 of 26 actions");
     assert_eq!(built(flow.run().settles()).len(), 1);
 }

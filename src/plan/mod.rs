@@ -84,6 +84,8 @@ pub struct CommitFact {
     pub human: String,
     /// Its base.
     pub base: String,
+    /// The base's tree, 40 digits; absent if nobody looked it up.
+    pub base_tree: Option<String>,
     /// The first line of its message.
     pub subject: String,
 }

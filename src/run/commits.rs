@@ -178,7 +178,8 @@ fn recorded(ask: &CheckoutAsk, index: &Index) -> Option<CommitFact> {
     let attempts = index.attempts(&key).ok()?;
     let settled = attempts.iter().find(|ended| ended.outcome.settles())?;
     let text = |name: &str| settled.outputs.get(name).and_then(Value::as_text).map(str::to_owned);
-    Some(CommitFact { human: text("human")?, base: text("base")?, subject: text("subject")? })
+    let (base, base_tree) = (text("base")?, text("tree"));
+    Some(CommitFact { human: text("human")?, base, base_tree, subject: text("subject")? })
 }
 
 fn open(
@@ -225,6 +226,7 @@ fn resolve(mirror: &Mirror, repo: &str, ask: &CheckoutAsk, place: Place) -> Resu
         Ok(resolved) => Ok(CommitFact {
             human: resolved.human.as_str().to_owned(),
             base: resolved.base.as_str().to_owned(),
+            base_tree: Some(resolved.base_tree.as_str().to_owned()),
             subject: resolved.subject,
         }),
         Err(error) => Err(Missing {
