@@ -226,6 +226,57 @@ fn an_environment_that_was_moved_is_not_used_and_moving_runs_nothing() {
     assert_eq!(std::fs::read_to_string(place.join("where")).unwrap().trim(), place.display().to_string());
 }
 
+#[test]
+fn a_recipe_knows_what_its_base_is_called_and_nobody_else_does() {
+    let flow = sample(
+        r#"    from "pkg/__init__.py"
+    set VERSION "{commit.version}"
+    run "sh" "-c" "echo $VERSION {commit.describe} > $0/version" "{out}""#,
+    );
+    let repo = flow.path("repo");
+    let git = |args: &[&str]| support::git(&repo, args);
+    let said = || {
+        let text = |env: &PathBuf| std::fs::read_to_string(env.join("out/version")).unwrap().trim().to_owned();
+        let mut said: Vec<String> = envs(&flow).iter().map(text).collect();
+        said.sort();
+        said
+    };
+    let wanted = |versions: [&str; 2], names: [&str; 2]| {
+        let base = |commit: &str| git(&["rev-parse", &format!("{}^", flow.id(commit))])[..8].to_owned();
+        let filled = |text: &str, commit: &str| text.replace("ID", &base(commit));
+        let commits = ["one", "two"];
+        let line = |n: usize| filled(&format!("{} {}", versions[n], names[n]), commits[n]);
+        let mut lines = vec![line(0), line(1)];
+        lines.sort();
+        lines
+    };
+    flow.run().settles();
+    assert_eq!(said(), wanted(["0.1.dev1+gID", "0.1.dev2+gID"], ["ID", "ID"]), "without a tag");
+    flow.run().settles().executes_nothing();
+
+    let root = git(&["rev-list", "--max-parents=0", "HEAD"]).trim().to_owned();
+    git(&["tag", "-a", "-m", "First", "v1.2.3", &root]);
+    git(&["tag", "9-lives-later", "HEAD"]);
+    git(&["tag", "nightly", &format!("{}^", flow.id("two"))]);
+    git(&["pack-refs", "--all"]);
+    remove(&flow.cache().join("envs"));
+    flow.run().settles();
+    let names = ["v1.2.3-0-gID", "v1.2.3-1-gID"];
+    assert_eq!(said(), wanted(["1.2.3", "1.2.4.dev1+gID"], names));
+    for (commit, name) in ["one", "two"].into_iter().zip(names) {
+        let base = format!("{}^", flow.id(commit));
+        let git = git(&["describe", "--tags", "--long", "--abbrev=8", "--match", "*[0-9]*", &base]);
+        let (own, digits) = name.split_once("ID").unwrap();
+        assert!(git.starts_with(own) && digits.is_empty(), "{git}");
+    }
+    // What was told needs no repository again.
+    std::fs::rename(&repo, flow.path("elsewhere")).unwrap();
+    flow.run().settles().executes_nothing();
+
+    flow.add("step agent { set VERSION \"{commit.version}\" }");
+    flow.flow(&["check", "m.kdl"]).exits(2).says("`{commit.version}` is not known here").says("of a `recipe` know it");
+}
+
 /// A build that tells that it began, and waits for a word. Both are said in `signs`, which it can read but not write: it begins when
 /// its own folder is there.
 fn waits(flow: &Flow) -> PathBuf {
