@@ -198,6 +198,16 @@ fn what_is_gone_is_built_again_only_where_somebody_needs_it() {
 }
 
 #[test]
+fn who_classifies_needs_no_environment() {
+    let flow = sample(TOUCHED);
+    flow.flow(&["run", "m.kdl", "--until", "patched", "--json"]).settles();
+    remove(&flow.cache().join("envs"));
+    let ran = flow.run();
+    let executed = ran.settles().executed();
+    assert!(!executed.is_empty() && executed.iter().all(|action| action.ends_with(" classify")), "{executed:?}");
+}
+
+#[test]
 fn what_gc_takes_away_is_made_again_by_whoever_needs_it_the_mirror_too() {
     let flow = native();
     flow.flow(&["run", NATIVE]).settles();
