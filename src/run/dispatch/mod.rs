@@ -43,11 +43,13 @@ mod pause;
 mod pay;
 mod rank;
 mod recheck;
+mod room;
 mod traffic;
 
 use over::settled_event;
 pub use parts::{Observer, Options, Order, Parts, Report};
 use rank::{Rank, commit_ranks};
+use room::{Claim, Room};
 use traffic::Traffic;
 
 /// How often a key or a slot that somebody else holds is asked for again.
@@ -109,6 +111,8 @@ pub struct Dispatcher {
     ready: [BinaryHeap<Rank>; 2],
     /// Actions that wait for slots or lanes of this run, each with what it lacks.
     aside: Vec<(usize, SlotKind)>,
+    /// What the builds under way claim of memory and disk.
+    claims: HashMap<usize, Claim>,
     contended: Vec<usize>,
     /// Since when.
     contends: HashMap<usize, Instant>,
@@ -176,6 +180,7 @@ impl Dispatcher {
             states: States::new(actions),
             ready: [BinaryHeap::new(), BinaryHeap::new()],
             aside: Vec::new(),
+            claims: HashMap::new(),
             contended: Vec::new(),
             contends: HashMap::new(),
             records: HashMap::new(),
