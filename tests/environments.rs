@@ -421,6 +421,32 @@ fn a_build_begins_only_where_it_has_the_memory_and_the_disk_that_it_wants() {
 }
 
 #[test]
+fn the_build_that_most_jobs_wait_for_begins_first() {
+    let mut flow = sample("    from \"pkg/kind.txt\"\n    run \"touch\" \"{out}/made\"");
+    flow.commit("other", &[("pkg/kind.txt", "another kind\n")]);
+    for (name, text) in [("three", "3"), ("four", "4")] {
+        flow.commit(name, &[("pkg/more.txt", text)]);
+        let script = std::fs::read_to_string(flow.path("tests/{one}.py")).unwrap();
+        flow.write(&format!("tests/{{{name}}}.py"), &script);
+    }
+    flow.replace("m.kdl", "tool python", "slots { lane build 1 }\n    step build { holds build=1 }\n    tool python");
+    // Of the bases of `one` and `two` none has that file; those of `three` and `four` have the same.
+    for (commits, shared) in [(["one", "two", "three"], "one two"), (["one", "three", "four"], "three four")] {
+        remove(&flow.cache());
+        flow.write("commits.txt", &commits.map(|name| format!("{{{name}:40}}\n")).concat());
+        // All builds are ready at once.
+        flow.run_with(&["--until", "checkout"]).settles();
+        let ran = flow.run_with(&["--until", "build"]);
+        let is = |event: &&serde_json::Value| event["event"] == "action-started" && event["step"] == "build";
+        let events = ran.settles().events();
+        let started: Vec<&str> =
+            events.iter().filter(is).filter_map(|event| event["axes"]["commit"].as_str()).collect();
+        assert_eq!(started.len(), 2, "{started:?}");
+        assert!(shared.split(' ').any(|name| flow.id(name) == started[0]), "{commits:?}: {started:?}");
+    }
+}
+
+#[test]
 fn builds_that_would_not_fit_beside_each_other_go_one_after_another() {
     let told = std::fs::read_to_string("/proc/meminfo").unwrap();
     let available = told.lines().find_map(|line| line.strip_prefix("MemAvailable:")).unwrap();
