@@ -411,6 +411,77 @@ fn the_first_case_that_fits_a_tree_is_taken_and_a_tree_without_one_fails_alone()
 }
 
 #[test]
+fn a_build_begins_only_where_it_has_the_memory_and_the_disk_that_it_wants() {
+    let flow = sample(APART);
+    flow.add("step build { memory \"90000GiB\" }");
+    let ran = flow.run();
+    ran.exits(3);
+    assert!(built(&ran).is_empty());
+    ran.says("the build wants 87.9 TiB of memory");
+    let shown = flow.flow(&["show", "pkg/{one}/tidy/1", "m.kdl", "--json"]).json();
+    assert_eq!([&shown["class"], &shown["cause"], &shown["owner"]], ["NOT_RUN", "ENVIRONMENT_FAILED", "environment"]);
+    flow.replace("m.kdl", "memory \"90000GiB\"", "disk \"90000GiB\"");
+    flow.run().exits(3);
+    flow.flow(&["run", "m.kdl"]).exits(3).says("the build wants 87.9 TiB of disk").says("`flow gc` would free");
+    assert_eq!(flow.ends("agent", "succeeded").len(), 0, "nobody is paid for what cannot be built");
+    flow.replace("m.kdl", "disk \"90000GiB\"", "disk \"1MiB\"; memory \"1MiB\"");
+    assert_eq!(built(flow.run().settles()).len(), 1);
+    flow.replace("m.kdl", "memory \"1MiB\"", "memory \"2MiB\"");
+    flow.run().settles().executes_nothing();
+}
+
+#[test]
+fn the_build_that_most_jobs_wait_for_begins_first() {
+    let mut flow = sample("    from \"pkg/kind.txt\"\n    run \"touch\" \"{out}/made\"");
+    flow.commit("other", &[("pkg/kind.txt", "another kind\n")]);
+    for (name, text) in [("three", "3"), ("four", "4")] {
+        flow.commit(name, &[("pkg/more.txt", text)]);
+        let script = std::fs::read_to_string(flow.path("tests/{one}.py")).unwrap();
+        flow.write(&format!("tests/{{{name}}}.py"), &script);
+    }
+    flow.replace("m.kdl", "tool python", "slots { lane build 1 }\n    step build { holds build=1 }\n    tool python");
+    // Of the bases of `one` and `two` none has that file; those of `three` and `four` have the same.
+    for (commits, shared) in [(["one", "two", "three"], "one two"), (["one", "three", "four"], "three four")] {
+        remove(&flow.cache());
+        flow.write("commits.txt", &commits.map(|name| format!("{{{name}:40}}\n")).concat());
+        // All builds are ready at once.
+        flow.run_with(&["--until", "checkout"]).settles();
+        let ran = flow.run_with(&["--until", "build"]);
+        let is = |event: &&serde_json::Value| event["event"] == "action-started" && event["step"] == "build";
+        let events = ran.settles().events();
+        let started: Vec<&str> =
+            events.iter().filter(is).filter_map(|event| event["axes"]["commit"].as_str()).collect();
+        assert_eq!(started.len(), 2, "{started:?}");
+        assert!(shared.split(' ').any(|name| flow.id(name) == started[0]), "{commits:?}: {started:?}");
+    }
+}
+
+#[test]
+fn builds_that_would_not_fit_beside_each_other_go_one_after_another() {
+    let told = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let available = told.lines().find_map(|line| line.strip_prefix("MemAvailable:")).unwrap();
+    let kib: u64 = available.trim().trim_end_matches(" kB").parse().unwrap();
+    let most_at_once = |memory: &str| {
+        let flow = sample("    from \"pkg/work.py\"\n    run \"sleep\" \"0.3\"");
+        flow.add(&format!("step build {{ {memory} }}"));
+        let ran = flow.run_with(&["--until", "build", "--jobs", "4"]);
+        assert_eq!(built(ran.settles()).len(), 2);
+        let (mut now, mut most) = (0_i32, 0);
+        for event in ran.events().iter().filter(|event| event["step"] == "build") {
+            match event["event"].as_str() {
+                Some("action-started") => now += 1,
+                Some("action-settled") => now -= 1,
+                _ => {}
+            }
+            most = most.max(now);
+        }
+        most
+    };
+    assert_eq!(most_at_once(""), 2);
+    assert_eq!(most_at_once(&format!("memory \"{}KiB\"", kib * 51 / 100)), 1);
+}
+
+#[test]
 fn an_environment_is_used_by_tests_and_by_agents() {
     let flow = sample(
         r#"    from "pkg/__init__.py"
