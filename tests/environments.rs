@@ -559,6 +559,27 @@ fn a_patch_to_compiled_sources_that_nothing_is_built_from_says_so() {
 }
 
 #[test]
+fn a_compiled_file_that_the_patch_brings_is_not_what_is_measured() {
+    let flow =
+        sample("    from \"pkg/work.py\"\n    run \"cp\" \"pkg/work.py\" \"{out}/part.so\"\n    overlay \"part.so\"");
+    let brings = |name: &str| {
+        format!(
+            "diff --git a/{name} b/{name}\nnew file mode 100644\n--- /dev/null\n+++ b/{name}\n@@ -0,0 +1 @@\n+\x7fELF of mine\n"
+        )
+    };
+    flow.edit("patches/tidy/{one}.patch", |text| format!("{text}{}{}", brings("part.so"), brings("other")));
+    flow.edit("tests/{one}.py", |text| {
+        format!("assert open('part.so').read() == open('pkg/work.py').read(), open('part.so').read()\n{text}")
+    });
+    flow.run().settles();
+    let job = flow.flow(&["show", "pkg/{one}/tidy/1", "m.kdl", "--json"]).json();
+    assert!(job["marks"].as_array().unwrap().contains(&"BINARY".into()), "{job}");
+    flow.flow(&["show", "pkg/{one}/tidy/1", "m.kdl"]).says("the patch brings 2 compiled files, such as other");
+    let job = flow.flow(&["show", "pkg/{one}/human/1", "m.kdl", "--json"]).json();
+    assert!(!job["marks"].as_array().unwrap().contains(&"BINARY".into()), "{job}");
+}
+
+#[test]
 fn a_recipe_that_cannot_be_meant_is_a_flaw() {
     let flow = sample(APART);
     flow.replace("steps.kdl", "recipe made", "recipe mede");
