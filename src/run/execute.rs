@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::attempt::{Ended, Reserved, Started};
 use crate::hostile;
@@ -18,8 +18,8 @@ use crate::plan::Ask;
 use crate::process::{self, Exit};
 use crate::step::secrets::remove_private;
 use crate::step::{
-    Context, Done, End, Ends, Inputs, Keyed, Place, SomeEnds, Stop, agent, checkout, classify, command, draft,
-    environment, patch, test,
+    Context, Done, End, Ends, Inputs, Keyed, Place, Progress, SomeEnds, Stop, agent, checkout, classify, command,
+    draft, environment, patch, test,
 };
 use crate::store::{Index, RunLock, Store, StoreError};
 
@@ -48,6 +48,8 @@ pub struct Work {
     pub cores: Vec<u32>,
     /// Tells when to stop.
     pub stop: watch::Receiver<Stop>,
+    /// Hears how far it is.
+    pub told: mpsc::UnboundedSender<Progress>,
 }
 
 /// What runs that died left of one action.
@@ -121,7 +123,7 @@ pub fn place_of(store: &Store, attempt: &AttemptId) -> PathBuf {
 
 /// Does one action once.
 pub async fn execute(work: Work) -> Done {
-    let Work { context, node, attempt, ends, left, earlier, locks, slots, cores, stop } = work;
+    let Work { context, node, attempt, ends, left, earlier, locks, slots, cores, stop, told } = work;
     for started in &left.dead {
         if let Err(error) = process::kill_marked(started.attempt.as_str(), ORPHANS, true) {
             return Done::failed(Failure::new(Cause::HarnessFault, &error.to_string()));
@@ -129,7 +131,7 @@ pub async fn execute(work: Work) -> Done {
         remove_private(&context.machine, started.attempt.as_str());
         discard(&context.store, &place_of(&context.store, &started.attempt));
     }
-    let place = Place { dir: place_of(&context.store, &attempt), attempt, locks, slots, cores, stop };
+    let place = Place { dir: place_of(&context.store, &attempt), attempt, locks, slots, cores, stop, told };
     let inputs = inputs(&context, node, &ends);
     let plan = context.plan.clone();
     let repo = plan.nodes[node].point.commit.map_or(0, |(repo, _)| repo);

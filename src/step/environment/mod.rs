@@ -5,6 +5,7 @@
 
 mod build;
 pub mod kept;
+mod told;
 mod trees;
 mod unbuilt;
 mod used;
