@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod attempt;
 pub mod class;
+pub mod container;
 pub mod cli;
 pub mod digest;
 pub mod doctor;
