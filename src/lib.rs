@@ -6,8 +6,8 @@
 pub mod agent;
 pub mod attempt;
 pub mod class;
-pub mod container;
 pub mod cli;
+pub mod container;
 pub mod digest;
 pub mod doctor;
 pub mod event;

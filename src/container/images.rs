@@ -24,7 +24,9 @@ impl Engine {
         let format = match self.kind {
             Kind::Podman => "{{.Id}} {{.Digest}}",
             Kind::Docker => "{{.Id}}{{range .RepoDigests}} {{.}}{{end}}",
-            Kind::Apptainer => return Err("apptainer keeps no images: write `name@sha256:…` or a `.sif` file".to_owned()),
+            Kind::Apptainer => {
+                return Err("apptainer keeps no images: write `name@sha256:…` or a `.sif` file".to_owned());
+            }
         };
         let argv = self.argv(&["image", "inspect", "--format", format, name]);
         let said = answer(&argv, &client(variables), Path::new("/"), ANSWER_LIMIT).await?;

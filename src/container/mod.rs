@@ -65,9 +65,8 @@ impl Kind {
     /// Its program, where it is installed.
     #[must_use]
     pub fn program(self, variables: &BTreeMap<String, String>) -> Option<PathBuf> {
-        let is_program = |path: &PathBuf| {
-            path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-        };
+        let is_program =
+            |path: &PathBuf| path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
         std::env::split_paths(variables.get("PATH")?).map(|folder| folder.join(self.word())).find(is_program)
     }
 }
@@ -138,11 +137,7 @@ impl Engine {
     ///
     /// # Errors
     /// What each of them said.
-    pub async fn choose(
-        kinds: &[Kind],
-        variables: &BTreeMap<String, String>,
-        limit: Duration,
-    ) -> Result<Self, String> {
+    pub async fn choose(kinds: &[Kind], variables: &BTreeMap<String, String>, limit: Duration) -> Result<Self, String> {
         let words = |kinds: &[Kind]| kinds.iter().map(|kind| kind.word()).collect::<Vec<_>>().join(", ");
         let named = variables.get(VARIABLE).filter(|word| !word.is_empty());
         let kinds = match named.map(|word| (word, Kind::of(word))) {

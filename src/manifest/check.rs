@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::flaw::{Draft, Report, list, nearest, suggest};
 use super::graph::{axes, edges, order};
-use super::{Body, Input, InputFrom, Pipeline, Place, Spanned, Step, bind, campaign, holes, images, money, nearby, providers};
+use super::{
+    Body, Input, InputFrom, Pipeline, Place, Spanned, Step, bind, campaign, holes, images, money, nearby, providers,
+};
 use crate::measure::{Kind as MetricKind, MetricSpec};
 use crate::names::StepName;
 

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use super::build::{env, given, unique};
 use super::flaw::{Draft, Report, suggest};
-use super::node::{Node, Value};
 use super::images::{self, Image};
+use super::node::{Node, Value};
 use super::{Body, Env, GivenFile, Kind, Place, Spanned, Step, Template, argv};
 
 /// The recipe that builds nothing.
@@ -120,9 +120,13 @@ fn recipe(node: Node<'_>, report: &Report) -> Option<Recipe> {
     let overlay = node.child("overlay");
     if let Some(overlay) = overlay.filter(|_| cases.iter().all(|case| case.run.is_empty() && case.image.is_some())) {
         report.add(
-            Draft::new("nothing-built", overlay.place(), "`overlay` lays built files over a tree, and nothing is built")
-                .label("of what?")
-                .help("add `from` and `run` lines, which run inside the image, or leave `overlay` out"),
+            Draft::new(
+                "nothing-built",
+                overlay.place(),
+                "`overlay` lays built files over a tree, and nothing is built",
+            )
+            .label("of what?")
+            .help("add `from` and `run` lines, which run inside the image, or leave `overlay` out"),
         );
     }
     let of_machine = |template: &&Spanned<Template>| template.value.holes().any(|hole| hole.starts_with("tool."));
@@ -130,9 +134,13 @@ fn recipe(node: Node<'_>, report: &Report) -> Option<Recipe> {
     let lines = boxed.flat_map(|case| case.fetch.iter().chain(&case.run)).flatten();
     if let Some(template) = lines.into_iter().find(of_machine) {
         report.add(
-            Draft::new("tool-in-image", template.place, "a declared tool is a program of this machine, and not of the image")
-                .label("is not in the image")
-                .help("write the program's name as the image has it"),
+            Draft::new(
+                "tool-in-image",
+                template.place,
+                "a declared tool is a program of this machine, and not of the image",
+            )
+            .label("is not in the image")
+            .help("write the program's name as the image has it"),
         );
     }
     Some(Recipe {

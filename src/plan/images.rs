@@ -1,6 +1,5 @@
 //! The images of a plan: which one each is, where that is known.
 
-use crate::container::Kind;
 use crate::manifest::ImageSource;
 
 /// An image that an environment is, or is built in.
@@ -19,8 +18,6 @@ pub struct ImageFact {
     pub identity: String,
     /// What an engine is told to bring and to run.
     pub runs: String,
-    /// The engine that was asked, where one was.
-    pub asked: Option<Kind>,
     /// Why nobody knows which it is: what is made of it fails.
     pub trouble: Option<String>,
 }
@@ -32,7 +29,7 @@ impl ImageFact {
         match source {
             ImageSource::Digest { sha256, .. } => {
                 let identity = format!("sha256:{}", sha256.hex());
-                Some(Self { identity, runs: source.to_string(), asked: None, trouble: None })
+                Some(Self { identity, runs: source.to_string(), trouble: None })
             }
             ImageSource::Tag(_) | ImageSource::File(_) => None,
         }
@@ -41,6 +38,6 @@ impl ImageFact {
     /// Of one that nobody could tell.
     #[must_use]
     pub fn untold(source: &ImageSource, why: String) -> Self {
-        Self { identity: format!("unresolved {source}"), runs: source.to_string(), asked: None, trouble: Some(why) }
+        Self { identity: format!("unresolved {source}"), runs: source.to_string(), trouble: Some(why) }
     }
 }

@@ -50,7 +50,7 @@ pub use order::{Client, Order, Ready, SERVE_FD, Served, Serving, Slip, Trouble, 
 pub use orphans::{OrphanError, Pid, kill_marked, marked, own as own_processes, supervisor_is_stopped};
 pub use plain::{Plain, spawn_plain};
 pub use reached::{HostUse, Reached, RefusedName};
-pub use serve::serve_main;
 pub use removal::ask_shortly;
+pub use serve::serve_main;
 pub use spec::{Extra, Removal, Secret, Source, Spec};
 pub use supervisor::supervise_main;

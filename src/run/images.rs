@@ -24,6 +24,7 @@ pub(super) async fn facts(
     variables: &BTreeMap<String, String>,
     memory: &mut Memory,
     fetch: bool,
+    notices: &mut Vec<String>,
 ) -> BTreeMap<ImageSource, Result<ImageFact, Missing>> {
     let used = pipeline.steps.iter().filter_map(|step| match &step.body {
         Body::Environment(body) => pipeline.recipes.get(&body.recipe.as_ref()?.value),
@@ -44,11 +45,27 @@ pub(super) async fn facts(
                 if engine.is_none() {
                     engine = Some(Engine::choose(&Kind::ALL, variables, ANSWERS).await);
                 }
-                match &engine {
-                    Some(Ok(engine)) => Some(tag(engine, name, source, variables, fetch).await),
-                    Some(Err(why)) => Some(Err(missing(source, why.clone(), INSTALL, true))),
-                    None => None,
-                }
+                let question = format!("image {name}");
+                let known = memory.recall(&question).filter(|_| !fetch).map(|known| ImageFact {
+                    identity: known.answer().to_owned(),
+                    ..ImageFact::untold(&source.value, "it is not here".to_owned())
+                });
+                let told = match &engine {
+                    Some(Ok(engine)) => tag(engine, name, source, variables, fetch, notices).await,
+                    Some(Err(why)) => Err(missing(source, why, INSTALL)),
+                    None => continue,
+                };
+                Some(match (told, known) {
+                    (Ok(fact), _) if fact.trouble.is_none() => {
+                        if memory.recall(&question).is_none_or(|known| known.answer() != fact.identity) {
+                            memory.learn(question, fact.identity.clone());
+                        }
+                        Ok(fact)
+                    }
+                    // What is only looked at is what it was when it was run.
+                    (_, Some(known)) => Ok(known),
+                    (told, None) => told,
+                })
             }
         };
         facts.extend(fact.map(|fact| (source.value.clone(), fact)));
@@ -56,19 +73,19 @@ pub(super) async fn facts(
     facts
 }
 
-fn missing(source: &Spanned<ImageSource>, why: String, hint: &str, fatal: bool) -> Missing {
+fn missing(source: &Spanned<ImageSource>, why: &str, hint: &str) -> Missing {
     let what = format!("the digest of the image {}: {why}", source.value);
-    Missing { what, hint: hint.to_owned(), place: Some(source.place), fatal }
+    Missing { what, hint: hint.to_owned(), place: Some(source.place), fatal: true }
 }
 
 /// A file is what its bytes are.
 fn file(path: &Path, source: &Spanned<ImageSource>, memory: &mut Memory) -> Result<ImageFact, Missing> {
     let digest = memory.bytes_of(path, &tool_stat(path));
     let (digest, _) = digest.map_err(|error| {
-        missing(source, format!("it cannot be read: {error}"), "build it with `apptainer build`, or correct its path", true)
+        missing(source, &format!("it cannot be read: {error}"), "build it with `apptainer build`, or correct its path")
     })?;
     let identity = format!("sha256:{digest}");
-    Ok(ImageFact { identity, runs: path.display().to_string(), asked: None, trouble: None })
+    Ok(ImageFact { identity, runs: path.display().to_string(), trouble: None })
 }
 
 /// A tag is what the engine of this machine has under it.
@@ -78,11 +95,12 @@ async fn tag(
     source: &Spanned<ImageSource>,
     variables: &BTreeMap<String, String>,
     fetch: bool,
+    notices: &mut Vec<String>,
 ) -> Result<ImageFact, Missing> {
     if engine.kind == Kind::Apptainer {
-        let why = "apptainer does not tell it".to_owned();
+        let why = "apptainer does not tell it";
         let hint = format!("write it: image \"{name}@sha256:…\", or the path of a `.sif` file");
-        return Err(missing(source, why, &hint, true));
+        return Err(missing(source, why, &hint));
     }
     let mut found = engine.image(name, variables).await;
     if found.is_err() && fetch {
@@ -93,16 +111,14 @@ async fn tag(
         };
     }
     match found {
-        Ok(found) => {
-            Ok(ImageFact { identity: found.digest, runs: found.id, asked: Some(engine.kind), trouble: None })
-        }
+        Ok(found) => Ok(ImageFact { identity: found.digest, runs: found.id, trouble: None }),
         // The commits whose environment it is fail for it, and no others.
-        Err(why) if fetch => {
-            Ok(ImageFact::untold(&source.value, format!("{} has no image {name}: {why}", engine.kind.word())))
-        }
-        Err(_) => {
-            let why = format!("{} does not have it", engine.kind.word());
-            Err(missing(source, why, "`flow run` brings it", false))
+        Err(why) => {
+            let word = engine.kind.word();
+            if !fetch {
+                notices.push(format!("{word} does not have the image {name}; `flow run` brings it"));
+            }
+            Ok(ImageFact::untold(&source.value, format!("{word} has no image {name}: {why}")))
         }
     }
 }

@@ -17,9 +17,9 @@ use crate::plan::expand::{expand, protected, set_heights};
 use crate::plan::tools::{packages, source_listing, source_stat, stat_below, tool_stat};
 use crate::plan::{CheckoutAsk, CommitFact, Facts, Intake, Missing, Plan, SourceFact, ToolFact, Trees};
 use crate::process::{ANSWER_LIMIT, answer};
+use crate::run::durations::Durations;
 use crate::run::memory::Memory;
 use crate::run::{assets, images};
-use crate::run::durations::Durations;
 use crate::step::checkout;
 use crate::step::context::{FETCH, Machine};
 use crate::step::environment::StoreTrees;
@@ -72,7 +72,7 @@ pub async fn prepare(
         let fact = probe(tool, machine, &mut memory, &mut intake).await;
         facts.tools.insert(tool.name.value.clone(), fact);
     }
-    facts.images = images::facts(pipeline, &machine.variables, &mut memory, wishes.fetch).await;
+    facts.images = images::facts(pipeline, &machine.variables, &mut memory, wishes.fetch, &mut notices).await;
     memory.save(store);
     facts.assets = tokio::task::block_in_place(|| assets::facts(pipeline, store));
     facts.devices = devices(pipeline, machine).await;

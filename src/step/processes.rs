@@ -19,6 +19,9 @@ use crate::step::sandbox::Holding;
 /// The descriptor by which a process marks its timed window.
 pub const MARK_FD: i32 = 3;
 
+/// How long what a lost supervisor left may take to die.
+const ORPHANS: Duration = Duration::from_secs(20);
+
 /// A process to run under a supervisor.
 pub struct Command<'a> {
     /// Its argv.
@@ -189,6 +192,12 @@ impl Context {
                 () = heard(contained.as_mut(), mark) => {}
             }
         };
+        if end.is_err() && contained.is_some() {
+            // Nobody else is left who knows of its container.
+            let (dir, attempt, variables) = (&place.dir, place.attempt.as_str(), &self.machine.variables);
+            let ended = tokio::task::block_in_place(|| container::end_all(dir, attempt, variables, ORPHANS));
+            ended.map_err(|error| fault(error.to_string()))?;
+        }
         let end = end.map_err(|error| fault(error.to_string())).and_then(checked)?;
         match contained {
             Some(within) => within.end(end, mark, &place.dir, &complaint),

@@ -18,8 +18,8 @@ use crate::plan::points::{axes_of, draw_of, ordered_points};
 use crate::plan::scope::{Scope, tools_in};
 use crate::plan::whole::{jobs, refuse_shared_places};
 use crate::plan::{
-    AgentAsk, Ask, CaseAsk, CheckoutAsk, ClassifyAsk, CommandAsk, EnvAsk, EnvironmentAsk, Facts, ImageAsk, Intake, Link, Missing,
-    Node, PatchAsk, Plan, Point, RecipeAsk, Role, ServiceAsk, TestAsk,
+    AgentAsk, Ask, CaseAsk, CheckoutAsk, ClassifyAsk, CommandAsk, EnvAsk, EnvironmentAsk, Facts, ImageAsk, Intake,
+    Link, Missing, Node, PatchAsk, Plan, Point, RecipeAsk, Role, ServiceAsk, TestAsk,
 };
 
 /// Makes the plan. What the machine lacks is noted in the actions that need it.
@@ -275,10 +275,10 @@ impl Expander<'_> {
         };
         let case = |case: &Case| CaseAsk {
             exists: case.exists.as_ref().map(|path| path.value.clone()),
-            image: case.image.as_ref().map(|image| ImageAsk {
-                source: image.source.value.clone(),
-                interpreter: image.interpreter.clone(),
-            }),
+            image: case
+                .image
+                .as_ref()
+                .map(|image| ImageAsk { source: image.source.value.clone(), interpreter: image.interpreter.clone() }),
             from: texts(&case.from),
             fetch: lines(&case.fetch),
             run: lines(&case.run),
