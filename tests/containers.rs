@@ -101,12 +101,12 @@ impl Boxed {
         daemon
     }
 
-    /// The processes of containers that are there.
+    /// The processes of tests' containers that are there.
     fn containers(&self) -> Vec<i32> {
         let files = std::fs::read_dir(self.beside("engines")).unwrap().flatten();
         let files = files.filter(|file| {
             let name = file.file_name().to_string_lossy().into_owned();
-            name.starts_with("container-flow-") && !name.ends_with(".over")
+            name.starts_with("container-flow-") && name.contains("-run-") && !name.ends_with(".over")
         });
         files
             .filter_map(|file| std::fs::read_to_string(file.path()).ok()?.parse().ok())
