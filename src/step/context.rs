@@ -9,6 +9,7 @@ use std::time::Duration;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use tokio::sync::{mpsc, watch};
 
+use crate::container::Engines;
 use crate::digest::Digest;
 use crate::git::{self, Mirror};
 use crate::manifest::{Base, Template};
@@ -47,6 +48,8 @@ pub struct Context {
     pub machine: Machine,
     /// Where each repository of the manifest comes from.
     pub sources: Vec<git::Source>,
+    /// Who runs what is to run in an image.
+    pub engines: Engines,
 }
 
 /// How far a run is told to stop.
