@@ -8,7 +8,10 @@ mod support;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 use support::Flow;
@@ -25,6 +28,8 @@ enum Given {
     File(Vec<u8>),
     /// Only so much of it, once; then the whole.
     Cut(Vec<u8>, usize),
+    /// Piece by piece of its first half, until somebody says that it was seen; then the rest.
+    Until(Vec<u8>, Arc<AtomicBool>),
     To(String),
 }
 
@@ -88,6 +93,18 @@ fn answer(mut stream: TcpStream, gives: &Mutex<BTreeMap<String, Given>>, asked: 
             let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", bytes.len());
             gives.lock().unwrap().insert(path, Given::File(bytes.clone()));
             [head.as_bytes(), &bytes[..upto]].concat()
+        }
+        Some(Given::Until(bytes, seen)) => {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", bytes.len());
+            let _ = stream.write_all(head.as_bytes());
+            let limit = Instant::now() + Duration::from_secs(60);
+            let mut at = 0;
+            while at < bytes.len() / 2 && !seen.load(Ordering::Acquire) && Instant::now() < limit {
+                let _ = stream.write_all(&bytes[at..at + 1000]);
+                at += 1000;
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            bytes[at..].to_vec()
         }
         Some(Given::File(bytes)) => {
             let (status, range) = match from {
@@ -218,6 +235,22 @@ fn a_fetching_that_was_cut_goes_on_where_it_was() {
     flow.run().settles();
     let ranges: Vec<Option<usize>> = server.asked().iter().map(|asked| asked.range).collect();
     assert_eq!(ranges, [None, Some(40_000)]);
+}
+
+#[test]
+fn who_watches_sees_how_much_is_there() {
+    let server = Server::start();
+    let bytes = [b"forty-two\n".to_vec(), vec![b'x'; 4_000_000]].concat();
+    let seen = Arc::new(AtomicBool::default());
+    let url = server.gives("/data.txt", Given::Until(bytes.clone(), seen.clone()));
+    let flow = with_asset(&format!("asset data url=\"{url}\" sha256=\"{}\"", sha256(&bytes)));
+    let mut child = flow.command(&["run", "m.kdl", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let told = lines.by_ref().find(|line| line.contains("action-progress")).unwrap_or_default();
+    seen.store(true, Ordering::Release);
+    assert!(told.contains("fetching asset data: "), "{told}");
+    lines.for_each(drop);
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]

@@ -23,7 +23,7 @@ use crate::manifest::{Asset, AssetSource};
 use crate::outcome::{Cause, Failure};
 use crate::plan::{AssetAt, AssetFact};
 use crate::redact::Secret;
-use crate::step::context::{Context, Place, Stop, fault};
+use crate::step::context::{Context, Place, Progress, Stop, fault};
 use crate::step::secrets::redactor;
 use crate::store::{Store, write_durable};
 use crate::units::{human_size, human_span};
@@ -36,6 +36,8 @@ const LISTING: u64 = 16 << 20;
 const MOST: usize = 20_000;
 /// How long another run that fetches it is waited for.
 const OTHERS: Duration = Duration::from_secs(24 * 3600);
+/// How often it is told how much is there.
+const TOLD: Duration = Duration::from_millis(500);
 /// What of curl's own words is kept, in bytes.
 const SAID: u64 = 8192;
 /// Variables of flow's own environment that say how hosts are reached.
@@ -64,6 +66,8 @@ struct Wanted {
     name: String,
     url: String,
     sha256: Option<Digest>,
+    /// In bytes, where that was said.
+    size: Option<u64>,
 }
 
 /// Whether a fetched asset is in the store, whole.
@@ -115,7 +119,7 @@ impl Context {
             if let (AssetAt::Store { folder, .. }, Some(asset)) = (&fact.at, asset) {
                 self.store.hold(folder);
                 if !tokio::task::block_in_place(|| is_there(&self.store, fact)) {
-                    notes.extend(self.fetch(asset, fact, folder, place).await?);
+                    notes.extend(self.fetch(node, (asset, fact), folder, place).await?);
                 }
                 let used =
                     File::options().create(true).append(true).open(self.store.assets().join(folder).join("used"));
@@ -142,8 +146,8 @@ impl Context {
 
     async fn fetch(
         &self,
-        asset: &Asset,
-        fact: &AssetFact,
+        node: usize,
+        (asset, fact): (&Asset, &AssetFact),
         folder: &str,
         place: &Place,
     ) -> Result<Option<String>, Failure> {
@@ -166,6 +170,7 @@ impl Context {
             return Ok(None);
         }
         let secrets = self.secrets(&asset.secret).await?;
+        let mut told = Telling { node, name: &asset.name.value, place, began, before: 0, all: None, last: began };
         let dir = self.store.assets().join(folder);
         let io = |error: io::Error| failed(&format!("{}: {error}", dir.display()));
         std::fs::create_dir_all(dir.join("data")).map_err(io)?;
@@ -174,7 +179,7 @@ impl Context {
             AssetSource::Path(_) => return Ok(None),
             AssetSource::Url { url, sha256 } => {
                 let name = fact.path(Path::new("")).file_name().map(|name| name.to_string_lossy().into_owned());
-                vec![Wanted { name: name.unwrap_or_default(), url: url.clone(), sha256: Some(*sha256) }]
+                vec![Wanted { name: name.unwrap_or_default(), url: url.clone(), sha256: Some(*sha256), size: None }]
             }
             AssetSource::Hub { repo, revision } => {
                 let base = self.machine.variables.get("HF_ENDPOINT").map_or("https://huggingface.co", String::as_str);
@@ -182,26 +187,27 @@ impl Context {
                 let url = format!("{base}/api/models/{repo}/revision/{revision}?blobs=true");
                 let part = dir.join("listing.part");
                 let _ = std::fs::remove_file(&part);
-                self.bring(&url, &secrets, &part, place).await.map_err(|why| why.failure(&failed, &url))?;
+                self.bring(&url, &secrets, &part, &mut told).await.map_err(|why| why.failure(&failed, &url))?;
                 let bytes = hostile::read_regular(&part, LISTING).map_err(io)?.unwrap_or_default();
                 let _ = std::fs::remove_file(&part);
                 files_of(&bytes, &format!("{base}/{repo}/resolve/{revision}"))
                     .map_err(|why| failed(&format!("{url}: {why}")))?
             }
         };
+        told.all = wanted.iter().map(|wanted| wanted.size).sum();
         let mut complete = Complete { identity: fact.identity.clone(), files: Vec::new() };
         for (number, wanted) in wanted.iter().enumerate() {
             let to = dir.join("data").join(&wanted.name);
             let part = dir.join(format!("{number}.part"));
             let again = part.exists();
-            let mut brought = self.bring(&wanted.url, &secrets, &part, place).await;
+            let mut brought = self.bring(&wanted.url, &secrets, &part, &mut told).await;
             let wrong = |brought: &Result<(Digest, u64), Unbrought>| {
                 brought.as_ref().is_ok_and(|(found, _)| wanted.sha256.is_some_and(|sha256| sha256 != *found))
             };
             if again && (wrong(&brought) || matches!(brought, Err(Unbrought::Refused(_)))) {
                 // What an earlier fetching left may be of another file, or the server does not go on in the middle.
                 let _ = std::fs::remove_file(&part);
-                brought = self.bring(&wanted.url, &secrets, &part, place).await;
+                brought = self.bring(&wanted.url, &secrets, &part, &mut told).await;
             }
             let is_wrong = wrong(&brought);
             let (found, len) = brought.map_err(|why| why.failure(&failed, &wanted.url))?;
@@ -216,6 +222,7 @@ impl Context {
                 std::fs::rename(&part, &to)
             };
             kept().map_err(io)?;
+            told.before += len;
             complete.files.push((wanted.name.clone(), len));
         }
         // What the last file promises must not be lost when the machine goes down.
@@ -240,7 +247,7 @@ impl Context {
         url: &str,
         secrets: &[Secret],
         part: &Path,
-        place: &Place,
+        told: &mut Telling<'_>,
     ) -> Result<(Digest, u64), Unbrought> {
         let mut file = File::options().create(true).read(true).append(true).open(part).map_err(Unbrought::Disk)?;
         let mut hasher = Hasher::default();
@@ -285,7 +292,7 @@ impl Context {
             let _ = err.take(SAID).read_to_end(&mut said).await;
             said
         });
-        let mut stop = place.stop.clone();
+        let mut stop = told.place.stop.clone();
         loop {
             let read = tokio::select! {
                 read = out.read(&mut piece) => read,
@@ -297,6 +304,7 @@ impl Context {
                     tokio::task::block_in_place(|| file.write_all(&piece[..n])).map_err(Unbrought::Disk)?;
                     hasher.update(&piece[..n]);
                     len += n as u64;
+                    told.tell(len);
                 }
                 Err(error) => return Err(Unbrought::Failed(error.to_string())),
             }
@@ -312,6 +320,33 @@ impl Context {
             Some(22 | 33 | 36) => Unbrought::Refused(said),
             _ => Unbrought::Failed(if said.is_empty() { format!("curl: {status}") } else { said }),
         })
+    }
+}
+
+/// Tells who watches how much of an asset is there.
+struct Telling<'a> {
+    node: usize,
+    name: &'a str,
+    place: &'a Place,
+    began: Instant,
+    /// Of the files before this one, in bytes.
+    before: u64,
+    /// What it will come to, where that is known.
+    all: Option<u64>,
+    last: Instant,
+}
+
+impl Telling<'_> {
+    fn tell(&mut self, len: u64) {
+        if self.last.elapsed() < TOLD {
+            return;
+        }
+        self.last = Instant::now();
+        let all = self.all.map_or(String::new(), |all| format!(" of {}", human_size(all)));
+        let line = format!("fetching asset {}: {}{all}", self.name, human_size(self.before + len));
+        let wall_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        // Nobody may be listening.
+        let _ = self.place.told.send(Progress { node: self.node, line, wall_ms });
     }
 }
 
@@ -360,7 +395,7 @@ fn files_of(answer: &[u8], base: &str) -> Result<Vec<Wanted>, String> {
             }
         }
         let sha256 = one["lfs"]["sha256"].as_str().and_then(|sha256| sha256.parse().ok());
-        files.push(Wanted { name: name.to_owned(), url, sha256 });
+        files.push(Wanted { name: name.to_owned(), url, sha256, size: one["size"].as_u64() });
     }
     Ok(files)
 }
