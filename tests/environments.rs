@@ -517,6 +517,35 @@ fn an_environment_is_used_by_tests_and_by_agents() {
 }
 
 #[test]
+fn another_environment_draws_no_agent_again_unless_the_manifest_is_strict() {
+    let flow = sample(
+        r#"    file listed "listed.txt"
+    from "pkg/__init__.py"
+    run "cp" "{file.listed}" "{out}/listed"
+    identity "cat" "{out}/listed""#,
+    );
+    flow.write("listed.txt", "numpy-1.26.0\nscipy-1.11.0\n");
+    flow.replace("steps.kdl", "needs checkout; after baseline", "needs checkout build; after baseline");
+    flow.run().settles();
+    let drawn = |ran: &Ran| ran.executed().into_iter().filter(|action| action.ends_with(" agent")).count();
+    flow.replace("listed.txt", "scipy-1.11.0", "scipy-1.12.0");
+    let ran = flow.run();
+    assert_eq!((drawn(ran.settles()), built(&ran).len()), (0, 1), "{:?}", ran.executed());
+    assert_eq!(ran.class("{one}/tidy/1"), "SUCCESS_IMPROVEMENT");
+    assert_eq!(ran.finished()["actions"]["reused"], 4, "each draw stands, and is told to");
+    let shown = flow.flow(&["show", "pkg/{one}/tidy/1", "m.kdl", "--json"]).json();
+    assert!(shown["marks"].to_string().contains("REUSED"), "{}", shown["marks"]);
+    let why = flow.flow(&["why", "pkg/{one}/tidy/1", "m.kdl"]);
+    why.settles().says("reused").says("scipy-1.11.0 -> scipy-1.12.0");
+    flow.run().executes_nothing();
+
+    flow.replace("m.kdl", "candidate tidy agent=scripted {", "candidate tidy agent=scripted {\n        reuse strict");
+    let ran = flow.run();
+    assert_eq!(drawn(ran.settles()), 2, "the strict one's alone: {:?}", ran.executed());
+    flow.run().executes_nothing();
+}
+
+#[test]
 fn what_was_imported_from_elsewhere_is_not_measured() {
     let flow = sample(APART);
     flow.edit("tests/{one}.py", |text| {
