@@ -7,6 +7,7 @@ pub mod agent;
 pub mod attempt;
 pub mod class;
 pub mod cli;
+pub mod container;
 pub mod digest;
 pub mod doctor;
 pub mod event;

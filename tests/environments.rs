@@ -236,6 +236,16 @@ fn what_is_gone_is_built_again_only_where_somebody_needs_it() {
 }
 
 #[test]
+fn who_classifies_needs_no_environment() {
+    let flow = sample(TOUCHED);
+    flow.flow(&["run", "m.kdl", "--until", "patched", "--json"]).settles();
+    remove(&flow.cache().join("envs"));
+    let ran = flow.run();
+    let executed = ran.settles().executed();
+    assert!(!executed.is_empty() && executed.iter().all(|action| action.ends_with(" classify")), "{executed:?}");
+}
+
+#[test]
 fn what_gc_takes_away_is_made_again_by_whoever_needs_it_the_mirror_too() {
     let flow = native();
     flow.flow(&["run", NATIVE]).settles();
@@ -641,6 +651,27 @@ fn a_patch_to_compiled_sources_that_nothing_is_built_from_says_so() {
     flow.flow(&["show", "tally/77ad838a/native/1", NATIVE]).says("no `from` covers, such as csrc/tally.c");
     let job = flow.flow(&["show", "tally/77ad838a/python/1", NATIVE, "--json"]).json();
     assert!(!job["marks"].as_array().unwrap().contains(&"NOT_BUILT".into()), "{}", job["marks"]);
+}
+
+#[test]
+fn a_compiled_file_that_the_patch_brings_is_not_what_is_measured() {
+    let flow =
+        sample("    from \"pkg/work.py\"\n    run \"cp\" \"pkg/work.py\" \"{out}/part.so\"\n    overlay \"part.so\"");
+    let brings = |name: &str| {
+        format!(
+            "diff --git a/{name} b/{name}\nnew file mode 100644\n--- /dev/null\n+++ b/{name}\n@@ -0,0 +1 @@\n+\x7fELF of mine\n"
+        )
+    };
+    flow.edit("patches/tidy/{one}.patch", |text| format!("{text}{}{}", brings("part.so"), brings("other")));
+    flow.edit("tests/{one}.py", |text| {
+        format!("assert open('part.so').read() == open('pkg/work.py').read(), open('part.so').read()\n{text}")
+    });
+    flow.run().settles();
+    let job = flow.flow(&["show", "pkg/{one}/tidy/1", "m.kdl", "--json"]).json();
+    assert!(job["marks"].as_array().unwrap().contains(&"BINARY".into()), "{job}");
+    flow.flow(&["show", "pkg/{one}/tidy/1", "m.kdl"]).says("the patch brings 2 compiled files, such as other");
+    let job = flow.flow(&["show", "pkg/{one}/human/1", "m.kdl", "--json"]).json();
+    assert!(!job["marks"].as_array().unwrap().contains(&"BINARY".into()), "{job}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::path::Path;
 const FLOORS: &[&[&str]] = &[
     &["digest", "names", "units", "text", "hostile", "redact"],
     &["key", "outcome", "git", "process", "slots"],
-    &["host"],
+    &["host", "container"],
     &["class", "attempt", "event", "measure"],
     &["money"],
     &["agent"],

@@ -83,6 +83,7 @@ impl Place {
             private: None,
             aside: None,
             confine: None,
+            removal: None,
         }
     }
 

@@ -161,7 +161,7 @@ fn for_programs(args: &CheckArgs) -> Result<ExitCode, Fault> {
 
 /// The runs that a manifest names and its store does not have.
 fn runs_lacking(path: &Path, manifest: &Manifest) -> Vec<Missing> {
-    let places = Places { cache: std::env::var_os("FLOW_CACHE").map(PathBuf::from), repos: Vec::new() };
+    let places = Places { cache: std::env::var_os("FLOW_CACHE").map(PathBuf::from), repos: Vec::new(), engine: None };
     lacking_runs(manifest, &open::store_root(path, &places))
 }
 

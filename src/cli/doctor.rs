@@ -66,7 +66,7 @@ pub async fn doctor(args: DoctorArgs) -> Result<ExitCode, Fault> {
     }
     let processors = || std::thread::available_parallelism().map_or(2, usize::from);
     let report = doctor::examine(Question {
-        machine: open::machine()?,
+        machine: open::machine_of(&args.places)?,
         store: open::store_root_of(args.manifest.as_deref(), &args.places),
         manifest,
         slots: args.slots,

@@ -124,6 +124,9 @@ pub struct Places {
     /// Use a local clone in place of a repository of the manifest; in no key
     #[arg(long = "repo", value_name = "NAME=PATH", value_parser = name_and_path)]
     pub repos: Vec<(String, PathBuf)>,
+    /// The container engine of recipes with an `image`; in no key [default: `FLOW_ENGINE`, or the first that answers]
+    #[arg(long, value_name = "NAME", value_parser = ["podman", "docker", "apptainer"])]
+    pub engine: Option<String>,
 }
 
 fn name_and_path(text: &str) -> Result<(String, PathBuf), String> {

@@ -9,6 +9,7 @@ use miette::{Diagnostic, NamedSource, SourceSpan};
 use crate::cli::Places;
 use crate::cli::fault::Fault;
 use crate::cli::output;
+use crate::container;
 use crate::git::{Mirror, Source};
 use crate::ledger::Rates;
 
@@ -84,7 +85,7 @@ impl Opened {
         let store = Arc::new(if fetch { store(&root)? } else { store_to_read(&root)? });
         let index = index().map_err(|error| Fault::new(3, error.to_string()))?;
         say_damage(&index);
-        let machine = machine()?;
+        let machine = machine_of(places)?;
         let known: Vec<&str> = manifest.pipeline.repos.iter().map(|repo| repo.name.value.as_str()).collect();
         if let Some((name, _)) = places.repos.iter().find(|(name, _)| !known.contains(&name.as_str())) {
             return Err(Fault::hint(
@@ -305,6 +306,16 @@ pub fn machine() -> Result<Machine, Fault> {
     let variables =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     Ok(Machine { flow, host, variables: variables.collect() })
+}
+
+/// The same, with the container engine that is asked for.
+///
+/// # Errors
+/// As `machine`.
+pub fn machine_of(places: &Places) -> Result<Machine, Fault> {
+    let mut machine = machine()?;
+    machine.variables.extend(places.engine.iter().map(|engine| (container::VARIABLE.to_owned(), engine.clone())));
+    Ok(machine)
 }
 
 /// Takes out of what is told what is a secret today, of a manifest or by the name of a variable: an older version may have had it

@@ -16,6 +16,7 @@ use crate::cli::open::Opened;
 use crate::cli::output;
 use crate::cli::run::orders;
 use crate::cli::{Places, hints};
+use crate::container::Engines;
 use crate::event::Event;
 use crate::plan::Job;
 use crate::report::flips::flips;
@@ -100,8 +101,13 @@ async fn say_anew(opened: Opened, args: &ReclassifyArgs, wanted: Vec<bool>) -> R
     write_plan(&store.root, &run, &prepared.plan, &path, hints::places(&path, &args.places), &wanted, git.clone());
     let is_wanted = |job: &Job| job.classify.or(job.nodes.last().copied()).is_some_and(|node| wanted[node]);
     let about = prepared.plan.jobs.iter().enumerate().filter(|(_, job)| is_wanted(job)).map(|(job, _)| job).collect();
-    let context =
-        Arc::new(Context { plan: Arc::new(prepared.plan), store: store.clone(), machine, sources: prepared.sources });
+    let context = Arc::new(Context {
+        plan: Arc::new(prepared.plan),
+        store: store.clone(),
+        machine,
+        sources: prepared.sources,
+        engines: Engines::default(),
+    });
     let options = Options {
         jobs: std::thread::available_parallelism().map_or(2, usize::from),
         drain: Duration::from_secs(90),

@@ -17,6 +17,7 @@ use crate::cli::open::{Opened, lacks};
 use crate::cli::reused::lacking_runs;
 use crate::cli::select::{self, Selected, Selection};
 use crate::cli::{closing, hints, output, progress};
+use crate::container::Engines;
 use crate::event::GitState;
 use crate::ledger::Rates;
 use crate::manifest::Purpose;
@@ -235,7 +236,13 @@ pub(super) async fn run_selected(args: RunArgs, opened: Opened, selected: Select
     let uncommitted = git.as_ref().and_then(GitState::warning);
     write_plan(&store.root, &run, &prepared.plan, &path, options.clone(), &wanted, git.clone());
     let plan = Arc::new(prepared.plan);
-    let context = Arc::new(Context { plan: plan.clone(), store: store.clone(), machine, sources: prepared.sources });
+    let context = Arc::new(Context {
+        plan: plan.clone(),
+        store: store.clone(),
+        machine,
+        sources: prepared.sources,
+        engines: Engines::default(),
+    });
     let terms = Options {
         jobs: args
             .jobs

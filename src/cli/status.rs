@@ -46,7 +46,7 @@ pub struct StatusArgs {
 /// # Errors
 /// If the store holds no run.
 pub fn status(args: &StatusArgs) -> Result<ExitCode, Fault> {
-    let places = Places { cache: args.cache.clone(), repos: Vec::new() };
+    let places = Places { cache: args.cache.clone(), repos: Vec::new(), engine: None };
     let root = open::store_root_of(args.manifest.as_deref(), &places);
     let runs = status::runs(&root);
     if runs.is_empty() {

@@ -20,6 +20,7 @@ mod ask;
 mod credentials;
 mod devices;
 mod disk;
+mod engines;
 mod machine;
 mod planned;
 mod python;
@@ -175,6 +176,8 @@ pub async fn examine(question: Question) -> Report {
         }
     }
     asked.push(asking.ask("devices", "", devices::examine));
+    let boxed = manifest.as_ref().is_some_and(|manifest| engines::wanted(manifest));
+    asked.push(asking.ask("engine", "", move |ask| engines::examine(ask, boxed)));
     let after = [
         asking.look("store", "", disk::place),
         asking.look("clock", "", machine::clock),

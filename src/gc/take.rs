@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Kind, Thing};
+use crate::container;
 use crate::digest::Digest;
 use crate::key::ActionKey;
-use crate::process;
 use crate::step::context::Machine;
 use crate::step::secrets::remove_private;
 use crate::store::{Store, StoreError, Unpinned};
@@ -35,7 +35,7 @@ pub(super) fn take(store: &Store, machine: &Machine, thing: &Thing, dry_run: boo
         }
         Kind::Temporary => {
             if let Some(attempt) = thing.name.strip_prefix("tmp/places/") {
-                let _ = process::kill_marked(attempt, ORPHANS, true);
+                let _ = container::end_all(&store.places().join(attempt), attempt, &machine.variables, ORPHANS);
                 remove_private(machine, attempt);
             }
             aside(store, thing)

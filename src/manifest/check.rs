@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::flaw::{Draft, Report, list, nearest, suggest};
 use super::graph::{axes, edges, order};
-use super::{Body, Input, InputFrom, Pipeline, Place, Spanned, Step, bind, campaign, holes, money, nearby, providers};
+use super::{
+    Body, Input, InputFrom, Pipeline, Place, Spanned, Step, bind, campaign, holes, images, money, nearby, providers,
+};
 use crate::measure::{Kind as MetricKind, MetricSpec};
 use crate::names::StepName;
 
@@ -36,6 +38,7 @@ pub(super) fn all(pipeline: &mut Pipeline, report: &Report) {
         bind::all(&pipeline.steps, report);
     }
     held(pipeline, report);
+    images::check(pipeline, report);
     holes::all(pipeline, report);
     // Only after the checks: an adapter that nobody uses is checked too.
     let used: BTreeSet<String> = pipeline.candidates.iter().map(|candidate| candidate.agent.value.clone()).collect();

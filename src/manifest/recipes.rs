@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::build::{env, given, unique};
 use super::flaw::{Draft, Report, suggest};
 use super::holes::describes;
+use super::images::{self, Image};
 use super::node::{Node, Value};
 use super::{Body, Env, GivenFile, Kind, Pipeline, Place, Spanned, Step, Template, argv};
 
@@ -42,6 +43,8 @@ pub struct Recipe {
 pub struct Case {
     /// The file that the tree must hold; any tree will do if absent.
     pub exists: Option<Spanned<String>>,
+    /// The container image that the environment is, or in which it is built.
+    pub image: Option<Image>,
     /// Globs of the tree's files that it is built from, in gitignore's manner.
     pub from: Vec<Spanned<String>>,
     /// Commands that bring what the build needs, with a network; not done again for a patched tree.
@@ -80,6 +83,7 @@ fn recipe(node: Node<'_>, report: &Report) -> Option<Recipe> {
         let own = case(node, report);
         Case {
             exists: node.prop("exists").and_then(Value::text),
+            image: own.image.or_else(|| common.image.clone()),
             from: common.from.iter().cloned().chain(own.from).collect(),
             fetch: common.fetch.iter().cloned().chain(own.fetch).collect(),
             run: common.run.iter().cloned().chain(own.run).collect(),
@@ -105,6 +109,10 @@ fn recipe(node: Node<'_>, report: &Report) -> Option<Recipe> {
                     .help(format!("write {example}")),
             );
         };
+        // An image is an environment as it is; what builds in it says of what.
+        if case.image.is_some() && case.from.is_empty() && case.run.is_empty() && case.fetch.is_empty() {
+            continue;
+        }
         if case.from.is_empty() {
             lacks(
                 "from",
@@ -119,6 +127,31 @@ fn recipe(node: Node<'_>, report: &Report) -> Option<Recipe> {
         }
     }
     let overlay = node.child("overlay");
+    if let Some(overlay) = overlay.filter(|_| cases.iter().all(|case| case.run.is_empty() && case.image.is_some())) {
+        report.add(
+            Draft::new(
+                "nothing-built",
+                overlay.place(),
+                "`overlay` lays built files over a tree, and nothing is built",
+            )
+            .label("of what?")
+            .help("add `from` and `run` lines, which run inside the image, or leave `overlay` out"),
+        );
+    }
+    let of_machine = |template: &&Spanned<Template>| template.value.holes().any(|hole| hole.starts_with("tool."));
+    let boxed = cases.iter().filter(|case| case.image.is_some());
+    let lines = boxed.flat_map(|case| case.fetch.iter().chain(&case.run)).flatten();
+    if let Some(template) = lines.into_iter().find(of_machine) {
+        report.add(
+            Draft::new(
+                "tool-in-image",
+                template.place,
+                "a declared tool is a program of this machine, and not of the image",
+            )
+            .label("is not in the image")
+            .help("write the program's name as the image has it"),
+        );
+    }
     Some(Recipe {
         cases,
         overlay: overlay.map(Node::texts).unwrap_or_default(),
@@ -136,6 +169,7 @@ fn case(node: Node<'_>, report: &Report) -> Case {
     let lines = |name: &'static str| node.all(name).map(|line| argv::run(line, report)).collect();
     Case {
         exists: None,
+        image: node.child("image").and_then(|node| images::image(node, report)),
         from: node.all("from").flat_map(Node::texts).collect(),
         fetch: lines("fetch"),
         run: lines("run"),

@@ -323,6 +323,8 @@ pub(super) struct Tools<'a> {
     doubtful: RefCell<Vec<Place>>,
     /// The names of the recipes that are declared.
     recipes: Vec<&'a str>,
+    /// Those of them whose environments are images, or are built in one: no tool of this machine is their interpreter.
+    boxed: Vec<&'a str>,
 }
 
 impl<'a> Tools<'a> {
@@ -335,8 +337,11 @@ impl<'a> Tools<'a> {
         let acts = |name: &str| acting.iter().any(|hole| hole.strip_prefix("tool.") == Some(name));
         let spare: Vec<&str> = all.iter().copied().filter(|name| !acts(name)).collect();
         // One that runs agents too is as good an interpreter as any, where there is no other.
+        let boxed = recipes.iter().filter(|recipe| super::images::is_boxed(**recipe));
+        let boxed = boxed.filter_map(|recipe| recipe.arg(0)?.str()).collect();
         let recipes = recipes.iter().filter_map(|recipe| recipe.arg(0)?.str()).collect();
-        Self { spare: if spare.is_empty() { all.clone() } else { spare }, all, doubtful: RefCell::default(), recipes }
+        let spare = if spare.is_empty() { all.clone() } else { spare };
+        Self { spare, all, doubtful: RefCell::default(), recipes, boxed }
     }
 }
 
@@ -367,6 +372,9 @@ fn interpreter(raw: &Raw<'_>, recipe: Node<'_>, tools: &Tools<'_>, report: &Repo
             );
         }
         return text;
+    }
+    if recipe.arg(0).and_then(Value::str).is_some_and(|name| tools.boxed.contains(&name)) {
+        return None;
     }
     match tools.spare.as_slice() {
         [] => None,

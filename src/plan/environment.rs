@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
-use super::EnvAsk;
+use super::{EnvAsk, Facts, ImageAsk, ImageFact};
 use crate::digest::Digest;
 use crate::manifest::Template;
 
@@ -50,12 +50,40 @@ pub struct RecipeAsk {
 pub struct CaseAsk {
     /// The file; any tree will do if absent.
     pub exists: Option<String>,
+    /// The image that the environment is, or in which it is built.
+    pub image: Option<ImageAsk>,
     /// Globs of the files that it is built from.
     pub from: Vec<String>,
     /// Commands that bring what it needs.
     pub fetch: Vec<Vec<Template>>,
     /// Commands that build.
     pub run: Vec<Vec<Template>>,
+}
+
+impl RecipeAsk {
+    /// Whether its environments are images, or are built in one.
+    #[must_use]
+    pub fn is_boxed(&self) -> bool {
+        self.cases.iter().any(|case| case.image.is_some())
+    }
+
+    /// Whether nobody has to look at a tree to know what is done.
+    #[must_use]
+    pub fn is_for_any_tree(&self) -> bool {
+        matches!(self.cases.as_slice(), [only] if only.exists.is_none() && only.from.is_empty())
+    }
+}
+
+impl ImageAsk {
+    /// What it turned out to be; what it says of itself where nobody was asked.
+    #[must_use]
+    pub fn fact(&self, facts: &Facts) -> ImageFact {
+        match facts.images.get(&self.source) {
+            Some(Ok(fact)) => fact.clone(),
+            _ => ImageFact::written(&self.source)
+                .unwrap_or_else(|| ImageFact::untold(&self.source, "nobody was asked for it".to_owned())),
+        }
+    }
 }
 
 impl CaseAsk {

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use crate::agent::Tables;
 use crate::digest::Digest;
 use crate::git::Described;
-use crate::manifest::{Base, Keep, Kind, Manifest, Place, SandboxDecl, SecretFrom, Step, Template};
+use crate::manifest::{Base, ImageSource, Keep, Kind, Manifest, Place, SandboxDecl, SecretFrom, Step, Template};
 use crate::names::{Axes, JobId, SlotKind};
 use crate::store::near_hash;
 use crate::store::points::axes_number;
@@ -23,6 +23,7 @@ pub mod binding;
 mod environment;
 pub mod expand;
 pub mod graph;
+mod images;
 pub mod intake;
 mod measured;
 pub mod points;
@@ -32,6 +33,7 @@ mod whole;
 
 pub use assets::{AssetAt, AssetFact, HOLE};
 pub use environment::{CaseAsk, EnvironmentAsk, Found, RecipeAsk, TreeOf, Trees};
+pub use images::{ImageAsk, ImageFact};
 pub use intake::Intake;
 pub use measured::{ServiceAsk, TestAsk};
 pub use tools::SourceFact;
@@ -99,6 +101,8 @@ pub struct Facts {
     pub tools: BTreeMap<String, Result<ToolFact, Missing>>,
     /// Assets by name.
     pub assets: BTreeMap<String, Result<AssetFact, Missing>>,
+    /// Images by what the manifest says of them.
+    pub images: BTreeMap<ImageSource, Result<ImageFact, Missing>>,
     /// Operating system and processor architecture.
     pub platform: String,
     /// What the slots of a kind are.

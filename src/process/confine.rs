@@ -87,6 +87,9 @@ impl Part {
 pub struct Sandbox {
     /// What the kernel held.
     pub held: Vec<Part>,
+    /// The container engine that held it, where that was not flow itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
     /// The hosts that it could reach all the same, and no other.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<Host>,
@@ -106,6 +109,8 @@ impl Sandbox {
     #[must_use]
     pub fn and(mut self, other: &Self) -> Self {
         self.held.retain(|part| other.holds(*part));
+        // One engine runs all of an attempt; where some of it ran without, that is the weaker word.
+        self.by = self.by.filter(|by| other.by.as_ref() == Some(by));
         for (part, why) in &other.open {
             self.open.entry(*part).or_insert_with(|| why.clone());
         }
@@ -116,11 +121,12 @@ impl Sandbox {
     #[must_use]
     pub fn text(&self) -> String {
         let held: Vec<&str> = self.held.iter().map(|part| part.word()).collect();
+        let by = self.by.as_ref().map(|engine| format!("container:{engine}: ")).unwrap_or_default();
         let held = if held.is_empty() { "nothing held".to_owned() } else { format!("{} held", held.join(", ")) };
         let hosts: Vec<String> = self.hosts.iter().map(ToString::to_string).collect();
         let hosts = (!hosts.is_empty()).then(|| format!("; network only to {}", hosts.join(", ")));
         let open = self.open.iter().map(|(part, why)| format!("; {} open: {why}", part.word()));
-        std::iter::once(held).chain(hosts).chain(open).collect()
+        std::iter::once(format!("{by}{held}")).chain(hosts).chain(open).collect()
     }
 }
 
@@ -142,7 +148,7 @@ impl Confine {
             None => held.push(Part::Processes),
             Some(why) => drop(open.insert(Part::Processes, why.to_owned())),
         }
-        Sandbox { held, hosts, open }
+        Sandbox { held, by: None, hosts, open }
     }
 
     fn has_own_network(&self) -> bool {

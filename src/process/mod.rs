@@ -6,8 +6,8 @@
 //! dead and the tree is killed. Cheap commands are started directly ([`spawn_plain`]).
 //!
 //! This room says how a process ended, never what that means for an action: `step` does. It knows no store, no manifest and no
-//! slot; a lock is a descriptor to it. What it cannot reach: processes that another daemon starts on a child's behalf (a
-//! container of dockerd, a job of cron), since these are nobody's descendants.
+//! slot; a lock is a descriptor to it. What it cannot reach: processes that another daemon starts on a child's behalf (a job of
+//! cron), since these are nobody's descendants; but for a container that a [`Removal`] names.
 
 mod answer;
 mod apart;
@@ -28,6 +28,7 @@ mod orphans;
 mod plain;
 mod reached;
 mod relay;
+mod removal;
 mod serve;
 mod service_log;
 mod spec;
@@ -49,6 +50,7 @@ pub use order::{Client, Order, Ready, SERVE_FD, Served, Serving, Slip, Trouble, 
 pub use orphans::{OrphanError, Pid, kill_marked, marked, own as own_processes, supervisor_is_stopped};
 pub use plain::{Plain, spawn_plain};
 pub use reached::{HostUse, Reached, RefusedName};
+pub use removal::ask_shortly;
 pub use serve::serve_main;
-pub use spec::{Extra, Secret, Source, Spec};
+pub use spec::{Extra, Removal, Secret, Source, Spec};
 pub use supervisor::supervise_main;

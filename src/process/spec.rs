@@ -48,6 +48,19 @@ pub struct Extra {
     pub source: Source,
 }
 
+/// What a daemon starts for a child, and how it is ended: it is nobody's descendant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removal {
+    /// Its name.
+    pub name: String,
+    /// The argv that kills it.
+    pub kill: Vec<String>,
+    /// The argv that removes it, whether it runs or not.
+    pub remove: Vec<String>,
+    /// The argv that ends well while it is there.
+    pub look: Vec<String>,
+}
+
 /// All that a supervisor has to know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
@@ -106,6 +119,9 @@ pub struct Spec {
     /// What the child may reach; everything if absent.
     #[serde(default)]
     pub confine: Option<Confine>,
+    /// What is removed when the child and all that descends from it are dead, before the end is told.
+    #[serde(default)]
+    pub removal: Option<Removal>,
 }
 
 impl Spec {
@@ -173,6 +189,7 @@ mod tests {
             private: None,
             aside: None,
             confine: None,
+            removal: None,
         }
     }
 

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use super::end::{End, Exit};
 use super::launch::IGNORED;
+use super::removal;
 use super::spec::Spec;
 use super::system::close_on_exec;
 use super::tree::Tree;
@@ -37,7 +38,8 @@ pub fn supervise_main() -> ExitCode {
     match Tree::start(&spec, control) {
         Err(end) => tell(*end, &spec, answer),
         Ok(mut tree) => {
-            let end = tree.run();
+            let mut end = tree.run();
+            removal::remove(&spec, &mut end);
             let all_dead = end.survivors == 0;
             tell(end, &spec, answer);
             // What does not die may still use what the locks stand for: a second run must not measure beside it.

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 
 use crate::attempt::{Ended, Reserved, Started};
+use crate::container;
 use crate::hostile;
 use crate::key::ActionKey;
 use crate::names::{AttemptId, RunId};
@@ -125,11 +126,12 @@ pub fn place_of(store: &Store, attempt: &AttemptId) -> PathBuf {
 pub async fn execute(work: Work) -> Done {
     let Work { context, node, attempt, ends, left, earlier, locks, slots, cores, stop, told } = work;
     for started in &left.dead {
-        if let Err(error) = process::kill_marked(started.attempt.as_str(), ORPHANS, true) {
+        let left = place_of(&context.store, &started.attempt);
+        if let Err(error) = container::end_all(&left, started.attempt.as_str(), &context.machine.variables, ORPHANS) {
             return Done::failed(Failure::new(Cause::HarnessFault, &error.to_string()));
         }
         remove_private(&context.machine, started.attempt.as_str());
-        discard(&context.store, &place_of(&context.store, &started.attempt));
+        discard(&context.store, &left);
     }
     let place = Place { dir: place_of(&context.store, &attempt), attempt, locks, slots, cores, stop, told };
     let inputs = inputs(&context, node, &ends);

@@ -1,9 +1,11 @@
 //! Slots and lanes of one run: all of what an action holds or nothing. Slots are leased from the whole host, lanes are counted
 //! within the run.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 
+use crate::container;
 use crate::names::{AttemptId, SlotKind};
 use crate::plan::Plan;
 use crate::process;
@@ -36,6 +38,8 @@ pub struct Leases {
     lanes: Vec<Lane>,
     /// The cores that no slot names; none where none does, or where none is left.
     rest: Vec<u32>,
+    /// Variables of flow's own environment, by which engines are found.
+    variables: BTreeMap<String, String>,
 }
 
 /// What an action holds.
@@ -126,7 +130,7 @@ impl Leases {
         let kept: Vec<u32> = slots.iter().flat_map(|slot| slot.cores.clone()).collect();
         let mut rest = if kept.is_empty() { Vec::new() } else { process::own_cores() };
         rest.retain(|core| !kept.contains(core));
-        Ok(Self { dir, store: store.to_owned(), slots, lanes, rest })
+        Ok(Self { dir, store: store.to_owned(), slots, lanes, rest, variables: plan.facts.variables.clone() })
     }
 
     /// Takes what an action holds, all or nothing; none of the slots to `avoid` (`kind/name`) where there are enough others of
@@ -185,7 +189,8 @@ impl Leases {
         let Some(mut lease) = dir.try_lease(&locks).map_err(|error| error.to_string())? else { return Ok(None) };
         for left in lease.unclean.iter().filter_map(|left| left.holder.as_ref()) {
             // Its supervisor died before it could end its processes: they may still be on the device.
-            process::kill_marked(left.attempt.as_str(), ORPHANS, true).map_err(|error| error.to_string())?;
+            container::end_all(&left.place, left.attempt.as_str(), &self.variables, ORPHANS)
+                .map_err(|error| error.to_string())?;
         }
         let place = self.store.join("tmp/places").join(attempt.as_str());
         let holder = Holder { attempt: attempt.clone(), pid: std::process::id(), store: self.store.clone(), place };

@@ -8,9 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-
 use crate::digest::Digest;
 use crate::git::Source;
 use crate::manifest::{Body, Manifest, Pipeline, RepoSource, Template, Tool};
@@ -19,9 +16,10 @@ use crate::plan::expand::{expand, set_heights};
 use crate::plan::tools::{packages, source_listing, source_stat, stat_below, tool_stat};
 use crate::plan::{Facts, Intake, Missing, Plan, SourceFact, ToolFact, Trees};
 use crate::process::{ANSWER_LIMIT, answer};
-use crate::run::assets;
 use crate::run::commits::Asking;
 use crate::run::durations::Durations;
+use crate::run::memory::Memory;
+use crate::run::{assets, images};
 use crate::step::context::Machine;
 use crate::step::environment::StoreTrees;
 use crate::step::processes::identity;
@@ -73,6 +71,7 @@ pub async fn prepare(
         let fact = probe(tool, machine, &mut memory, &mut intake).await;
         facts.tools.insert(tool.name.value.clone(), fact);
     }
+    facts.images = images::facts(pipeline, &machine.variables, &mut memory, wishes.fetch, &mut notices).await;
     memory.save(store);
     facts.assets = tokio::task::block_in_place(|| assets::facts(pipeline, store));
     facts.devices = devices(pipeline, machine).await;
@@ -101,71 +100,6 @@ pub fn sources(pipeline: &Pipeline, local: &BTreeMap<String, PathBuf>) -> Vec<So
         (None, RepoSource::Path(path)) => Source::Local(path.clone()),
     };
     pipeline.repos.iter().map(source).collect()
-}
-
-/// What probes answered, by what they were asked and the stat of whom.
-struct Memory {
-    known: BTreeMap<String, Known>,
-    changed: bool,
-}
-
-/// An answer, and when it was given.
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(untagged)]
-enum Known {
-    Dated {
-        answer: String,
-        at: Timestamp,
-    },
-    /// As flow once remembered them.
-    Undated(String),
-}
-
-impl Known {
-    fn now(answer: String) -> Self {
-        Self::Dated { answer, at: Timestamp::now() }
-    }
-
-    fn answer(&self) -> &str {
-        match self {
-            Self::Dated { answer, .. } | Self::Undated(answer) => answer,
-        }
-    }
-
-    fn at(&self) -> Option<Timestamp> {
-        match self {
-            Self::Dated { at, .. } => Some(*at),
-            Self::Undated(_) => None,
-        }
-    }
-}
-
-impl Memory {
-    fn path(store: &Store) -> PathBuf {
-        store.root.join("index").join("probes.json")
-    }
-
-    fn load(store: &Store) -> Self {
-        let bytes = crate::hostile::read_regular(&Self::path(store), 64 * 1024 * 1024).ok().flatten();
-        let known = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-        Self { known, changed: false }
-    }
-
-    fn learn(&mut self, question: String, answer: String) -> Known {
-        let known = Known::now(answer);
-        self.known.insert(question, known.clone());
-        self.changed = true;
-        known
-    }
-
-    /// Derived: if it cannot be written, probes are asked again next time.
-    fn save(&self, store: &Store) {
-        if self.changed
-            && let Ok(bytes) = serde_json::to_vec(&self.known)
-        {
-            let _ = crate::store::write_durable(&Self::path(store), &bytes);
-        }
-    }
 }
 
 /// A declared tool with its paths and arguments filled. Nothing was asked of it.
@@ -261,8 +195,8 @@ async fn probe(tool: &Tool, machine: &Machine, memory: &mut Memory, intake: &mut
         let question = format!("{}\n{stat}\n{watched}\n{}", path.display(), asked.join("\n"));
         let question = Digest::of(question.as_bytes()).hex();
         // Asked in the root folder, so that no file of the project's decides which program a shim starts.
-        let known = match memory.known.get(&question) {
-            Some(known) => known.clone(),
+        let known = match memory.recall(&question) {
+            Some(known) => known,
             None => {
                 let said = identity(&path, &probes, &machine.variables, Path::new("/")).await;
                 let said =
@@ -273,16 +207,10 @@ async fn probe(tool: &Tool, machine: &Machine, memory: &mut Memory, intake: &mut
         let (identity, asked) = (known.answer().to_owned(), known.at());
         return Ok(ToolFact { path, identity, asked, stat, probes, source, script });
     }
-    let question = Digest::of(format!("{}\n{stat}\nbytes", path.display()).as_bytes()).hex();
-    let known = match memory.known.get(&question) {
-        Some(known) => known.clone(),
-        None => {
-            let digest = Digest::of_file(&path)
-                .map_err(|error| missing(format!("{} cannot be read: {error}", path.display()), "make it readable"))?;
-            memory.learn(question, digest.hex())
-        }
-    };
-    let (identity, asked) = (format!("sha256:{}", known.answer()), known.at());
+    let bytes = memory.bytes_of(&path, &stat);
+    let (digest, asked) =
+        bytes.map_err(|error| missing(format!("{} cannot be read: {error}", path.display()), "make it readable"))?;
+    let identity = format!("sha256:{digest}");
     Ok(ToolFact { path, identity, asked, stat, probes, source, script: false })
 }
 
@@ -290,7 +218,7 @@ async fn probe(tool: &Tool, machine: &Machine, memory: &mut Memory, intake: &mut
 fn source_fact(dir: &Path, memory: &mut Memory, intake: &mut Intake) -> std::io::Result<SourceFact> {
     let stat = source_stat(dir)?;
     let question = Digest::of(format!("{}\n{stat}\nsource", dir.display()).as_bytes()).hex();
-    let listing = match memory.known.get(&question) {
+    let listing = match memory.recall(&question) {
         Some(known) => known.answer().as_bytes().to_vec(),
         None => {
             let listing = source_listing(dir)?;

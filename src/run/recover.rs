@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use crate::attempt::{Ended, Line, Started};
+use crate::container;
 use crate::hostile;
 use crate::ledger::{Ledger, Rates};
 use crate::names::{AttemptId, RunId};
@@ -66,7 +67,7 @@ pub fn recover(
         // One that was stopped ends nothing by itself: its processes are killed with it.
         let lock = match lock {
             None if process::supervisor_is_stopped(started.attempt.as_str()).unwrap_or(false) => {
-                recovered.killed += process::kill_marked(started.attempt.as_str(), ORPHANS, true).unwrap_or(0);
+                recovered.killed += end_all(store, machine, started.attempt.as_str());
                 store.locks.try_lock(&started.key)?
             }
             lock => lock,
@@ -82,7 +83,7 @@ pub fn recover(
             remove_private_configs(machine, started.attempt.as_str());
             continue;
         }
-        recovered.killed += process::kill_marked(started.attempt.as_str(), ORPHANS, true).unwrap_or(0);
+        recovered.killed += end_all(store, machine, started.attempt.as_str());
         records.append(&Line::Ended(interrupted(store, &started, run)))?;
         recovered.ended += 1;
         remove_private(machine, started.attempt.as_str());
@@ -92,6 +93,12 @@ pub fn recover(
     records.commit()?;
     sweep(store, machine, index, run)?;
     Ok(recovered)
+}
+
+/// Ends what is left of an attempt: its processes and its containers.
+fn end_all(store: &Store, machine: &Machine, attempt: &str) -> u32 {
+    let place = store.places().join(attempt);
+    container::end_all(&place, attempt, &machine.variables, ORPHANS).unwrap_or(0)
 }
 
 /// The ledger, with the agents of runs that are over whose ends nobody has written yet. `over` is a run that is over though its
@@ -160,7 +167,7 @@ fn sweep(store: &Store, machine: &Machine, index: &Index, run: &RunId) -> Result
         let needed = open.iter().any(|attempt| attempt.as_str() == name);
         if owner != *run && !needed && !alive(store, &owner)? {
             // An in-process step or a plain command has no line of its own in the records, but its orphans have the mark.
-            let _ = process::kill_marked(&name, ORPHANS, true);
+            let _ = end_all(store, machine, &name);
             remove_private(machine, &name);
             discard(store, Path::new(&place.path()));
         }

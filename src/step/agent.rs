@@ -18,6 +18,7 @@ use crate::plan::{AgentAsk, Role};
 use crate::process::{self, By, Exit};
 use crate::redact::{Redactor, Secret};
 use crate::step::Draft;
+use crate::step::container::Where;
 use crate::step::context::{Context, OUTPUT_LIMIT, Place, fault};
 use crate::step::done::{Done, Inputs};
 use crate::step::environment::Built;
@@ -149,6 +150,7 @@ async fn attempt(
                 private: private.0.get().cloned(),
                 aside: aside.folder(),
                 group: true,
+                inside: Where::Here,
                 durable: true,
                 sandbox: Some(Holding {
                     decl: &ask.sandbox,

@@ -10,6 +10,7 @@ use crate::plan::{CommandAsk, Role};
 use crate::process;
 use crate::redact::Redactor;
 use crate::step::Draft;
+use crate::step::container::Where;
 use crate::step::context::{Context, LARGEST_BLOB, OUTPUT_LIMIT, Place, blob_lost, fault};
 use crate::step::done::{Done, Inputs};
 use crate::step::processes::{Command, failure_of};
@@ -65,6 +66,7 @@ async fn attempt(context: &Context, ask: &CommandAsk, inputs: &Inputs, place: &P
         private: None,
         aside: None,
         group: false,
+        inside: Where::Here,
         durable: false,
         sandbox: None,
     };

@@ -9,6 +9,7 @@ use std::time::Duration;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use tokio::sync::{mpsc, watch};
 
+use crate::container::Engines;
 use crate::digest::Digest;
 use crate::git::{self, Mirror};
 use crate::manifest::{Base, Template};
@@ -47,6 +48,8 @@ pub struct Context {
     pub machine: Machine,
     /// Where each repository of the manifest comes from.
     pub sources: Vec<git::Source>,
+    /// Who runs what is to run in an image.
+    pub engines: Engines,
 }
 
 /// How far a run is told to stop.
@@ -137,6 +140,12 @@ impl Context {
             .get(digest, LARGEST_BLOB)
             .map_err(|error| fault(&error.to_string()))?
             .ok_or_else(|| blob_lost(digest))
+    }
+
+    /// How a blob begins; nothing if it is gone.
+    #[must_use]
+    pub fn begin_of(&self, digest: &Digest) -> Vec<u8> {
+        self.store.cas.begin(digest, 16)
     }
 
     /// Reads changes that a record names.

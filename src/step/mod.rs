@@ -17,6 +17,7 @@ pub mod assets;
 pub mod checkout;
 pub mod classify;
 pub mod command;
+pub mod container;
 pub mod context;
 pub mod done;
 pub mod environment;

@@ -1,20 +1,26 @@
 //! How steps run processes: their environment, their supervisors, what they printed, and who a tool says it is.
 
 use std::collections::BTreeMap;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::container;
 use crate::digest::Digest;
 use crate::hostile;
 use crate::outcome::{Cause, Failure};
 use crate::plan::EnvAsk;
 use crate::process::{self, Exit, Extra, SERVE_FD, Source, Spec, Supervised};
 use crate::redact::{Redactor, Secret};
+use crate::step::container::{Contained, Where};
 use crate::step::context::{Context, Place, Stop, fault};
 use crate::step::sandbox::Holding;
 
 /// The descriptor by which a process marks its timed window.
 pub const MARK_FD: i32 = 3;
+
+/// How long what a lost supervisor left may take to die.
+const ORPHANS: Duration = Duration::from_secs(20);
 
 /// A process to run under a supervisor.
 pub struct Command<'a> {
@@ -31,7 +37,7 @@ pub struct Command<'a> {
     /// Where it starts.
     pub cwd: PathBuf,
     /// A pipe of flow's, which the process finds as [`MARK_FD`].
-    pub mark: Option<std::os::fd::RawFd>,
+    pub mark: Option<OwnedFd>,
     /// A file in memory with what `flow serve` is to do, which the process finds as [`SERVE_FD`].
     pub serve: Option<std::os::fd::RawFd>,
     /// A name for its captured streams and its end within the place.
@@ -48,13 +54,15 @@ pub struct Command<'a> {
     pub group: bool,
     /// What it is held to; nothing if absent.
     pub sandbox: Option<Holding<'a>>,
+    /// Where it runs.
+    pub inside: Where,
     /// Whether its end outlives a crash of the machine: that of an agent, which a later run adopts.
     pub durable: bool,
 }
 
 impl Context {
     /// A child's environment: a fixed base, the slots it holds, and what the manifest gives it. Never flow's own.
-    fn environment(&self, place: &Place, command: &Command<'_>) -> Result<Vec<(String, String)>, Failure> {
+    fn environment(&self, place: &Place, command: &Command<'_>) -> Result<BTreeMap<String, String>, Failure> {
         let home = self.folder(place, "home")?;
         let tmp = self.folder(place, "tmp")?;
         let path = self.machine.variables.get("PATH").cloned().unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
@@ -66,13 +74,8 @@ impl Context {
         put("LANG", "C.UTF-8".into());
         put("TZ", "UTC".into());
         put("CUDA_DEVICE_ORDER", "PCI_BUS_ID".into());
-        // By the driver's own name where it is known: numbers depend on who asks.
-        let device = |name: &String| match self.plan.facts.devices.get(&format!("gpu/{name}")) {
-            Some(Ok(uuid)) => uuid.clone(),
-            _ => name.clone(),
-        };
         let gpus: Vec<String> =
-            place.slots.iter().filter(|(kind, _)| kind == "gpu").map(|(_, name)| device(name)).collect();
+            place.slots.iter().filter(|(kind, _)| kind == "gpu").map(|(_, name)| self.device(name)).collect();
         // Empty means none: a step that holds no GPU must not touch one that another step measures on.
         put("CUDA_VISIBLE_DEVICES", gpus.join(","));
         let slots: Vec<String> = place.slots.iter().map(|(kind, name)| format!("{kind}/{name}")).collect();
@@ -89,11 +92,19 @@ impl Context {
         for (name, value) in &command.extra {
             put(name, value.clone());
         }
-        Ok(env.into_iter().collect())
+        Ok(env)
+    }
+
+    /// What a GPU's slot is by the driver's own name, where that is known: numbers depend on who asks.
+    pub(super) fn device(&self, slot: &str) -> String {
+        match self.plan.facts.devices.get(&format!("gpu/{slot}")) {
+            Some(Ok(uuid)) => uuid.clone(),
+            _ => slot.to_owned(),
+        }
     }
 
     /// The assets that a process is started with: it sees these and no others.
-    fn assets_of(&self, argv: &[String], env: &[(String, String)]) -> Vec<PathBuf> {
+    pub(super) fn assets_of(&self, argv: &[String], env: &[(String, String)]) -> Vec<PathBuf> {
         let paths =
             self.plan.facts.assets.values().filter_map(|fact| Some(fact.as_ref().ok()?.path(&self.store.assets())));
         let given = |path: &PathBuf| {
@@ -111,7 +122,7 @@ impl Context {
         let env = self.environment(place, &command)?;
         let file = |end: &str| place.dir.join(format!("{}.{end}", command.label));
         let plain = process::Plain {
-            env,
+            env: env.into_iter().collect(),
             attempt: place.attempt.as_str().to_owned(),
             stdin: command.stdin,
             stdout: file("out"),
@@ -141,52 +152,31 @@ impl Context {
     ///
     /// # Errors
     /// If no supervisor can be started, or it was killed.
-    pub async fn supervised(&self, place: &Place, command: Command<'_>) -> Result<process::End, Failure> {
+    pub async fn supervised(&self, place: &Place, mut command: Command<'_>) -> Result<process::End, Failure> {
         let env = self.environment(place, &command)?;
-        let file = |end: &str| place.dir.join(format!("{}.{end}", command.label));
-        let secrets = command.secrets.iter().map(|secret| process::Secret {
-            name: secret.name().to_owned(),
-            value: String::from_utf8_lossy(secret.expose()).into_owned(),
-        });
-        let confine = command.sandbox.as_ref();
-        let mut confine =
-            confine.map(|holding| self.confine(place, holding, &command.argv, command.private.as_deref()));
-        if let Some(files) = confine.as_mut().and_then(|confine| confine.files.as_mut()) {
-            files.see.extend(self.assets_of(&command.argv, &env));
-        }
-        let spec = Spec {
-            confine,
-            argv: command.argv,
-            env,
-            secrets: secrets.collect(),
-            attempt: place.attempt.as_str().to_owned(),
-            cwd: command.cwd,
-            stdin: command.stdin,
-            stdout: file("out"),
-            stderr: file("err"),
-            output_limit: command.limit,
-            kill_over_limit: false,
-            timeout_ms: command.timeout.map(millis),
-            grace_ms: Spec::GRACE_MS,
-            end: file("end.json"),
-            durable: command.durable,
-            cgroup: command.group,
-            inherit: Vec::new(),
-            extra: [(MARK_FD, command.mark), (SERVE_FD, command.serve)]
-                .into_iter()
-                .filter_map(|(fd, ours)| Some(Extra { fd, source: Source::Fd(ours?) }))
-                .collect(),
-            cores: place.cores.clone(),
-            private: command.private,
-            aside: command.aside,
+        let mut contained = None;
+        let env: Vec<(String, String)> = match &command.inside {
+            Where::Here => env.into_iter().collect(),
+            Where::Client => container::client(&self.machine.variables).into_iter().collect(),
+            Where::Image(boxed) => {
+                let mut within = self.contain(place, &command, boxed, env).await?;
+                command.argv = std::mem::take(&mut within.told.argv);
+                let env = std::mem::take(&mut within.told.env);
+                contained = Some(within);
+                env.into_iter().collect()
+            }
         };
+        let mark = command.mark.take();
+        let complaint = format!("{}.err", command.label);
+        let spec = self.spec(place, command, mark.as_ref(), env, contained.as_mut());
+        let mark = mark.as_ref().map(AsFd::as_fd);
         let fault = |error: String| Failure::of_flow(Cause::HarnessFault, &format!("supervisor: {error}"));
         let mut child =
             Supervised::start(&self.machine.flow, spec, &place.locks).map_err(|error| fault(error.to_string()))?;
         let mut stop = place.stop.clone();
-        loop {
+        let end = loop {
             tokio::select! {
-                end = child.wait() => return end.map_err(|error| fault(error.to_string())).and_then(checked),
+                end = child.wait() => break end,
                 changed = stop.changed() => {
                     let level = *stop.borrow_and_update();
                     match level {
@@ -196,10 +186,71 @@ impl Context {
                         Stop::No => {}
                     }
                     if changed.is_err() {
-                        return child.wait().await.map_err(|error| fault(error.to_string())).and_then(checked);
+                        break child.wait().await;
                     }
                 }
+                () = heard(contained.as_mut(), mark) => {}
             }
+        };
+        if end.is_err() && contained.is_some() {
+            // Nobody else is left who knows of its container.
+            let (dir, attempt, variables) = (&place.dir, place.attempt.as_str(), &self.machine.variables);
+            let ended = tokio::task::block_in_place(|| container::end_all(dir, attempt, variables, ORPHANS));
+            ended.map_err(|error| fault(error.to_string()))?;
+        }
+        let end = end.map_err(|error| fault(error.to_string())).and_then(checked)?;
+        match contained {
+            Some(within) => within.end(end, mark, &place.dir, &complaint),
+            None => Ok(end),
+        }
+    }
+
+    /// What the supervisor is told. Round the client of an engine there is no sandbox: the container is one.
+    fn spec(
+        &self,
+        place: &Place,
+        command: Command<'_>,
+        mark: Option<&OwnedFd>,
+        env: Vec<(String, String)>,
+        contained: Option<&mut Contained>,
+    ) -> Spec {
+        let file = |end: &str| place.dir.join(format!("{}.{end}", command.label));
+        let (here, prefix) = (contained.is_none(), contained.as_ref().map_or("", |within| within.told.prefix));
+        let secrets = command.secrets.iter().map(|secret| process::Secret {
+            name: format!("{prefix}{}", secret.name()),
+            value: String::from_utf8_lossy(secret.expose()).into_owned(),
+        });
+        let confine = command.sandbox.as_ref().filter(|_| here);
+        let mut confine =
+            confine.map(|holding| self.confine(place, holding, &command.argv, command.private.as_deref()));
+        if let Some(files) = confine.as_mut().and_then(|confine| confine.files.as_mut()) {
+            files.see.extend(self.assets_of(&command.argv, &env));
+        }
+        let descriptors = [(MARK_FD, mark.map(AsRawFd::as_raw_fd)), (SERVE_FD, command.serve)];
+        let extra = descriptors.into_iter().filter(|_| here);
+        Spec {
+            confine,
+            secrets: secrets.collect(),
+            argv: command.argv,
+            env,
+            attempt: place.attempt.as_str().to_owned(),
+            cwd: if here { command.cwd } else { place.dir.clone() },
+            stdin: command.stdin,
+            stdout: file("out"),
+            stderr: file("err"),
+            output_limit: command.limit,
+            kill_over_limit: false,
+            timeout_ms: command.timeout.map(millis),
+            grace_ms: Spec::GRACE_MS,
+            end: file("end.json"),
+            durable: command.durable,
+            cgroup: command.group && here,
+            inherit: Vec::new(),
+            extra: extra.filter_map(|(fd, ours)| Some(Extra { fd, source: Source::Fd(ours?) })).collect(),
+            cores: place.cores.clone(),
+            private: command.private,
+            aside: command.aside,
+            removal: contained.and_then(|within| within.removal.take()),
         }
     }
 
@@ -222,6 +273,14 @@ impl Context {
     /// If the disk refuses.
     pub fn keep(&self, stream: &[u8]) -> Result<Option<Digest>, Failure> {
         if stream.is_empty() { Ok(None) } else { self.put(stream).map(Some) }
+    }
+}
+
+/// Waits for what a container says, for ever where there is none.
+async fn heard(contained: Option<&mut Contained>, mark: Option<BorrowedFd<'_>>) {
+    match contained {
+        Some(within) => within.listen(mark).await,
+        None => std::future::pending().await,
     }
 }
 

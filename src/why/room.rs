@@ -53,6 +53,10 @@ pub fn room(plan: &Plan, forecasts: &[Forecast], store: &Store) -> Option<Room> 
             continue;
         }
         any = true;
+        // What a patch breaks for good leaves no environment.
+        if said.served.as_ref().is_some_and(|ended| ended.outcome.failure().is_some()) {
+            continue;
+        }
         match said.key {
             Some(key) => {
                 let folder = kept::folder_of(&key);

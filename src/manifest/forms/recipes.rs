@@ -28,6 +28,15 @@ pub(super) const FORMS: &[Form] = &[
         ..NODE
     },
     Form {
+        name: "image",
+        within: BUILDS,
+        args: &[one("image", Ty::Text)],
+        props: &[prop("interpreter", Ty::Text)],
+        meaning: "The container image that the environment is, or in which it is built where there are `run` lines: `name@sha256:…`, a tag, which is resolved to its digest when a run is planned, or a file that ends in `.sif`. Its digest is in the key. Tests run inside it, test scripts by the program `interpreter` of the image, `python3` if it is not said. Run by podman, docker or apptainer.",
+        example: "image \"docker.io/library/python:3.12-slim\"",
+        ..NODE
+    },
+    Form {
         name: "from",
         within: BUILDS,
         args: &[some("glob", Ty::Glob)],

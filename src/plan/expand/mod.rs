@@ -18,8 +18,8 @@ use crate::plan::points::{axes_of, draw_of, ordered_points};
 use crate::plan::scope::{Scope, tools_in};
 use crate::plan::whole::{jobs, refuse_shared_places};
 use crate::plan::{
-    AgentAsk, Ask, CaseAsk, CheckoutAsk, ClassifyAsk, CommandAsk, EnvAsk, EnvironmentAsk, Facts, Intake, Link, Missing,
-    Node, PatchAsk, Plan, Point, RecipeAsk, Role, ServiceAsk, TestAsk,
+    AgentAsk, Ask, CaseAsk, CheckoutAsk, ClassifyAsk, CommandAsk, EnvAsk, EnvironmentAsk, Facts, ImageAsk, Intake,
+    Link, Missing, Node, PatchAsk, Plan, Point, RecipeAsk, Role, ServiceAsk, TestAsk,
 };
 
 /// Makes the plan. What the machine lacks is noted in the actions that need it.
@@ -275,11 +275,17 @@ impl Expander<'_> {
         };
         let case = |case: &Case| CaseAsk {
             exists: case.exists.as_ref().map(|path| path.value.clone()),
+            image: case
+                .image
+                .as_ref()
+                .map(|image| ImageAsk { source: image.source.value.clone(), interpreter: image.interpreter.clone() }),
             from: texts(&case.from),
             fetch: lines(&case.fetch),
             run: lines(&case.run),
         };
         let cases: Vec<CaseAsk> = recipe.cases.iter().map(case).collect();
+        let images = cases.iter().filter_map(|case| self.facts.images.get(&case.image.as_ref()?.source));
+        missing.extend(images.filter_map(|fact| fact.as_ref().err().cloned()));
         let identity = self.argv(point, &recipe.identity, missing);
         let scope = Scope { manifest: self.manifest, facts: self.facts, point };
         let provided = |(name, value): &(Spanned<String>, Spanned<Template>)| {
@@ -345,6 +351,13 @@ impl Expander<'_> {
             Body::Environment(environment) => environment.tool.as_ref().map(|tool| tool.value.clone()),
             _ => None,
         });
+        let boxed = environment.is_some_and(|(_, up)| match &pipeline.steps[*up].body {
+            Body::Environment(body) => {
+                let recipe = body.recipe.as_ref().and_then(|name| pipeline.recipes.get(&name.value));
+                recipe.is_some_and(|recipe| recipe.cases.iter().all(|case| case.image.is_some()))
+            }
+            _ => false,
+        });
         let acts = |name: &str| {
             let runs = pipeline.agents.values().flat_map(|agent| &agent.run);
             runs.flat_map(|template| template.value.holes()).any(|hole| hole.strip_prefix("tool.") == Some(name))
@@ -383,7 +396,7 @@ impl Expander<'_> {
             asked: false,
             again: body.again.is_some(),
             human: body.human.is_some(),
-            tool: of_environment.or(only_tool),
+            tool: of_environment.or(only_tool).filter(|_| !boxed),
             sandbox: if decl.sandbox == SandboxDecl::default() { &like.sandbox } else { &decl.sandbox }.clone(),
             caches: body.caches.clone(),
             services,

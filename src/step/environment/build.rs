@@ -18,6 +18,7 @@ use crate::outcome::{Cause, Failure, Outcome};
 use crate::plan::{CaseAsk, EnvironmentAsk, Found, RecipeAsk, Role, TreeOf, Trees};
 use crate::process::{self, Exit};
 use crate::redact::Secret;
+use crate::step::container::{Boxed, Where};
 use crate::step::context::{Context, OUTPUT_LIMIT, Place, Progress, fault};
 use crate::step::done::{Done, Inputs};
 use crate::step::environment::kept::{self, Complete};
@@ -76,18 +77,18 @@ pub(super) async fn run(
 
 /// What the commands printed, and what they were held to.
 #[derive(Default)]
-struct Log {
-    text: String,
+pub(super) struct Log {
+    pub(super) text: String,
     sandbox: Option<process::Sandbox>,
 }
 
-struct Builder<'a> {
-    context: &'a Context,
+pub(super) struct Builder<'a> {
+    pub(super) context: &'a Context,
     node: usize,
     ask: &'a EnvironmentAsk,
     recipe: &'a RecipeAsk,
-    inputs: &'a Inputs,
-    place: &'a Place,
+    pub(super) inputs: &'a Inputs,
+    pub(super) place: &'a Place,
     timeout: Duration,
     began: Instant,
 }
@@ -103,6 +104,8 @@ struct Site<'a> {
     /// Whether it fetches, with a network.
     fetches: bool,
     secrets: &'a [Secret],
+    /// The image that its commands run in.
+    image: Option<Boxed>,
 }
 
 impl Builder<'_> {
@@ -124,9 +127,17 @@ impl Builder<'_> {
         let case = self.case(tree)?;
         let src = self.place.dir.join("src");
         self.context.folder(self.place, "files")?;
-        tokio::task::block_in_place(|| self.write(tree, case, &src, true))?;
         let mut notes = Vec::new();
-        if patched {
+        let image = self.image(case, &place, log, &mut notes).await?;
+        if case.from.is_empty() {
+            tokio::task::block_in_place(|| std::fs::create_dir_all(&src))
+                .map_err(|error| fault(&format!("{}: {error}", src.display())))?;
+        } else {
+            tokio::task::block_in_place(|| self.write(tree, case, &src, true))?;
+        }
+        if case.run.is_empty() && case.fetch.is_empty() {
+            // The environment is the image as it is.
+        } else if patched {
             let base = self.inputs.text(&Role::Environment, FOLDER)?;
             if kept::complete(&self.context.store, base).is_none() {
                 return Err(Failure::new(
@@ -136,18 +147,21 @@ impl Builder<'_> {
             }
             kept::note_use(&kept::place(&self.context.store, base));
             let downloads = kept::downloads(&kept::place(&self.context.store, base));
-            let site = Site { src: src.clone(), out: kept::out(&place), downloads, fetches: false, secrets: &[] };
+            let (src, out, image) = (src.clone(), kept::out(&place), image.clone());
+            let site = Site { src, out, downloads, fetches: false, secrets: &[], image };
             self.patched(tree, case, &site, &mut notes, log).await?;
         } else {
             let secrets = self.context.secrets(&self.recipe.env.secrets).await?;
             let (out, downloads) = (kept::out(&place), kept::downloads(&place));
-            let site = Site { src: src.clone(), out, downloads, fetches: true, secrets: &secrets };
+            let site =
+                Site { src: src.clone(), out, downloads, fetches: true, secrets: &secrets, image: image.clone() };
             self.once(case, &site, log).await?;
         }
         if let Some(failure) = self.context.changed_tool(&self.recipe.tools) {
             return Err(failure);
         }
-        let identity = self.identity(&kept::out(&place), log).await?;
+        let mut identity = self.identity(&kept::out(&place), image, log).await?;
+        identity.extend(case.image.as_ref().map(|image| image.fact(&self.context.plan.facts).identity));
         let wall_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let complete = Complete { place: place.clone(), identity: identity.clone(), files: 0, bytes: 0, wall_ms };
         let sealed = tokio::task::block_in_place(|| kept::seal(&place, complete));
@@ -165,7 +179,7 @@ impl Builder<'_> {
     }
 
     /// The tree that is built: the base's, or the patched one.
-    fn tree(&self, patched: bool) -> Result<TreeOf<'_>, Failure> {
+    pub(super) fn tree(&self, patched: bool) -> Result<TreeOf<'_>, Failure> {
         let (repo, _) =
             self.context.plan.nodes[self.node].point.commit.ok_or_else(|| fault("an environment without a commit"))?;
         let changes = match (self.ask.human, patched) {
@@ -176,12 +190,21 @@ impl Builder<'_> {
         Ok(TreeOf { repo, base: self.inputs.text(&Role::Checkout, "tree")?, changes })
     }
 
+    /// How much of its time is left.
+    pub(super) fn left(&self) -> Result<Duration, Failure> {
+        let left = self.timeout.saturating_sub(self.began.elapsed());
+        match left.is_zero() {
+            true => Err(Failure::new(Cause::EnvironmentFailed, "the step's `timeout` was reached")),
+            false => Ok(left),
+        }
+    }
+
     fn trees(&self) -> StoreTrees {
         StoreTrees::new(&self.context.store, self.context.sources.clone(), true)
     }
 
     /// The case of the recipe that fits a tree.
-    fn case(&self, tree: TreeOf<'_>) -> Result<&CaseAsk, Failure> {
+    pub(super) fn case(&self, tree: TreeOf<'_>) -> Result<&CaseAsk, Failure> {
         let found = tokio::task::block_in_place(|| self.trees().find(tree, &self.recipe.cases));
         match found.map_err(|why| Failure::new(Cause::CheckoutFailed, &why))? {
             Found::Case { case, .. } => self.recipe.cases.get(case).ok_or_else(|| fault("a case that is not there")),
@@ -232,7 +255,12 @@ impl Builder<'_> {
         let src = self.place.dir.join("base");
         tokio::task::block_in_place(|| self.write(base, base_case, &src, false))?;
         let out = self.fresh(&self.place.dir.join("control"))?;
-        let control = Site { src, out, downloads: site.downloads.clone(), fetches: false, secrets: &[] };
+        // A patch may have chosen another case, and by it another image: the base is built in its own.
+        let image = match base_case.image == case.image {
+            true => site.image.clone(),
+            false => self.image(base_case, &self.place.dir, log, notes).await?,
+        };
+        let control = Site { src, out, downloads: site.downloads.clone(), fetches: false, secrets: &[], image };
         if let Err(failure) = self.once(base_case, &control, log).await {
             if failure.cause == Cause::Interrupted {
                 return Err(failure);
@@ -314,15 +342,13 @@ impl Builder<'_> {
             file if file.starts_with("file.") => given(&file["file.".len()..]),
             "out" => Some(site.out.display().to_string()),
             "downloads" => Some(site.downloads.display().to_string()),
+            "interpreter" if site.image.is_some() => site.image.as_ref().map(|image| image.interpreter.clone()),
             "interpreter" => Some(tool?.as_ref().ok()?.path.display().to_string()),
             _ => None,
         };
         let filled = self.context.fill(argv, &places)?;
         log.text.push_str(&format!("$ {}\n", crate::text::shell(argv.iter().map(ToString::to_string))));
-        let left = self.timeout.saturating_sub(self.began.elapsed());
-        if left.is_zero() {
-            return Err(Failure::new(Cause::EnvironmentFailed, "the step's `timeout` was reached"));
-        }
+        let left = self.left()?;
         let decl = SandboxDecl::default();
         let mut own = vec![site.src.clone(), site.out.clone()];
         let mut see = Vec::new();
@@ -353,6 +379,7 @@ impl Builder<'_> {
             private: None,
             aside: None,
             group: true,
+            inside: site.image.clone().map_or(Where::Here, Where::Image),
             durable: false,
             sandbox: Some(Holding { decl: &decl, own, see, hidden: Vec::new(), unseen_tests: false, network }),
         };
@@ -388,13 +415,13 @@ impl Builder<'_> {
     }
 
     /// Which environment was built: what the recipe's own command prints, or its installed distributions.
-    async fn identity(&self, out: &Path, log: &mut Log) -> Result<Vec<String>, Failure> {
+    async fn identity(&self, out: &Path, image: Option<Boxed>, log: &mut Log) -> Result<Vec<String>, Failure> {
         if self.recipe.identity.is_empty() {
             return Ok(tokio::task::block_in_place(|| distributions(out)));
         }
         let src = self.place.dir.join("src");
         let downloads = self.fresh(&self.place.dir.join("none"))?;
-        let site = Site { src, out: out.to_owned(), downloads, fetches: false, secrets: &[] };
+        let site = Site { src, out: out.to_owned(), downloads, fetches: false, secrets: &[], image };
         let (end, _) = self.command(&self.recipe.identity, &site, Network::None, log).await?;
         if let Some(failure) = failure_of(&end, Cause::EnvironmentFailed, Cause::EnvironmentFailed) {
             return Err(Failure::new(Cause::EnvironmentFailed, &format!("`identity`: {}", failure.evidence.as_str())));

@@ -60,6 +60,12 @@ pub fn out(place: &Path) -> PathBuf {
     place.join("out")
 }
 
+/// The image that apptainer brought for it.
+#[must_use]
+pub fn image(place: &Path) -> PathBuf {
+    place.join("image.sif")
+}
+
 /// What was brought for it.
 #[must_use]
 pub fn downloads(place: &Path) -> PathBuf {
@@ -100,6 +106,11 @@ pub(super) fn seal(place: &Path, mut complete: Complete) -> io::Result<Complete>
     (complete.files, complete.bytes) = (0, 0);
     for part in [out(place), downloads(place)] {
         close(&part, &mut complete)?;
+    }
+    if let Ok(meta) = std::fs::symlink_metadata(image(place)) {
+        complete.files += 1;
+        complete.bytes += meta.len();
+        read_only(&image(place), &meta)?;
     }
     // What the last file promises must not be lost when the machine goes down.
     syncfs(std::fs::File::open(place)?).map_err(io::Error::from)?;

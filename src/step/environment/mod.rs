@@ -4,6 +4,7 @@
 //! written, which says so, and absent before. What a build is made of is in its key; what it comes to is its identity.
 
 mod build;
+mod image;
 pub mod kept;
 mod told;
 mod trees;
@@ -11,6 +12,7 @@ mod unbuilt;
 mod used;
 
 use crate::key::{ActionKey, Value};
+use crate::manifest::PYTHON;
 use crate::outcome::{Cause, Failure};
 use crate::plan::{EnvironmentAsk, Found, RecipeAsk, Role, TreeOf};
 use crate::step::context::{Context, Place};
@@ -18,7 +20,7 @@ use crate::step::done::{Done, Inputs};
 use crate::step::{Draft, End};
 
 pub use trees::StoreTrees;
-pub use unbuilt::unbuilt;
+pub use unbuilt::{is_binary, unbuilt};
 pub use used::Built;
 
 /// What the attempts of this kind mean.
@@ -48,19 +50,34 @@ fn of_recipe(draft: &mut Draft<'_>, recipe: &RecipeAsk, human: bool) {
         [only] if only.exists.is_none() => Some(0),
         _ => None,
     };
-    let found = files(draft, recipe, human);
+    let found = match recipe.is_for_any_tree() {
+        true => None,
+        false => files(draft, recipe, human),
+    };
     let case = found.as_ref().map_or(known, |found| match found {
         Found::Case { case, .. } => Some(*case),
         Found::NoCase => None,
     });
+    let mut taken = None;
     if let Some(case) = case.and_then(|case| recipe.cases.get(case)) {
-        draft.push("recipe", Value::List(case.lines()));
+        let lines = case.lines();
+        draft.record.push_some("recipe", (!lines.is_empty()).then_some(Value::List(lines)));
+        if let Some(image) = &case.image {
+            let identity = image.fact(&draft.plan.facts).identity;
+            draft.text("image", identity);
+            if image.interpreter != PYTHON {
+                draft.text("image interpreter", &image.interpreter);
+            }
+        }
+        taken = Some(case);
     }
     draft.env(&recipe.env);
     for (name, digest) in &recipe.files {
         draft.push(&format!("file {name}"), Value::Blob(*digest));
     }
     match found {
+        // An image that is taken as it is has nothing of the tree.
+        Some(Found::Case { .. }) if taken.is_some_and(|case| case.from.is_empty()) => {}
         Some(Found::Case { listing, .. }) => draft.push("files", Value::Blob(listing)),
         Some(Found::NoCase) => draft.input("tree without a case", &Role::Checkout, "tree"),
         None => {}

@@ -1,16 +1,20 @@
 //! A built environment for whoever runs in it: its programs, its variables, and the built files that are laid over a tree.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use ignore::WalkBuilder;
 
+use crate::git::{Changes, TreePath};
+use crate::hostile;
 use crate::outcome::{Cause, Failure};
-use crate::plan::{Ask, RecipeAsk, Role};
+use crate::plan::{Ask, Found, ImageAsk, RecipeAsk, Role, TreeOf, Trees};
+use crate::step::container::Boxed;
 use crate::step::context::{Context, fault, glob_set};
 use crate::step::done::Inputs;
-use crate::step::environment::{FOLDER, kept};
+use crate::step::environment::image::boxed;
+use crate::step::environment::{FOLDER, StoreTrees, kept};
 
 /// The most files that are laid over one tree.
 const MOST: usize = 100_000;
@@ -20,6 +24,8 @@ const MOST: usize = 100_000;
 pub struct Built<'a> {
     /// Its folder.
     pub out: PathBuf,
+    /// The image that its processes run in.
+    pub boxed: Option<Boxed>,
     recipe: &'a RecipeAsk,
 }
 
@@ -37,14 +43,22 @@ impl<'a> Built<'a> {
             let evidence = format!("the environment {folder} is gone from the store");
             return Err(Failure::new(Cause::BlobLost, &evidence));
         }
-        kept::note_use(&kept::place(&context.store, folder));
-        Ok(Some(Self { out: kept::out(&kept::place(&context.store, folder)), recipe }))
+        let place = kept::place(&context.store, folder);
+        kept::note_use(&place);
+        let out = kept::out(&place);
+        let mut boxed = image_of(context, node, inputs, role, recipe)?.map(|image| boxed(context, image, &place));
+        if let Some(boxed) = &mut boxed {
+            boxed.programs = Some(out.join("bin")).filter(|bin| bin.is_dir());
+        }
+        Ok(Some(Self { out, boxed, recipe }))
     }
 
     /// Its Python, if it has one.
     #[must_use]
     pub fn python(&self) -> Option<PathBuf> {
-        ["bin/python", "bin/python3"].map(|name| self.out.join(name)).into_iter().find(|path| path.exists())
+        // A link that leads to a program of the image leads nowhere here.
+        let is_there = |path: &PathBuf| path.exists() || (self.boxed.is_some() && path.is_symlink());
+        ["bin/python", "bin/python3"].map(|name| self.out.join(name)).into_iter().find(is_there)
     }
 
     /// The variables of a process that runs in it, given the tree that it works on, and whether built files are laid over that.
@@ -56,7 +70,8 @@ impl<'a> Built<'a> {
         let path =
             context.machine.variables.get("PATH").cloned().unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
         let bin = self.out.join("bin");
-        if bin.is_dir() {
+        // In an image they are put before its own.
+        if bin.is_dir() && self.boxed.is_none() {
             given.insert("PATH".to_owned(), format!("{}:{path}", bin.display()));
         }
         if self.out.join("pyvenv.cfg").is_file() {
@@ -77,11 +92,21 @@ impl<'a> Built<'a> {
         Ok(given.into_iter().collect())
     }
 
-    /// Lays its built files over a tree where the tree has none; their number.
+    /// The paths of some changes that its built files could have.
+    ///
+    /// # Errors
+    /// If the recipe's globs are none.
+    pub fn laid_at(&self, changes: &Changes) -> Result<BTreeSet<TreePath>, Failure> {
+        let globs = glob_set(&self.recipe.overlay).map_err(|error| fault(&error.to_string()))?;
+        Ok(changes.paths().filter(|path| globs.is_match(path.as_path())).cloned().collect())
+    }
+
+    /// Lays its built files over a tree where the tree has none, and in place of those that were `brought`: a patch that brings
+    /// what it wants to be built would be measured in something that nobody can read. Gives their number.
     ///
     /// # Errors
     /// If it has none of those that the recipe names, or the disk refuses.
-    pub fn lay_over(&self, tree: &Path) -> Result<usize, Failure> {
+    pub fn lay_over(&self, tree: &Path, brought: &BTreeSet<TreePath>) -> Result<usize, Failure> {
         if self.recipe.overlay.is_empty() {
             return Ok(0);
         }
@@ -103,6 +128,9 @@ impl<'a> Built<'a> {
                     &format!("`overlay` matches more than {MOST} files"),
                 ));
             }
+            if brought.iter().any(|path| path.as_path() == name) {
+                hostile::remove_all(&tree.join(name)).map_err(|error| failed(&tree.join(name), &error))?;
+            }
             if lay(&root, name, tree).map_err(|error| failed(&tree.join(name), &error))? {
                 laid += 1;
             }
@@ -121,6 +149,39 @@ impl<'a> Built<'a> {
         }
         packages(&self.out).into_iter().next().unwrap_or_else(|| self.out.clone())
     }
+}
+
+/// The image of an environment: that of the case which the tree has, by today's recipe.
+fn image_of<'a>(
+    context: &Context,
+    node: usize,
+    inputs: &Inputs,
+    role: &Role,
+    recipe: &'a RecipeAsk,
+) -> Result<Option<&'a ImageAsk>, Failure> {
+    if !recipe.is_boxed() {
+        return Ok(None);
+    }
+    let number = match recipe.cases.as_slice() {
+        [only] if only.exists.is_none() => 0,
+        cases => {
+            let commit = context.plan.nodes[node].point.commit;
+            let (repo, _) = commit.ok_or_else(|| fault("an environment without a commit"))?;
+            let changes = match role {
+                Role::Rebuilt => Some(inputs.blob(&Role::Patch, "changes")?),
+                Role::HumanBuilt => Some(inputs.blob(&Role::Checkout, "human change")?),
+                _ => None,
+            };
+            let tree = TreeOf { repo, base: inputs.text(&Role::Checkout, "tree")?, changes };
+            let trees = StoreTrees::new(&context.store, context.sources.clone(), true);
+            let found = tokio::task::block_in_place(|| trees.find(tree, cases));
+            match found.map_err(|why| Failure::new(Cause::CheckoutFailed, &why))? {
+                Found::Case { case, .. } => case,
+                Found::NoCase => return Err(fault("an environment that was built by no case of its recipe")),
+            }
+        }
+    };
+    Ok(recipe.cases.get(number).and_then(|case| case.image.as_ref()))
 }
 
 /// The folders of an environment in which Python packages lie.

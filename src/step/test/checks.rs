@@ -176,6 +176,7 @@ impl Session<'_> {
             private: None,
             aside: None,
             group: false,
+            inside: self.inside(arm)?,
             durable: false,
             sandbox: Some(self.holding(arm, Vec::new())?),
         };

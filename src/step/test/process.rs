@@ -8,7 +8,9 @@ use crate::hostile;
 use crate::measure::{self, Arm, Contract, Equal, ProcessEnd, Sample, Values};
 use crate::outcome::{Cause, Failure};
 use crate::process::{self, Exit, Slip};
+use crate::step::container::Where;
 use crate::step::context::{OUTPUT_LIMIT, fault};
+use crate::step::environment::Built;
 use crate::step::processes::{Command, MARK_FD};
 use crate::step::sandbox::{Holding, Network};
 use crate::step::secrets::redactor;
@@ -63,13 +65,22 @@ impl Session<'_> {
     }
 
     fn interpreter(&self, arm: Arm) -> Option<String> {
-        if let Some(python) = self.built(arm).ok().flatten().and_then(|built| built.python()) {
+        let built = self.built(arm).ok().flatten();
+        if let Some(python) = built.as_ref().and_then(Built::python) {
             return Some(python.display().to_string());
+        }
+        if let Some(boxed) = built.and_then(|built| built.boxed) {
+            return Some(boxed.interpreter);
         }
         match self.ask.tool.as_ref().and_then(|tool| self.context.plan.facts.tools.get(tool)) {
             Some(Ok(fact)) => Some(fact.path.display().to_string()),
             _ => None,
         }
+    }
+
+    /// Where an arm's processes run.
+    pub(super) fn inside(&self, arm: Arm) -> Result<Where, Failure> {
+        Ok(self.built(arm)?.and_then(|built| built.boxed).map_or(Where::Here, Where::Image))
     }
 
     /// What a hole stands for whatever is run.
@@ -145,7 +156,7 @@ impl Session<'_> {
             extra,
             secrets,
             cwd: self.tree(arm)?,
-            mark: Some(window.descriptor()),
+            mark: Some(window.descriptor().map_err(|error| fault(&format!("a pipe: {error}")))?),
             serve: slip.as_ref().map(Slip::descriptor),
             label: label.clone(),
             timeout,
@@ -153,6 +164,7 @@ impl Session<'_> {
             private: None,
             aside: None,
             group: false,
+            inside: self.inside(arm)?,
             durable: false,
             sandbox: Some(self.holding(arm, own)?),
         };

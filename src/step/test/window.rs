@@ -2,7 +2,7 @@
 //! with its own clock. What the process says of its time can then be held against a clock that it cannot reach.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag};
@@ -28,8 +28,8 @@ impl Window {
     }
 
     /// The end that the process writes to.
-    pub(super) fn descriptor(&self) -> RawFd {
-        self.write.as_raw_fd()
+    pub(super) fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.write.try_clone()
     }
 
     /// Waits for a future and stamps what is written meanwhile.
