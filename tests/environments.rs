@@ -23,6 +23,44 @@ fn native() -> Flow {
 
 const NATIVE: &str = "pipelines/native.kdl";
 
+#[test]
+fn the_humans_tree_that_is_measured_beside_a_patch_runs_in_a_build_of_its_own() {
+    let flow = native();
+    flow.edit(NATIVE, |text| {
+        let without =
+            |name: &str| text.lines().find(|line| line.contains(&format!("candidate {name} "))).unwrap().to_owned();
+        let text = text.replace(&without("human"), "").replace(&without("nop"), "").replace(&without("broken"), "");
+        text.replace("step agent {", "step patched { with human }\n    step agent {")
+    });
+    let ran = flow.flow(&["run", NATIVE, "--json"]);
+    let classes = ran.settles().classes();
+    assert!(classes.values().all(|class| class == "SUCCESS_IMPROVEMENT"), "{classes:?}");
+    let human: Vec<String> = ran.executed().into_iter().filter(|action| action.ends_with(" rebuild-human")).collect();
+    assert!(!human.is_empty() && human.len() <= 2, "one a commit, where no other build is the same: {human:?}");
+    for commit in ["77ad838a", "06007822"] {
+        let shown = flow.flow(&["show", &format!("tally/{commit}/python/1"), NATIVE, "--json"]).json();
+        let gain = shown["human"]["gain"].as_f64();
+        assert!(gain.is_some_and(|gain| gain > 1.1), "the human's change to C counts: {}", shown["human"]);
+    }
+    flow.flow(&["run", NATIVE, "--json"]).settles().executes_nothing();
+}
+
+#[test]
+fn a_humans_tree_that_cannot_be_built_is_given_up_and_the_patch_is_measured() {
+    let mut flow = sample(
+        "    from \"pkg/work.py\"\n    run \"sh\" \"-c\" \"if grep -q 'OPS.0. += 1$' pkg/work.py; then echo 'work.py:7:3: error: no ones' >&2; exit 1; fi\"",
+    );
+    flow.env("COLUMNS", "300");
+    flow.write("commits.txt", "{one:40}\n");
+    flow.add("step patched { with human }");
+    let ran = flow.run();
+    assert_eq!(ran.settles().class("{one}/tidy/1"), "SUCCESS_IMPROVEMENT");
+    assert_eq!(ran.class("{one}/human/1"), "PATCHED_BUILD_ERROR");
+    let shown = flow.flow(&["show", "pkg/{one}/tidy/1", "m.kdl", "--json"]).json();
+    assert!(shown["marks"].to_string().contains("HUMAN-FAILED"), "{}", shown["marks"]);
+    flow.run().executes_nothing();
+}
+
 /// The sample whose tests run in what a recipe builds. `recipe` is all that stands in it.
 fn sample(recipe: &str) -> Flow {
     let mut flow = Flow::sample();
@@ -524,6 +562,35 @@ fn an_environment_is_used_by_tests_and_by_agents() {
     let ran = flow.run();
     assert_eq!(ran.settles().class("{one}/tidy/1"), "SUCCESS_IMPROVEMENT");
     flow.flow(&["log", "pkg/{one}/tidy/1", "agent"]).settles().says("hello from the environment");
+}
+
+#[test]
+fn another_environment_draws_no_agent_again_unless_the_manifest_is_strict() {
+    let flow = sample(
+        r#"    file listed "listed.txt"
+    from "pkg/__init__.py"
+    run "cp" "{file.listed}" "{out}/listed"
+    identity "cat" "{out}/listed""#,
+    );
+    flow.write("listed.txt", "numpy-1.26.0\nscipy-1.11.0\n");
+    flow.replace("steps.kdl", "needs checkout; after baseline", "needs checkout build; after baseline");
+    flow.run().settles();
+    let drawn = |ran: &Ran| ran.executed().into_iter().filter(|action| action.ends_with(" agent")).count();
+    flow.replace("listed.txt", "scipy-1.11.0", "scipy-1.12.0");
+    let ran = flow.run();
+    assert_eq!((drawn(ran.settles()), built(&ran).len()), (0, 1), "{:?}", ran.executed());
+    assert_eq!(ran.class("{one}/tidy/1"), "SUCCESS_IMPROVEMENT");
+    assert_eq!(ran.finished()["actions"]["reused"], 4, "each draw stands, and is told to");
+    let shown = flow.flow(&["show", "pkg/{one}/tidy/1", "m.kdl", "--json"]).json();
+    assert!(shown["marks"].to_string().contains("REUSED"), "{}", shown["marks"]);
+    let why = flow.flow(&["why", "pkg/{one}/tidy/1", "m.kdl"]);
+    why.settles().says("reused").says("scipy-1.11.0 -> scipy-1.12.0");
+    flow.run().executes_nothing();
+
+    flow.replace("m.kdl", "candidate tidy agent=scripted {", "candidate tidy agent=scripted {\n        reuse strict");
+    let ran = flow.run();
+    assert_eq!(drawn(ran.settles()), 2, "the strict one's alone: {:?}", ran.executed());
+    flow.run().executes_nothing();
 }
 
 #[test]

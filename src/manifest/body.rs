@@ -158,6 +158,8 @@ pub struct EnvironmentBody {
     pub recipe: Option<Spanned<String>>,
     /// Of a patched tree's, the step that builds the base's.
     pub base: Option<Spanned<StepName>>,
+    /// Whether it is the human's tree that it builds: made for a test that says `with human`.
+    pub human: bool,
 }
 
 /// The prompt.
@@ -195,6 +197,8 @@ pub struct TestBody {
     pub aa: bool,
     /// The human's tree is a third arm of the same session; where that is said.
     pub human: Option<Place>,
+    /// The step that builds the human's tree for that, where patched trees are built by a recipe.
+    pub human_build: Option<Spanned<StepName>>,
     /// A second session is asked for; where that is said.
     pub second: Option<Place>,
     /// The step whose verdict this one, a second session, measures again.

@@ -300,7 +300,8 @@ pub(super) fn control(pipeline: &mut Pipeline, report: &Report) {
     let named = |name: &str| Spanned { value: name.into(), place };
     let each = Spanned { value: DRAW.to_owned(), place };
     let Body::Test(body) = &measured.body else { return };
-    let body = Body::Test(Box::new(TestBody { aa: true, human: None, second: None, ..(**body).clone() }));
+    let body =
+        Body::Test(Box::new(TestBody { aa: true, human: None, human_build: None, second: None, ..(**body).clone() }));
     let control = Step {
         name: named(CONTROL[0]),
         needs,

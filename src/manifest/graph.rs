@@ -16,6 +16,7 @@ pub(super) fn edges(step: &Step) -> Vec<(&Spanned<StepName>, &'static str)> {
         Body::Test(test) => {
             edges.extend(test.against.iter().map(|name| (name, "is held against")));
             edges.extend(test.again.iter().map(|name| (name, "measures again")));
+            edges.extend(test.human_build.iter().map(|name| (name, "runs the human's tree in")));
         }
         Body::Environment(body) => edges.extend(body.base.iter().map(|name| (name, "is rebuilt like"))),
         Body::Command(command) => edges.extend(command.inputs.iter().filter_map(|input| match &input.from {

@@ -19,6 +19,7 @@ use crate::units::Usd;
 
 mod argv;
 mod assets;
+mod beside;
 mod bind;
 mod body;
 mod build;

@@ -5,6 +5,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
+use super::beside::human_builds;
 use super::build::{env, exists, unique};
 use super::caches::caches;
 use super::flaw::{Draft, Report, suggest};
@@ -83,7 +84,8 @@ pub(super) fn read<'a>(top: &[Node<'a>], pipeline: Node<'a>, tools: &Tools<'_>, 
             steps.extend(build(&raw, tools, report));
         }
     }
-    second_sessions(recipes::bases(steps, report), report)
+    let steps = human_builds(recipes::bases(steps, report), report);
+    second_sessions(steps, report)
 }
 
 /// The definitions by name, with their kinds; `like` ones still without the copied children.
@@ -227,6 +229,7 @@ fn build(raw: &Raw<'_>, tools: &Tools<'_>, report: &Report) -> Option<Step> {
             protocol: find("protocol").map_or_else(|| Protocol::new(Profile::Screen), |node| protocol(*node)),
             aa: find("aa").is_some(),
             human: find("with").map(|node| node.place()),
+            human_build: None,
             second: find("second-session").map(|node| node.place()),
             again: None,
             run: find("run").map(|node| argv::run(*node, report)).unwrap_or_default(),
@@ -353,7 +356,7 @@ fn environment(raw: &Raw<'_>, tools: &Tools<'_>, report: &Report) -> Environment
     };
     let named = node.text().filter(|name| recipes::known(name, &tools.recipes, report));
     let recipe = named.filter(|name| name.value != recipes::INTERPRETER);
-    EnvironmentBody { tool: interpreter(raw, *node, tools, report), recipe, base: None }
+    EnvironmentBody { tool: interpreter(raw, *node, tools, report), recipe, base: None, human: false }
 }
 
 /// The tool that is the interpreter of an environment.

@@ -90,6 +90,14 @@ impl Binder<'_> {
         }
     }
 
+    /// What builds the human's tree for a test that measures it too.
+    fn human_build(&self, step: usize) -> Option<usize> {
+        match &self.pipeline.steps[step].body {
+            Body::Test(test) => test.human_build.as_ref().and_then(|name| self.index(&name.value)),
+            _ => None,
+        }
+    }
+
     /// A test that compares two trees, as opposed to a gate.
     fn compares(&self, step: usize) -> bool {
         match &self.pipeline.steps[step].body {
@@ -134,6 +142,7 @@ impl Binder<'_> {
                 link(Role::Patch, self.needed(step, Kind::Patch));
                 link(Role::Environment, base_build);
                 link(Role::Rebuilt, self.environment(step, true));
+                link(Role::HumanBuilt, self.human_build(step));
                 link(Role::Baseline, against);
                 link(Role::Again, self.again(step));
             }

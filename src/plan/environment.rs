@@ -16,6 +16,8 @@ pub struct EnvironmentAsk {
     pub tool: Option<String>,
     /// How it is built; nothing is if absent.
     pub recipe: Option<RecipeAsk>,
+    /// Whether it is built of the human's tree.
+    pub human: bool,
 }
 
 /// A recipe with every template filled but for the places of an attempt.

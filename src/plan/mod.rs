@@ -203,6 +203,8 @@ pub enum Role {
     Environment,
     /// The environment of the patched tree.
     Rebuilt,
+    /// The environment of the human's tree.
+    HumanBuilt,
     /// The agent's work tree.
     Agent,
     /// The patch and the patched tree.

@@ -65,7 +65,7 @@ pub fn room(plan: &Plan, forecasts: &[Forecast], store: &Store) -> Option<Room> 
                 }
                 known.insert(folder);
             }
-            None if plan.nodes[said.node].links.iter().any(|link| link.role == Role::Patch) => unknown += 1,
+            None if ask.human || plan.linked(said.node, &Role::Patch).is_some() => unknown += 1,
             // Its key waits for the checkout; what it is built from is told by the tree that the checkout will name.
             None => match foreseen(plan, said.node) {
                 // A tree that no case fits is not built.

@@ -138,10 +138,12 @@ fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, width: usize, to
     if let Some(running) = &step.running {
         line(6, &format!("run {} executes it now, begun {}", running.run, ago(running.since_s.unsigned_abs())));
     }
+    // What lets an earlier draw stand is told with it: what it read may be of an earlier run.
+    let tells = step.root || step.state == "reused";
     for change in &step.changes {
         let mut said = change_lines(change, width - 6);
         // What jobs have in common is shown once.
-        let fresh = all || !step.root || change.diff.is_none() || told.insert(format!("{change:?}"));
+        let fresh = all || !tells || change.diff.is_none() || told.insert(format!("{change:?}"));
         if let (false, Some(last)) = (fresh, said.last_mut()) {
             last.push_str(if last.ends_with(':') { " as above" } else { "  (as above)" });
         }
@@ -151,7 +153,7 @@ fn of_step(step: &StepSaid, names: usize, ran: bool, all: bool, width: usize, to
             origin.iter().for_each(|said| line(8, said));
         }
         // What a step read from another that was executed is told there.
-        let fresh = fresh && (all || step.root);
+        let fresh = fresh && (all || tells);
         let columns = if all { usize::MAX } else { width - 8 };
         for difference in change.diff.iter().filter(|_| fresh).flat_map(|diff| in_columns(diff, columns)) {
             line(8, &difference);

@@ -202,7 +202,7 @@ pub(super) const FORMS: &[Form] = &[
         name: "with",
         within: &[TEST],
         args: &[one("arm", Ty::Word(&["human"]))],
-        meaning: "`with human`: the tree that the human's own change makes is a third arm of the same session, so that the patched tree is compared with it too: BEATS, MATCHES, PARTIAL or BELOW. Its processes cost what those of the other arms do. A tree of the human's that cannot be run is given up, and the mark HUMAN-FAILED says so. Of no meaning in a gate.",
+        meaning: "`with human`: the tree that the human's own change makes is a third arm of the same session, so that the patched tree is compared with it too: BEATS, MATCHES, PARTIAL or BELOW. Its processes cost what those of the other arms do. Where patched trees are built by a recipe, a step `rebuild-human` builds it by the same. A tree of the human's that cannot be built or run is given up, and the mark HUMAN-FAILED says so. Of no meaning in a gate.",
         example: "with human",
         ..NODE
     },

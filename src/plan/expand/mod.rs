@@ -183,7 +183,7 @@ impl Expander<'_> {
                 self.want_tools(tool.as_slice(), missing);
                 let named = environment.recipe.as_ref().and_then(|name| pipeline.recipes.get(&name.value));
                 let recipe = named.map(|recipe| self.recipe(recipe, decl, point, missing));
-                Ask::Environment(Box::new(EnvironmentAsk { tool, recipe }))
+                Ask::Environment(Box::new(EnvironmentAsk { tool, recipe, human: environment.human }))
             }
             Body::Agent(_) => self.agent(decl, point, missing),
             Body::Patch(patch) => Ask::Patch(PatchAsk {

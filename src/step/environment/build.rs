@@ -122,7 +122,7 @@ impl Builder<'_> {
             [kept::out(&place), kept::downloads(&place)].iter().try_for_each(std::fs::create_dir_all)
         })
         .map_err(|error| fault(&format!("{}: {error}", place.display())))?;
-        let patched = self.inputs.has(&Role::Patch);
+        let patched = self.ask.human || self.inputs.has(&Role::Patch);
         let tree = self.tree(patched)?;
         let case = self.case(tree)?;
         let src = self.place.dir.join("src");
@@ -182,7 +182,11 @@ impl Builder<'_> {
     pub(super) fn tree(&self, patched: bool) -> Result<TreeOf<'_>, Failure> {
         let (repo, _) =
             self.context.plan.nodes[self.node].point.commit.ok_or_else(|| fault("an environment without a commit"))?;
-        let changes = if patched { Some(self.inputs.blob(&Role::Patch, "changes")?) } else { None };
+        let changes = match (self.ask.human, patched) {
+            (true, true) => Some(self.inputs.blob(&Role::Checkout, "human change")?),
+            (false, true) => Some(self.inputs.blob(&Role::Patch, "changes")?),
+            (_, false) => None,
+        };
         Ok(TreeOf { repo, base: self.inputs.text(&Role::Checkout, "tree")?, changes })
     }
 

@@ -33,7 +33,7 @@ pub const IDENTITY: &str = "identity";
 
 pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: &EnvironmentAsk) -> Draft<'a> {
     if let Some(recipe) = &ask.recipe {
-        of_recipe(&mut draft, recipe);
+        of_recipe(&mut draft, recipe, ask.human);
     }
     let facts = &draft.plan.facts;
     if let Some(Ok(fact)) = ask.tool.as_ref().and_then(|tool| facts.tools.get(tool)) {
@@ -45,14 +45,14 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: &EnvironmentAsk) -> Draft<'a>
     draft
 }
 
-fn of_recipe(draft: &mut Draft<'_>, recipe: &RecipeAsk) {
+fn of_recipe(draft: &mut Draft<'_>, recipe: &RecipeAsk, human: bool) {
     let known = match recipe.cases.as_slice() {
         [only] if only.exists.is_none() => Some(0),
         _ => None,
     };
     let found = match recipe.is_for_any_tree() {
         true => None,
-        false => files(draft, recipe),
+        false => files(draft, recipe, human),
     };
     let case = found.as_ref().map_or(known, |found| match found {
         Found::Case { case, .. } => Some(*case),
@@ -90,10 +90,14 @@ fn of_recipe(draft: &mut Draft<'_>, recipe: &RecipeAsk) {
 }
 
 /// The files of the tree that it is built from, once the tree is known.
-fn files(draft: &mut Draft<'_>, recipe: &RecipeAsk) -> Option<Found> {
-    let patched = draft.plan.linked(draft.node, &Role::Patch).is_some();
+fn files(draft: &mut Draft<'_>, recipe: &RecipeAsk, human: bool) -> Option<Found> {
+    let patched = human || draft.plan.linked(draft.node, &Role::Patch).is_some();
     let base = draft.read("files", &Role::Checkout, "tree");
-    let changes = if patched { draft.read("files", &Role::Patch, "changes") } else { None };
+    let changes = match (human, patched) {
+        (true, _) => draft.read("files", &Role::Checkout, "human change"),
+        (false, true) => draft.read("files", &Role::Patch, "changes"),
+        (false, false) => None,
+    };
     let base = base?;
     if patched && changes.is_none() {
         return None;

@@ -169,6 +169,7 @@ fn image_of<'a>(
             let (repo, _) = commit.ok_or_else(|| fault("an environment without a commit"))?;
             let changes = match role {
                 Role::Rebuilt => Some(inputs.blob(&Role::Patch, "changes")?),
+                Role::HumanBuilt => Some(inputs.blob(&Role::Checkout, "human change")?),
                 _ => None,
             };
             let tree = TreeOf { repo, base: inputs.text(&Role::Checkout, "tree")?, changes };

@@ -10,7 +10,7 @@ use crate::names::ObjectId;
 use crate::outcome::{Cause, Failure};
 use crate::plan::Role;
 use crate::step::context::fault;
-use crate::step::environment::Built;
+use crate::step::environment::{Built, FOLDER};
 use crate::step::pristine::{Pristine, Touched};
 use crate::step::processes::identity;
 use crate::step::test::Session;
@@ -28,12 +28,19 @@ impl Session<'_> {
             && self.inputs.has(&Role::Patch)
             && !self.ask.aa
             && tree(&Role::Patch, "tree") != tree(&Role::Checkout, "human tree")
+            && !self.human_unbuilt()
+    }
+
+    /// Whether the human's tree was to be built and could not be.
+    pub(super) fn human_unbuilt(&self) -> bool {
+        self.inputs.has(&Role::HumanBuilt) && self.inputs.text(&Role::HumanBuilt, FOLDER).is_err()
     }
 
     /// The environment that an arm's processes run in, where one was built.
     pub(super) fn built(&self, arm: Arm) -> Result<Option<Built<'_>>, Failure> {
         let role = match arm {
             Arm::Patched if self.inputs.has(&Role::Rebuilt) && !self.ask.aa => Role::Rebuilt,
+            Arm::Human if self.inputs.has(&Role::HumanBuilt) => Role::HumanBuilt,
             Arm::Base | Arm::Patched | Arm::Human => Role::Environment,
         };
         Built::of(self.context, self.node, self.inputs, &role)

@@ -79,6 +79,7 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: &TestAsk) -> Draft<'a> {
     }
     if human {
         draft.input("human tree", &Role::Checkout, "human tree");
+        human_build(&mut draft);
     }
     draft.input("reference", &Role::Baseline, "reference");
     if ask.equal != measure::Equal::default() {
@@ -113,6 +114,17 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: &TestAsk) -> Draft<'a> {
     sandbox::draft(&mut draft, &ask.sandbox);
     draft.record.push_some("device", ask.device.as_ref().map(Value::text));
     draft
+}
+
+/// What the human's tree runs in. One that cannot be built is given up, and the others are measured without it.
+fn human_build(draft: &mut Draft<'_>) {
+    let Some(up) = draft.plan.linked(draft.node, &Role::HumanBuilt) else { return };
+    if matches!(draft.ends.end(up), End::Settled(ended) if ended.outcome.failure().is_some()) {
+        draft.text("human build", "failed");
+        return;
+    }
+    draft.input("human build", &Role::HumanBuilt, "identity");
+    draft.input("human build key", &Role::HumanBuilt, FOLDER);
 }
 
 /// Whether an environment is one that a recipe builds.

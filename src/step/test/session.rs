@@ -310,10 +310,14 @@ impl Session<'_> {
                 if ask.aa {
                     result.notes.insert(measure::Note::SameTree);
                 }
+                if ask.human && self.human_unbuilt() {
+                    result.notes.insert(measure::Note::HumanFailed);
+                    done.notes.push("the human's tree was given up: it could not be built".to_owned());
+                }
                 if let Some(failure) = &sitting.human_failed {
                     result.notes.insert(measure::Note::HumanFailed);
                     done.notes.push(format!("the human's tree was given up: {}", failure.evidence.as_str()));
-                } else if result.notes.contains(&measure::Note::HumanFailed) {
+                } else if result.notes.contains(&measure::Note::HumanFailed) && !self.human_unbuilt() {
                     done.notes.push("the human's tree was given up: its result is not the base's".to_owned());
                 }
                 let own = result.reference.clone().unwrap_or_else(|| UNCHECKED.to_owned());
