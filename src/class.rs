@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::outcome::{Cause, Owner};
 
 /// The number of the rules below: an ingredient of every classify action, so that a changed rule classifies everything anew.
-pub const RULES: u16 = 7;
+pub const RULES: u16 = 8;
 
 macro_rules! classes {
     ($($name:ident = $text:literal, $stage:literal, $owner:expr, $retry:literal, $next:literal;)+) => {
@@ -83,6 +83,7 @@ classes! {
     PatchedOom = "PATCHED_OOM", "patched", Some(Agent), false, "the patched tree needs more memory than there is";
     PatchedCudaError = "PATCHED_CUDA_ERROR", "patched", Some(Agent), false, "read `flow log JOB patched`";
     PatchedTimeout = "PATCHED_TIMEOUT", "patched", Some(Agent), false, "raise `timeout` on the patched step if the patch may be that slow";
+    PatchedServerStartup = "PATCHED_SERVER_STARTUP", "patched", Some(Agent), false, "read the service's stream in `flow log JOB patched`: the server comes up on the base and not with the patch";
     PatchedException = "PATCHED_EXCEPTION", "patched", Some(Agent), false, "read `flow log JOB patched`";
     PatchedWrongResult = "PATCHED_WRONG_RESULT", "patched", Some(Agent), false, "none for this draw: the patch changes what is computed; where last digits may differ, say `equal close` on the test step";
     NoTestScript = "NO_TEST_SCRIPT", "baseline", Some(Test), false, "write the commit's test script";
@@ -285,6 +286,7 @@ fn by_patched(ends: &Ends) -> Option<Class> {
             Cause::Nondeterministic => Class::BaselineNondeterministic,
             Cause::NoTestScript => Class::NoTestScript,
             Cause::WrongPackage => Class::TestImportError,
+            Cause::ServerStartup => Class::PatchedServerStartup,
             Cause::EnvironmentFailed => Class::EnvironmentFailed,
             Cause::HarnessFault | Cause::DiskFull => Class::HarnessFailed,
             _ => Class::PatchedException,

@@ -85,6 +85,42 @@ fn patches_to_native_code_are_built_and_those_to_python_are_not() {
 }
 
 #[test]
+fn a_plan_says_how_many_are_built_before_anything_is() {
+    let apart = sample(APART);
+    // Two commits with the same file, and a patch of each candidate to each.
+    apart.flow(&["plan", "m.kdl"]).settles().says("1 environment, 0 there, 1 to build, and at most 4 more once");
+    assert_eq!(built(apart.run().settles()).len(), 1);
+    apart.flow(&["plan", "m.kdl"]).settles().says("1 environment, 1 there, 0 to build");
+
+    let touched = sample(TOUCHED);
+    touched.flow(&["plan", "m.kdl"]).settles().says("2 environments, 0 there, 2 to build");
+    touched.flow(&["run", "m.kdl", "--until", "patch", "--json"]).settles();
+    // The bases are built, and every patch is known.
+    touched.flow(&["plan", "m.kdl"]).settles().says("5 environments, 2 there, 3 to build");
+    assert_eq!(built(touched.run().settles()).len(), 3);
+    assert_eq!(envs(&touched).len(), 5);
+}
+
+#[test]
+fn other_files_to_build_from_are_named_with_who_asked_for_them() {
+    let flow = sample(APART);
+    flow.write(".gitignore", "/cache\n/repo\n");
+    let git = |args: &[&str]| support::git(&flow.path(""), args);
+    git(&["init", "-q"]);
+    git(&["add", "-A"]);
+    git(&["commit", "-q", "-m", "Begin"]);
+    flow.run().settles();
+    flow.replace("recipes.kdl", "from \"pkg/__init__.py\"", "from \"pkg/__init__.py\" \"pkg/work.py\"");
+    git(&["commit", "-q", "-a", "-m", "Build from the work too"]);
+    let why = flow.flow(&["why", "{one}", "m.kdl"]);
+    why.settles().says("added pkg/work.py").says("recipes.kdl:3").says("Build from the work too");
+    let plan = flow.flow(&["plan", "m.kdl"]);
+    plan.settles().says("files: what `from` matched -> others that it matches").says("recipes.kdl:3").says("1 root");
+    let between = flow.flow(&["why", "{one}", "m.kdl", "--between", "HEAD~1", "HEAD"]);
+    between.settles().says("from pkg/__init__.py -> from pkg/__init__.py pkg/work.py").says("recipes.kdl:3");
+}
+
+#[test]
 fn commits_whose_files_agree_share_one_build_and_patches_outside_of_it_build_nothing() {
     let flow = sample(APART);
     let ran = flow.run();
@@ -141,6 +177,7 @@ fn a_line_of_the_users_own_requirements_is_named_with_what_it_costs() {
     git(&["commit", "-q", "-a", "-m", "Newer scipy"]);
     let why = flow.flow(&["why", "{one}", "m.kdl"]);
     why.settles().says("+scipy==1.12.0").says("base.txt:2").says("Newer scipy");
+    why.says("one build for 2 commits; the last one took");
     flow.flow(&["plan", "m.kdl"]).settles().says("base.txt:2").says("1 build").says("11 of 26 actions");
     assert_eq!(built(flow.run().settles()).len(), 1);
 }
@@ -158,6 +195,16 @@ fn what_is_gone_is_built_again_only_where_somebody_needs_it() {
     assert_eq!(executed.len(), 4, "the build, the gate and two measurements: {executed:?}");
     assert_eq!(built(&ran).len(), 1);
     flow.run().executes_nothing();
+}
+
+#[test]
+fn who_classifies_needs_no_environment() {
+    let flow = sample(TOUCHED);
+    flow.flow(&["run", "m.kdl", "--until", "patched", "--json"]).settles();
+    remove(&flow.cache().join("envs"));
+    let ran = flow.run();
+    let executed = ran.settles().executed();
+    assert!(!executed.is_empty() && executed.iter().all(|action| action.ends_with(" classify")), "{executed:?}");
 }
 
 #[test]
@@ -187,6 +234,57 @@ fn an_environment_that_was_moved_is_not_used_and_moving_runs_nothing() {
     assert_eq!(built(ran.settles()).len(), 1);
     let place = envs(&moved)[0].join("out");
     assert_eq!(std::fs::read_to_string(place.join("where")).unwrap().trim(), place.display().to_string());
+}
+
+#[test]
+fn a_recipe_knows_what_its_base_is_called_and_nobody_else_does() {
+    let flow = sample(
+        r#"    from "pkg/__init__.py"
+    set VERSION "{commit.version}"
+    run "sh" "-c" "echo $VERSION {commit.describe} > $0/version" "{out}""#,
+    );
+    let repo = flow.path("repo");
+    let git = |args: &[&str]| support::git(&repo, args);
+    let said = || {
+        let text = |env: &PathBuf| std::fs::read_to_string(env.join("out/version")).unwrap().trim().to_owned();
+        let mut said: Vec<String> = envs(&flow).iter().map(text).collect();
+        said.sort();
+        said
+    };
+    let wanted = |versions: [&str; 2], names: [&str; 2]| {
+        let base = |commit: &str| git(&["rev-parse", &format!("{}^", flow.id(commit))])[..8].to_owned();
+        let filled = |text: &str, commit: &str| text.replace("ID", &base(commit));
+        let commits = ["one", "two"];
+        let line = |n: usize| filled(&format!("{} {}", versions[n], names[n]), commits[n]);
+        let mut lines = vec![line(0), line(1)];
+        lines.sort();
+        lines
+    };
+    flow.run().settles();
+    assert_eq!(said(), wanted(["0.1.dev1+gID", "0.1.dev2+gID"], ["ID", "ID"]), "without a tag");
+    flow.run().settles().executes_nothing();
+
+    let root = git(&["rev-list", "--max-parents=0", "HEAD"]).trim().to_owned();
+    git(&["tag", "-a", "-m", "First", "v1.2.3", &root]);
+    git(&["tag", "9-lives-later", "HEAD"]);
+    git(&["tag", "nightly", &format!("{}^", flow.id("two"))]);
+    git(&["pack-refs", "--all"]);
+    remove(&flow.cache().join("envs"));
+    flow.run().settles();
+    let names = ["v1.2.3-0-gID", "v1.2.3-1-gID"];
+    assert_eq!(said(), wanted(["1.2.3", "1.2.4.dev1+gID"], names));
+    for (commit, name) in ["one", "two"].into_iter().zip(names) {
+        let base = format!("{}^", flow.id(commit));
+        let git = git(&["describe", "--tags", "--long", "--abbrev=8", "--match", "*[0-9]*", &base]);
+        let (own, digits) = name.split_once("ID").unwrap();
+        assert!(git.starts_with(own) && digits.is_empty(), "{git}");
+    }
+    // What was told needs no repository again.
+    std::fs::rename(&repo, flow.path("elsewhere")).unwrap();
+    flow.run().settles().executes_nothing();
+
+    flow.add("step agent { set VERSION \"{commit.version}\" }");
+    flow.flow(&["check", "m.kdl"]).exits(2).says("`{commit.version}` is not known here").says("of a `recipe` know it");
 }
 
 /// A build that tells that it began, and waits for a word. Both are said in `signs`, which it can read but not write: it begins when
@@ -313,6 +411,77 @@ fn the_first_case_that_fits_a_tree_is_taken_and_a_tree_without_one_fails_alone()
 }
 
 #[test]
+fn a_build_begins_only_where_it_has_the_memory_and_the_disk_that_it_wants() {
+    let flow = sample(APART);
+    flow.add("step build { memory \"90000GiB\" }");
+    let ran = flow.run();
+    ran.exits(3);
+    assert!(built(&ran).is_empty());
+    ran.says("the build wants 87.9 TiB of memory");
+    let shown = flow.flow(&["show", "pkg/{one}/tidy/1", "m.kdl", "--json"]).json();
+    assert_eq!([&shown["class"], &shown["cause"], &shown["owner"]], ["NOT_RUN", "ENVIRONMENT_FAILED", "environment"]);
+    flow.replace("m.kdl", "memory \"90000GiB\"", "disk \"90000GiB\"");
+    flow.run().exits(3);
+    flow.flow(&["run", "m.kdl"]).exits(3).says("the build wants 87.9 TiB of disk").says("`flow gc` would free");
+    assert_eq!(flow.ends("agent", "succeeded").len(), 0, "nobody is paid for what cannot be built");
+    flow.replace("m.kdl", "disk \"90000GiB\"", "disk \"1MiB\"; memory \"1MiB\"");
+    assert_eq!(built(flow.run().settles()).len(), 1);
+    flow.replace("m.kdl", "memory \"1MiB\"", "memory \"2MiB\"");
+    flow.run().settles().executes_nothing();
+}
+
+#[test]
+fn the_build_that_most_jobs_wait_for_begins_first() {
+    let mut flow = sample("    from \"pkg/kind.txt\"\n    run \"touch\" \"{out}/made\"");
+    flow.commit("other", &[("pkg/kind.txt", "another kind\n")]);
+    for (name, text) in [("three", "3"), ("four", "4")] {
+        flow.commit(name, &[("pkg/more.txt", text)]);
+        let script = std::fs::read_to_string(flow.path("tests/{one}.py")).unwrap();
+        flow.write(&format!("tests/{{{name}}}.py"), &script);
+    }
+    flow.replace("m.kdl", "tool python", "slots { lane build 1 }\n    step build { holds build=1 }\n    tool python");
+    // Of the bases of `one` and `two` none has that file; those of `three` and `four` have the same.
+    for (commits, shared) in [(["one", "two", "three"], "one two"), (["one", "three", "four"], "three four")] {
+        remove(&flow.cache());
+        flow.write("commits.txt", &commits.map(|name| format!("{{{name}:40}}\n")).concat());
+        // All builds are ready at once.
+        flow.run_with(&["--until", "checkout"]).settles();
+        let ran = flow.run_with(&["--until", "build"]);
+        let is = |event: &&serde_json::Value| event["event"] == "action-started" && event["step"] == "build";
+        let events = ran.settles().events();
+        let started: Vec<&str> =
+            events.iter().filter(is).filter_map(|event| event["axes"]["commit"].as_str()).collect();
+        assert_eq!(started.len(), 2, "{started:?}");
+        assert!(shared.split(' ').any(|name| flow.id(name) == started[0]), "{commits:?}: {started:?}");
+    }
+}
+
+#[test]
+fn builds_that_would_not_fit_beside_each_other_go_one_after_another() {
+    let told = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let available = told.lines().find_map(|line| line.strip_prefix("MemAvailable:")).unwrap();
+    let kib: u64 = available.trim().trim_end_matches(" kB").parse().unwrap();
+    let most_at_once = |memory: &str| {
+        let flow = sample("    from \"pkg/work.py\"\n    run \"sleep\" \"0.3\"");
+        flow.add(&format!("step build {{ {memory} }}"));
+        let ran = flow.run_with(&["--until", "build", "--jobs", "4"]);
+        assert_eq!(built(ran.settles()).len(), 2);
+        let (mut now, mut most) = (0_i32, 0);
+        for event in ran.events().iter().filter(|event| event["step"] == "build") {
+            match event["event"].as_str() {
+                Some("action-started") => now += 1,
+                Some("action-settled") => now -= 1,
+                _ => {}
+            }
+            most = most.max(now);
+        }
+        most
+    };
+    assert_eq!(most_at_once(""), 2);
+    assert_eq!(most_at_once(&format!("memory \"{}KiB\"", kib * 51 / 100)), 1);
+}
+
+#[test]
 fn an_environment_is_used_by_tests_and_by_agents() {
     let flow = sample(
         r#"    from "pkg/__init__.py"
@@ -387,6 +556,27 @@ fn a_patch_to_compiled_sources_that_nothing_is_built_from_says_so() {
     flow.flow(&["show", "tally/77ad838a/native/1", NATIVE]).says("no `from` covers, such as csrc/tally.c");
     let job = flow.flow(&["show", "tally/77ad838a/python/1", NATIVE, "--json"]).json();
     assert!(!job["marks"].as_array().unwrap().contains(&"NOT_BUILT".into()), "{}", job["marks"]);
+}
+
+#[test]
+fn a_compiled_file_that_the_patch_brings_is_not_what_is_measured() {
+    let flow =
+        sample("    from \"pkg/work.py\"\n    run \"cp\" \"pkg/work.py\" \"{out}/part.so\"\n    overlay \"part.so\"");
+    let brings = |name: &str| {
+        format!(
+            "diff --git a/{name} b/{name}\nnew file mode 100644\n--- /dev/null\n+++ b/{name}\n@@ -0,0 +1 @@\n+\x7fELF of mine\n"
+        )
+    };
+    flow.edit("patches/tidy/{one}.patch", |text| format!("{text}{}{}", brings("part.so"), brings("other")));
+    flow.edit("tests/{one}.py", |text| {
+        format!("assert open('part.so').read() == open('pkg/work.py').read(), open('part.so').read()\n{text}")
+    });
+    flow.run().settles();
+    let job = flow.flow(&["show", "pkg/{one}/tidy/1", "m.kdl", "--json"]).json();
+    assert!(job["marks"].as_array().unwrap().contains(&"BINARY".into()), "{job}");
+    flow.flow(&["show", "pkg/{one}/tidy/1", "m.kdl"]).says("the patch brings 2 compiled files, such as other");
+    let job = flow.flow(&["show", "pkg/{one}/human/1", "m.kdl", "--json"]).json();
+    assert!(!job["marks"].as_array().unwrap().contains(&"BINARY".into()), "{job}");
 }
 
 #[test]

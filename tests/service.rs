@@ -148,7 +148,7 @@ fn a_patched_server_that_ends_before_it_is_ready_or_while_it_is_asked_is_the_pat
     let flow = served(&SERVICE.replace("ready url=\"/health\"", "ready line=\"^listening on [0-9]+\""), |text| {
         text.replace("def begin():\n    pass", "def begin():\n    raise ImportError('no module fast')")
     });
-    comes_to(&flow, "PATCHED_EXCEPTION", "service `web` ended before it was ready (exit status: 1)");
+    comes_to(&flow, "PATCHED_SERVER_STARTUP", "service `web` ended before it was ready (exit status: 1)");
     assert!(show(&flow)["evidence"].as_str().unwrap().contains("ImportError: no module fast"));
 
     let flow = served(&SERVICE.replace("ready url=\"/health\"", "ready port"), |text| {

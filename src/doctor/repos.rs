@@ -127,10 +127,11 @@ pub(super) fn commits(ask: &Ask, index: usize, source: &Source) -> Found {
         };
         let fact = match mirror.resolve(&commit.id.value, &base) {
             Ok(resolved) => {
-                trees.insert(resolved.base_tree);
+                trees.insert(resolved.base_tree.clone());
                 Ok(CommitFact {
                     human: resolved.human.as_str().to_owned(),
                     base: resolved.base.as_str().to_owned(),
+                    base_tree: Some(resolved.base_tree.as_str().to_owned()),
                     subject: resolved.subject,
                 })
             }

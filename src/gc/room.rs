@@ -58,9 +58,7 @@ impl Room {
 /// What is free where a folder lies or would lie, in bytes; nothing where the system does not tell.
 #[must_use]
 pub fn free(folder: &Path) -> Option<u64> {
-    let there = folder.ancestors().find(|path| path.exists())?;
-    let stat = nix::sys::statvfs::statvfs(there).ok()?;
-    Some(stat.blocks_available().saturating_mul(stat.fragment_size()))
+    crate::host::free_disk(folder)
 }
 
 /// A time in words: how long ago that was.

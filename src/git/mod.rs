@@ -7,6 +7,7 @@
 mod apply;
 mod changes;
 mod checkout;
+mod describe;
 mod diff;
 mod dir;
 mod error;
@@ -29,6 +30,7 @@ mod write;
 
 pub use apply::{ApplyError, apply_to_dir};
 pub use changes::{BadChanges, Blobs, Changes, Entry};
+pub use describe::{Described, Tags};
 pub use diff::{Diff, FileStat, FileStatus, diff, only_blank_space};
 pub use error::GitError;
 pub use merge::{Between, changes_between, tree_id};

@@ -46,6 +46,24 @@ pub fn oom_kills(root: &Path) -> Option<u64> {
     text(&root.join("proc/vmstat"))?.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
 }
 
+/// The memory that processes may still have without others' being swapped out, in bytes; nothing where the kernel does not tell.
+/// `root` is `/` on a real machine.
+#[must_use]
+pub fn available_memory(root: &Path) -> Option<u64> {
+    let said = text(&root.join("proc/meminfo"))?;
+    let line = said.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+/// What is free where a folder lies or would lie, in bytes; nothing where the system does not tell.
+#[must_use]
+pub fn free_disk(folder: &Path) -> Option<u64> {
+    let there = folder.ancestors().find(|path| path.exists())?;
+    let stat = nix::sys::statvfs::statvfs(there).ok()?;
+    Some(stat.blocks_available().saturating_mul(stat.fragment_size()))
+}
+
 /// The text at a path; nothing if there is none.
 fn text(path: &Path) -> Option<String> {
     let mut bytes = Vec::new();

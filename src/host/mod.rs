@@ -8,7 +8,7 @@ mod nvidia;
 
 use std::time::Duration;
 
-pub use files::{oom_kills, read};
+pub use files::{available_memory, free_disk, oom_kills, read};
 pub use nvidia::{Asked, Nvidia};
 
 /// What the machine told at one instant. Each part is `None` where it tells nothing of it. Counters count since some time in

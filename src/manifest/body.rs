@@ -70,6 +70,10 @@ pub struct Step {
     pub timeout: Option<Spanned<Duration>>,
     /// At most so many counted attempts over all runs.
     pub attempts: Option<Spanned<u32>>,
+    /// What a build wants of the machine's memory, in bytes.
+    pub memory: Option<Spanned<u64>>,
+    /// What a build wants of the store's disk, in bytes.
+    pub disk: Option<Spanned<u64>>,
     /// The largest patch, or the most output, in bytes.
     pub limit: Option<Spanned<u64>>,
     /// Environment of its processes.

@@ -277,7 +277,8 @@ pub(super) fn env<'a>(nodes: impl Iterator<Item = Node<'a>>, report: &Report) ->
                             .help(format!("write `secret {0}`; or, if it is none, `pass {0} hash=#false`", name.value)),
                     );
                 }
-                env.pass.push(Pass { name, hash });
+                let optional = node.prop("optional").and_then(Value::flag).unwrap_or(false);
+                env.pass.push(Pass { name, hash, optional });
             }
             _ => {
                 let file = node.prop("file").and_then(Value::path);

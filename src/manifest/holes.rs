@@ -15,6 +15,8 @@ const PROMPT_BYTES: u64 = 4 << 20;
 const LONGEST_ARGUMENT: usize = 128 << 10;
 /// What is known of every commit.
 const COMMIT: &[&str] = &["commit.id", "commit.id8", "commit.base", "commit.subject"];
+/// What is known of a commit in recipes alone: it tells which commit a tree is of, and no agent may learn that from its tree.
+const DESCRIBED: &[&str] = &["commit.describe", "commit.version"];
 /// What an adapter's argv may use beside the common names.
 pub(super) const AGENT: &[&str] =
     &["args", "prompt", "prompt-text", "config", "human-change", "model", "work", "out", "home", "flow"];
@@ -108,6 +110,14 @@ pub(super) fn of_step(step: &Step) -> Vec<String> {
     templates.into_iter().flat_map(|template| template.holes().map(str::to_owned)).collect()
 }
 
+/// Whether a recipe asks what a commit is called by the tags behind it.
+pub(super) fn describes(recipe: &Recipe) -> bool {
+    let lines = recipe.cases.iter().flat_map(|case| case.fetch.iter().chain(&case.run)).flatten();
+    let texts = lines.chain(&recipe.identity).chain(recipe.files.iter().map(|file| &file.path));
+    let mut texts = texts.chain(env_templates(&recipe.env));
+    texts.any(|text| text.value.holes().any(|hole| DESCRIBED.contains(&hole)))
+}
+
 pub(super) fn env_templates(env: &Env) -> impl Iterator<Item = &Spanned<Template>> {
     env.set.iter().map(|(_, value)| value)
 }
@@ -116,7 +126,7 @@ pub(super) fn env_templates(env: &Env) -> impl Iterator<Item = &Spanned<Template
 pub(super) fn env_signature(env: &Env) -> Vec<String> {
     let mut lines: Vec<String> =
         env.set.iter().map(|(name, value)| format!("set {}={}", name.value, value.value)).collect();
-    lines.extend(env.pass.iter().map(|pass| format!("pass {} {}", pass.name.value, pass.hash)));
+    lines.extend(env.pass.iter().map(|pass| format!("pass {} {} {}", pass.name.value, pass.hash, pass.optional)));
     lines.extend(env.secret.iter().map(|secret| {
         let from = match &secret.source {
             SecretSource::Variable => String::new(),
@@ -165,7 +175,10 @@ impl Checker<'_> {
         if known.contains(hole) {
             return;
         }
-        let help = if let Some(column) = hole.strip_prefix("commit.") {
+        let help = if DESCRIBED.contains(&hole) {
+            "only the commands, the variables and the files of a `recipe` know it: it tells which commit a tree is of"
+                .into()
+        } else if let Some(column) = hole.strip_prefix("commit.") {
             let names: Vec<&str> = known.iter().filter_map(|name| name.strip_prefix("commit.")).collect();
             suggest(column, names, "name after `commit.`")
         } else if known.is_empty() {
@@ -199,7 +212,7 @@ impl Checker<'_> {
                 self.pipeline.repos.iter().filter(|other| repo.is_none_or(|name| other.name.value.as_str() == name));
             let commits: Vec<_> = repos.flat_map(|repo| &repo.commits).collect();
             let lacking: Vec<_> = commits.iter().filter(|commit| !commit.columns.contains_key(column)).collect();
-            let builtin = COMMIT.iter().any(|name| name.strip_prefix("commit.") == Some(column));
+            let builtin = COMMIT.iter().chain(DESCRIBED).any(|name| name.strip_prefix("commit.") == Some(column));
             // A column that no commit has is an unknown name.
             if builtin || lacking.len() == commits.len() {
                 continue;
@@ -276,10 +289,15 @@ impl Checker<'_> {
             known.extend(more.iter().map(ToString::to_string));
             known
         };
-        let mut building = with(&["out", "downloads", "interpreter"]);
+        let mut plain_building = plain.clone();
+        if !self.pipeline.repos.is_empty() {
+            plain_building.extend(DESCRIBED.iter().map(ToString::to_string));
+        }
+        let mut building = plain_building.clone();
+        building.extend(["out", "downloads", "interpreter"].map(str::to_owned));
         building.extend(recipe.files.iter().map(|file| format!("file.{}", file.name.value)));
         for file in &recipe.files {
-            self.template(&file.path, plain);
+            self.template(&file.path, &plain_building);
             self.columns(&file.path, None);
         }
         let lines = recipe.cases.iter().flat_map(|case| case.fetch.iter().chain(&case.run)).flatten();
@@ -289,7 +307,7 @@ impl Checker<'_> {
         }
         let using = with(&["out", "tree"]);
         recipe.provides.iter().for_each(|(_, value)| self.template(value, &using));
-        self.env(&recipe.env, plain);
+        self.env(&recipe.env, &plain_building);
     }
 
     fn step(&self, step: &Step) {

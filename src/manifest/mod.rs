@@ -319,6 +319,8 @@ pub struct Pass {
     pub name: Spanned<String>,
     /// Whether its value is an ingredient.
     pub hash: bool,
+    /// Whether it may be unset: it is then not passed.
+    pub optional: bool,
 }
 
 /// Where a secret comes from.

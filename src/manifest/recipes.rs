@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 
 use super::build::{env, given, unique};
 use super::flaw::{Draft, Report, suggest};
+use super::holes::describes;
 use super::images::{self, Image};
 use super::node::{Node, Value};
-use super::{Body, Env, GivenFile, Kind, Place, Spanned, Step, Template, argv};
+use super::{Body, Env, GivenFile, Kind, Pipeline, Place, Spanned, Step, Template, argv};
 
 /// The recipe that builds nothing.
 pub(super) const INTERPRETER: &str = "interpreter";
@@ -50,6 +51,14 @@ pub struct Case {
     pub fetch: Vec<Vec<Spanned<Template>>>,
     /// Commands that build.
     pub run: Vec<Vec<Spanned<Template>>>,
+}
+
+impl Pipeline {
+    /// Whether a recipe asks what a commit is called by the tags behind it.
+    #[must_use]
+    pub fn describes(&self) -> bool {
+        self.recipes.values().any(describes)
+    }
 }
 
 /// Builds the recipes by name.

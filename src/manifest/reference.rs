@@ -28,7 +28,8 @@ Imported files hold `agent`, `provider`, `prices`, `tool` and `step` only; the f
 | name | where | what |
 |---|---|---|
 | `{commit.id}` `{commit.id8}` `{commit.base}` `{commit.subject}` | steps, candidates, agents, `tests name=` | the human commit, its first eight digits, its base, its subject |
-| `{commit.COLUMN}` | the same | a column of the commit's row; every commit must have it where it is used |
+| `{commit.describe}` `{commit.version}` | the commands, `set`s and files of a `recipe` | what `git describe --tags --long` says of the base, and the version that setuptools_scm makes of it |
+| `{commit.COLUMN}` | the same as the first | a column of the commit's row; every commit must have it where it is used |
 | `{repo.name}` `{candidate.name}` `{candidate.model}` `{sample}` | steps, candidates, agents | |
 | `{var.NAME}` | everywhere but in prompts | a variable of flow's own environment |
 | `{tool.NAME}` | steps, candidates, agents | a declared tool |

@@ -254,6 +254,8 @@ fn build(raw: &Raw<'_>, tools: &Tools<'_>, report: &Report) -> Option<Step> {
             let value = node.arg(0)?;
             Some(Spanned { value: value.whole()?, place: value.place() })
         }),
+        memory: find("memory").and_then(|node| node.arg(0)?.size()),
+        disk: find("disk").and_then(|node| node.arg(0)?.size()),
         limit: find("limit").and_then(|node| node.arg(0)?.size()),
         env,
         sandbox: sandbox(raw, report),

@@ -109,7 +109,7 @@ pub struct TreeOf<'a> {
 }
 
 /// What a recipe finds in a tree.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Found {
     /// The case that fits, by index, and the listing of the files that it is built from, as a blob.
     Case {

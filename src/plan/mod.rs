@@ -12,6 +12,7 @@ use jiff::Timestamp;
 
 use crate::agent::Tables;
 use crate::digest::Digest;
+use crate::git::Described;
 use crate::manifest::{Base, ImageSource, Keep, Kind, Manifest, Place, SandboxDecl, SecretFrom, Step, Template};
 use crate::names::{Axes, JobId, SlotKind};
 use crate::store::near_hash;
@@ -85,6 +86,8 @@ pub struct CommitFact {
     pub human: String,
     /// Its base.
     pub base: String,
+    /// The base's tree, 40 digits; absent if nobody looked it up.
+    pub base_tree: Option<String>,
     /// The first line of its message.
     pub subject: String,
 }
@@ -104,6 +107,8 @@ pub struct Facts {
     pub platform: String,
     /// What the slots of a kind are.
     pub devices: BTreeMap<String, Result<String, Missing>>,
+    /// What bases are called by the tags behind them, where a recipe asks for that, by the same.
+    pub described: BTreeMap<(usize, usize), Result<Described, Missing>>,
     /// Commits by (index of repository, index of commit).
     pub commits: BTreeMap<(usize, usize), Result<CommitFact, Missing>>,
 }

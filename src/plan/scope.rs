@@ -86,6 +86,7 @@ impl Scope<'_> {
                 match self.variable(name, pass.name.place) {
                     Ok(value) if pass.hash => drop(ask.hashed.insert(name.clone(), value)),
                     Ok(value) => drop(ask.unhashed.insert(name.clone(), value)),
+                    Err(_) if pass.optional => {}
                     Err(missing) if pass.hash => return Err(missing),
                     Err(_) => ask.unset.push((name.clone(), pass.name.place)),
                 }
@@ -150,6 +151,23 @@ impl Scope<'_> {
             "id" => Ok(fact()?.human.clone()),
             "base" => Ok(fact()?.base.clone()),
             "subject" => Ok(fact()?.subject.clone()),
+            "describe" | "version" => {
+                // What cannot be resolved is told as that.
+                fact()?;
+                let described = match self.facts.described.get(&(repo, index)) {
+                    Some(described) => described.clone()?,
+                    None => return Err(unknown(format!("commit {written} is not described"), "run flow again")),
+                };
+                if field == "describe" {
+                    return Ok(described.text());
+                }
+                described.version().ok_or_else(|| Missing {
+                    what: format!("the tag before commit {written} is no version: {}", described.text()),
+                    hint: "say the version in place of `{commit.version}`".into(),
+                    place: Some(place),
+                    fatal: false,
+                })
+            }
             _ => Err(unknown(
                 format!("commit {} has no column `{field}`", written.get(..8).unwrap_or(written)),
                 "give the row this column, or do not name it",

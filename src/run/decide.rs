@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::attempt::Ended;
 use crate::event::Reason;
 use crate::key::{ActionKey, Change, KeyRecord, Value};
+use crate::manifest::Kind;
 use crate::measure::protocol::Profile;
 use crate::outcome::Outcome;
 use crate::plan::{Ask, Plan};
@@ -125,7 +126,9 @@ pub fn remakes(plan: &Plan, store: &Store, index: &Index, wanted: &[bool]) -> Ve
     }
     let mut remake = vec![false; plan.nodes.len()];
     for node in gone.into_iter().rev() {
-        let reads = |other: &usize| plan.nodes[*other].links.iter().any(|link| link.node == node);
+        // Who classifies reads how a build ended, and does not work in it.
+        let works = |other: usize| plan.kind(node) != Kind::Environment || plan.kind(other) != Kind::Classify;
+        let reads = |other: &usize| works(*other) && plan.nodes[*other].links.iter().any(|link| link.node == node);
         remake[node] = plan.dependents[node]
             .iter()
             .filter(|other| wanted[**other] && reads(other))

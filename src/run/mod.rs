@@ -5,6 +5,7 @@ pub mod assets;
 pub mod backoff;
 pub mod breaker;
 pub mod budget;
+mod commits;
 pub mod decide;
 pub mod dispatch;
 pub mod durations;

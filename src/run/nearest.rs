@@ -109,6 +109,14 @@ pub fn is_known(plan: &Plan, node: usize, store: &Store, index: &Index) -> bool 
     !own_candidates(plan, node, index).is_empty() || Past { plan, store, index }.last(node).is_some()
 }
 
+/// How many actions of an action's step shared a key in the newest run in which the action had it; 0 if no run is known.
+#[must_use]
+pub fn sharing(plan: &Plan, node: usize, key: &ActionKey, store: &Store, index: &Index) -> usize {
+    let had = Past { plan, store, index }.last(node).filter(|had| had.key == *key);
+    let step = name_number(plan.step(node).name.value.as_str());
+    had.map_or(0, |had| had.earlier.sharing(step, key))
+}
+
 /// When a run began, by its id.
 #[must_use]
 pub fn begun_at(run: &RunId) -> Option<Timestamp> {

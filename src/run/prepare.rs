@@ -9,19 +9,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::digest::Digest;
-use crate::git::{self, Mirror, Source};
-use crate::key::Value;
-use crate::manifest::{Body, Manifest, Pipeline, Place, RepoSource, Template, Tool};
+use crate::git::Source;
+use crate::manifest::{Body, Manifest, Pipeline, RepoSource, Template, Tool};
 use crate::names::SlotKind;
-use crate::plan::expand::{expand, protected, set_heights};
+use crate::plan::expand::{expand, set_heights};
 use crate::plan::tools::{packages, source_listing, source_stat, stat_below, tool_stat};
-use crate::plan::{CheckoutAsk, CommitFact, Facts, Intake, Missing, Plan, SourceFact, ToolFact, Trees};
+use crate::plan::{Facts, Intake, Missing, Plan, SourceFact, ToolFact, Trees};
 use crate::process::{ANSWER_LIMIT, answer};
+use crate::run::commits::Asking;
 use crate::run::durations::Durations;
 use crate::run::memory::Memory;
 use crate::run::{assets, images};
-use crate::step::checkout;
-use crate::step::context::{FETCH, Machine};
+use crate::step::context::Machine;
 use crate::step::environment::StoreTrees;
 use crate::step::processes::identity;
 use crate::store::{Index, Store};
@@ -76,7 +75,11 @@ pub async fn prepare(
     memory.save(store);
     facts.assets = tokio::task::block_in_place(|| assets::facts(pipeline, store));
     facts.devices = devices(pipeline, machine).await;
-    facts.commits = tokio::task::block_in_place(|| commits(pipeline, &sources, store, index, wishes, &mut notices));
+    tokio::task::block_in_place(|| {
+        let asking = Asking { pipeline, sources: &sources, store, index, wishes };
+        facts.commits = asking.commits(&mut notices);
+        facts.described = asking.described(&facts.commits, &mut notices);
+    });
     let mut plan = tokio::task::block_in_place(|| expand(manifest.clone(), facts, &mut intake));
     let trees: Arc<dyn Trees> = Arc::new(StoreTrees::new(store, sources.clone(), wishes.fetch));
     // Nobody set it before: the plan is new.
@@ -97,120 +100,6 @@ pub fn sources(pipeline: &Pipeline, local: &BTreeMap<String, PathBuf>) -> Vec<So
         (None, RepoSource::Path(path)) => Source::Local(path.clone()),
     };
     pipeline.repos.iter().map(source).collect()
-}
-
-fn commits(
-    pipeline: &Pipeline,
-    sources: &[Source],
-    store: &Store,
-    index: &Index,
-    wishes: &Wishes,
-    notices: &mut Vec<String>,
-) -> BTreeMap<(usize, usize), Result<CommitFact, Missing>> {
-    let protect = protected(pipeline);
-    let mut facts = BTreeMap::new();
-    for (repo_index, repo) in pipeline.repos.iter().enumerate() {
-        let mut mirror: Option<Result<Mirror, Missing>> = None;
-        let mut fresh = false;
-        for (commit_index, commit) in repo.commits.iter().enumerate() {
-            let ask =
-                CheckoutAsk { human: commit.id.value.clone(), base: commit.base.clone(), protect: protect.clone() };
-            if let Some(fact) = recorded(&ask, index) {
-                facts.insert((repo_index, commit_index), Ok(fact));
-                continue;
-            }
-            let source = &sources[repo_index];
-            let opened = mirror.get_or_insert_with(|| open(source, &repo.source.place, store, wishes, notices));
-            let mut fact = match opened {
-                Ok(mirror) => resolve(mirror, repo.name.value.as_str(), &ask, commit.id.place),
-                Err(missing) => Err(missing.clone()),
-            };
-            if fact.is_err() && wishes.fetch && !fresh && matches!(source, Source::Url(_)) && opened.is_ok() {
-                // The mirror may be older than the list.
-                fresh = true;
-                if let Ok(newer) = Mirror::prepare(&store.mirrors(), source, FETCH) {
-                    fact = resolve(&newer, repo.name.value.as_str(), &ask, commit.id.place);
-                    mirror = Some(Ok(newer));
-                }
-            }
-            facts.insert((repo_index, commit_index), fact);
-        }
-        // Nobody opened it: the next run that has to would meet a path that was mistyped.
-        if mirror.is_none()
-            && !repo.commits.is_empty()
-            && let Source::Local(path) | Source::Stream(path) = &sources[repo_index]
-            && !path.exists()
-        {
-            let name = &repo.name.value;
-            notices.push(format!("repository {name} is not at {}; what is stored needs none", path.display()));
-        }
-    }
-    facts
-}
-
-/// What an earlier run resolved: no repository needs to be opened for it.
-fn recorded(ask: &CheckoutAsk, index: &Index) -> Option<CommitFact> {
-    let key = checkout::record(ask).key();
-    let attempts = index.attempts(&key).ok()?;
-    let settled = attempts.iter().find(|ended| ended.outcome.settles())?;
-    let text = |name: &str| settled.outputs.get(name).and_then(Value::as_text).map(str::to_owned);
-    Some(CommitFact { human: text("human")?, base: text("base")?, subject: text("subject")? })
-}
-
-fn open(
-    source: &Source,
-    place: &Place,
-    store: &Store,
-    wishes: &Wishes,
-    notices: &mut Vec<String>,
-) -> Result<Mirror, Missing> {
-    let name = match source {
-        Source::Url(url) => url.clone(),
-        Source::Local(path) | Source::Stream(path) => path.display().to_string(),
-    };
-    let missing = |what: String| Missing {
-        what,
-        hint: "correct the repository's place, or give a local clone with --repo NAME=PATH".into(),
-        place: Some(*place),
-        fatal: true,
-    };
-    match Mirror::open(&store.mirrors(), source) {
-        Ok(Some(mirror)) => Ok(mirror),
-        // A stream costs a second and no network: a plan may make its mirror too.
-        Ok(None) if wishes.fetch || matches!(source, Source::Stream(_)) => {
-            if matches!(source, Source::Url(_)) {
-                notices.push(format!("fetched {name}"));
-            }
-            Mirror::prepare(&store.mirrors(), source, FETCH)
-                .map_err(|error| missing(format!("the repository {name} cannot be had: {error}")))
-        }
-        Ok(None) => Err(Missing {
-            hint: format!("{FETCHES}; a local clone can be given with --repo NAME=PATH"),
-            ..missing(format!("the repository {name} is not fetched yet"))
-        }),
-        Err(error) => Err(missing(format!("the repository {name} cannot be read: {error}"))),
-    }
-}
-
-fn resolve(mirror: &Mirror, repo: &str, ask: &CheckoutAsk, place: Place) -> Result<CommitFact, Missing> {
-    let base = match &ask.base {
-        crate::manifest::Base::Parent(n) => git::BaseRule::Parent(*n),
-        crate::manifest::Base::Id(id) => git::BaseRule::Commit(id.clone()),
-    };
-    match mirror.resolve(&ask.human, &base) {
-        Ok(resolved) => Ok(CommitFact {
-            human: resolved.human.as_str().to_owned(),
-            base: resolved.base.as_str().to_owned(),
-            subject: resolved.subject,
-        }),
-        Err(error) => Err(Missing {
-            // Where flow keeps its mirror tells nobody which repository is meant.
-            what: error.to_string().replace(&mirror.path().display().to_string(), &format!("the repository {repo}")),
-            hint: "correct the commit's id, fetch it into the repository, or take it off the list".into(),
-            place: Some(place),
-            fatal: true,
-        }),
-    }
 }
 
 /// A declared tool with its paths and arguments filled. Nothing was asked of it.

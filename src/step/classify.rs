@@ -3,6 +3,7 @@
 //! Its key holds those ends and nothing else, so that a changed rule classifies everything anew in seconds.
 
 use crate::class::{self, Class, Effect, StepEnd, Verdict};
+use crate::git;
 use crate::key::Value;
 use crate::measure::again::Again;
 use crate::measure::analysis::{AgainstHuman, Analysis, level, metric_text};
@@ -204,6 +205,12 @@ fn say(context: &Context, node: usize, ask: ClassifyAsk, ends: &dyn Ends) -> Res
         let count = crate::text::counted(unbuilt.len(), "compiled source");
         done.notes.push(format!("not built: the patch changes {count} that no `from` covers, such as {first}"));
     }
+    let binaries = binaries(context, node, ends);
+    if let Some(first) = binaries.first().filter(|_| result.is_some()) {
+        marks.push("BINARY".to_owned());
+        let count = crate::text::counted(binaries.len(), "compiled file");
+        done.notes.push(format!("the patch brings {count}, such as {first}: what that is made of cannot be told"));
+    }
     if let Some(doubt) = doubt.filter(|_| verdict.class == Class::Suspect) {
         // No speed is told of what cannot be believed.
         marks.extend(analysis.iter().flat_map(|analysis| analysis.marks.iter().cloned()));
@@ -257,12 +264,25 @@ fn say(context: &Context, node: usize, ask: ClassifyAsk, ends: &dyn Ends) -> Res
 
 /// The compiled sources of the patch that nothing was built from; none where the patch is not known.
 fn unbuilt(context: &Context, node: usize, ends: &dyn Ends) -> Vec<String> {
-    let plan = &context.plan;
-    let patch = plan.linked(node, &Role::Patch).and_then(|up| ends.end(up).settled());
-    let digest = patch.and_then(|ended| ended.outputs.get("changes")).and_then(Value::as_blob);
-    let Some(Ok(changes)) = digest.map(|digest| context.changes(digest)) else { return Vec::new() };
+    let Some(changes) = changes(context, node, ends) else { return Vec::new() };
     let paths: Vec<String> = changes.paths().map(ToString::to_string).collect();
-    environment::unbuilt(plan, node, &paths)
+    environment::unbuilt(&context.plan, node, &paths)
+}
+
+/// The files of the patch that are compiled code; none where the patch is not known.
+fn binaries(context: &Context, node: usize, ends: &dyn Ends) -> Vec<String> {
+    let brings = |(path, entry): (&git::TreePath, &git::Entry)| {
+        let git::Entry::File { blob, .. } = entry else { return None };
+        let path = path.to_string();
+        environment::is_binary(&path, &context.begin_of(blob)).then_some(path)
+    };
+    changes(context, node, ends).map(|changes| changes.iter().filter_map(brings).collect()).unwrap_or_default()
+}
+
+fn changes(context: &Context, node: usize, ends: &dyn Ends) -> Option<git::Changes> {
+    let patch = context.plan.linked(node, &Role::Patch).and_then(|up| ends.end(up).settled());
+    let digest = patch.and_then(|ended| ended.outputs.get("changes")).and_then(Value::as_blob);
+    context.changes(digest?).ok()
 }
 
 /// What the test of a role measured; nothing where that was nothing.

@@ -129,6 +129,12 @@ impl Context {
             .ok_or_else(|| blob_lost(digest))
     }
 
+    /// How a blob begins; nothing if it is gone.
+    #[must_use]
+    pub fn begin_of(&self, digest: &Digest) -> Vec<u8> {
+        self.store.cas.begin(digest, 16)
+    }
+
     /// Reads changes that a record names.
     ///
     /// # Errors

@@ -206,6 +206,16 @@ impl Cas {
         Ok(None)
     }
 
+    /// How a blob begins, not verified: to tell what kind of file it is. Nothing if it is not there.
+    #[must_use]
+    pub fn begin(&self, digest: &Digest, most: u64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        if let Ok(Some((file, _))) = self.find(digest) {
+            let _ = file.take(most).read_to_end(&mut bytes);
+        }
+        bytes
+    }
+
     /// Copies a blob to `dest`, which must not exist, verified on the way. Never a hard link: whoever gets the copy may write
     /// to it. `false` if there is no such blob, or it was damaged.
     ///

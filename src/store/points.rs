@@ -83,6 +83,12 @@ impl Earlier {
         &self.rows[from..from + len]
     }
 
+    /// How many actions of a step's name had a key.
+    #[must_use]
+    pub fn sharing(&self, step: u64, key: &ActionKey) -> usize {
+        self.rows.iter().filter(|row| row.step == step && row.key == *key).count()
+    }
+
     /// What was settled at axes that are the same but for the candidate.
     pub fn beside(&self, bare: u64) -> impl Iterator<Item = &Settled> {
         self.rows.iter().filter(move |row| bare != 0 && row.bare == bare)

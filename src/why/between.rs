@@ -23,7 +23,7 @@ use crate::why::known;
 use crate::why::origin::{Traced, Tracer};
 use crate::why::past::PROGRAM;
 use crate::why::toolfiles::uses;
-use crate::why::wiring::{Standing, Wire, Wiring, reading_change};
+use crate::why::wiring::{FILES, Standing, Wire, Wiring, chosen, reading_change};
 
 /// What became of an action from one version to the other.
 #[derive(Clone, Debug, Default)]
@@ -253,6 +253,11 @@ impl<'a> Sides<'a> {
             Some(Value::text(format!("{output}of {up}")))
         };
         let mut changes = Vec::new();
+        let (before, after) = (chosen(self.old, other), chosen(self.new, node));
+        if before.is_some() && after.is_some() && before != after {
+            let text = |text: Option<String>| text.map(|text| Value::text(text.trim_end()));
+            changes.push(Change { ingredient: FILES.to_owned(), old: text(before), new: text(after) });
+        }
         for wire in is {
             let before = was.iter().find(|before| before.role == wire.role);
             let same = before.is_some_and(|before| {

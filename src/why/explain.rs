@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -11,9 +12,12 @@ use serde::Serialize;
 use crate::event::GitState;
 use crate::key::{ActionKey, Change, KeyRecord, Value};
 use crate::names::{Axes, JobId, RunId};
-use crate::plan::{Plan, point_name};
+use crate::plan::{Ask, Plan, point_name};
 use crate::run::journal::read_plan;
+use crate::run::nearest::sharing;
 use crate::store::Index;
+use crate::text::counted;
+use crate::units::human_span;
 use crate::why::action::Action;
 use crate::why::attempts::{AttemptSaid, ComparedSaid, Disagreed, disagree};
 use crate::why::change::{Blobs, Shown};
@@ -21,6 +25,7 @@ use crate::why::forecast::{Forecast, State};
 use crate::why::known::{Known, known};
 use crate::why::origin::{Origin, Since, Traced, Tracer};
 use crate::why::running::{RunningSaid, under_way};
+use crate::why::wiring::FILES;
 
 /// The largest key record that is read.
 const RECORD: u64 = 16 * 1024 * 1024;
@@ -356,7 +361,7 @@ fn step(plan: &Plan, forecast: &Forecast, sources: &Sources<'_>) -> StepSaid {
     }
     said.part_by_origin();
     if said.because.is_none() {
-        said.because = about_limits(&forecast.changes);
+        said.because = about_limits(&forecast.changes).or_else(|| shared_build(plan, forecast, sources));
     }
     if let Some(key) = forecast.key {
         said.disagreements = disagree(&key, sources.index, Some(&sources.blobs));
@@ -372,6 +377,22 @@ fn step(plan: &Plan, forecast: &Forecast, sources: &Sources<'_>) -> StepSaid {
     said
 }
 
+/// How many commits share a build that would be made again, and how long it took.
+fn shared_build(plan: &Plan, forecast: &Forecast, sources: &Sources<'_>) -> Option<String> {
+    let Ask::Environment(ask) = &plan.nodes[forecast.node].ask else { return None };
+    let key = forecast.nearest.filter(|_| ask.recipe.is_some() && forecast.state == State::Changed)?;
+    let attempts = sources.index.attempts(&key).unwrap_or_default();
+    let took = attempts.iter().filter(|ended| ended.outcome.settles()).max_by_key(|ended| ended.at)?.wall_ms;
+    let all = match sharing(plan, forecast.node, &key, sources.blobs.store, sources.index) {
+        0 | 1 => String::new(),
+        many => {
+            let of = if plan.nodes[forecast.node].point.candidate.is_none() { "commit" } else { "patched tree" };
+            format!(" for {}", counted(many, of))
+        }
+    };
+    Some(format!("one build{all}; the last one took {}", human_span(Duration::from_millis(took))))
+}
+
 fn attempts(plan: &Plan, forecast: &Forecast, sources: &Sources<'_>) -> Vec<AttemptSaid> {
     let all = forecast.key.and_then(|key| sources.index.attempts(&key).ok()).unwrap_or_default();
     let today = |ended| sources.blobs.store.today(ended, plan.tables(forecast.node));
@@ -379,7 +400,19 @@ fn attempts(plan: &Plan, forecast: &Forecast, sources: &Sources<'_>) -> Vec<Atte
 }
 
 fn cause(said: &Forecast) -> String {
-    cause_of(said.state.word(), &said.changes, said.because.as_deref())
+    cause_of(said.state.word(), &alike(&said.changes), said.because.as_deref())
+}
+
+/// The changes as they are the same for all commits: of a tree, which is another for each, other files are matched.
+fn alike(changes: &[Change]) -> Vec<Change> {
+    let text = |text: &str| Some(Value::text(text));
+    let matched = |change: &Change| match (&change.old, &change.new) {
+        (Some(Value::Blob(_)), Some(Value::Blob(_))) if change.ingredient == FILES => {
+            Change { old: text("what `from` matched"), new: text("others that it matches"), ..change.clone() }
+        }
+        _ => change.clone(),
+    };
+    changes.iter().map(matched).collect()
 }
 
 /// Actions with one and the same cause of their own.
@@ -403,7 +436,7 @@ pub fn groups<'a>(forecasts: &[&'a Forecast]) -> Vec<Group<'a>> {
     for said in forecasts.iter().filter(|said| said.is_root()) {
         let at = *places.entry(cause(said)).or_insert_with(|| {
             let gone = is_gone(&said.changes);
-            let changes = if gone { Vec::new() } else { said.changes.clone() };
+            let changes = if gone { Vec::new() } else { alike(&said.changes) };
             let because = if gone { Some(GONE.to_owned()) } else { said.because.clone() };
             groups.push(Group { state: said.state, changes, because, members: Vec::new() });
             groups.len() - 1

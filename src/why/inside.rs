@@ -26,6 +26,8 @@ const LONG: Duration = Duration::from_millis(500);
 pub enum Look {
     /// The listing of a source tree: a name and a digest a line.
     Tree,
+    /// The files that an environment is built from: mode, git id and path a line.
+    Files,
     /// A file of the user's, which may be YAML, TOML or JSON.
     File,
     /// JSON at most.
@@ -38,6 +40,7 @@ impl Look {
     pub fn at(role: &str) -> Self {
         match role.split_once(' ') {
             Some(("source", _)) => Self::Tree,
+            None if role == "files" => Self::Files,
             Some(("file" | "in", _)) => Self::File,
             _ => Self::Text,
         }
@@ -52,7 +55,10 @@ pub fn of_bytes(old: &[u8], new: &[u8], look: Look) -> String {
         return format!("(binary, {} -> {})", human_size(old.len() as u64), human_size(new.len() as u64));
     };
     if look == Look::Tree {
-        return of_trees(old_text, new_text);
+        return of_trees(old_text, new_text, |line| line.rsplit_once('\t'));
+    }
+    if look == Look::Files {
+        return of_trees(old_text, new_text, name_last);
     }
     let syntaxes = match look {
         Look::File if old.len().max(new.len()) <= PARSED => &[Syntax::Json, Syntax::Toml, Syntax::Yaml][..],
@@ -86,10 +92,16 @@ fn unified(old: &str, new: &str) -> String {
     text.trim_end().to_owned()
 }
 
+/// The name and what it has, of a line that has its mode and git id first.
+fn name_last(line: &str) -> Option<(&str, &str)> {
+    let (at, _) = line.match_indices(' ').nth(1)?;
+    Some((&line[at + 1..], &line[..at]))
+}
+
 /// The files that were added, removed and changed. Of what is in them only digests are kept.
-fn of_trees(old: &str, new: &str) -> String {
-    let files = |text| -> BTreeMap<&str, &str> { str::lines(text).filter_map(|line| line.rsplit_once('\t')).collect() };
-    let (old, new) = (files(old), files(new));
+fn of_trees(old: &str, new: &str, split: fn(&str) -> Option<(&str, &str)>) -> String {
+    let (old, new): (BTreeMap<&str, &str>, BTreeMap<&str, &str>) =
+        (old.lines().filter_map(split).collect(), new.lines().filter_map(split).collect());
     let mut names: Vec<&str> = old.keys().chain(new.keys()).copied().collect();
     names.sort_unstable();
     names.dedup();

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use crate::gc;
-use crate::plan::{Ask, AssetAt, Plan};
+use crate::plan::{Ask, AssetAt, Found, Plan, Role, TreeOf};
 use crate::step::assets::is_there;
 use crate::step::environment::kept;
 use crate::store::Store;
@@ -16,14 +16,16 @@ use crate::why::forecast::{Forecast, State};
 /// What is expected.
 #[derive(Clone, Debug, Serialize)]
 pub struct Room {
-    /// Environments whose key is known.
+    /// Environments of which it is known what they are built from.
     pub environments: usize,
     /// Of these, those that are in the store.
     pub there: usize,
     /// Of these, those that would be built.
     pub to_build: usize,
-    /// Environments of patched trees whose key is not known before the patch is: at the most so many are built.
+    /// Environments of patched trees, which are built from what a patch makes of them: at the most so many are built.
     pub unknown: usize,
+    /// Environments of base trees whose repository is not here yet: at the most so many are built.
+    pub unseen: usize,
     /// What one takes, in bytes: the median of those that are in the store; `None` is unknown.
     pub each: Option<u64>,
     /// What is free where the store lies, in bytes.
@@ -42,7 +44,8 @@ pub struct Room {
 /// What a plan's environments take; nothing where it builds and fetches none.
 #[must_use]
 pub fn room(plan: &Plan, forecasts: &[Forecast], store: &Store) -> Option<Room> {
-    let (mut known, mut build, mut unknown) = (BTreeSet::new(), BTreeSet::new(), 0);
+    let (mut known, mut build) = (BTreeSet::new(), BTreeSet::new());
+    let (mut bases, mut unknown, mut unseen) = (BTreeSet::new(), 0, 0);
     let mut any = false;
     for said in forecasts {
         let Ask::Environment(ask) = &plan.nodes[said.node].ask else { continue };
@@ -50,6 +53,10 @@ pub fn room(plan: &Plan, forecasts: &[Forecast], store: &Store) -> Option<Room> 
             continue;
         }
         any = true;
+        // What a patch breaks for good leaves no environment.
+        if said.served.as_ref().is_some_and(|ended| ended.outcome.failure().is_some()) {
+            continue;
+        }
         match said.key {
             Some(key) => {
                 let folder = kept::folder_of(&key);
@@ -58,7 +65,14 @@ pub fn room(plan: &Plan, forecasts: &[Forecast], store: &Store) -> Option<Room> 
                 }
                 known.insert(folder);
             }
-            None => unknown += 1,
+            None if plan.nodes[said.node].links.iter().any(|link| link.role == Role::Patch) => unknown += 1,
+            // Its key waits for the checkout; what it is built from is told by the tree that the checkout will name.
+            None => match foreseen(plan, said.node) {
+                // A tree that no case fits is not built.
+                Some((_, Found::NoCase)) => {}
+                Some(set) => drop(bases.insert(set)),
+                None => unseen += 1,
+            },
         }
     }
     let (mut assets, mut fetch) = (BTreeSet::new(), BTreeSet::new());
@@ -83,10 +97,11 @@ pub fn room(plan: &Plan, forecasts: &[Forecast], store: &Store) -> Option<Room> 
     let mut sizes = gc::environment_sizes(store);
     sizes.sort_unstable();
     let mut room = Room {
-        environments: known.len(),
+        environments: known.len() + bases.len(),
         there,
-        to_build: build.len(),
+        to_build: build.len() + bases.len(),
         unknown,
+        unseen,
         each: sizes.get(sizes.len() / 2).copied(),
         free: gc::free(&store.root),
         assets: assets.len(),
@@ -102,26 +117,38 @@ pub fn room(plan: &Plan, forecasts: &[Forecast], store: &Store) -> Option<Room> 
     Some(room)
 }
 
+/// What tells one build of a base tree from another before there is a key: its step, its case, and the files that it is built from.
+fn foreseen(plan: &Plan, node: usize) -> Option<(usize, Found)> {
+    let one = &plan.nodes[node];
+    let Ask::Environment(ask) = &one.ask else { return None };
+    let (repo, commit) = one.point.commit?;
+    let Ok(fact) = plan.facts.commits.get(&(repo, commit))? else { return None };
+    let tree = TreeOf { repo, base: fact.base_tree.as_deref()?, changes: None };
+    let found = plan.trees.get()?.find(tree, &ask.recipe.as_ref()?.cases).ok()?;
+    Some((one.step, found))
+}
+
 impl Room {
     /// What is to be built may take so many bytes at the most, where one of them is known.
     fn expected(&self) -> Option<u64> {
-        let count = u64::try_from(self.to_build + self.unknown).unwrap_or(u64::MAX);
+        let count = u64::try_from(self.to_build + self.unknown + self.unseen).unwrap_or(u64::MAX);
         if count == 0 { Some(0) } else { self.each.map(|each| each.saturating_mul(count)) }
     }
 
     /// In one line.
     #[must_use]
     pub fn text(&self) -> String {
-        let most = match self.unknown {
+        let more = |count: usize, once: &str| match count {
             0 => String::new(),
-            n => format!(", and at most {n} more once the patches are known"),
+            n => format!(", and at most {n} more once {once}"),
         };
+        let most = more(self.unseen, "the repositories are here") + &more(self.unknown, "the patches are known");
         let expected = match self.expected() {
             Some(bytes) => format!("about {}", human_size(bytes)),
             None => "unknown: none is there to tell by".to_owned(),
         };
         let mut parts = Vec::new();
-        if self.environments + self.unknown > 0 {
+        if self.environments + self.unknown + self.unseen > 0 {
             let environments = counted(self.environments, "environment");
             parts.push(format!("{environments}, {} there, {} to build{most}: {expected}", self.there, self.to_build));
         }

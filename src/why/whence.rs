@@ -75,7 +75,9 @@ pub fn whence(plan: &Plan, node: usize, role: &str) -> Option<Whence> {
 /// Whether an ingredient of that name holds an output or an end of another action.
 fn is_from_upstream(step: &Step, role: &str) -> bool {
     match step.body {
-        Body::Checkout | Body::Environment(_) => false,
+        Body::Checkout => false,
+        // Of the tree those that the recipe names, which is seen to where what is read is.
+        Body::Environment(_) => matches!(role, "files" | "tree without a case"),
         Body::Agent(_) => matches!(role, "human commit" | "tree" | "human tree" | "environment"),
         Body::Patch(_) => matches!(role, "base tree" | "work tree"),
         Body::Test(_) => {

@@ -8,14 +8,18 @@ use std::collections::BTreeSet;
 
 use crate::digest::Digest;
 use crate::key::{Change, Value};
-use crate::manifest::{Body, Kind};
+use crate::manifest::{Body, Case, Kind, Place};
 use crate::outcome::Cause;
-use crate::plan::{Ask, Plan, Role};
+use crate::plan::{Ask, CaseAsk, Plan, Role};
 use crate::step::{known, read_as};
 use crate::why::whence::Whence;
 
 /// The words that bind one step to another.
 const BINDS: [&str; 6] = ["needs", "against", "like", "input", "uses", "second-session"];
+/// The words that say which files of a tree an environment is built from.
+const CHOOSES: [&str; 2] = ["from", "when"];
+/// The ingredient that is those files.
+pub const FILES: &str = "files";
 /// The words of a reading table.
 const READS: [&str; 7] = ["finished", "error", "stuck", "usage", "models", "message", "signature"];
 
@@ -41,8 +45,26 @@ pub fn wires(plan: &Plan, node: usize) -> Vec<Wire> {
         })
     };
     let classify = plan.kind(node) == Kind::Classify;
-    let all = read_as(plan, node).into_iter().filter(|(role, _)| !classify || role.starts_with("end of "));
-    all.map(|(role, up)| Wire { output: output(&role), role, up }).collect()
+    let mut all = read_as(plan, node);
+    all.retain(|(role, _)| !classify || role.starts_with("end of "));
+    if plan.kind(node) == Kind::Environment {
+        // A patched tree's files are those of the base and of the patch: of the two the latter is its own.
+        let last = all.iter().rposition(|(role, _)| role == FILES);
+        let mut at = 0..;
+        all.retain(|(role, _)| at.next() == last || role != FILES);
+    }
+    all.into_iter().map(|(role, up)| Wire { output: output(&role), role, up }).collect()
+}
+
+/// Which files of a tree an environment is built from, as the manifest says it: no ingredient by itself, for those files are.
+#[must_use]
+pub fn chosen(plan: &Plan, node: usize) -> Option<String> {
+    let Ask::Environment(ask) = &plan.nodes[node].ask else { return None };
+    let line = |case: &CaseAsk| {
+        let when = case.exists.iter().map(|file| format!("when {file}: ")).collect::<String>();
+        format!("{when}from {}\n", case.from.join(" "))
+    };
+    Some(ask.recipe.as_ref()?.cases.iter().map(line).collect())
 }
 
 /// What becomes of an action, as far as the manifest decides it.
@@ -90,6 +112,7 @@ impl Wiring {
             let wires = wires(plan, node);
             let standing = wiring.stands(plan, node, &wires);
             let mut text = known(plan, node).encode();
+            text.extend(chosen(plan, node).unwrap_or_default().bytes());
             for wire in &wires {
                 let end = match wiring.standing[wire.up] {
                     Standing::Runs => wiring.symbols[wire.up].to_string(),
@@ -153,6 +176,9 @@ fn upstream(plan: &Plan, node: usize) -> BTreeSet<usize> {
 pub fn declared(plan: &Plan, node: usize, role: &str) -> Option<Value> {
     let wire = wires(plan, node).into_iter().find(|wire| wire.role == role)?;
     let mut text = format!("{} {}", class(plan, wire.up), wire.output.unwrap_or_default());
+    if role == FILES {
+        text.extend(chosen(plan, node));
+    }
     if role.starts_with("end of ") {
         for up in upstream(plan, wire.up) {
             if let Some(cause) = skipped(plan, up) {
@@ -202,6 +228,15 @@ pub fn whence(plan: &Plan, node: usize, role: &str) -> Whence {
                 _ => {}
             }
         }
+    }
+    if role == FILES
+        && let Body::Environment(body) = &step.body
+        && let Some(recipe) = body.recipe.as_ref().and_then(|name| plan.manifest.pipeline.recipes.get(&name.value))
+    {
+        let files =
+            |case: &Case| -> Vec<Place> { case.exists.iter().chain(&case.from).map(|glob| glob.place).collect() };
+        found.places.extend(recipe.cases.iter().flat_map(files));
+        found.words = &CHOOSES;
     }
     if let Body::Test(test) = &step.body {
         found.places.extend(test.against.as_ref().map(|name| name.place));

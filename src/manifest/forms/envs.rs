@@ -25,9 +25,9 @@ pub(super) const FORMS: &[Form] = &[
         name: "pass",
         within: WITH_ENV,
         args: &[one("variable", Ty::Variable)],
-        props: &[prop("hash", Ty::Flag)],
+        props: &[prop("hash", Ty::Flag), prop("optional", Ty::Flag)],
         repeat: true,
-        meaning: "Passes a variable of flow's own environment on. Hashed, unless `hash=#false`.",
+        meaning: "Passes a variable of flow's own environment on. Hashed, unless `hash=#false`. One that is not set is a flaw, unless `optional=#true`.",
         example: "pass HTTPS_PROXY hash=#false",
         ..NODE
     },

@@ -46,6 +46,22 @@ pub(super) const FORMS: &[Form] = &[
         ..NODE
     },
     Form {
+        name: "memory",
+        within: &[In::Step(Kind::Environment)],
+        args: &[one("size", Ty::Size)],
+        meaning: "What a build needs of this machine's memory. It does not begin while less is available beside what the builds under way claim; where nothing else runs and that is still too little, it is ENVIRONMENT_FAILED. In no key, and no limit of what it may use.",
+        example: "memory \"8GiB\"",
+        ..NODE
+    },
+    Form {
+        name: "disk",
+        within: &[In::Step(Kind::Environment)],
+        args: &[one("size", Ty::Size)],
+        meaning: "What a build needs of the disk where the store lies: as `memory`, but that too little is DISK_FULL.",
+        example: "disk \"20GiB\"",
+        ..NODE
+    },
+    Form {
         name: "attempts",
         within: RUNNING,
         args: &[one("number", Ty::Whole(1, 100))],

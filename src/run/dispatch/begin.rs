@@ -37,6 +37,14 @@ impl Dispatcher {
 
     pub(super) fn start(&mut self, node: usize, finished: &mpsc::UnboundedSender<Finished>) {
         let Some(key) = self.states.key(node) else { return };
+        match self.room(node) {
+            Room::Enough => {}
+            Room::Wait(what) => return self.aside.push((node, what)),
+            Room::Never(held) => {
+                self.records.remove(&node);
+                return self.over(node, End::open(held));
+            }
+        }
         let lock = match self.context.store.locks.try_lock(&key) {
             Ok(Some(lock)) => lock,
             Ok(None) => {
@@ -119,6 +127,7 @@ impl Dispatcher {
         let adopts = left.finished.as_ref().map(|finished| finished.run.clone());
         self.states.set(node, State::Running);
         self.holding += usize::from(self.bounded(node));
+        self.claim(node);
         // What another run's agent had finished is only read.
         let own = if adopts.is_none() { self.enter(node) } else { None };
         let plan = self.context.plan.clone();

@@ -97,6 +97,7 @@ impl Dispatcher {
 
     fn give_back(&mut self, node: usize, granted: Granted) {
         self.leases.give_back(granted);
+        self.claims.remove(&node);
         self.holding -= usize::from(self.bounded(node));
         for (node, _) in std::mem::take(&mut self.aside) {
             self.make_ready(node);

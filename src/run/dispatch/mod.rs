@@ -43,11 +43,13 @@ mod pause;
 mod pay;
 mod rank;
 mod recheck;
+mod room;
 mod traffic;
 
 use over::settled_event;
 pub use parts::{Observer, Options, Order, Parts, Report};
-use rank::{Rank, commit_ranks};
+use rank::{Rank, commit_ranks, gated_jobs};
+use room::{Claim, Room};
 use traffic::Traffic;
 
 /// How often a key or a slot that somebody else holds is asked for again.
@@ -109,6 +111,8 @@ pub struct Dispatcher {
     ready: [BinaryHeap<Rank>; 2],
     /// Actions that wait for slots or lanes of this run, each with what it lacks.
     aside: Vec<(usize, SlotKind)>,
+    /// What the builds under way claim of memory and disk.
+    claims: HashMap<usize, Claim>,
     contended: Vec<usize>,
     /// Since when.
     contends: HashMap<usize, Instant>,
@@ -140,6 +144,8 @@ pub struct Dispatcher {
     fresh: BinaryHeap<Reverse<usize>>,
     jobs_told: Vec<bool>,
     commit_ranks: Vec<usize>,
+    /// How many jobs each build is for.
+    gated_jobs: Vec<usize>,
     traffic: Traffic,
     hooks: Hooks,
     /// What agents may cost, if the manifest says an amount.
@@ -158,6 +164,7 @@ impl Dispatcher {
         let actions = context.plan.nodes.len();
         let jobs = context.plan.jobs.len();
         let commit_ranks = commit_ranks(&context.plan);
+        let gated_jobs = gated_jobs(&context.plan);
         let traffic = Traffic::new(&context.plan, options.go_on, adoptable(&context.store, &index));
         let mut frame = serde_json::Map::new();
         frame.insert("run".into(), run.as_str().into());
@@ -176,6 +183,7 @@ impl Dispatcher {
             states: States::new(actions),
             ready: [BinaryHeap::new(), BinaryHeap::new()],
             aside: Vec::new(),
+            claims: HashMap::new(),
             contended: Vec::new(),
             contends: HashMap::new(),
             records: HashMap::new(),
@@ -201,6 +209,7 @@ impl Dispatcher {
             fresh: BinaryHeap::new(),
             jobs_told: vec![false; jobs],
             commit_ranks,
+            gated_jobs,
             traffic,
             hooks,
             purse,
@@ -410,6 +419,7 @@ impl Dispatcher {
                 }
                 _ => {
                     self.sharing.entry(owner).or_default().push(node);
+                    self.rank_again(owner);
                     self.states.set(node, State::Sharing { with: owner });
                 }
             }
@@ -456,21 +466,5 @@ impl Dispatcher {
                 self.make_ready(node);
             }
         }
-    }
-
-    fn make_ready(&mut self, node: usize) {
-        let rank = self.rank(node);
-        self.ready[usize::from(!self.bounded(node))].push(rank);
-    }
-
-    /// Whether what an action holds, or its lane's width, bounds how many of its like run, so that `--jobs` does not.
-    fn bounded(&self, node: usize) -> bool {
-        let lane = |candidate: usize| &self.traffic.lanes[self.traffic.candidates[candidate].lane].lane;
-        !self.plan().nodes[node].holds.is_empty()
-            || traffic::candidate_of(self.plan(), node).is_some_and(|candidate| lane(candidate).has_width())
-    }
-
-    fn rank(&self, node: usize) -> Rank {
-        Rank { commit: self.commit_ranks[node], height: self.plan().nodes[node].height, node }
     }
 }

@@ -339,11 +339,12 @@ impl Builder<'_> {
             see.push(site.downloads.clone())
         }
         let extra = [("PIP_DISABLE_PIP_VERSION_CHECK", "1"), ("PIP_NO_INPUT", "1"), ("SOURCE_DATE_EPOCH", "315532800")];
-        // Without secrets, and without what is passed on unhashed: a patch runs here.
-        let env = match site.fetches {
-            true => self.recipe.env.clone(),
-            false => crate::plan::EnvAsk { secrets: Vec::new(), ..self.recipe.env.clone() },
-        };
+        // Without secrets, also such as stand in the URL of an index: a patch runs here.
+        let mut env = self.recipe.env.clone();
+        if !site.fetches {
+            env.secrets.clear();
+            env.unhashed.retain(|_, value| !names_a_user(value));
+        }
         let command = Command {
             argv: filled,
             env: &env,
@@ -416,6 +417,12 @@ fn distributions(out: &Path) -> Vec<String> {
         }
     }
     found.into_iter().collect()
+}
+
+/// Whether a text holds a URL with a user or a password in it.
+fn names_a_user(text: &str) -> bool {
+    let host = |rest: &str| rest.split(['/', ' ']).next().is_some_and(|host| host.contains('@'));
+    text.split("://").skip(1).any(host)
 }
 
 /// The line of a build's output that tells first what is wrong: a compiler's first error; else the last line that says anything.

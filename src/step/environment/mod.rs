@@ -19,7 +19,7 @@ use crate::step::done::{Done, Inputs};
 use crate::step::{Draft, End};
 
 pub use trees::StoreTrees;
-pub use unbuilt::unbuilt;
+pub use unbuilt::{is_binary, unbuilt};
 pub use used::Built;
 
 /// What the attempts of this kind mean.

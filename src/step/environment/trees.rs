@@ -112,7 +112,12 @@ impl Trees for StoreTrees {
         if let Some(found) = memory().get(&question) {
             return Ok(found.clone());
         }
-        if let Some(found) = self.written(&question) {
+        // Whoever asks why wants to see the listing: without it the answer is made anew.
+        let shown = |found: &Found| match found {
+            Found::Case { listing, .. } => self.cas.has(listing),
+            Found::NoCase => true,
+        };
+        if let Some(found) = self.written(&question).filter(shown) {
             memory().insert(question, found.clone());
             return Ok(found);
         }
@@ -130,7 +135,9 @@ impl Trees for StoreTrees {
                 if too_long {
                     return Err(format!("`from` matches too many files: their listing has {} bytes", listing.len()));
                 }
-                found = Found::Case { case: number, listing: Digest::of(&listing) };
+                // One that cannot be kept is not shown, and is none the worse.
+                let kept = self.cas.put(&listing);
+                found = Found::Case { case: number, listing: kept.unwrap_or_else(|_| Digest::of(&listing)) };
                 break;
             }
         }

@@ -9,6 +9,26 @@ const COMPILED: &[&str] = &[
     "pyx", "pxd", "pxi", "rs", "go", "f", "f90", "f95", "zig", "metal",
 ];
 
+/// Endings of what a compiler or a linker writes.
+const BUILT: &[&str] = &[
+    "so", "dylib", "dll", "pyd", "a", "lib", "o", "obj", "pyc", "pyo", "whl", "egg", "cubin", "fatbin", "ptx", "exe",
+    "wasm",
+];
+/// How such files begin: ELF, Mach-O in its forms, an archive, PE.
+const BEGINS: [&[u8]; 6] =
+    [b"\x7fELF", b"\xcf\xfa\xed\xfe", b"\xce\xfa\xed\xfe", b"\xca\xfe\xba\xbe", b"!<arch>\n", b"MZ\x90\0"];
+
+/// Whether a file of a patch is compiled code, by its name or by how it begins.
+#[must_use]
+pub fn is_binary(path: &str, begin: &[u8]) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let ending = name.rsplit_once('.').map(|(_, ending)| ending.to_lowercase());
+    let versioned = name.contains(".so.");
+    versioned
+        || ending.is_some_and(|ending| BUILT.contains(&ending.as_str()))
+        || BEGINS.iter().any(|known| begin.starts_with(known))
+}
+
 /// The compiled sources among some paths of a patch that the environments of a classified job are not built from.
 #[must_use]
 pub fn unbuilt(plan: &Plan, node: usize, paths: &[String]) -> Vec<String> {

@@ -1,11 +1,13 @@
 //! A built environment for whoever runs in it: its programs, its variables, and the built files that are laid over a tree.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use ignore::WalkBuilder;
 
+use crate::git::{Changes, TreePath};
+use crate::hostile;
 use crate::outcome::{Cause, Failure};
 use crate::plan::{Ask, Found, ImageAsk, RecipeAsk, Role, TreeOf, Trees};
 use crate::step::container::Boxed;
@@ -90,11 +92,21 @@ impl<'a> Built<'a> {
         Ok(given.into_iter().collect())
     }
 
-    /// Lays its built files over a tree where the tree has none; their number.
+    /// The paths of some changes that its built files could have.
+    ///
+    /// # Errors
+    /// If the recipe's globs are none.
+    pub fn laid_at(&self, changes: &Changes) -> Result<BTreeSet<TreePath>, Failure> {
+        let globs = glob_set(&self.recipe.overlay).map_err(|error| fault(&error.to_string()))?;
+        Ok(changes.paths().filter(|path| globs.is_match(path.as_path())).cloned().collect())
+    }
+
+    /// Lays its built files over a tree where the tree has none, and in place of those that were `brought`: a patch that brings
+    /// what it wants to be built would be measured in something that nobody can read. Gives their number.
     ///
     /// # Errors
     /// If it has none of those that the recipe names, or the disk refuses.
-    pub fn lay_over(&self, tree: &Path) -> Result<usize, Failure> {
+    pub fn lay_over(&self, tree: &Path, brought: &BTreeSet<TreePath>) -> Result<usize, Failure> {
         if self.recipe.overlay.is_empty() {
             return Ok(0);
         }
@@ -115,6 +127,9 @@ impl<'a> Built<'a> {
                     Cause::EnvironmentFailed,
                     &format!("`overlay` matches more than {MOST} files"),
                 ));
+            }
+            if brought.iter().any(|path| path.as_path() == name) {
+                hostile::remove_all(&tree.join(name)).map_err(|error| failed(&tree.join(name), &error))?;
             }
             if lay(&root, name, tree).map_err(|error| failed(&tree.join(name), &error))? {
                 laid += 1;

@@ -125,7 +125,13 @@ impl Session<'_> {
         let tree = self.tree(arm)?;
         git::write_tree(&mirror, &base, &changes, &blobs, &tree, Some(&cache)).map_err(failed)?;
         if let Some(built) = self.built(arm)? {
-            built.lay_over(&tree)?;
+            let mut brought = built.laid_at(&changes)?;
+            if !brought.is_empty() {
+                let before = git::select(&mirror, &base, &git::Changes::default(), &|path| brought.contains(path));
+                let before = before.map_err(failed)?;
+                brought.retain(|path| !before.contains_key(path));
+            }
+            built.lay_over(&tree, &brought)?;
         }
         Ok(())
     }
