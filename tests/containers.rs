@@ -400,6 +400,8 @@ fn containers_of_a_flow_that_was_killed_are_gone_and_those_of_its_supervisors_to
     std::fs::remove_file(&wait).unwrap();
     flow.run().settles();
     assert!(left.iter().all(|pid| !alive(*pid)));
+    let asked: Vec<String> = flow.told_to("ps").iter().map(|words| words.last().unwrap().clone()).collect();
+    assert!(asked.iter().any(|filter| filter.starts_with("label=flow.attempt=")), "{asked:?}");
 }
 
 #[test]
