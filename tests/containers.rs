@@ -497,6 +497,26 @@ fn cases_choose_images_and_commands_build_inside_of_them() {
 }
 
 #[test]
+fn patched_trees_are_built_inside_without_a_network_and_bring_no_image_again() {
+    let recipe = format!(
+        "{}; from \"pkg/work.py\"; run \"/bin/sh\" \"-c\" \"test $IMAGE = 1 && cp pkg/work.py $0/part\" \"{{out}}\"",
+        pinned()
+    );
+    for (engine, runs) in [("docker", "run"), ("apptainer", "exec")] {
+        let flow = Boxed::with(&[engine], &recipe);
+        let ran = flow.run();
+        let executed = ran.settles().executed();
+        let built = executed.iter().filter(|action| action.ends_with("build")).count();
+        // Two bases, two patches and the second human's tree: the first human's is the second base.
+        assert_eq!(built, 5, "{executed:?}");
+        assert!(flow.told_to("pull").len() <= 2, "one a base at most: {:?}", flow.told_to("pull"));
+        let builds = flow.told_to(runs).into_iter().filter(|words| words.iter().any(|word| word.contains("$IMAGE")));
+        let closed = builds.filter(|words| of(words, "--network").contains(&"none")).count();
+        assert_eq!(closed, 3, "those of patches");
+    }
+}
+
+#[test]
 fn a_sif_file_is_what_its_bytes_are_and_only_apptainer_runs_it() {
     let flow = Boxed::with(&["podman", "apptainer"], "image \"images/bench.sif\"");
     flow.flow(&["plan", "m.kdl"]).settles().says("images/bench.sif");
