@@ -320,6 +320,34 @@ fn a_build_that_was_killed_is_no_environment() {
 }
 
 #[test]
+fn the_last_line_of_a_build_is_told_while_it_runs_without_secrets() {
+    let mut flow = sample(APART);
+    flow.env("INDEX_TOKEN", "t0ken-of-the-index");
+    let go = waits(&flow);
+    flow.edit("recipes.kdl", |text| {
+        let text =
+            text.replace("touch $0/half;", "echo first; printf '\\\\033[32mfrom %s\\\\033[0m\\\\n' $INDEX_TOKEN;");
+        text.replace("    run ", "    secret INDEX_TOKEN\n    run ")
+    });
+    let out = flow.beside("events");
+    let events = std::fs::File::create(&out).unwrap();
+    let mut run = flow.command(&["run", "m.kdl", "--json"]).stdout(events).stderr(Stdio::null()).spawn().unwrap();
+    let told = || {
+        let text = std::fs::read_to_string(&out).unwrap();
+        let events = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        events.filter(|event| event["event"] == "action-progress").collect::<Vec<_>>()
+    };
+    until("it is told", || !told().is_empty());
+    std::fs::write(&go, "").unwrap();
+    assert!(run.wait().unwrap().success());
+    let line = told()[0]["line"].as_str().unwrap().to_owned();
+    assert!(line.starts_with("from ") && !line.contains("t0ken") && !line.contains('\u{1b}'), "{line}");
+    assert_eq!(told()[0]["step"], "build");
+    let kept = flow.journal().iter().filter(|event| event["event"] == "action-progress").count();
+    assert_eq!(kept, 0, "it is for who watches");
+}
+
+#[test]
 fn two_runs_at_once_build_once() {
     let flow = sample(APART);
     let go = waits(&flow);

@@ -73,7 +73,7 @@ pub fn for_terminal(plan: &Arc<Plan>, wanted: &[bool]) -> Box<dyn Observer> {
     if std::io::stderr().is_terminal() {
         Box::new(Bars::new(plan.clone(), wanted))
     } else {
-        Box::new(Plain { plan: plan.clone(), told: BTreeSet::new() })
+        Box::new(Plain { plan: plan.clone(), told: BTreeSet::new(), builds: Spaced::default() })
     }
 }
 
@@ -182,6 +182,8 @@ fn line(plan: &Plan, event: &Event) -> Option<String> {
 
 /// The widest a line of an action's end is off a terminal, in columns; `flow show` has all of it.
 const WIDEST: usize = 160;
+/// Off a terminal a build is told of no more often, in milliseconds.
+const SPACE_MS: u64 = 30_000;
 /// So much is told again of what was told before, in columns.
 const AGAIN: usize = 48;
 
@@ -189,10 +191,34 @@ const AGAIN: usize = 48;
 struct Plain {
     plan: Arc<Plan>,
     told: BTreeSet<String>,
+    builds: Spaced,
+}
+
+/// When each build was told of last, by how long it had been at work.
+#[derive(Default)]
+struct Spaced(BTreeMap<usize, u64>);
+
+impl Spaced {
+    /// Whether it is time to tell of one again; notes that it is told.
+    fn due(&mut self, node: usize, wall_ms: u64) -> bool {
+        let last = self.0.entry(node).or_insert(0);
+        // A later attempt begins anew.
+        *last = if wall_ms < *last { 0 } else { *last };
+        let due = wall_ms - *last >= SPACE_MS;
+        *last = if due { wall_ms } else { *last };
+        due
+    }
 }
 
 impl Observer for Plain {
     fn see(&mut self, told: &Told) {
+        if let Event::ActionProgress { node, axes, step, line, wall_ms } = &told.event {
+            if self.builds.due(*node, *wall_ms) {
+                let since = human_span(Duration::from_millis(*wall_ms));
+                output::say(&cut(&format!("{}  {since}: {line}", title(axes, step)), WIDEST));
+            }
+            return;
+        }
         let Some(line) = line(&self.plan, &told.event) else { return };
         match &told.event {
             // Of the others that one thing keeps it is not told at length again.
@@ -227,6 +253,8 @@ struct Running {
     slots: String,
     step: String,
     since: Instant,
+    /// What it printed last.
+    said: String,
 }
 
 struct Stage {
@@ -312,7 +340,12 @@ impl View {
             .map(|running| {
                 let end = format!("{}  {}", running.slots, whole(running.since.elapsed()));
                 let room = width.saturating_sub(end.width() + 5);
-                format!("  {}  {end}", shorten(&running.what, room))
+                let what = shorten(&running.what, room);
+                let said = match room.saturating_sub(what.width() + 2) {
+                    left if left >= 10 && !running.said.is_empty() => format!("  {}", shorten(&running.said, left)),
+                    _ => String::new(),
+                };
+                format!("  {what}  {end}{said}")
             })
             .collect();
         if running.len() > SHOWN {
@@ -368,8 +401,13 @@ impl Observer for Bars {
             Event::ActionStarted { node, axes, step, slots, .. } => {
                 let slots = if slots.is_empty() { String::new() } else { format!("on {}", slots.join(", ")) };
                 let what = title(axes, step);
-                let running = Running { what, slots, step: step.clone(), since: Instant::now() };
+                let running = Running { what, slots, step: step.clone(), since: Instant::now(), said: String::new() };
                 lock(&self.view).running.insert(*node, running);
+            }
+            Event::ActionProgress { node, line, .. } => {
+                if let Some(running) = lock(&self.view).running.get_mut(node) {
+                    running.said.clone_from(line);
+                }
             }
             Event::ActionSettled { node, step, cached, wall_ms, evidence, .. } => {
                 let wall = (!cached).then(|| Duration::from_millis(*wall_ms));
@@ -398,4 +436,37 @@ impl Observer for Bars {
 /// A line of evidence within a sentence: without the stop that it may end in.
 fn sentence(evidence: &str) -> &str {
     evidence.trim_end_matches('.')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn off_a_terminal_a_build_is_told_of_each_half_minute_at_most() {
+        let mut spaced = Spaced::default();
+        let told: Vec<u64> = [1_000, 29_000, 31_000, 40_000, 62_000, 2_000, 31_000, 33_000]
+            .into_iter()
+            .filter(|wall_ms| spaced.due(1, *wall_ms))
+            .collect();
+        assert_eq!(told, [31_000, 62_000, 31_000]);
+        assert!(!spaced.due(2, 5_000) && spaced.due(2, 30_000), "each for itself");
+    }
+
+    #[test]
+    fn on_a_terminal_the_line_that_a_build_printed_last_stands_beside_it() {
+        let running = |said: &str| Running {
+            what: "pkg/0123abcd build".into(),
+            slots: String::new(),
+            step: "build".into(),
+            since: Instant::now(),
+            said: said.into(),
+        };
+        let view =
+            |said: &str| View { began: Instant::now(), running: BTreeMap::from([(0, running(said))]), steps: vec![] };
+        assert_eq!(view("[3/900] compiling").lines(80)[0], "  pkg/0123abcd build    0 s  [3/900] compiling");
+        let narrow = &view(&"compiling ".repeat(50)).lines(60)[0];
+        assert!(narrow.width() < 60 && narrow.contains("compiling"), "{narrow}");
+        assert_eq!(view("[3/900] compiling").lines(30)[0], "  pkg/0123abcd build    0 s");
+    }
 }

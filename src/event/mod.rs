@@ -67,6 +67,19 @@ pub enum Event {
         /// Why it is executed.
         why: Reason,
     },
+    /// A build is under way, and what it printed last. Told to who watches and not kept.
+    ActionProgress {
+        /// The action's number in the plan.
+        node: usize,
+        /// Its point.
+        axes: Axes,
+        /// Its step.
+        step: String,
+        /// The last line, without secrets and control characters.
+        line: String,
+        /// How long it has been at work, in milliseconds.
+        wall_ms: u64,
+    },
     /// An action is settled; its record is durable.
     ActionSettled {
         /// The action's number in the plan.

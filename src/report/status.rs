@@ -358,6 +358,7 @@ impl Status {
                 }
             }
             Event::Notice { .. }
+            | Event::ActionProgress { .. }
             | Event::Disagrees(_)
             | Event::BudgetReached { .. }
             | Event::Draining { .. }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::attempt::{Ended, Reserved, Started};
 use crate::container;
@@ -19,8 +19,8 @@ use crate::plan::Ask;
 use crate::process::{self, Exit};
 use crate::step::secrets::remove_private;
 use crate::step::{
-    Context, Done, End, Ends, Inputs, Keyed, Place, SomeEnds, Stop, agent, checkout, classify, command, draft,
-    environment, patch, test,
+    Context, Done, End, Ends, Inputs, Keyed, Place, Progress, SomeEnds, Stop, agent, checkout, classify, command,
+    draft, environment, patch, test,
 };
 use crate::store::{Index, RunLock, Store, StoreError};
 
@@ -49,6 +49,8 @@ pub struct Work {
     pub cores: Vec<u32>,
     /// Tells when to stop.
     pub stop: watch::Receiver<Stop>,
+    /// Hears how far it is.
+    pub told: mpsc::UnboundedSender<Progress>,
 }
 
 /// What runs that died left of one action.
@@ -122,7 +124,7 @@ pub fn place_of(store: &Store, attempt: &AttemptId) -> PathBuf {
 
 /// Does one action once.
 pub async fn execute(work: Work) -> Done {
-    let Work { context, node, attempt, ends, left, earlier, locks, slots, cores, stop } = work;
+    let Work { context, node, attempt, ends, left, earlier, locks, slots, cores, stop, told } = work;
     for started in &left.dead {
         let left = place_of(&context.store, &started.attempt);
         if let Err(error) = container::end_all(&left, started.attempt.as_str(), &context.machine.variables, ORPHANS) {
@@ -131,7 +133,7 @@ pub async fn execute(work: Work) -> Done {
         remove_private(&context.machine, started.attempt.as_str());
         discard(&context.store, &left);
     }
-    let place = Place { dir: place_of(&context.store, &attempt), attempt, locks, slots, cores, stop };
+    let place = Place { dir: place_of(&context.store, &attempt), attempt, locks, slots, cores, stop, told };
     let inputs = inputs(&context, node, &ends);
     let plan = context.plan.clone();
     let repo = plan.nodes[node].point.commit.map_or(0, |(repo, _)| repo);

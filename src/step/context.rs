@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::container::Engines;
 use crate::digest::Digest;
@@ -63,6 +63,17 @@ pub enum Stop {
     Now,
 }
 
+/// What an action at work tells of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The action's number in the plan.
+    pub node: usize,
+    /// What its processes printed last: a line without secrets and control characters.
+    pub line: String,
+    /// How long it has been at work, in milliseconds.
+    pub wall_ms: u64,
+}
+
 /// Where one attempt works.
 pub struct Place {
     /// The attempt.
@@ -77,6 +88,8 @@ pub struct Place {
     pub cores: Vec<u32>,
     /// Tells when to stop.
     pub stop: watch::Receiver<Stop>,
+    /// Hears how far it is.
+    pub told: mpsc::UnboundedSender<Progress>,
 }
 
 impl Context {

@@ -33,7 +33,7 @@ pub mod setup;
 pub mod shown;
 pub mod test;
 
-pub use context::{Context, Place, Stop};
+pub use context::{Context, Place, Progress, Stop};
 pub use done::{Done, Inputs};
 
 /// How an action stands, as those downstream see it.

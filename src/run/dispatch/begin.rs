@@ -194,6 +194,7 @@ impl Dispatcher {
             slots: granted.pairs(),
             cores: self.leases.cores(&granted),
             stop: own.unwrap_or_else(|| self.stop.subscribe()),
+            told: self.told.clone(),
         };
         let finished = finished.clone();
         let unbegun = if durable_first { Done::no_agent_began } else { Done::failed };

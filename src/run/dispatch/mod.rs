@@ -29,7 +29,7 @@ use crate::run::outbox::{Outbox, Ticket};
 use crate::run::recover::interrupted;
 use crate::run::state::{By, State, States};
 use crate::run::writer::{Writer, Written};
-use crate::step::{Context, Done, End, Ends, SomeEnds, Stop, classify, command};
+use crate::step::{Context, Done, End, Ends, Progress, SomeEnds, Stop, classify, command};
 use crate::store::{Index, KeyLock};
 
 mod again;
@@ -41,6 +41,7 @@ mod over;
 mod parts;
 mod pause;
 mod pay;
+mod progress;
 mod rank;
 mod recheck;
 mod room;
@@ -139,6 +140,9 @@ pub struct Dispatcher {
     journal: Journal,
     outbox: Outbox,
     stop: watch::Sender<Stop>,
+    told: mpsc::UnboundedSender<Progress>,
+    /// How far actions say they are.
+    progress: mpsc::UnboundedReceiver<Progress>,
     draining: Option<Instant>,
     broken: Option<String>,
     fresh: BinaryHeap<Reverse<usize>>,
@@ -160,6 +164,7 @@ impl Dispatcher {
     pub fn new(parts: Parts) -> Self {
         let Parts { context, run, manifest, git, index, records, journal, leases, options, purse, observers } = parts;
         let (done, written) = mpsc::unbounded_channel();
+        let (told, progress) = mpsc::unbounded_channel();
         let writer = Writer::start(records, done);
         let actions = context.plan.nodes.len();
         let jobs = context.plan.jobs.len();
@@ -204,6 +209,8 @@ impl Dispatcher {
             journal,
             outbox: Outbox::default(),
             stop: watch::channel(Stop::No).0,
+            told,
+            progress,
             draining: None,
             broken: None,
             fresh: BinaryHeap::new(),
@@ -294,6 +301,7 @@ impl Dispatcher {
                 },
                 Some(order) = orders.recv() => self.obey(order),
                 Some(answer) = self.traffic.heard.recv() => self.hear(answer),
+                Some(progress) = self.progress.recv() => self.pass_on(progress),
                 text = self.hooks.ended() => {
                     if let Some(text) = text {
                         self.tell(Event::Notice { text });

@@ -19,9 +19,10 @@ use crate::plan::{CaseAsk, EnvironmentAsk, Found, RecipeAsk, Role, TreeOf, Trees
 use crate::process::{self, Exit};
 use crate::redact::Secret;
 use crate::step::container::{Boxed, Where};
-use crate::step::context::{Context, OUTPUT_LIMIT, Place, fault};
+use crate::step::context::{Context, OUTPUT_LIMIT, Place, Progress, fault};
 use crate::step::done::{Done, Inputs};
 use crate::step::environment::kept::{self, Complete};
+use crate::step::environment::told;
 use crate::step::environment::used::packages;
 use crate::step::environment::{FOLDER, IDENTITY, StoreTrees};
 use crate::step::processes::{Command, failure_of};
@@ -30,6 +31,8 @@ use crate::step::secrets::redactor;
 
 /// How long a build may take where the step says nothing.
 const TIMEOUT: Duration = Duration::from_secs(2 * 60 * 60);
+/// How often what a build printed is looked at.
+const LOOK: Duration = Duration::from_secs(1);
 /// How much of a text that tells an identity is kept, in bytes.
 const IDENTITY_BYTES: u64 = 1 << 20;
 
@@ -305,6 +308,18 @@ impl Builder<'_> {
         Ok(())
     }
 
+    /// Tells the line that it printed last, if that is another one.
+    fn tell(&self, site: &Site<'_>, last: &mut Option<String>) {
+        let streams = ["build.out", "build.err"].map(|name| self.place.dir.join(name));
+        let line = told::last_line(&[&streams[0], &streams[1]], &redactor(site.secrets));
+        if let Some(line) = line.filter(|line| last.as_ref() != Some(line)) {
+            *last = Some(line.clone());
+            let wall_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            // Nobody listens once the run is over.
+            let _ = self.place.told.send(Progress { node: self.node, line, wall_ms });
+        }
+    }
+
     async fn command(
         &self,
         argv: &[Template],
@@ -364,7 +379,14 @@ impl Builder<'_> {
             durable: false,
             sandbox: Some(Holding { decl: &decl, own, see, hidden: Vec::new(), unseen_tests: false, network }),
         };
-        let end = self.context.supervised(self.place, command).await?;
+        let mut work = std::pin::pin!(self.context.supervised(self.place, command));
+        let mut last = None;
+        let end = loop {
+            tokio::select! {
+                end = &mut work => break end?,
+                () = tokio::time::sleep(LOOK) => self.tell(site, &mut last),
+            }
+        };
         if let Some(held) = &end.sandbox {
             log.sandbox = Some(log.sandbox.take().map_or_else(|| held.clone(), |all| all.and(held)));
         }

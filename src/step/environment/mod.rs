@@ -6,6 +6,7 @@
 mod build;
 mod image;
 pub mod kept;
+mod told;
 mod trees;
 mod unbuilt;
 mod used;

@@ -1,0 +1,91 @@
+//! The last line that a build printed, for who watches it. A stranger's text: bounded, without secrets, without control characters.
+
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::Path;
+use std::time::SystemTime;
+
+use crate::hostile;
+use crate::redact::Redactor;
+
+/// So much of the end of a stream is looked at, in bytes.
+const TAIL: u64 = 16 * 1024;
+/// The longest line that is told, in characters.
+const LONGEST: usize = 200;
+
+/// The last line of the one of some streams that was written last; nothing where none holds a whole one.
+pub(super) fn last_line(streams: &[&Path], redactor: &Redactor) -> Option<String> {
+    let mut found: Vec<(SystemTime, String)> = streams.iter().filter_map(|path| tail(path, redactor)).collect();
+    found.sort();
+    found.pop().map(|(_, line)| line)
+}
+
+fn tail(path: &Path, redactor: &Redactor) -> Option<(SystemTime, String)> {
+    let mut file = hostile::open_regular(path).ok()?;
+    let meta = file.metadata().ok()?;
+    let from = meta.len().saturating_sub(TAIL);
+    file.seek(SeekFrom::Start(from)).ok()?;
+    let mut bytes = Vec::new();
+    file.take(TAIL).read_to_end(&mut bytes).ok()?;
+    if from > 0 {
+        // What begins before the window may be the rest of a secret.
+        let whole = bytes.iter().position(|byte| *byte == b'\n')?;
+        bytes.drain(..=whole);
+    }
+    // What is still being written may be the first half of one.
+    let end = bytes.iter().rposition(|byte| matches!(byte, b'\n' | b'\r'))?;
+    bytes.truncate(end);
+    let clean = redactor.clean(&bytes);
+    let text = String::from_utf8_lossy(&clean);
+    let line = text.rsplit(['\n', '\r']).map(plain).find(|line| !line.is_empty())?;
+    Some((meta.modified().ok()?, line))
+}
+
+/// A line without what steers a terminal, not longer than is told.
+fn plain(line: &str) -> String {
+    let mut plain = String::new();
+    let mut characters = line.trim().chars().peekable();
+    while let Some(c) = characters.next() {
+        if c == '\u{1b}' && characters.next_if_eq(&'[').is_some() {
+            // Up to the letter that says what is to be done.
+            while characters.next_if(|c| !c.is_ascii_alphabetic()).is_some() {}
+            let _ = characters.next();
+        } else if !c.is_control() {
+            plain.push(c);
+        } else if c == '\t' {
+            plain.push(' ');
+        }
+        if plain.len() >= LONGEST {
+            break;
+        }
+    }
+    crate::text::harmless(plain.trim())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+    use crate::redact::Secret;
+
+    #[test]
+    fn the_last_whole_line_is_told_without_secrets_and_colours() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("build.out");
+        let secrets = [Secret::new("TOKEN", b"s3cr3t-value".to_vec())];
+        let redactor = Redactor::new(&secrets);
+        let said = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            last_line(&[&path, &dir.path().join("none")], &redactor)
+        };
+        assert_eq!(said(""), None);
+        assert_eq!(said("no end yet"), None);
+        assert_eq!(said("one\ntwo\n\n").unwrap(), "two");
+        assert_eq!(said("one\n\u{1b}[1;32mgreen\u{1b}[0m\u{7}\nhal").unwrap(), "green");
+        assert_eq!(said("10 %\r20 %\r").unwrap(), "20 %");
+        assert!(!said("fetch https://u:s3cr3t-value@index/\n").unwrap().contains("s3cr3t-value"));
+        assert!(said(&format!("{}\n", "x".repeat(5000))).unwrap().len() <= LONGEST);
+        // A secret that the window cuts is not told.
+        let long = format!("{}s3cr3t-value{}\n", "a".repeat(20_000), "b".repeat(16 * 1024 - 8));
+        assert_eq!(said(&long), None);
+    }
+}
