@@ -400,6 +400,8 @@ fn containers_of_a_flow_that_was_killed_are_gone_and_those_of_its_supervisors_to
     std::fs::remove_file(&wait).unwrap();
     flow.run().settles();
     assert!(left.iter().all(|pid| !alive(*pid)));
+    let asked: Vec<String> = flow.told_to("ps").iter().map(|words| words.last().unwrap().clone()).collect();
+    assert!(asked.iter().any(|filter| filter.starts_with("label=flow.attempt=")), "{asked:?}");
 }
 
 #[test]
@@ -495,6 +497,26 @@ fn cases_choose_images_and_commands_build_inside_of_them() {
 }
 
 #[test]
+fn patched_trees_are_built_inside_without_a_network_and_bring_no_image_again() {
+    let recipe = format!(
+        "{}; from \"pkg/work.py\"; run \"/bin/sh\" \"-c\" \"test $IMAGE = 1 && cp pkg/work.py $0/part\" \"{{out}}\"",
+        pinned()
+    );
+    for (engine, runs) in [("docker", "run"), ("apptainer", "exec")] {
+        let flow = Boxed::with(&[engine], &recipe);
+        let ran = flow.run();
+        let executed = ran.settles().executed();
+        let built = executed.iter().filter(|action| action.ends_with("build")).count();
+        // Two bases, two patches and the second human's tree: the first human's is the second base.
+        assert_eq!(built, 5, "{executed:?}");
+        assert!(flow.told_to("pull").len() <= 2, "one a base at most: {:?}", flow.told_to("pull"));
+        let builds = flow.told_to(runs).into_iter().filter(|words| words.iter().any(|word| word.contains("$IMAGE")));
+        let closed = builds.filter(|words| of(words, "--network").contains(&"none")).count();
+        assert_eq!(closed, 3, "those of patches");
+    }
+}
+
+#[test]
 fn a_sif_file_is_what_its_bytes_are_and_only_apptainer_runs_it() {
     let flow = Boxed::with(&["podman", "apptainer"], "image \"images/bench.sif\"");
     flow.flow(&["plan", "m.kdl"]).settles().says("images/bench.sif");
@@ -585,53 +607,117 @@ fn what_does_not_go_together_with_an_image_is_said_before_anything_runs() {
     says(&format!("{}; from \"a\"; run \"{{tool.python}}\" \"x\"", pinned()), "", "tool-in-image", "not of the image");
 }
 
-/// An engine of this machine that runs something, and an image for it: this machine's own `/bin/sh` and `python3`.
-fn real() -> Result<(&'static str, String), String> {
-    let mut why = Vec::new();
-    for engine in ["podman", "docker"] {
-        let says = |args: &[&str]| {
-            let out = Command::new(engine).args(args).stdin(Stdio::null()).output();
-            let out = out.map_err(|error| error.to_string())?;
-            let last = String::from_utf8_lossy(&out.stderr).lines().last().unwrap_or_default().to_owned();
-            if out.status.success() { Ok(String::from_utf8_lossy(&out.stdout).trim().to_owned()) } else { Err(last) }
-        };
-        let name = "localhost/flow-test:1";
-        let image = || -> Result<String, String> {
-            says(&["info", "--format", "{{.ID}}"]).or_else(|_| says(&["info"])).map(drop)?;
-            let tar = "tar -c --exclude='*/__pycache__' /bin /lib /lib64 /usr/bin/sh /usr/bin/dash /usr/bin/env /usr/bin/python3* \
-                       /usr/lib/python3* /usr/lib/x86_64-linux-gnu /etc/passwd /tmp 2>/dev/null";
-            let bring = format!("{tar} | {engine} import - {name}");
-            let out = Command::new("sh").args(["-c", &bring]).output().map_err(|error| error.to_string())?;
-            if !out.status.success() {
-                return Err(String::from_utf8_lossy(&out.stderr).lines().last().unwrap_or_default().to_owned());
-            }
-            says(&["run", "--rm", "--network", "none", name, "/bin/sh", "-c", "python3 -c 'print(1)'"])
-                .map(|_| name.to_owned())
-        };
-        match image() {
-            Ok(name) => return Ok((engine, name)),
-            Err(error) => why.push(format!("{engine}: {error}")),
-        }
+/// An engine of this machine that works, an image that it was given, and the variables that it needs for that.
+struct Real {
+    engine: &'static str,
+    image: &'static str,
+    env: Vec<(String, String)>,
+}
+
+const IMAGE: &str = "localhost/flow-test:1";
+
+/// This machine's own shell and Python, as the files of an image.
+const STAGE: &str = r#"set -e
+mkdir -p "$0/usr/bin" "$0/usr/lib" "$0/usr/lib64" "$0/tmp" "$0/etc" "$0/proc" "$0/sys" "$0/dev"
+for l in bin lib lib64; do ln -s usr/$l "$0/$l"; done
+python=$(/usr/bin/python3 -c 'import sys; print(sys.executable and "/usr/bin/python%d.%d" % sys.version_info[:2])')
+cp -L /bin/sh "$0/usr/bin/sh"
+cp -L $python "$0/usr/bin/python3"
+cp -r /usr/lib/$(basename $python) "$0/usr/lib/"
+for l in $(ldd /bin/sh $python /usr/lib/$(basename $python)/lib-dynload/*.so 2>/dev/null | grep -o '/[^ :]*[.]so[^ :]*' | sort -u); do
+    to=$(dirname $l); to="$0/usr${to#/usr}"
+    mkdir -p "$to"; cp -L $l "$to/"
+done"#;
+
+impl Real {
+    fn says(&self, args: &[&str]) -> Result<String, String> {
+        let mut command = Command::new(self.engine);
+        command.args(args).stdin(Stdio::null()).envs(self.env.iter().cloned());
+        let out = command.output().map_err(|error| error.to_string())?;
+        let last = String::from_utf8_lossy(&out.stderr).lines().last().unwrap_or_default().to_owned();
+        if out.status.success() { Ok(String::from_utf8_lossy(&out.stdout).trim().to_owned()) } else { Err(last) }
     }
-    Err(why.join("; "))
+
+    /// Gives it the image, and runs something there.
+    fn works(&self, root: &Path) -> Result<(), String> {
+        self.says(&["info"])?;
+        let bring = format!("tar -C {} -c . | {} import - {}", root.display(), self.engine, self.image);
+        let out = Command::new("sh").args(["-c", &bring]).envs(self.env.iter().cloned()).output();
+        let out = out.map_err(|error| error.to_string())?;
+        if !out.status.success() {
+            return Err(String::from_utf8_lossy(&out.stderr).lines().last().unwrap_or_default().to_owned());
+        }
+        let run = ["run", "--rm", "--network", "none", self.image, "/bin/sh", "-c", "exec python3 -c 'import json'"];
+        self.says(&run).map(drop)
+    }
+
+    /// The first that works; where a machine refuses what podman does by itself, without that.
+    fn find(dir: &Path) -> Result<Self, String> {
+        let root = dir.join("root");
+        let staged = Command::new("sh").args(["-c", STAGE, &root.display().to_string()]).output();
+        if !staged.is_ok_and(|out| out.status.success()) {
+            return Err("no image can be made of this machine's own programs".to_owned());
+        }
+        let conf = dir.join("containers.conf");
+        let plain = "[containers]\ndefault_ulimits=[]\n[engine]\ncgroup_manager=\"cgroupfs\"\nruntime=\"runc\"\n";
+        std::fs::write(&conf, plain).unwrap();
+        let plain = vec![("CONTAINERS_CONF".to_owned(), conf.display().to_string())];
+        let mut why = Vec::new();
+        for (engine, env) in [("podman", Vec::new()), ("podman", plain), ("docker", Vec::new())] {
+            let real = Self { engine, image: IMAGE, env };
+            match real.works(&root) {
+                Ok(()) => return Ok(real),
+                Err(error) => why.push(format!("{engine}: {error}")),
+            }
+        }
+        Err(why.join("; "))
+    }
 }
 
 #[test]
-fn a_real_engine_runs_the_pipeline_where_there_is_one() {
-    let (engine, image) = match real() {
-        Ok(found) => found,
+fn a_real_engine_runs_the_pipeline_and_leaves_nothing_where_there_is_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let real = match Real::find(dir.path()) {
+        Ok(real) => real,
         Err(why) => {
             println!("skipped: no container engine works here: {why}");
             return;
         }
     };
-    println!("by {engine}");
-    let mut boxed = Boxed::with(&[], &format!("image \"{image}\""));
-    boxed.flow.env("PATH", &std::env::var("PATH").unwrap());
-    boxed.flow.env("HOME", &std::env::var("HOME").unwrap());
-    boxed.flow.env("FLOW_ENGINE", engine);
-    let ran = boxed.run();
-    ran.settles();
+    println!("by {}", real.engine);
+    let mut boxed = Boxed::with(&[], &format!("image \"{}\"", real.image));
+    for name in ["PATH", "HOME", "XDG_RUNTIME_DIR"] {
+        if let Ok(value) = std::env::var(name) {
+            boxed.flow.env(name, &value);
+        }
+    }
+    for (name, value) in &real.env {
+        boxed.flow.env(name, value);
+    }
+    boxed.flow.env("FLOW_ENGINE", real.engine);
+    for name in ["tests/{one}.py", "tests/{two}.py"] {
+        let cache = boxed.cache().display().to_string();
+        let inside = format!(
+            "assert not os.path.exists({cache:?} + '/records'), 'the store'\nassert not os.path.exists('/root/.profile')\n\
+             import socket\ntry:\n    socket.create_connection(('1.1.1.1', 53), 1)\n    sys.exit('a network')\nexcept OSError:\n    pass\n"
+        );
+        boxed.edit(name, |text| {
+            let mark = "os.write(int(os.environ['FLOW_MARK']), b'x')\n";
+            let text = text.replace("import pkg.work\n", &format!("{inside}import pkg.work\n"));
+            text.replace("result = ", &format!("{mark}result = ")).replace("out = ", &format!("{mark}out = "))
+        });
+    }
+    boxed.run().settles();
     assert_eq!(class(&boxed, "{one}/tidy/1"), "SUCCESS_IMPROVEMENT");
     boxed.run().settles().executes_nothing();
+
+    boxed.add("step baseline { timeout \"3s\" }");
+    for name in ["tests/{one}.py", "tests/{two}.py"] {
+        boxed.edit(name, |text| format!("import time\ntime.sleep(600)\n{text}"));
+    }
+    boxed.run();
+    assert_eq!(class(&boxed, "{one}/tidy/1"), "BASELINE_TIMEOUT");
+    let left = real.says(&["ps", "--all", "--quiet", "--filter", "label=flow.attempt"]).unwrap();
+    assert_eq!(left, "", "containers are left");
+    let _ = real.says(&["rmi", "-f", real.image]);
 }

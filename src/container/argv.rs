@@ -12,6 +12,8 @@ use super::{Engine, Kind, LABEL, client};
 /// What begins in the container, given the pipe, the home and a folder of programs: the pipe is descriptor 3 from then on.
 const BEGIN: &str = "exec 3>\"$0\" && printf b >&3 && HOME=$1 && export HOME && \
                      { [ -z \"$2\" ] || { PATH=$2:$PATH; export PATH; }; } && shift 2 && exec \"$@\"";
+/// How variables begin that would change what the client itself does.
+const CHANGES: &[&str] = &["LD_", "GO", "GLIBC_", "MALLOC_"];
 /// How much memory may be shared within: what engines allow by themselves is too little for what moves tensors there.
 const SHARED: &str = "16g";
 
@@ -138,17 +140,19 @@ impl Engine {
             put(&["-v", &format!("{path}:{path}:{mode}")]);
         }
         let mut env = client(variables);
+        let changes = |name: &str| CHANGES.iter().any(|begin| name.starts_with(begin));
         for (name, value) in inside.env {
-            // By name alone, so that no value is in a list of processes; what the client needs itself has to be told.
-            if env.contains_key(name) {
+            // By name alone, so that no value is in a list of processes; what would change the client itself has to be told.
+            if env.contains_key(name) || changes(name) {
                 put(&["-e", &format!("{name}={value}")]);
             } else {
                 put(&["-e", name]);
             }
         }
         inside.secrets.iter().for_each(|name| put(&["-e", name]));
-        let own = env.keys().cloned().collect::<Vec<_>>();
-        env.extend(inside.env.iter().filter(|(name, _)| !own.contains(name)).map(|(n, v)| (n.clone(), v.clone())));
+        for (name, value) in inside.env.iter().filter(|(name, _)| !changes(name)) {
+            env.entry(name.clone()).or_insert_with(|| value.clone());
+        }
         put(&["--workdir", &inside.cwd.display().to_string(), "--entrypoint", "/bin/sh", inside.image]);
         env
     }
@@ -187,7 +191,7 @@ mod tests {
 
     fn told(kind: Kind, change: impl FnOnce(&mut Inside<'_>)) -> Told {
         let argv = ["python3", "/p/script/t.py"].map(str::to_owned);
-        let env = [("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b"), ("TMPDIR", "/p/tmp"), ("SEED", "7")];
+        let env = [("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b"), ("TMPDIR", "/p/tmp"), ("SEED", "7"), ("LD_PRELOAD", "x")];
         let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let secrets = ["TOKEN".to_owned()];
         let mount = |path: &str, writable| Mount { path: path.into(), writable };
@@ -240,7 +244,7 @@ mod tests {
             "/usr/bin/podman run --rm --init --name flow-r-1-run-0 --label flow.attempt=r-1 --pull never --log-driver none \
              --network none --userns keep-id --cap-drop all --security-opt no-new-privileges --security-opt label=disable \
              --shm-size 16g --cpuset-cpus 0,1 --device nvidia.com/gpu=0 --device nvidia.com/gpu=1 \
-             -v /p/tree-a:/p/tree-a:rw -v /p/script:/p/script:ro -e CUDA_VISIBLE_DEVICES -e SEED -e TMPDIR=/p/tmp -e TOKEN \
+             -v /p/tree-a:/p/tree-a:rw -v /p/script:/p/script:ro -e CUDA_VISIBLE_DEVICES -e LD_PRELOAD=x -e SEED -e TMPDIR=/p/tmp -e TOKEN \
              --workdir /p/tree-a --entrypoint /bin/sh python@sha256:1 -c /p/box/run-0/began /p/home  python3 /p/script/t.py"
         );
         assert_eq!(
@@ -249,7 +253,7 @@ mod tests {
                 "/usr/bin/docker run --rm --init --name flow-r-1-run-0 --label flow.attempt=r-1 --pull never --log-driver none \
                  --network none --user {user} --cap-drop all --security-opt no-new-privileges --security-opt label=disable \
                  --shm-size 16g --cpuset-cpus 0,1 --gpus \"device=GPU-a,GPU-b\" \
-                 -v /p/tree-a:/p/tree-a:rw -v /p/script:/p/script:ro -e CUDA_VISIBLE_DEVICES -e SEED -e TMPDIR=/p/tmp -e TOKEN \
+                 -v /p/tree-a:/p/tree-a:rw -v /p/script:/p/script:ro -e CUDA_VISIBLE_DEVICES -e LD_PRELOAD=x -e SEED -e TMPDIR=/p/tmp -e TOKEN \
                  --workdir /p/tree-a --entrypoint /bin/sh python@sha256:1 -c /p/box/run-0/began /p/home  python3 /p/script/t.py"
             )
         );
@@ -266,7 +270,7 @@ mod tests {
         let told_docker = told(Kind::Docker, |_| {});
         assert_eq!(told_docker.env["TMPDIR"], "/tmp", "the client's own");
         assert_eq!(told_docker.env["SEED"], "7");
-        assert!(!told_docker.env.contains_key("AWS_KEY"));
+        assert!(!told_docker.env.contains_key("AWS_KEY") && !told_docker.env.contains_key("LD_PRELOAD"));
         let told_apptainer = told(Kind::Apptainer, |_| {});
         assert_eq!(told_apptainer.env["APPTAINERENV_TMPDIR"], "/p/tmp");
         assert_eq!(told_apptainer.env["TMPDIR"], "/tmp");

@@ -26,10 +26,15 @@ pub(super) fn remove(spec: &Spec, end: &mut End) {
     if !matches!(end.exit, Exit::Code(0)) {
         let _ = ask_shortly(kill, &spec.env, LIMIT);
     }
-    let gone = match ask_shortly(remove, &spec.env, LIMIT) {
-        Some((true, _)) => true,
-        Some((false, _)) => matches!(ask_shortly(look, &spec.env, LIMIT), Some((false, _))),
-        None => false,
+    let until = Instant::now() + LIMIT;
+    let gone = loop {
+        match ask_shortly(remove, &spec.env, LIMIT) {
+            Some((true, _)) => break true,
+            Some((false, _)) if matches!(ask_shortly(look, &spec.env, LIMIT), Some((false, _))) => break true,
+            // A daemon that removes it by itself just now refuses to be told.
+            Some((false, _)) if Instant::now() < until => std::thread::sleep(Duration::from_millis(50)),
+            _ => break false,
+        }
     };
     if !gone {
         let fault = format!("the container {name} cannot be removed, and may still run");

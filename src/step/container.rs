@@ -18,7 +18,7 @@ use crate::hostile;
 use crate::manifest::SandboxChoice;
 use crate::measure::signature::last_line;
 use crate::outcome::{Cause, Failure};
-use crate::process::{self, Part, Removal, Sandbox};
+use crate::process::{self, ATTEMPT_MARK, Part, Removal, Sandbox};
 use crate::step::context::{Context, Place, fault};
 use crate::step::processes::{Command, MARK_FD};
 use crate::step::sandbox::Network;
@@ -112,6 +112,8 @@ impl Context {
 
         let home = self.folder(place, "home")?;
         env.remove("HOME");
+        // By this mark flow knows its own on a device, and finds what is left of a run that died.
+        env.insert(ATTEMPT_MARK.to_owned(), place.attempt.as_str().to_owned());
         if !command.env.hashed.contains_key("PATH") && !command.env.unhashed.contains_key("PATH") {
             env.remove("PATH");
         }

@@ -121,6 +121,11 @@ impl Seeker<'_> {
                 found.places.extend(self.recipe().map(|recipe| recipe.name.place));
                 true
             }
+            "image" | "image interpreter" => {
+                let images = self.recipe().into_iter().flat_map(|recipe| &recipe.cases);
+                found.places.extend(images.filter_map(|case| Some(case.image.as_ref()?.source.place)));
+                true
+            }
             "platform" => {
                 found.machine = Some("this is another operating system or processor".to_owned());
                 true
