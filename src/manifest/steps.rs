@@ -84,8 +84,7 @@ pub(super) fn read<'a>(top: &[Node<'a>], pipeline: Node<'a>, tools: &Tools<'_>, 
             steps.extend(build(&raw, tools, report));
         }
     }
-    let steps = human_builds(recipes::bases(steps, report), report);
-    second_sessions(steps, report)
+    second_sessions(human_builds(recipes::bases(steps, report), report), report)
 }
 
 /// The definitions by name, with their kinds; `like` ones still without the copied children.
