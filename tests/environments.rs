@@ -418,7 +418,11 @@ fn a_patched_build_finds_the_downloads_of_its_base_and_no_network_of_its_own() {
         );
     }
     let brought = |env: &&PathBuf| env.join("downloads/wheel").exists();
-    assert_eq!(envs(&flow).iter().filter(brought).count(), 2, "each base fetched, and no patched tree");
+    assert_eq!(
+        envs(&flow).iter().filter(brought).count(),
+        3,
+        "each base and each human's tree fetched, and no patch's"
+    );
 }
 
 /// Whether this machine holds processes to a network of their own.
@@ -458,6 +462,76 @@ fn what_only_the_patch_breaks_is_the_agents() {
     assert_eq!(ran.class("{one}/human/1"), "SUCCESS_IMPROVEMENT");
     flow.flow(&["show", "pkg/{one}/tidy/1"]).says("work.py:7:3: error: no fives");
     flow.run().executes_nothing();
+}
+
+#[test]
+fn a_build_that_leaves_out_what_overlay_names_has_failed() {
+    let flow = sample(
+        "    from \"pkg/work.py\"\n    overlay \"part.so\"\n    run \"sh\" \"-c\" \"if grep -q 'OPS.0. += 5' pkg/work.py; then echo 'work.py: warning: part is left out'; else cp pkg/work.py $0/part.so; fi\" \"{out}\"",
+    );
+    assert_eq!(flow.run().settles().class("{one}/tidy/1"), "PATCHED_BUILD_ERROR");
+    let shown = flow.flow(&["show", "pkg/{one}/tidy/1"]);
+    shown.says("none of the files that `overlay` of recipe made names was built below {out}").says("part is left out");
+}
+
+#[test]
+fn what_a_patched_build_leaves_or_takes_is_not_held_against_the_base() {
+    // What is in the home of a build is gone before the next, and a patch whose build hangs leaves the base's its time.
+    let flow = sample(
+        "    from \"pkg/work.py\"\n    run \"sh\" \"-c\" \"test ! -e $HOME/left -a ! -e $TMPDIR/left || exit 9; if grep -q 'OPS.0. += 5' pkg/work.py; then touch $HOME/left $TMPDIR/left; sleep 300; fi\"",
+    );
+    flow.add("step build { timeout \"8s\" }");
+    flow.add("step rebuild { timeout \"8s\" }");
+    let ran = flow.run_with(&["--commit", "{one}"]);
+    assert_eq!(ran.settles().class("{one}/tidy/1"), "PATCHED_BUILD_ERROR");
+    flow.flow(&["show", "pkg/{one}/tidy/1"]).says("the limit is 8.0 s");
+}
+
+#[test]
+fn a_compiled_file_of_the_base_is_not_what_is_measured_either() {
+    let mut flow =
+        sample("    from \"pkg/work.py\"\n    run \"cp\" \"pkg/work.py\" \"{out}/part.so\"\n    overlay \"part.so\"");
+    let half = "OPS = [0]\n\n\ndef two(n):\n    for _ in range(n):\n        OPS[0] += 5\n    return n + 1\n";
+    let whole = half.replace("+= 5", "+= 10");
+    flow.commit("stale", &[("part.so", "built of what was there once"), ("pkg/work.py", &whole)]);
+    flow.commit("three", &[("pkg/work.py", half)]);
+    flow.write("commits.txt", "{three:40}\n");
+    let script = std::fs::read_to_string(flow.path("tests/{two}.py")).unwrap();
+    let same = "assert open('part.so').read() == open('pkg/work.py').read(), open('part.so').read()\n";
+    flow.write("tests/{three}.py", &format!("{same}{script}"));
+    let ran = flow.run_with(&["--only", "*/human/*"]);
+    assert_eq!(ran.settles().class("{three}/human/1"), "SUCCESS_IMPROVEMENT");
+}
+
+#[test]
+fn a_store_has_one_path_by_whatever_links_it_is_come_to() {
+    let flow = sample(APART);
+    flow.run().settles();
+    let link = flow.beside("link");
+    std::os::unix::fs::symlink(flow.path(""), &link).unwrap();
+    flow.edit("tests/{one}.py", |text| format!("{text}\n# a word\n"));
+    let ran = flow.flow(&["run", "m.kdl", "--json", "--cache", &link.join("cache").display().to_string()]);
+    assert!(!ran.settles().executed().is_empty());
+    assert!(built(&ran).is_empty(), "{:?}", built(&ran));
+}
+
+#[test]
+fn a_base_that_is_a_humans_tree_before_is_built_of_its_own_downloads() {
+    let flow = sample(
+        r#"    from "pkg/work.py"
+    fetch "sh" "-c" "cp pkg/work.py $0/brought" "{downloads}"
+    run "sh" "-c" "cp $1/brought $0/" "{out}" "{downloads}""#,
+    );
+    // The second commit's base is what the first human made; a patch of the second is built from what was brought for that.
+    flow.run_with(&["--commit", "{one}"]).settles();
+    flow.run().settles();
+    assert_eq!(class(&flow, "{two}/tidy/1"), "SUCCESS_IMPROVEMENT");
+    let brought = |env: &PathBuf| std::fs::read_to_string(env.join("out/brought")).unwrap();
+    let twos = envs(&flow)
+        .iter()
+        .filter(|env| brought(env).contains("OPS[0] += 1\n") && brought(env).contains("+= 10"))
+        .count();
+    assert_eq!(twos, 2, "the second base, and the second patch by its downloads");
 }
 
 #[test]
@@ -617,7 +691,11 @@ fn a_patched_build_gets_no_secret() {
     flow.run().settles();
     let given = |env: &PathBuf| std::fs::read_to_string(env.join("out/token")).unwrap().trim() == "given";
     let all: Vec<bool> = envs(&flow).iter().map(given).collect();
-    assert_eq!((all.iter().filter(|given| **given).count(), all.len()), (2, 5), "the two bases alone");
+    assert_eq!(
+        (all.iter().filter(|given| **given).count(), all.len()),
+        (3, 5),
+        "the bases and the humans' trees alone"
+    );
 }
 
 #[test]
@@ -680,6 +758,9 @@ fn a_recipe_that_cannot_be_meant_is_a_flaw() {
     flow.replace("steps.kdl", "recipe made", "recipe mede");
     flow.flow(&["check", "m.kdl"]).exits(2).says("there is no recipe `mede`").says("did you mean `made`");
     for (recipe, says) in [
+        ("    from \"./a\"\n    run \"true\"", "`./a` never matches a file of the tree"),
+        ("    from \"a/**\" \"../b\"\n    run \"true\"", "is given as `file NAME"),
+        ("    from \"a\"\n    run \"true\"\n    overlay \"x.so \"", "write \"x.so\""),
         ("    run \"true\"", "does not say which files of the tree"),
         ("    from \"a\"", "has nothing to run"),
         (

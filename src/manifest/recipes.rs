@@ -127,6 +127,25 @@ fn recipe(node: Node<'_>, report: &Report) -> Option<Recipe> {
         }
     }
     let overlay = node.child("overlay");
+    let globs = cases.iter().flat_map(|case| &case.from);
+    let laid: Vec<Spanned<String>> = overlay.map(Node::texts).unwrap_or_default();
+    let mut told: Vec<Place> = Vec::new();
+    for glob in globs.chain(&laid) {
+        let text = glob.value.as_str();
+        let trimmed = text.trim_start_matches("./").trim();
+        let wrong = text != text.trim() || text.starts_with("./") || text.split('/').any(|part| part == "..");
+        if wrong && !told.contains(&glob.place) {
+            told.push(glob.place);
+            report.add(
+                Draft::new("never-matches", glob.place, format!("`{text}` never matches a file of the tree"))
+                    .label("no path of the tree looks like this")
+                    .help(match trimmed.split('/').any(|part| part == "..") {
+                        true => "what lies outside of the tree is given as `file NAME \"path\"`".to_owned(),
+                        false => format!("write \"{trimmed}\""),
+                    }),
+            );
+        }
+    }
     if let Some(overlay) = overlay.filter(|_| cases.iter().all(|case| case.run.is_empty() && case.image.is_some())) {
         report.add(
             Draft::new(

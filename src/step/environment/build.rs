@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::attempt::LimitUse;
 use crate::git;
@@ -21,9 +21,10 @@ use crate::redact::Secret;
 use crate::step::container::{Boxed, Where};
 use crate::step::context::{Context, OUTPUT_LIMIT, Place, Progress, fault};
 use crate::step::done::{Done, Inputs};
+use crate::step::environment::clock::Clock;
 use crate::step::environment::kept::{self, Complete};
 use crate::step::environment::told;
-use crate::step::environment::used::packages;
+use crate::step::environment::used::{distributions, overlaid};
 use crate::step::environment::{FOLDER, IDENTITY, StoreTrees};
 use crate::step::processes::{Command, failure_of};
 use crate::step::sandbox::{Holding, Network};
@@ -48,7 +49,8 @@ pub(super) async fn run(
 ) -> Done {
     let mut log = Log::default();
     let timeout = context.plan.step(node).timeout.as_ref().map_or(TIMEOUT, |timeout| timeout.value);
-    let builder = Builder { context, node, ask, recipe, inputs, place, timeout, began: Instant::now() };
+    let clock = Clock::start();
+    let builder = Builder { context, node, ask, recipe, inputs, place, timeout, clock };
     let mut done = match builder.build(&key, &mut log).await {
         Ok(done) => done,
         Err(failure) => {
@@ -67,7 +69,7 @@ pub(super) async fn run(
             done.outcome = Outcome::Failed(failure.clone().log(Some(digest)));
         }
     }
-    let used = u64::try_from(builder.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let used = u64::try_from(builder.clock.longest().as_millis()).unwrap_or(u64::MAX);
     let limit = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
     if context.plan.step(node).timeout.is_some() {
         done.limits.insert("timeout".into(), LimitUse { limit, used: used.min(limit), met: used >= limit });
@@ -90,7 +92,7 @@ pub(super) struct Builder<'a> {
     pub(super) inputs: &'a Inputs,
     pub(super) place: &'a Place,
     timeout: Duration,
-    began: Instant,
+    clock: Clock,
 }
 
 /// One build.
@@ -116,6 +118,12 @@ impl Builder<'_> {
         let folder = kept::folder_of(key);
         let place = kept::place(&self.context.store, &folder);
         self.context.store.hold(&folder);
+        if let Some(other) = tokio::task::block_in_place(|| kept::otherwise_called(&place)) {
+            // Whoever works in it by that path would lose it.
+            let (place, other) = (place.display(), other.display());
+            let evidence = format!("{place} was built as {other}, which is the same folder: give the store one path");
+            return Err(Failure::new(Cause::EnvironmentFailed, &evidence));
+        }
         tokio::task::block_in_place(|| {
             // Nobody else builds under this key; what is there was left by one that was killed, or is of another place.
             hostile::remove_all(&place)?;
@@ -123,6 +131,8 @@ impl Builder<'_> {
         })
         .map_err(|error| fault(&format!("{}: {error}", place.display())))?;
         let patched = self.ask.human || self.inputs.has(&Role::Patch);
+        // What the human made of the base is no stranger's: it is built as a base is, and may want what that did not.
+        let trusted = !patched || self.ask.human || self.is_human_tree();
         let tree = self.tree(patched)?;
         let case = self.case(tree)?;
         let src = self.place.dir.join("src");
@@ -137,32 +147,25 @@ impl Builder<'_> {
         }
         if case.run.is_empty() && case.fetch.is_empty() {
             // The environment is the image as it is.
-        } else if patched {
-            let base = self.inputs.text(&Role::Environment, FOLDER)?;
-            if kept::complete(&self.context.store, base).is_none() {
-                return Err(Failure::new(
-                    Cause::BlobLost,
-                    &format!("the base's environment {base} is gone from the store"),
-                ));
-            }
-            kept::note_use(&kept::place(&self.context.store, base));
-            let downloads = kept::downloads(&kept::place(&self.context.store, base));
-            let (src, out, image) = (src.clone(), kept::out(&place), image.clone());
-            let site = Site { src, out, downloads, fetches: false, secrets: &[], image };
-            self.patched(tree, case, &site, &mut notes, log).await?;
         } else {
-            let secrets = self.context.secrets(&self.recipe.env.secrets).await?;
-            let (out, downloads) = (kept::out(&place), kept::downloads(&place));
-            let site =
-                Site { src: src.clone(), out, downloads, fetches: true, secrets: &secrets, image: image.clone() };
-            self.once(case, &site, log).await?;
+            let secrets = match trusted {
+                true => self.context.secrets(&self.recipe.env.secrets).await?,
+                false => Vec::new(),
+            };
+            let downloads = if trusted { kept::downloads(&place) } else { self.base_downloads()? };
+            let (src, out, image) = (src.clone(), kept::out(&place), image.clone());
+            let site = Site { src, out, downloads, fetches: trusted, secrets: &secrets, image };
+            match patched {
+                true => self.patched(tree, case, &site, &mut notes, log).await?,
+                false => self.once(case, &site, log).await?,
+            }
         }
         if let Some(failure) = self.context.changed_tool(&self.recipe.tools) {
             return Err(failure);
         }
         let mut identity = self.identity(&kept::out(&place), image, log).await?;
         identity.extend(case.image.as_ref().map(|image| image.fact(&self.context.plan.facts).identity));
-        let wall_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let wall_ms = u64::try_from(self.clock.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let complete = Complete { place: place.clone(), identity: identity.clone(), files: 0, bytes: 0, wall_ms };
         let sealed = tokio::task::block_in_place(|| kept::seal(&place, complete));
         let sealed = sealed.map_err(|error| fault(&format!("{}: {error}", place.display())))?;
@@ -176,6 +179,25 @@ impl Builder<'_> {
             crate::units::human_size(sealed.bytes)
         ));
         Ok(done)
+    }
+
+    /// What was brought for the base.
+    fn base_downloads(&self) -> Result<PathBuf, Failure> {
+        let base = self.inputs.text(&Role::Environment, FOLDER)?;
+        if kept::complete(&self.context.store, base).is_none() {
+            let evidence = format!("the base's environment {base} is gone from the store");
+            return Err(Failure::new(Cause::BlobLost, &evidence));
+        }
+        let base = kept::place(&self.context.store, base);
+        kept::note_use(&base);
+        Ok(kept::downloads(&base))
+    }
+
+    /// Whether the patched tree is the one that the human's change makes.
+    fn is_human_tree(&self) -> bool {
+        let tree = |role: &Role, name: &str| self.inputs.text(role, name).ok().map(str::to_owned);
+        let patched = tree(&Role::Patch, "tree");
+        patched.is_some() && patched == tree(&Role::Checkout, "human tree")
     }
 
     /// The tree that is built: the base's, or the patched one.
@@ -192,7 +214,7 @@ impl Builder<'_> {
 
     /// How much of its time is left.
     pub(super) fn left(&self) -> Result<Duration, Failure> {
-        let left = self.timeout.saturating_sub(self.began.elapsed());
+        let left = self.timeout.saturating_sub(self.clock.taken());
         match left.is_zero() {
             true => Err(Failure::new(Cause::EnvironmentFailed, "the step's `timeout` was reached")),
             false => Ok(left),
@@ -254,23 +276,32 @@ impl Builder<'_> {
         let base_case = self.case(base)?;
         let src = self.place.dir.join("base");
         tokio::task::block_in_place(|| self.write(base, base_case, &src, false))?;
+        // Nothing of what a patch left is there for who is built after it.
+        self.emptied(&site.out)?;
         let out = self.fresh(&self.place.dir.join("control"))?;
         // A patch may have chosen another case, and by it another image: the base is built in its own.
         let image = match base_case.image == case.image {
             true => site.image.clone(),
             false => self.image(base_case, &self.place.dir, log, notes).await?,
         };
-        let control = Site { src, out, downloads: site.downloads.clone(), fetches: false, secrets: &[], image };
+        let downloads = match site.fetches {
+            true => self.fresh(&self.place.dir.join("brought"))?,
+            false => site.downloads.clone(),
+        };
+        let control = Site { src, out, downloads, fetches: site.fetches, secrets: site.secrets, image };
         if let Err(failure) = self.once(base_case, &control, log).await {
             if failure.cause == Cause::Interrupted {
                 return Err(failure);
             }
-            let evidence =
-                format!("the base cannot be rebuilt without a network either: {}", failure.evidence.as_str());
+            let how = if site.fetches { "anew" } else { "without a network" };
+            let evidence = format!("the base cannot be rebuilt {how} either: {}", failure.evidence.as_str());
             return Err(Failure::new(Cause::EnvironmentFailed, &evidence));
         }
         log.text.push_str("\nthe base's build passes; the patched tree once more\n");
-        self.fresh(&site.out)?;
+        self.emptied(&control.out)?;
+        if site.fetches {
+            self.fresh(&site.downloads)?;
+        }
         tokio::task::block_in_place(|| self.write(tree, case, &site.src, false))?;
         match self.once(case, site, log).await {
             Ok(()) => {
@@ -282,6 +313,12 @@ impl Builder<'_> {
             }
             Err(other) => Err(other),
         }
+    }
+
+    /// Empties a place that was built into, and whatever processes of a build may write to besides.
+    fn emptied(&self, out: &Path) -> Result<(), Failure> {
+        let beside = ["home", "tmp"].map(|name| self.place.dir.join(name));
+        beside.iter().map(PathBuf::as_path).chain([out]).try_for_each(|path| self.fresh(path).map(drop))
     }
 
     /// An empty folder at a path.
@@ -296,6 +333,8 @@ impl Builder<'_> {
 
     /// Runs the commands of a case once.
     async fn once(&self, case: &CaseAsk, site: &Site<'_>, log: &mut Log) -> Result<(), Failure> {
+        self.clock.next();
+        let mut complaint = None;
         let fetch = case.fetch.iter().filter(|_| site.fetches).map(|argv| (argv, true));
         for (argv, fetches) in fetch.chain(case.run.iter().map(|argv| (argv, false))) {
             let open = site.fetches && (fetches || !self.recipe.offline);
@@ -303,13 +342,25 @@ impl Builder<'_> {
             let (end, printed) = self.command(argv, site, network, log).await?;
             if let Some(failure) = failure_of(&end, Cause::EnvironmentFailed, Cause::EnvironmentFailed) {
                 let argv: Vec<String> = argv.iter().map(ToString::to_string).collect();
-                let told = first_error(&printed).map_or_else(|| failure.evidence.as_str().to_owned(), str::to_owned);
+                let told =
+                    told::first_error(&printed).map_or_else(|| failure.evidence.as_str().to_owned(), str::to_owned);
                 let evidence = format!("`{}`: {told}", crate::text::shell(argv));
                 let cause = if failure.cause == Cause::Killed { Cause::EnvironmentFailed } else { failure.cause };
                 return Err(Failure::new(cause, &evidence).exit(failure.exit));
             }
+            complaint = complaint.or_else(|| told::first_error(&printed).map(str::to_owned));
         }
-        Ok(())
+        if self.recipe.overlay.is_empty() {
+            return Ok(());
+        }
+        // A build that leaves a part out says so at most in its output.
+        match tokio::task::block_in_place(|| overlaid(self.recipe, &site.out)) {
+            Ok(_) => Ok(()),
+            Err(failure) => {
+                let complaint = complaint.map_or(String::new(), |line| format!("; it printed: {line}"));
+                Err(Failure::new(failure.cause, &format!("{}{complaint}", failure.evidence.as_str())))
+            }
+        }
     }
 
     /// Tells the line that it printed last, if that is another one.
@@ -318,7 +369,7 @@ impl Builder<'_> {
         let line = told::last_line(&[&streams[0], &streams[1]], &redactor(site.secrets));
         if let Some(line) = line.filter(|line| last.as_ref() != Some(line)) {
             *last = Some(line.clone());
-            let wall_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let wall_ms = u64::try_from(self.clock.began.elapsed().as_millis()).unwrap_or(u64::MAX);
             // Nobody listens once the run is over.
             let _ = self.place.told.send(Progress { node: self.node, line, wall_ms });
         }
@@ -431,36 +482,8 @@ impl Builder<'_> {
     }
 }
 
-/// The distributions that are installed in an environment, `name-version`, sorted.
-fn distributions(out: &Path) -> Vec<String> {
-    let mut found = BTreeSet::new();
-    for folder in packages(out) {
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if let Some(name) = name.strip_suffix(".dist-info").or_else(|| name.strip_suffix(".egg-info")) {
-                found.insert(name.to_owned());
-            }
-        }
-    }
-    found.into_iter().collect()
-}
-
 /// Whether a text holds a URL with a user or a password in it.
 fn names_a_user(text: &str) -> bool {
     let host = |rest: &str| rest.split(['/', ' ']).next().is_some_and(|host| host.contains('@'));
     text.split("://").skip(1).any(host)
-}
-
-/// The line of a build's output that tells first what is wrong: a compiler's first error; else the last line that says anything.
-fn first_error(printed: &str) -> Option<&str> {
-    let lines = || printed.lines().map(str::trim).filter(|line| !line.is_empty());
-    let compiler = |line: &&str| {
-        let at = line.find("error: ").or_else(|| line.find("error["));
-        // `x.c:3:5: error: …`, `fatal error: …`: with the file before it.
-        at.is_some_and(|at| line[..at].contains(':'))
-    };
-    lines()
-        .find(compiler)
-        .or_else(|| lines().find(|line| line.to_lowercase().contains("error:")))
-        .or_else(|| lines().next_back())
 }

@@ -4,7 +4,7 @@
 //! Knows how one is sealed and found again; builds nothing and removes nothing but what is half there.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -51,7 +51,20 @@ pub fn folder_of(key: &ActionKey) -> String {
 #[must_use]
 pub fn place(store: &Store, folder: &str) -> PathBuf {
     let root = store.envs();
-    std::path::absolute(&root).unwrap_or(root).join(folder)
+    // One store has one path, by whatever links it is come to. Where nothing was built yet its folder is not there.
+    let canonical =
+        root.canonicalize().or_else(|_| Ok(store.root.canonicalize()?.join(root.file_name().unwrap_or_default())));
+    canonical.or_else(|_: io::Error| std::path::absolute(&root)).unwrap_or(root).join(folder)
+}
+
+/// Where a whole environment was built that lies in a folder too, if that is this very folder by another path.
+#[must_use]
+pub(super) fn otherwise_called(place: &Path) -> Option<PathBuf> {
+    let bytes = hostile::read_regular(&place.join(COMPLETE), COMPLETE_BYTES).ok()??;
+    let complete: Complete = serde_json::from_slice(&bytes).ok()?;
+    let id = |path: &Path| std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+    (complete.place != place && id(&complete.place).is_some() && id(&complete.place) == id(place))
+        .then_some(complete.place)
 }
 
 /// What was built.

@@ -4,6 +4,7 @@
 //! written, which says so, and absent before. What a build is made of is in its key; what it comes to is its identity.
 
 mod build;
+mod clock;
 mod image;
 pub mod kept;
 mod told;
@@ -50,8 +51,8 @@ fn of_recipe(draft: &mut Draft<'_>, recipe: &RecipeAsk, human: bool) {
         [only] if only.exists.is_none() => Some(0),
         _ => None,
     };
-    let found = match recipe.is_for_any_tree() {
-        true => None,
+    let (found, own) = match recipe.is_for_any_tree() {
+        true => (None, false),
         false => files(draft, recipe, human),
     };
     let case = found.as_ref().map_or(known, |found| match found {
@@ -68,6 +69,10 @@ fn of_recipe(draft: &mut Draft<'_>, recipe: &RecipeAsk, human: bool) {
             if image.interpreter != PYTHON {
                 draft.text("image interpreter", &image.interpreter);
             }
+        }
+        if own && !case.fetch.is_empty() {
+            // It is built from what was brought for its base, and is no environment that somebody else could have for a base.
+            draft.input("downloads", &Role::Environment, FOLDER);
         }
         taken = Some(case);
     }
@@ -89,8 +94,9 @@ fn of_recipe(draft: &mut Draft<'_>, recipe: &RecipeAsk, human: bool) {
     }
 }
 
-/// The files of the tree that it is built from, once the tree is known.
-fn files(draft: &mut Draft<'_>, recipe: &RecipeAsk, human: bool) -> Option<Found> {
+/// The files of the tree that it is built from, once the tree is known, and whether that is a patch's own making: others than the
+/// base's, and not the human's.
+fn files(draft: &mut Draft<'_>, recipe: &RecipeAsk, human: bool) -> (Option<Found>, bool) {
     let patched = human || draft.plan.linked(draft.node, &Role::Patch).is_some();
     let base = draft.read("files", &Role::Checkout, "tree");
     let changes = match (human, patched) {
@@ -98,21 +104,30 @@ fn files(draft: &mut Draft<'_>, recipe: &RecipeAsk, human: bool) -> Option<Found
         (false, true) => draft.read("files", &Role::Patch, "changes"),
         (false, false) => None,
     };
-    let base = base?;
-    if patched && changes.is_none() {
-        return None;
-    }
-    let (repo, _) = draft.plan.nodes[draft.node].point.commit?;
-    let tree = TreeOf { repo, base: base.as_text()?, changes: changes.as_ref().and_then(Value::as_blob) };
-    let found = match draft.plan.trees.get() {
+    let (Some(base), false) = (base, patched && changes.is_none()) else { return (None, false) };
+    let (Some((repo, _)), Some(base)) = (draft.plan.nodes[draft.node].point.commit, base.as_text()) else {
+        return (None, false);
+    };
+    let tree = TreeOf { repo, base, changes: changes.as_ref().and_then(Value::as_blob) };
+    let find = |tree| match draft.plan.trees.get() {
         Some(trees) => trees.find(tree, &recipe.cases),
         None => Err("the repositories are not open".to_owned()),
     };
-    match found {
-        Ok(found) => Some(found),
+    let both = find(tree).and_then(|found| {
+        let own = patched && find(TreeOf { changes: None, ..tree })? != found;
+        Ok((found, own))
+    });
+    match both {
+        Ok((found, own)) => {
+            let own = own && !human && {
+                let tree = draft.read("files", &Role::Patch, "tree");
+                tree.is_none() || tree != draft.read("files", &Role::Checkout, "human tree")
+            };
+            (Some(found), own)
+        }
         Err(why) => {
             draft.stop(End::open(why));
-            None
+            (None, false)
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The last line that a build printed, for who watches it. A stranger's text: bounded, without secrets, without control characters.
+//! What of a build's output is told: its last line to who watches it, its first error to who asks why it failed.
+//! A stranger's text: bounded, without secrets, without control characters.
 
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
@@ -59,6 +60,20 @@ fn plain(line: &str) -> String {
         }
     }
     crate::text::harmless(plain.trim())
+}
+
+/// The line of a build's output that tells first what is wrong: a compiler's first error; else the last line that says anything.
+pub(super) fn first_error(printed: &str) -> Option<&str> {
+    let lines = || printed.lines().map(str::trim).filter(|line| !line.is_empty());
+    let compiler = |line: &&str| {
+        let at = line.find("error: ").or_else(|| line.find("error["));
+        // `x.c:3:5: error: …`, `fatal error: …`: with the file before it.
+        at.is_some_and(|at| line[..at].contains(':'))
+    };
+    lines()
+        .find(compiler)
+        .or_else(|| lines().find(|line| line.to_lowercase().contains("error:")))
+        .or_else(|| lines().next_back())
 }
 
 #[cfg(test)]

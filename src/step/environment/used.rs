@@ -1,7 +1,7 @@
 //! A built environment for whoever runs in it: its programs, its variables, and the built files that are laid over a tree.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use ignore::WalkBuilder;
@@ -14,7 +14,7 @@ use crate::step::container::Boxed;
 use crate::step::context::{Context, fault, glob_set};
 use crate::step::done::Inputs;
 use crate::step::environment::image::boxed;
-use crate::step::environment::{FOLDER, StoreTrees, kept};
+use crate::step::environment::{FOLDER, StoreTrees, is_binary, kept};
 
 /// The most files that are laid over one tree.
 const MOST: usize = 100_000;
@@ -101,8 +101,8 @@ impl<'a> Built<'a> {
         Ok(changes.paths().filter(|path| globs.is_match(path.as_path())).cloned().collect())
     }
 
-    /// Lays its built files over a tree where the tree has none, and in place of those that were `brought`: a patch that brings
-    /// what it wants to be built would be measured in something that nobody can read. Gives their number.
+    /// Lays its built files over a tree where the tree has none, in place of compiled files that it has, and of those that were
+    /// `brought`: a patch that brings what is to be built would be measured in something that nobody can read. Gives their number.
     ///
     /// # Errors
     /// If it has none of those that the recipe names, or the disk refuses.
@@ -110,45 +110,60 @@ impl<'a> Built<'a> {
         if self.recipe.overlay.is_empty() {
             return Ok(0);
         }
-        let globs = glob_set(&self.recipe.overlay).map_err(|error| fault(&error.to_string()))?;
-        let root = self.overlay_root();
+        let (root, names) = overlaid(self.recipe, &self.out)?;
         let failed = |path: &Path, error: &io::Error| fault(&format!("{}: {error}", path.display()));
-        let (mut found, mut laid) = (0, 0);
-        let walk = WalkBuilder::new(&root).standard_filters(false).sort_by_file_name(Ord::cmp).build();
-        for entry in walk {
-            let entry = entry.map_err(|error| fault(&error.to_string()))?;
-            let Ok(name) = entry.path().strip_prefix(&root) else { continue };
-            if !entry.file_type().is_some_and(|kind| kind.is_file()) || !globs.is_match(name) {
-                continue;
-            }
-            found += 1;
-            if found > MOST {
-                return Err(Failure::new(
-                    Cause::EnvironmentFailed,
-                    &format!("`overlay` matches more than {MOST} files"),
-                ));
-            }
-            if brought.iter().any(|path| path.as_path() == name) {
+        let mut laid = 0;
+        for name in &names {
+            let is_own = brought.iter().any(|path| path.as_path() == name) || is_compiled(&tree.join(name));
+            if is_own {
                 hostile::remove_all(&tree.join(name)).map_err(|error| failed(&tree.join(name), &error))?;
             }
             if lay(&root, name, tree).map_err(|error| failed(&tree.join(name), &error))? {
                 laid += 1;
             }
         }
-        if found == 0 {
-            let evidence = format!("`overlay` of recipe {} matches nothing below {}", self.recipe.name, root.display());
-            return Err(Failure::new(Cause::EnvironmentFailed, &evidence));
-        }
         Ok(laid)
     }
+}
 
-    /// Where built files are found.
-    fn overlay_root(&self) -> PathBuf {
-        if let Some(root) = &self.recipe.overlay_root {
-            return self.out.join(root.trim_start_matches('/'));
+/// The built files of an environment that a recipe lays over trees, and the folder that they are relative to.
+///
+/// # Errors
+/// If there is none, or too many.
+pub(super) fn overlaid(recipe: &RecipeAsk, out: &Path) -> Result<(PathBuf, Vec<PathBuf>), Failure> {
+    let globs = glob_set(&recipe.overlay).map_err(|error| fault(&error.to_string()))?;
+    let root = match &recipe.overlay_root {
+        Some(root) => out.join(root.trim_start_matches('/')),
+        None => packages(out).into_iter().next().unwrap_or_else(|| out.to_owned()),
+    };
+    let mut names = Vec::new();
+    let walk = WalkBuilder::new(&root).standard_filters(false).sort_by_file_name(Ord::cmp).build();
+    for entry in walk {
+        // What is not there has no files.
+        let Ok(entry) = entry else { continue };
+        let Ok(name) = entry.path().strip_prefix(&root) else { continue };
+        if entry.file_type().is_some_and(|kind| kind.is_file()) && globs.is_match(name) {
+            names.push(name.to_owned());
         }
-        packages(&self.out).into_iter().next().unwrap_or_else(|| self.out.clone())
+        if names.len() > MOST {
+            let evidence = format!("`overlay` matches more than {MOST} files");
+            return Err(Failure::new(Cause::EnvironmentFailed, &evidence));
+        }
     }
+    if names.is_empty() {
+        let at = root.strip_prefix(out).unwrap_or(&root).display().to_string();
+        let at = if at.is_empty() { "{out}".to_owned() } else { format!("{{out}}/{at}") };
+        let evidence = format!("none of the files that `overlay` of recipe {} names was built below {at}", recipe.name);
+        return Err(Failure::new(Cause::EnvironmentFailed, &evidence));
+    }
+    Ok((root, names))
+}
+
+/// Whether a file of a tree is compiled code: what was built is laid over it, or nothing of the build would be measured.
+fn is_compiled(path: &Path) -> bool {
+    let mut begin = Vec::new();
+    let Ok(file) = hostile::open_regular(path) else { return false };
+    file.take(16).read_to_end(&mut begin).is_ok() && is_binary(&path.to_string_lossy(), &begin)
 }
 
 /// The image of an environment: that of the case which the tree has, by today's recipe.
@@ -196,6 +211,20 @@ pub(super) fn packages(out: &Path) -> Vec<PathBuf> {
     }
     found.sort();
     found
+}
+
+/// The distributions that are installed in an environment, `name-version`, sorted.
+pub(super) fn distributions(out: &Path) -> Vec<String> {
+    let mut found = BTreeSet::new();
+    for folder in packages(out) {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if let Some(name) = name.strip_suffix(".dist-info").or_else(|| name.strip_suffix(".egg-info")) {
+                found.insert(name.to_owned());
+            }
+        }
+    }
+    found.into_iter().collect()
 }
 
 /// Lays one file over a tree, unless the tree has it, or has something else where its folders would be.
