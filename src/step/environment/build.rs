@@ -1,8 +1,5 @@
 //! Building an environment by its recipe: of a base tree, with what it fetches; of a patched tree without network and secrets, from
-//! the downloads of the base's build.
-//!
-//! A patched tree's build that fails says nothing of the patch by itself: a disk, a compiler or an index may have failed. So the base
-//! is built beside it in the same way, and the patched tree once more.
+//! the downloads of the base's build. Whose fault a failure is `control` tells.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -96,18 +93,18 @@ pub(super) struct Builder<'a> {
 }
 
 /// One build.
-struct Site<'a> {
+pub(super) struct Site<'a> {
     /// The tree's files.
-    src: PathBuf,
+    pub(super) src: PathBuf,
     /// Where it builds into.
-    out: PathBuf,
+    pub(super) out: PathBuf,
     /// What was brought, or is to be.
-    downloads: PathBuf,
+    pub(super) downloads: PathBuf,
     /// Whether it fetches, with a network.
-    fetches: bool,
-    secrets: &'a [Secret],
+    pub(super) fetches: bool,
+    pub(super) secrets: &'a [Secret],
     /// The image that its commands run in.
-    image: Option<Boxed>,
+    pub(super) image: Option<Boxed>,
 }
 
 impl Builder<'_> {
@@ -240,7 +237,7 @@ impl Builder<'_> {
     }
 
     /// Writes the files of a tree that a case is built from, and keeps their listing for who asks why.
-    fn write(&self, tree: TreeOf<'_>, case: &CaseAsk, to: &Path, keep: bool) -> Result<(), Failure> {
+    pub(super) fn write(&self, tree: TreeOf<'_>, case: &CaseAsk, to: &Path, keep: bool) -> Result<(), Failure> {
         hostile::remove_all(to).map_err(|error| fault(&format!("{}: {error}", to.display())))?;
         let failed = |error: git::GitError| Failure::new(Cause::CheckoutFailed, &error.to_string());
         let listed = self.trees().listing(tree, case).map_err(|why| Failure::new(Cause::CheckoutFailed, &why))?;
@@ -258,71 +255,8 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// Builds a patched tree; where that fails the base in the same way, and the patched tree once more.
-    async fn patched(
-        &self,
-        tree: TreeOf<'_>,
-        case: &CaseAsk,
-        site: &Site<'_>,
-        notes: &mut Vec<String>,
-        log: &mut Log,
-    ) -> Result<(), Failure> {
-        let Err(first) = self.once(case, site, log).await else { return Ok(()) };
-        if matches!(first.cause, Cause::Interrupted | Cause::HarnessFault | Cause::DiskFull | Cause::NotStarted) {
-            return Err(first);
-        }
-        log.text.push_str("\nthe build failed; the base is built in the same way, to tell whose fault that is\n");
-        let base = TreeOf { changes: None, ..tree };
-        let base_case = self.case(base)?;
-        let src = self.place.dir.join("base");
-        tokio::task::block_in_place(|| self.write(base, base_case, &src, false))?;
-        // Nothing of what a patch left is there for who is built after it.
-        self.emptied(&site.out)?;
-        let out = self.fresh(&self.place.dir.join("control"))?;
-        // A patch may have chosen another case, and by it another image: the base is built in its own.
-        let image = match base_case.image == case.image {
-            true => site.image.clone(),
-            false => self.image(base_case, &self.place.dir, log, notes).await?,
-        };
-        let downloads = match site.fetches {
-            true => self.fresh(&self.place.dir.join("brought"))?,
-            false => site.downloads.clone(),
-        };
-        let control = Site { src, out, downloads, fetches: site.fetches, secrets: site.secrets, image };
-        if let Err(failure) = self.once(base_case, &control, log).await {
-            if failure.cause == Cause::Interrupted {
-                return Err(failure);
-            }
-            let how = if site.fetches { "anew" } else { "without a network" };
-            let evidence = format!("the base cannot be rebuilt {how} either: {}", failure.evidence.as_str());
-            return Err(Failure::new(Cause::EnvironmentFailed, &evidence));
-        }
-        log.text.push_str("\nthe base's build passes; the patched tree once more\n");
-        self.emptied(&control.out)?;
-        if site.fetches {
-            self.fresh(&site.downloads)?;
-        }
-        tokio::task::block_in_place(|| self.write(tree, case, &site.src, false))?;
-        match self.once(case, site, log).await {
-            Ok(()) => {
-                notes.push(format!("its first build failed, the second did not: {}", first.evidence.as_str()));
-                Ok(())
-            }
-            Err(again) if again.cause == Cause::EnvironmentFailed => {
-                Err(Failure::new(Cause::BuildError, again.evidence.as_str()).exit(again.exit))
-            }
-            Err(other) => Err(other),
-        }
-    }
-
-    /// Empties a place that was built into, and whatever processes of a build may write to besides.
-    fn emptied(&self, out: &Path) -> Result<(), Failure> {
-        let beside = ["home", "tmp"].map(|name| self.place.dir.join(name));
-        beside.iter().map(PathBuf::as_path).chain([out]).try_for_each(|path| self.fresh(path).map(drop))
-    }
-
     /// An empty folder at a path.
-    fn fresh(&self, path: &Path) -> Result<PathBuf, Failure> {
+    pub(super) fn fresh(&self, path: &Path) -> Result<PathBuf, Failure> {
         tokio::task::block_in_place(|| {
             hostile::remove_all(path)?;
             std::fs::create_dir_all(path)
@@ -332,7 +266,7 @@ impl Builder<'_> {
     }
 
     /// Runs the commands of a case once.
-    async fn once(&self, case: &CaseAsk, site: &Site<'_>, log: &mut Log) -> Result<(), Failure> {
+    pub(super) async fn once(&self, case: &CaseAsk, site: &Site<'_>, log: &mut Log) -> Result<(), Failure> {
         self.clock.next();
         let mut complaint = None;
         let fetch = case.fetch.iter().filter(|_| site.fetches).map(|argv| (argv, true));

@@ -35,7 +35,7 @@ pub struct Complete {
     pub identity: Vec<String>,
     /// Its files.
     pub files: u64,
-    /// Their bytes.
+    /// What they take of the disk, in bytes.
     pub bytes: u64,
     /// How long it took, in milliseconds.
     pub wall_ms: u64,
@@ -122,7 +122,7 @@ pub(super) fn seal(place: &Path, mut complete: Complete) -> io::Result<Complete>
     }
     if let Ok(meta) = std::fs::symlink_metadata(image(place)) {
         complete.files += 1;
-        complete.bytes += meta.len();
+        complete.bytes += meta.blocks().saturating_mul(512);
         read_only(&image(place), &meta)?;
     }
     // What the last file promises must not be lost when the machine goes down.
@@ -148,7 +148,7 @@ fn close(folder: &Path, complete: &mut Complete) -> io::Result<()> {
                 return Err(io::Error::other(format!("more than {MOST} files were built")));
             }
             if meta.is_file() {
-                complete.bytes += meta.len();
+                complete.bytes += meta.blocks().saturating_mul(512);
                 read_only(&path, &meta)?;
             }
         }

@@ -5,6 +5,7 @@
 
 mod build;
 mod clock;
+mod control;
 mod image;
 pub mod kept;
 mod told;
