@@ -61,7 +61,7 @@ macro_rules! classes {
 use Owner::{Agent, Environment, Harness, Test};
 
 classes! {
-    SuccessImprovement = "SUCCESS_IMPROVEMENT", "patched", None, false, "none: the patch is faster, and its results are the base's";
+    SuccessImprovement = "SUCCESS_IMPROVEMENT", "patched", None, false, "none: the patch is faster, and whatever was compared of its results is the base's";
     SuccessNeutral = "SUCCESS_NEUTRAL", "patched", None, false, "none: the patch is measurably no faster and no slower";
     SuccessRegression = "SUCCESS_REGRESSION", "patched", None, false, "none: the patch is slower";
     Mixed = "MIXED", "patched", None, false, "read the metrics: one gained and a guard lost";

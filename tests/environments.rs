@@ -488,6 +488,75 @@ fn what_a_patched_build_leaves_or_takes_is_not_held_against_the_base() {
 }
 
 #[test]
+fn a_rebuild_that_comes_out_otherwise_is_what_is_measured_in_from_then_on() {
+    let flow = sample(APART);
+    let version = flow.signs().join("version");
+    std::fs::write(&version, "1.0\n").unwrap();
+    flow.edit("recipes.kdl", |text| {
+        text.replace("    run ", &format!("    identity \"cat\" \"{}\"\n    run ", version.display()))
+    });
+    flow.run().settles();
+    std::fs::write(&version, "1.1\n").unwrap();
+    remove(&flow.cache().join("envs"));
+    flow.run().settles().executes_nothing();
+    flow.edit("tests/{one}.py", |text| format!("{text}\n# a word\n"));
+    let ran = flow.run();
+    assert_eq!(built(ran.settles()).len(), 1);
+    assert!(ran.executed().iter().any(|action| action.ends_with("baseline")), "{:?}", ran.executed());
+    // The other commit was served before it was known that the build they share is another one now.
+    let ran = flow.run();
+    assert!(built(ran.settles()).is_empty(), "{:?}", built(&ran));
+    assert_eq!(ran.executed().iter().filter(|action| action.ends_with("patched")).count(), 2, "{:?}", ran.executed());
+    flow.run().settles().executes_nothing();
+    let why = flow.flow(&["why", "{one}", "m.kdl", "--key"]);
+    why.settles().says("1.1");
+}
+
+#[test]
+fn a_patch_does_not_choose_what_runs_its_test() {
+    let flow = sample(
+        "    from \"pkg/work.py\"\n    run \"sh\" \"-c\" \"if grep -q 'OPS.0. += 5' pkg/work.py; then mkdir $0/bin; echo '#!/bin/sh' > $0/bin/python; chmod +x $0/bin/python; fi\" \"{out}\"",
+    );
+    let ran = flow.run();
+    assert_eq!(ran.settles().class("{one}/tidy/1"), "SUSPECT");
+    flow.flow(&["show", "pkg/{one}/tidy/1"]).says("another Python than the base's: bin/python");
+    assert_eq!(ran.class("{one}/human/1"), "SUCCESS_IMPROVEMENT");
+}
+
+#[test]
+fn a_patch_that_no_case_fits_or_whose_identity_fails_is_the_agents_doing() {
+    let mut flow = sample("    when exists=\"case.txt\" { from \"pkg/*.py\"; run \"true\" }");
+    let whole = "OPS = [0]\n\n\ndef two(n):\n    for _ in range(n):\n        OPS[0] += 10\n    return n + 1\n";
+    flow.commit("cased", &[("case.txt", "x\n"), ("pkg/work.py", whole)]);
+    flow.commit("three", &[("pkg/work.py", &whole.replace("+= 10", "+= 5"))]);
+    flow.write("commits.txt", "{three:40}\n");
+    let script = std::fs::read_to_string(flow.path("tests/{two}.py")).unwrap();
+    flow.write("tests/{three}.py", &script);
+    let gone = "diff --git a/case.txt b/case.txt\ndeleted file mode 100644\n--- a/case.txt\n+++ /dev/null\n@@ -1 +0,0 @@\n-x\n";
+    flow.write("patches/tidy/{three}.patch", gone);
+    let ran = flow.run();
+    assert_eq!(ran.settles().class("{three}/tidy/1"), "PATCHED_BUILD_ERROR");
+    flow.flow(&["show", "pkg/{three}/tidy/1"]).says("no case of recipe made fits");
+
+    let flow = sample(
+        "    from \"pkg/work.py\"\n    run \"true\"\n    identity \"sh\" \"-c\" \"! grep 'OPS.0. += 5' pkg/work.py\"",
+    );
+    let ran = flow.run_with(&["--commit", "{one}"]);
+    assert_eq!(ran.settles().class("{one}/tidy/1"), "PATCHED_BUILD_ERROR");
+}
+
+#[test]
+fn what_the_base_says_that_it_imported_the_patch_says_too() {
+    let flow = native();
+    flow.edit("examples/native/tests/work.py", |text| {
+        text.replace("with open(", "if 'low' in open(tally.__file__).read():\n    del result['imported']\nwith open(")
+    });
+    let ran = flow.flow(&["run", NATIVE, "--only", "tally/77ad838a/*", "--json"]);
+    assert_eq!(ran.settles().class("77ad838a/python/1"), "SUSPECT");
+    flow.flow(&["show", "tally/77ad838a/python/1", NATIVE]).says("does not say where it imported tally from");
+}
+
+#[test]
 fn a_compiled_file_of_the_base_is_not_what_is_measured_either() {
     let mut flow =
         sample("    from \"pkg/work.py\"\n    run \"cp\" \"pkg/work.py\" \"{out}/part.so\"\n    overlay \"part.so\"");

@@ -143,7 +143,7 @@ impl Engine {
         let changes = |name: &str| CHANGES.iter().any(|begin| name.starts_with(begin));
         for (name, value) in inside.env {
             // By name alone, so that no value is in a list of processes; what would change the client itself has to be told.
-            if env.contains_key(name) || changes(name) {
+            if env.get(name).is_some_and(|own| own != value) || changes(name) {
                 put(&["-e", &format!("{name}={value}")]);
             } else {
                 put(&["-e", name]);

@@ -66,8 +66,10 @@ pub struct Order {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Trouble {
-    /// A service could not be started, was not ready in time, or ended before it was.
+    /// A service could not be started, or ended before it was ready.
     Startup(String),
+    /// A service was not ready in time.
+    Late(String),
     /// Somebody else has the port.
     PortTaken(String),
     /// The process could not be started.

@@ -160,7 +160,7 @@ impl All {
             return Err(match why {
                 NotReady::Ended(how) if complains && taken(port) => self.held(name, port, &how),
                 NotReady::Ended(how) => Trouble::Startup(format!("service `{name}` ended before it was ready {how}")),
-                NotReady::Late => Trouble::Startup(format!(
+                NotReady::Late => Trouble::Late(format!(
                     "service `{name}` was not ready ({}) within {:.1} s{last}",
                     service.ready,
                     Duration::from_millis(service.limit_ms).as_secs_f64()

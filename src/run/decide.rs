@@ -11,7 +11,7 @@ use crate::key::{ActionKey, Change, KeyRecord, Value};
 use crate::manifest::Kind;
 use crate::measure::protocol::Profile;
 use crate::outcome::Outcome;
-use crate::plan::{Ask, Plan};
+use crate::plan::{Ask, Plan, ServiceAsk};
 use crate::run::nearest::reason_for;
 use crate::run::reuse::{self, Reused, reusable};
 use crate::step::environment::{FOLDER, kept};
@@ -155,8 +155,13 @@ pub fn decide_again(plan: &Plan, node: usize, ends: &dyn Ends, store: &Store, in
     let (mut raised, mut gone) = (Vec::new(), Vec::new());
     // What continues a measurement holds all that was measured before it, and speaks in its place.
     let continues = |ended: &&Arc<Ended>| ended.outputs.contains_key(CONTINUES);
-    let in_order = attempts.iter().rev().filter(continues).chain(attempts.iter().filter(|ended| !continues(ended)));
-    for ended in in_order.filter(|ended| ended.outcome.settles()) {
+    let mut in_order: Vec<&Arc<Ended>> =
+        attempts.iter().rev().filter(continues).chain(attempts.iter().filter(|ended| !continues(ended))).collect();
+    if plan.kind(node) == Kind::Environment {
+        // What was built last is what lies there.
+        in_order.reverse();
+    }
+    for ended in in_order.into_iter().filter(|ended| ended.outcome.settles()) {
         match serves(ended, &today) {
             Serves::Yes { over_limit } => match lost(ended, store) {
                 Some(change) if again.remake => gone.push(change),
@@ -252,6 +257,13 @@ pub fn limits(plan: &Plan, node: usize) -> BTreeMap<String, u64> {
     if let Ask::Patch(ask) = &plan.nodes[node].ask {
         today.insert("limit".to_owned(), ask.limit.unwrap_or(crate::step::patch::LIMIT));
     }
+    if let Ask::Test(ask) = &plan.nodes[node].ask {
+        let limit = |service: &ServiceAsk| {
+            let limit = u64::try_from(service.timeout.as_millis()).unwrap_or(u64::MAX);
+            (format!("service {}", service.name), limit)
+        };
+        today.extend(ask.services.iter().map(limit));
+    }
     if let Ask::Test(ask) = &plan.nodes[node].ask
         && !ask.counts_only()
         && plan.compares(node)
@@ -315,7 +327,9 @@ fn limit_change(name: &str, old: u64, new: Option<u64>) -> Change {
 
 fn shown_limit(name: &str, value: u64) -> Value {
     match name {
-        "timeout" | "time max" => Value::text(human_span(std::time::Duration::from_millis(value))),
+        time if matches!(time, "timeout" | "time max") || time.starts_with("service ") => {
+            Value::text(human_span(std::time::Duration::from_millis(value)))
+        }
         "blocks max" => Value::text(format!("{value} blocks")),
         _ => Value::text(format!("{value} bytes")),
     }

@@ -31,13 +31,15 @@ pub fn whence(plan: &Plan, node: usize, role: &str) -> Option<Whence> {
     let seeker = Seeker { plan, node, step };
     let mut found = Whence::default();
     if let Some(limit) = role.strip_prefix("limit ") {
-        let place = if limit == "timeout" {
+        let place = if limit.starts_with("service ") {
+            None
+        } else if limit == "timeout" {
             step.timeout.as_ref().map(|value| value.place)
         } else {
             step.limit.as_ref().map(|value| value.place)
         };
         found.places.extend(place);
-        found.words = if limit == "timeout" { &["timeout"] } else { &["limit"] };
+        found.words = if limit == "timeout" || limit.starts_with("service ") { &["timeout"] } else { &["limit"] };
         return Some(found);
     }
     if role == "format" {

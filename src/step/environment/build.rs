@@ -131,7 +131,13 @@ impl Builder<'_> {
         // What the human made of the base is no stranger's: it is built as a base is, and may want what that did not.
         let trusted = !patched || self.ask.human || self.is_human_tree();
         let tree = self.tree(patched)?;
-        let case = self.case(tree)?;
+        let case = match self.case(tree) {
+            Err(failure) if patched && self.case(TreeOf { changes: None, ..tree }).is_ok() => {
+                // The base has one.
+                return Err(Failure::new(Cause::BuildError, failure.evidence.as_str()));
+            }
+            case => case?,
+        };
         let src = self.place.dir.join("src");
         self.context.folder(self.place, "files")?;
         let mut notes = Vec::new();
@@ -160,10 +166,18 @@ impl Builder<'_> {
         if let Some(failure) = self.context.changed_tool(&self.recipe.tools) {
             return Err(failure);
         }
-        let mut identity = self.identity(&kept::out(&place), image, log).await?;
+        let identity = self.identity(&kept::out(&place), image, log).await;
+        let mut identity = identity.map_err(|failure| match failure.cause {
+            // The base's own build passed the same command.
+            Cause::EnvironmentFailed if !trusted => Failure::new(Cause::BuildError, failure.evidence.as_str()),
+            _ => failure,
+        })?;
         identity.extend(case.image.as_ref().map(|image| image.fact(&self.context.plan.facts).identity));
         let wall_ms = u64::try_from(self.clock.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let complete = Complete { place: place.clone(), identity: identity.clone(), files: 0, bytes: 0, wall_ms };
+        let python = tokio::task::block_in_place(|| kept::Python::of(&kept::out(&place)));
+        let (place_, boxed) = (place.clone(), case.image.is_some());
+        let complete =
+            Complete { place: place_, identity: identity.clone(), files: 0, bytes: 0, wall_ms, python, boxed };
         let sealed = tokio::task::block_in_place(|| kept::seal(&place, complete));
         let sealed = sealed.map_err(|error| fault(&format!("{}: {error}", place.display())))?;
         let mut done = Done::succeeded();

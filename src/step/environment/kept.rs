@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use nix::unistd::syncfs;
 use serde::{Deserialize, Serialize};
 
+use crate::digest::Digest;
 use crate::hostile;
 use crate::key::ActionKey;
 use crate::store::{Store, write_durable};
@@ -25,6 +26,8 @@ const DIGITS: usize = 40;
 const USED: &str = "used";
 /// The most files of one environment: of more no seal can be promised.
 const MOST: u64 = 5_000_000;
+/// The largest interpreter, in bytes.
+const PROGRAM: u64 = 1 << 30;
 
 /// What the last file of an environment says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +42,39 @@ pub struct Complete {
     pub bytes: u64,
     /// How long it took, in milliseconds.
     pub wall_ms: u64,
+    /// Its Python, if it has one.
+    pub python: Option<Python>,
+    /// Whether it is used within an image, where links lead elsewhere.
+    pub boxed: bool,
+}
+
+/// The Python of an environment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Python {
+    /// Where it is, below what was built.
+    pub at: PathBuf,
+    /// Which program that is: the path that it leads to outside of the environment, or the digest of its content.
+    pub is: String,
+}
+
+impl Python {
+    /// Of what was built; nothing where it has none. Of an image's program, which is not here, the path in the image.
+    pub(super) fn of(out: &Path) -> Option<Self> {
+        let at = ["bin/python", "bin/python3"].map(PathBuf::from);
+        let at = at.into_iter().find(|at| std::fs::symlink_metadata(out.join(at)).is_ok())?;
+        let real = out.join(&at).canonicalize();
+        let is = match real {
+            Ok(real) if out.canonicalize().is_ok_and(|out| real.starts_with(out)) => {
+                let bytes = hostile::read_regular(&real, PROGRAM).ok().flatten();
+                bytes.map_or_else(|| "unknown".to_owned(), |bytes| Digest::of(&bytes).to_string())
+            }
+            Ok(real) => real.display().to_string(),
+            Err(_) => {
+                std::fs::read_link(out.join(&at)).map_or_else(|_| "unknown".into(), |to| to.display().to_string())
+            }
+        };
+        Some(Self { at, is })
+    }
 }
 
 /// The name of the folder of a key.
@@ -94,7 +130,12 @@ pub fn complete(store: &Store, folder: &str) -> Option<Complete> {
     let place = place(store, folder);
     let bytes = hostile::read_regular(&place.join(COMPLETE), COMPLETE_BYTES).ok()??;
     let complete: Complete = serde_json::from_slice(&bytes).ok()?;
-    (complete.place == place).then_some(complete)
+    // An interpreter that was moved away takes every environment with it that was made by it.
+    let gone = |python: &Python| {
+        let link = out(&place).join(&python.at);
+        !link.exists() && !(complete.boxed && link.is_symlink())
+    };
+    (complete.place == place && !complete.python.as_ref().is_some_and(gone)).then_some(complete)
 }
 
 /// Notes that an environment is used now: the one that was not for longest goes first when room is made. Not worth a failure.

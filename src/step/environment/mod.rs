@@ -87,7 +87,10 @@ fn of_recipe(draft: &mut Draft<'_>, recipe: &RecipeAsk, human: bool) {
         // An image that is taken as it is has nothing of the tree.
         Some(Found::Case { .. }) if taken.is_some_and(|case| case.from.is_empty()) => {}
         Some(Found::Case { listing, .. }) => draft.push("files", Value::Blob(listing)),
-        Some(Found::NoCase) => draft.input("tree without a case", &Role::Checkout, "tree"),
+        Some(Found::NoCase) => {
+            draft.input("tree without a case", &Role::Checkout, "tree");
+            draft.input("patch without a case", &Role::Patch, "tree");
+        }
         None => {}
     }
     let facts = &draft.plan.facts;

@@ -14,6 +14,7 @@ use crate::step::container::Boxed;
 use crate::step::context::{Context, fault, glob_set};
 use crate::step::done::Inputs;
 use crate::step::environment::image::boxed;
+use crate::step::environment::kept::Python;
 use crate::step::environment::{FOLDER, StoreTrees, is_binary, kept};
 
 /// The most files that are laid over one tree.
@@ -26,6 +27,7 @@ pub struct Built<'a> {
     pub out: PathBuf,
     /// The image that its processes run in.
     pub boxed: Option<Boxed>,
+    program: Option<Python>,
     recipe: &'a RecipeAsk,
 }
 
@@ -39,10 +41,10 @@ impl<'a> Built<'a> {
         let Ask::Environment(ask) = &context.plan.nodes[up].ask else { return Ok(None) };
         let Some(recipe) = &ask.recipe else { return Ok(None) };
         let folder = inputs.text(role, FOLDER)?;
-        if kept::complete(&context.store, folder).is_none() {
+        let Some(complete) = kept::complete(&context.store, folder) else {
             let evidence = format!("the environment {folder} is gone from the store");
             return Err(Failure::new(Cause::BlobLost, &evidence));
-        }
+        };
         let place = kept::place(&context.store, folder);
         kept::note_use(&place);
         let out = kept::out(&place);
@@ -50,15 +52,19 @@ impl<'a> Built<'a> {
         if let Some(boxed) = &mut boxed {
             boxed.programs = Some(out.join("bin")).filter(|bin| bin.is_dir());
         }
-        Ok(Some(Self { out, boxed, recipe }))
+        Ok(Some(Self { out, boxed, program: complete.python, recipe }))
     }
 
     /// Its Python, if it has one.
     #[must_use]
     pub fn python(&self) -> Option<PathBuf> {
-        // A link that leads to a program of the image leads nowhere here.
-        let is_there = |path: &PathBuf| path.exists() || (self.boxed.is_some() && path.is_symlink());
-        ["bin/python", "bin/python3"].map(|name| self.out.join(name)).into_iter().find(is_there)
+        self.program.as_ref().map(|python| self.out.join(&python.at))
+    }
+
+    /// Which program that is; of an environment without one, nothing.
+    #[must_use]
+    pub fn program(&self) -> Option<(&Path, &str)> {
+        self.program.as_ref().map(|python| (python.at.as_path(), python.is.as_str()))
     }
 
     /// The variables of a process that runs in it, given the tree that it works on, and whether built files are laid over that.

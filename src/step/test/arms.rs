@@ -2,7 +2,7 @@
 //!
 //! Knows nothing of schedules and results.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::git;
 use crate::measure::Arm;
@@ -100,6 +100,22 @@ impl Session<'_> {
     /// A shim may start another program in a tree that says so (`.python-version`): what the key calls the interpreter would
     /// then not be what is measured. Asked anew in each tree, of scripts only: a program is itself wherever it is started.
     pub(super) async fn other_program(&self, tools: &[String]) -> Result<Option<(Arm, Failure)>, Failure> {
+        if let Some(base) = self.built(Arm::Base)? {
+            for arm in self.arms().into_iter().filter(|arm| *arm == Arm::Patched) {
+                let built = self.built(arm)?;
+                let other = built.as_ref().filter(|built| built.program() != base.program());
+                if let Some(other) = other {
+                    let say = |program: Option<(&Path, &str)>| {
+                        program.map_or_else(|| "none".to_owned(), |(at, is)| format!("{} ({is})", at.display()))
+                    };
+                    let (has, had) = (say(other.program()), say(base.program()));
+                    let evidence =
+                        format!("the build of the {arm} tree has another Python than the base's: {has}, and {had}");
+                    // A patch that chooses what runs the test would be measured by its own clock.
+                    return Ok(Some((arm, Failure::new(Cause::Tampered, &evidence))));
+                }
+            }
+        }
         let facts = &self.context.plan.facts;
         let shims = tools.iter().filter_map(|tool| facts.tools.get(tool)?.as_ref().ok()).filter(|fact| fact.script);
         for fact in shims {

@@ -14,7 +14,9 @@ mod session;
 mod watch;
 mod window;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 
 use crate::attempt::Ended;
 use crate::key::Value;
@@ -164,7 +166,8 @@ pub async fn run(context: &Context, node: usize, inputs: &Inputs, place: &Place,
         Err(failure) => return Done::failed(failure),
     }
     let earlier = earlier.and_then(|ended| Earlier::read(context, ask, ended));
-    let session = Session { node, context, ask, inputs, place, repo, earlier };
+    let (imported, late) = (Mutex::default(), AtomicBool::default());
+    let session = Session { node, context, ask, inputs, place, repo, earlier, imported, late };
     match session.measure().await {
         Ok(mut done) => {
             let opened: Vec<String> = ask.sandbox.write.iter().map(|path| path.display().to_string()).collect();
@@ -203,6 +206,10 @@ struct Session<'a> {
     place: &'a Place,
     repo: usize,
     earlier: Option<Earlier>,
+    /// What processes of the base tree said that they imported, by name.
+    imported: Mutex<BTreeSet<String>>,
+    /// Whether a service was not ready in time.
+    late: AtomicBool,
 }
 
 /// A measurement that is continued: its runs stay, and the schedule goes on where it ended.

@@ -1,6 +1,8 @@
 //! One process of a test: a fresh home and tmp, a private file for its result, and what it left read back.
 
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use crate::digest::Digest;
 use crate::host;
@@ -199,6 +201,7 @@ impl Session<'_> {
                 result: reported.as_deref(),
             };
             let read = || measure::read(self.ask.contract, &ended, &self.ask.metrics);
+            self.late.fetch_or(served::is_late(served.as_ref()), Ordering::Relaxed);
             let mut run = served::judged(served.as_ref(), &redactor, read)?;
             if let Ok(sample) = &mut run {
                 sample.window_ms = window.open_ms();
@@ -209,6 +212,10 @@ impl Session<'_> {
                 && let Some(failure) = self.imported_elsewhere(arm, &ended)?
             {
                 run = Err(failure);
+            }
+            if run.is_err() {
+                // What fails for want of its environment is nobody's fault but that one's.
+                self.built(arm)?;
             }
             let mut values_read = None;
             if let (Ok(_), Equal::Close { .. }) = (&run, self.ask.equal) {
@@ -232,6 +239,16 @@ impl Session<'_> {
     /// what was measured then is not what was built.
     fn imported_elsewhere(&self, arm: Arm, ended: &ProcessEnd<'_>) -> Result<Option<Failure>, Failure> {
         let imported = measure::contract::imported(ended);
+        let mut said = self.imported.lock().unwrap_or_else(PoisonError::into_inner);
+        if arm == Arm::Base {
+            said.extend(imported.keys().cloned());
+        } else if let Some(name) = said.iter().find(|name| !imported.contains_key(*name)) {
+            // The script is the same in both.
+            let evidence =
+                format!("a process of the {arm} tree does not say where it imported {name} from, and the base's did");
+            return Ok(Some(Failure::new(Cause::Tampered, &evidence)));
+        }
+        drop(said);
         if imported.is_empty() {
             return Ok(None);
         }

@@ -109,7 +109,7 @@ pub(super) fn judged(
     let said = |why: &String| String::from_utf8_lossy(&redactor.clean(why.as_bytes())).into_owned();
     match served.and_then(|served| served.trouble.as_ref()) {
         None => Ok(read()),
-        Some(Trouble::Startup(why)) => Ok(Err(Failure::new(Cause::ServerStartup, &said(why)))),
+        Some(Trouble::Startup(why) | Trouble::Late(why)) => Ok(Err(Failure::new(Cause::ServerStartup, &said(why)))),
         Some(Trouble::PortTaken(why)) => Err(Failure::new(Cause::PortTaken, &said(why))),
         Some(Trouble::NotStarted(why)) => Err(Failure::new(Cause::NotStarted, &said(why))),
         // Of a server that is gone whatever was measured is not what was asked for.
@@ -121,4 +121,9 @@ pub(super) fn judged(
             _ => Failure::new(Cause::Exception, &said(why)),
         })),
     }
+}
+
+/// Whether a service was not ready in time: with a longer `timeout` it may be.
+pub(super) fn is_late(served: Option<&Served>) -> bool {
+    matches!(served.and_then(|served| served.trouble.as_ref()), Some(Trouble::Late(_)))
 }

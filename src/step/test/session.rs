@@ -3,6 +3,7 @@
 //! Which process is next, and when enough were run, is said by `measure`; the loop is in `looks`.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::attempt::LimitUse;
@@ -248,6 +249,12 @@ impl Session<'_> {
             let limit = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
             let met = sitting.done.outcome.failure().is_some_and(|failure| failure.cause == Cause::TestTimeout);
             limits.insert("timeout".into(), LimitUse { limit, used: sitting.longest_ms, met });
+        }
+        let late = self.late.load(Ordering::Relaxed)
+            && sitting.done.outcome.failure().is_some_and(|failure| failure.cause == Cause::ServerStartup);
+        for service in self.ask.services.iter().filter(|_| late) {
+            let limit = u64::try_from(service.timeout.as_millis()).unwrap_or(u64::MAX);
+            limits.insert(format!("service {}", service.name), LimitUse { limit, used: limit, met: true });
         }
         let Some(stopped) = stopped.filter(|_| !self.ask.counts_only()) else { return };
         let (before_ms, before) = self.earlier.as_ref().map_or((0, 0), |earlier| (earlier.spent_ms, earlier.blocks));
