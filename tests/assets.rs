@@ -177,7 +177,8 @@ fn a_local_file_is_read_in_place_and_decides_by_its_content_what_runs_again() {
 
 #[test]
 fn a_link_in_a_local_folder_is_as_what_it_leads_to_and_one_that_leads_out_is_refused() {
-    let flow = with_asset("asset data \"data\"");
+    let mut flow = with_asset("asset data \"data\"");
+    flow.env("COLUMNS", "400");
     flow.edit("steps.kdl", |text| text.replace("{asset.data}", "{asset.data}/n"));
     flow.write("data/inner/n", "forty-two\n");
     std::os::unix::fs::symlink("inner/n", flow.path("data/n")).unwrap();
