@@ -9,7 +9,7 @@ use std::process::Command;
 
 use support::{Flow, search_path};
 
-/// A wheel of pure Python, written as pip would find it: name, version and its files.
+/// A wheel of pure Python, written as pip would find it: name, version and its files. It asks for `demo-dep` unless it is that.
 fn wheel(folder: &Path, name: &str, version: &str, files: &[(&str, &str)]) {
     std::fs::create_dir_all(folder).unwrap();
     let script = r#"
@@ -17,7 +17,8 @@ import sys, zipfile
 folder, name, version, *files = sys.argv[1:]
 info = f"{name}-{version}.dist-info"
 texts = dict(zip(files[::2], files[1::2]))
-texts[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+needs = "" if name == "demo_dep" else "Requires-Dist: demo-dep\n"
+texts[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}"
 texts[f"{info}/WHEEL"] = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 texts[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in [*texts, f"{info}/RECORD"])
 with zipfile.ZipFile(f"{folder}/{name}-{version}-py3-none-any.whl", "w") as wheel:
@@ -159,14 +160,20 @@ fn wheel_of_each_commit() {
         ("pkg/_version.py", "VERSION = '7'\n"),
         ("pkg/_native.so", "built elsewhere"),
     ];
-    wheel(&flow.path("wheels").join(base.trim()), "pkg", "7.0.dev1", &parts);
     let index = dependency(&flow);
+    // A release that is newer than the commit's: never its stand-in.
+    wheel(&index, "pkg", "9.0", &parts);
     only(&mut flow, &index);
-    // The wheel names no requirement of its own here: it is the recipe that is tried.
-    flow.edit("tests/work.py", |text| text.replace(", demo_dep", ""));
     flow.env("WHEELS", &flow.path("wheels").display().to_string());
+    flow.run_with(&["--until", "build"]).exits(3);
+    let shown = flow.flow(&["show", "pkg/{one}/touched/1", "m.kdl", "--json"]).json().to_string();
+    assert!(shown.contains("ENVIRONMENT_FAILED") && shown.contains("(from versions: none)"), "{shown}");
+    wheel(&flow.path("wheels").join(base.trim()), "pkg", "7.0.dev1", &parts);
+    flow.run_with(&["--retry", "pkg/*", "--until", "build"]).settles();
     runs_to_its_end(&flow);
-    assert!(identity(&flow).contains(&"pkg-7.0.dev1".to_owned()), "{:?}", identity(&flow));
+    for installed in ["pkg-7.0.dev1", "demo_dep-1.5"] {
+        assert!(identity(&flow).contains(&installed.to_owned()), "{:?}", identity(&flow));
+    }
 }
 
 const NATIVE: &str = r#"#include <Python.h>
