@@ -176,6 +176,69 @@ fn a_local_file_is_read_in_place_and_decides_by_its_content_what_runs_again() {
 }
 
 #[test]
+fn a_link_in_a_local_folder_is_as_what_it_leads_to_and_one_that_leads_out_is_refused() {
+    let mut flow = with_asset("asset data \"data\"");
+    flow.env("COLUMNS", "400");
+    flow.edit("steps.kdl", |text| text.replace("{asset.data}", "{asset.data}/n"));
+    flow.write("data/inner/n", "forty-two\n");
+    std::os::unix::fs::symlink("inner/n", flow.path("data/n")).unwrap();
+    assert_eq!(flow.run().settles().classes().len(), 4);
+    flow.run().executes_nothing();
+    flow.write("data/inner/n", "forty-two and more\n");
+    flow.flow(&["plan", "m.kdl"]).settles().says("asset data");
+    flow.write("blobs/n", "forty-two\n");
+    for out in ["../blobs/n".to_owned(), flow.path("blobs/n").display().to_string(), "../data/inner/n".to_owned()] {
+        std::fs::remove_file(flow.path("data/n")).unwrap();
+        std::os::unix::fs::symlink(&out, flow.path("data/n")).unwrap();
+        let says = format!("n is a link to {out}, which is not in the folder");
+        flow.flow(&["plan", "m.kdl"]).says("the asset data cannot be read");
+        // However it is broken into lines.
+        let plain = |text: &str| text.chars().filter(|c| !c.is_whitespace() && *c != '│').collect::<String>();
+        let ran = flow.run();
+        assert!(plain(&ran.exits(2).stderr).contains(&plain(&says)), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn an_url_is_asked_as_it_stands_and_is_no_argument_that_others_see() {
+    let server = Server::start();
+    let bytes = b"forty-two\n";
+    let url = server.gives("/[1-3]{a,b}.txt", Given::File(bytes.to_vec()));
+    let mut flow = with_asset(&format!("asset data url=\"{url}\" sha256=\"{}\"", sha256(bytes)));
+    let seen = flow.beside("seen");
+    let curl = std::env::split_paths(support::search_path()).map(|dir| dir.join("curl")).find(|path| path.exists());
+    let curl = curl.unwrap().display().to_string();
+    let bin = flow.beside("bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    let script = format!("#!/bin/sh\necho \"$@\" >> '{}'\nexec '{curl}' \"$@\"\n", seen.display());
+    std::fs::write(bin.join("curl"), script).unwrap();
+    std::fs::set_permissions(bin.join("curl"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    flow.env("PATH", &format!("{}:{}", bin.display(), support::search_path()));
+    assert_eq!(flow.run().settles().classes().len(), 4);
+    let asked: Vec<String> = server.asked().into_iter().map(|one| one.path).collect();
+    assert_eq!(asked, ["/[1-3]{a,b}.txt"]);
+    let seen = std::fs::read_to_string(seen).unwrap();
+    assert!(seen.contains("--max-redirs") && !seen.contains("127.0.0.1"), "{seen}");
+}
+
+#[test]
+fn a_secret_in_an_url_is_a_flaw_and_is_not_shown() {
+    for url in [
+        "https://bob:hunter2@host/x",
+        "https://host/x?sig=hunter2",
+        "https://host/x?a=b&X-Amz-Signature=hunter2",
+        "https://host/x?access_token=hunter2",
+    ] {
+        let flow = with_asset(&format!("asset data url=\"{url}\" sha256=\"{}\"", sha256(b"x")));
+        let check = flow.flow(&["check", "m.kdl"]);
+        check.exits(2).says("secret-in-url").says("secret HOST_TOKEN");
+        assert!(!format!("{}{}", check.stdout, check.stderr).contains("hunter2"), "{}", check.stderr);
+    }
+    let flow = with_asset(&format!("asset data url=\"https://host/x@y?v=2\" sha256=\"{}\"", sha256(b"x")));
+    flow.flow(&["check", "m.kdl"]).exits(0);
+}
+
+#[test]
 fn a_file_is_fetched_once_for_all_that_need_it_and_never_for_what_is_served() {
     let server = Server::start();
     let url = server.gives("/some/data.txt", Given::File(b"forty-two\n".to_vec()));

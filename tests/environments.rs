@@ -317,6 +317,7 @@ fn a_recipe_knows_what_its_base_is_called_and_nobody_else_does() {
         let (own, digits) = name.split_once("ID").unwrap();
         assert!(git.starts_with(own) && digits.is_empty(), "{git}");
     }
+    flow.flow(&["doctor", "m.kdl"]).exits(0);
     // What was told needs no repository again.
     std::fs::rename(&repo, flow.path("elsewhere")).unwrap();
     flow.run().settles().executes_nothing();
@@ -472,6 +473,65 @@ fn a_build_that_leaves_out_what_overlay_names_has_failed() {
     assert_eq!(flow.run().settles().class("{one}/tidy/1"), "PATCHED_BUILD_ERROR");
     let shown = flow.flow(&["show", "pkg/{one}/tidy/1"]);
     shown.says("none of the files that `overlay` of recipe made names was built below {out}").says("part is left out");
+}
+
+#[test]
+fn a_patch_whose_build_fills_the_disk_twice_is_the_patchs_own() {
+    let flow = sample(
+        "    from \"pkg/work.py\"\n    run \"sh\" \"-c\" \"if grep -q 'OPS.0. += 5' pkg/work.py; then head -c 300M /dev/zero > $0/junk; fi\" \"{out}\"",
+    );
+    let small = flow.beside("small");
+    std::fs::create_dir_all(&small).unwrap();
+    let mounts = ["-m", "sh", "-c", "mount -t tmpfs -o size=100m none \"$0\" && exec \"$@\""];
+    let tries = std::process::Command::new("unshare").args(mounts).arg(&small).arg("true").status();
+    if !tries.is_ok_and(|status| status.success()) {
+        println!("skipped: a small disk can be mounted by root alone");
+        return;
+    }
+    let store = small.join("cache").display().to_string();
+    let args = ["run", "m.kdl", "--json", "--jobs", "1", "--commit", "{one}", "--cache", &store];
+    let inner = flow.command(&args);
+    let mut outer = std::process::Command::new("unshare");
+    outer.args(mounts).arg(&small).arg(inner.get_program()).args(inner.get_args());
+    outer.current_dir(inner.get_current_dir().unwrap()).env_clear();
+    outer.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let ran = flow.ran(outer.output().unwrap());
+    assert_eq!(ran.settles().class("{one}/tidy/1"), "PATCHED_BUILD_ERROR");
+    assert_eq!(ran.class("{one}/human/1"), "SUCCESS_IMPROVEMENT");
+}
+
+#[test]
+fn submodules_are_in_the_key_and_the_humans_move_of_one_is_no_part_of_a_verdict() {
+    let mut flow =
+        sample("    from \"third/**\" \"pkg/__init__.py\"\n    run \"cp\" \"pkg/__init__.py\" \"{out}/part\"");
+    let repo = flow.path("repo");
+    let points = |id: &str| {
+        std::fs::create_dir_all(repo.join("third/lib")).unwrap();
+        support::git(&repo, &["update-index", "--add", "--cacheinfo", &format!("160000,{id},third/lib")])
+    };
+    let work = |ops: u32| {
+        format!("OPS = [0]\n\n\ndef two(n):\n    for _ in range(n):\n        OPS[0] += {ops}\n    return n + 1\n")
+    };
+    let (first, second) = (flow.id("one").to_owned(), flow.id("two").to_owned());
+    points(&first);
+    flow.commit("sub", &[("pkg/work.py", &work(100))]);
+    points(&second);
+    flow.commit("moved", &[("pkg/work.py", &work(50))]);
+    flow.commit("next", &[("pkg/work.py", &work(20))]);
+    flow.write("commits.txt", "{moved:40}\n{next:40}\n");
+    let script = std::fs::read_to_string(flow.path("tests/{two}.py")).unwrap();
+    flow.write("tests/{moved}.py", &script);
+    flow.write("tests/{next}.py", &script);
+    let ran = flow.run_with(&["--only", "*/human/*"]);
+    assert_eq!(ran.settles().class("{moved}/human/1"), "SUCCESS_IMPROVEMENT");
+    assert_eq!(envs(&flow).len(), 2, "one for each commit of the submodule");
+    let marks = |commit: &str| {
+        let shown = flow.flow(&["show", &format!("pkg/{{{commit}}}/human/1"), "m.kdl", "--json"]);
+        support::marks(&shown.json()).to_string()
+    };
+    assert!(marks("moved").contains("SUBMODULES"), "{}", marks("moved"));
+    assert!(!marks("next").contains("SUBMODULES"), "{}", marks("next"));
+    flow.run_with(&["--only", "*/human/*"]).executes_nothing();
 }
 
 #[test]
@@ -830,6 +890,15 @@ fn a_recipe_that_cannot_be_meant_is_a_flaw() {
         ("    from \"./a\"\n    run \"true\"", "`./a` never matches a file of the tree"),
         ("    from \"a/**\" \"../b\"\n    run \"true\"", "is given as `file NAME"),
         ("    from \"a\"\n    run \"true\"\n    overlay \"x.so \"", "write \"x.so\""),
+        ("    from \"{nope}\"\n    run \"true\"", "`{nope}` is not filled in here"),
+        ("    from \"\"\n    run \"true\"", "never matches a file"),
+        ("    from \"a\"\n    run \"true\"\n    overlay \"{asset.nope}\"", "`{asset.nope}` is not filled in here"),
+        ("    from \"a\"\n    run \"true\"\n    overlay \"a\" root=\"{out}/ext\"", "`{out}/ext` is no folder below"),
+        ("    from \"a\"\n    run \"true\"\n    overlay \"a\" root=\"ext/../..\"", "`ext/../..` is no folder below"),
+        ("    from \"a\"\n    run \"true\"\n    overlay \"a\" root=\"/etc\"", "`/etc` is no folder below"),
+        ("    from \"a\"\n    when exists=\"../x\" { run \"true\" }", "`../x` never matches"),
+        ("    from \"a\"\n    when exists=\"/etc\" { run \"true\" }", "write \"etc\""),
+        ("    from \"a\"\n    when exists=\"{nope}\" { run \"true\" }", "`{nope}` is not filled in here"),
         ("    run \"true\"", "does not say which files of the tree"),
         ("    from \"a\"", "has nothing to run"),
         (
@@ -840,4 +909,16 @@ fn a_recipe_that_cannot_be_meant_is_a_flaw() {
     ] {
         sample(recipe).flow(&["check", "m.kdl"]).exits(2).says(says);
     }
+    sample("    from \"a/*.{c,h}\"\n    run \"true\"\n    overlay \"a\" root=\"ext\"")
+        .flow(&["check", "m.kdl"])
+        .exits(0);
+}
+
+#[test]
+fn what_a_flaw_quotes_is_cut_and_does_nothing_to_a_terminal() {
+    let long = format!("\\u{{1b}}[31m{}/../x", "a".repeat(100_000));
+    let check = sample(&format!("    from \"{long}\"\n    run \"true\"")).flow(&["check", "m.kdl"]);
+    check.exits(2).says("`^[[31maaa").says("aaa/../x` never matches a file of the");
+    let said = format!("{}{}", check.stdout, check.stderr);
+    assert!(!said.contains('\u{1b}') && said.len() < 20_000, "{} bytes", said.len());
 }

@@ -49,6 +49,15 @@ fn after_a_gc_a_run_executes_nothing_and_a_change_rebuilds_what_it_needs() {
     let said = gc(&flow, &["--dry-run"]);
     assert_eq!(gone(&said, "environment").len(), envs.len());
     assert_eq!(folders(&flow.cache().join("envs")), envs, "a dry run takes nothing");
+    let told = said["gone"].as_array().unwrap().iter().filter(|thing| thing["kind"] == "environment");
+    for thing in told {
+        let of = thing["of"].as_str().unwrap_or_default();
+        assert!(of.starts_with("build pkg/") || of.starts_with("rebuild pkg/"), "{thing}");
+        assert!(thing["made_ms"].is_u64(), "{thing}");
+    }
+    let shown = flow.flow(&["gc", "--dry-run"]);
+    let one = flow.id("one")[..8].to_owned();
+    assert!(shown.stdout.contains(&format!("build pkg/{one}")), "{}", shown.stdout);
     let done = gc(&flow, &[]);
     assert_eq!(gone(&done, "environment"), gone(&said, "environment"));
     assert_eq!(done["after"], said["after"]);

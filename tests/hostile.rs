@@ -519,3 +519,20 @@ fn a_pipe_where_a_file_should_be_keeps_nobody_waiting() {
         );
     }
 }
+
+#[test]
+fn a_file_with_holes_is_copied_with_its_holes() {
+    use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+    let folder = tempfile::tempdir().unwrap();
+    let [from, to] = ["from", "to"].map(|name| folder.path().join(name));
+    let file = std::fs::File::create(&from).unwrap();
+    file.set_len(64 << 20).unwrap();
+    file.write_all_at(b"in the middle", 20 << 20).unwrap();
+    file.set_permissions(std::fs::Permissions::from_mode(0o555)).unwrap();
+    flow::hostile::copy_file(&from, &to).unwrap();
+    assert!(std::fs::read(&from).unwrap() == std::fs::read(&to).unwrap(), "the copy differs");
+    let meta = std::fs::metadata(&to).unwrap();
+    assert_eq!(meta.permissions().mode() & 0o777, 0o555);
+    assert!(meta.blocks() * 512 < 1 << 20, "{} bytes of the disk", meta.blocks() * 512);
+    assert!(flow::hostile::copy_file(&from, &to).is_err(), "nothing that is there is written over");
+}

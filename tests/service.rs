@@ -197,6 +197,41 @@ fn a_port_that_somebody_else_holds_is_the_environments_fault() {
 }
 
 #[test]
+fn a_port_that_the_patched_server_itself_keeps_is_nobody_elses() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let begin = r#"def begin():
+    import socket
+    held = os.path.join(os.environ["TMPDIR"], "held")
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            one = socket.socket()
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.bind(("127.0.0.1", int(sys.argv[1])))
+            one.listen()
+            open(held, "w").close()
+            time.sleep(1000)
+        os._exit(0)
+    while not os.path.exists(held):
+        time.sleep(0.01)
+    sys.exit("OSError: [Errno 98] Address already in use")"#;
+    let service = SERVICE.replace("ready url", &format!("port {port}; ready url"));
+    let flow = served(&service, |text| text.replace("def begin():\n    pass", begin));
+    comes_to(&flow, "PATCHED_SERVER_STARTUP", "was a process of a service").settles();
+}
+
+#[test]
+fn an_answer_that_comes_byte_by_byte_is_no_answer_in_time() {
+    let drips = r#"    def do_GET(self):
+        for byte in b"HTTP/1.1 200 OK\r\n\r\n" if self.path == "/health" else b"":
+            self.wfile.write(bytes([byte]))
+            time.sleep(0.9)"#;
+    let service = SERVICE.replace("20s", "6s");
+    let flow = served(&service, |text| text.replace("    def do_GET(self):", drips));
+    comes_to(&flow, "PATCHED_SERVER_STARTUP", "was not ready (url=/health) within 6.0 s").settles();
+}
+
+#[test]
 fn a_server_that_leaves_children_leaves_none() {
     let begin = r#"def begin():
     for _ in range(2):

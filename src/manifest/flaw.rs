@@ -335,10 +335,12 @@ impl Report {
 const LONG_VALUE: usize = 80;
 /// The same of what a help quotes, which may be something to be copied.
 const LONG_EXAMPLE: usize = 400;
+/// The same of a word that is not quoted.
+const LONG_WORD: usize = 250;
 /// The most characters of a message.
 const LONG_TEXT: usize = 4000;
 
-/// A text that may quote a manifest's values, for a terminal: without their control characters, and each cut to a length.
+/// A text that may quote a manifest's values, for a terminal: without their control characters, and what is long cut in its middle.
 fn tamed(text: &str, longest: usize) -> String {
     let mut tame = String::with_capacity(text.len().min(LONG_TEXT));
     for (number, part) in text.split('`').enumerate() {
@@ -346,18 +348,25 @@ fn tamed(text: &str, longest: usize) -> String {
             tame.push('`');
         }
         // What stands between a first and a second tick is quoted.
-        let quoted = number % 2 == 1;
-        if quoted && part.chars().nth(longest).is_some() {
-            tame.extend(part.chars().take(longest));
-            tame.push('…');
+        if number % 2 == 1 {
+            shorten(part, longest, &mut tame);
         } else {
-            tame.push_str(part);
+            part.split_inclusive(char::is_whitespace).for_each(|word| shorten(word, LONG_WORD, &mut tame));
         }
     }
-    if tame.chars().nth(LONG_TEXT).is_some() {
-        tame = tame.chars().take(LONG_TEXT).chain(['…']).collect();
-    }
-    harmless(&tame)
+    let mut whole = String::new();
+    shorten(&tame, LONG_TEXT, &mut whole);
+    harmless(&whole)
+}
+
+/// Adds a text, of which no more than so many characters, from its begin and its end.
+fn shorten(text: &str, longest: usize, to: &mut String) {
+    let at = |n: usize| text.char_indices().nth(n).map(|(at, _)| at);
+    let Some(_) = at(longest) else { return to.push_str(text) };
+    let tail = longest / 3;
+    let begin = at(longest - tail).unwrap_or(text.len());
+    let end = text.char_indices().rev().nth(tail.saturating_sub(1)).map_or(text.len(), |(at, _)| at);
+    to.extend([&text[..begin], "…", &text[end..]]);
 }
 
 /// Whether a character of a file would do something to a terminal.

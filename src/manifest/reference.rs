@@ -12,7 +12,8 @@ const INTRO: &str = "# The manifest
 <!-- Written from the reader's own table: UPDATE_DOCS=1 cargo test --test manifest_reference -->
 
 A manifest is a KDL 2 file. It begins with `flow 1` (a line `/- kdl-version 2` may stand before) and holds one `pipeline`.
-Imported files hold `agent`, `provider`, `prices`, `tool` and `step` only; the file with the pipeline may hold them too.
+Imported files hold `agent`, `provider`, `prices`, `recipe`, `tool`, `asset` and `step` only; the file with the pipeline may hold them
+too.
 
 - Arguments are the thing itself, properties (`name=value`) are modifiers of it, children (`{ … }`) are its parts.
 - What begins with a digit, holds a `/` or a brace stands in double quotes; commit ids always do. Flags are `#true`, `#false`.

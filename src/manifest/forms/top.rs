@@ -17,7 +17,7 @@ pub(super) const FORMS: &[Form] = &[
         within: &[In::File],
         args: &[some("file", Ty::Path)],
         repeat: true,
-        meaning: "Brings the agents, prices, tools and steps of other files. Their order means nothing; a file imported twice is read once; a cycle is a flaw.",
+        meaning: "Brings the agents, providers, prices, recipes, tools, assets and steps of other files. Their order means nothing; a file imported twice is read once; a cycle is a flaw.",
         example: "import \"agents/nop.kdl\" \"steps/standard.kdl\"",
         ..NODE
     },
