@@ -5,11 +5,13 @@
 
 mod build;
 mod clock;
+mod control;
 mod image;
 pub mod kept;
 mod told;
 mod trees;
 mod unbuilt;
+mod untold;
 mod used;
 
 use crate::key::{ActionKey, Value};

@@ -1,0 +1,76 @@
+//! Whose doing it is that a patched tree cannot be built.
+//!
+//! Its build that fails says nothing of the patch by itself: a disk, a compiler or an index may have failed. So the base is built
+//! beside it in the same way, and the patched tree once more.
+
+use std::path::{Path, PathBuf};
+
+use crate::outcome::{Cause, Failure};
+use crate::plan::{CaseAsk, TreeOf};
+use crate::step::environment::build::{Builder, Log, Site};
+
+impl Builder<'_> {
+    /// Builds a patched tree; where that fails the base in the same way, and the patched tree once more.
+    pub(super) async fn patched(
+        &self,
+        tree: TreeOf<'_>,
+        case: &CaseAsk,
+        site: &Site<'_>,
+        notes: &mut Vec<String>,
+        log: &mut Log,
+    ) -> Result<(), Failure> {
+        let Err(first) = self.once(case, site, log).await else { return Ok(()) };
+        if matches!(first.cause, Cause::Interrupted | Cause::HarnessFault | Cause::DiskFull | Cause::NotStarted) {
+            return Err(first);
+        }
+        log.text.push_str("\nthe build failed; the base is built in the same way, to tell whose fault that is\n");
+        let base = TreeOf { changes: None, ..tree };
+        let base_case = self.case(base)?;
+        let src = self.place.dir.join("base");
+        tokio::task::block_in_place(|| self.write(base, base_case, &src, false))?;
+        // Nothing of what a patch left is there for who is built after it.
+        self.emptied(&site.out)?;
+        let out = self.fresh(&self.place.dir.join("control"))?;
+        // A patch may have chosen another case, and by it another image: the base is built in its own.
+        let image = match base_case.image == case.image {
+            true => site.image.clone(),
+            false => self.image(base_case, &self.place.dir, log, notes).await?,
+        };
+        let downloads = match site.fetches {
+            true => self.fresh(&self.place.dir.join("brought"))?,
+            false => site.downloads.clone(),
+        };
+        let Site { fetches, secrets, known, .. } = *site;
+        let control = Site { src, out, downloads, fetches, secrets, known, tree: base, image };
+        if let Err(failure) = self.once(base_case, &control, log).await {
+            if failure.cause == Cause::Interrupted {
+                return Err(failure);
+            }
+            let how = if site.fetches { "anew" } else { "without a network" };
+            let evidence = format!("the base cannot be rebuilt {how} either: {}", failure.evidence.as_str());
+            return Err(Failure::new(Cause::EnvironmentFailed, &evidence));
+        }
+        log.text.push_str("\nthe base's build passes; the patched tree once more\n");
+        self.emptied(&control.out)?;
+        if site.fetches {
+            self.fresh(&site.downloads)?;
+        }
+        tokio::task::block_in_place(|| self.write(tree, case, &site.src, false))?;
+        match self.once(case, site, log).await {
+            Ok(()) => {
+                notes.push(format!("its first build failed, the second did not: {}", first.evidence.as_str()));
+                Ok(())
+            }
+            Err(again) if again.cause == Cause::EnvironmentFailed => {
+                Err(Failure::new(Cause::BuildError, again.evidence.as_str()).exit(again.exit))
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Empties a place that was built into, and whatever processes of a build may write to besides.
+    fn emptied(&self, out: &Path) -> Result<(), Failure> {
+        let beside = ["home", "tmp"].map(|name| self.place.dir.join(name));
+        beside.iter().map(PathBuf::as_path).chain([out]).try_for_each(|path| self.fresh(path).map(drop))
+    }
+}
