@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use serde_json::json;
@@ -16,7 +16,7 @@ use crate::gc::{self, Cleared, Kind, Loss, Thing, Wish};
 use crate::names::RunId;
 use crate::store::{Alone, RunLock};
 use crate::text::{Table, counted, harmless, wrap};
-use crate::units::{Size, human_count, human_size};
+use crate::units::{Size, human_count, human_size, human_span};
 
 /// Arguments of `flow gc`.
 #[derive(Debug, Args)]
@@ -182,7 +182,7 @@ fn tell(cleared: &Cleared, lost: Option<&Loss>) -> Result<(), Fault> {
 
 /// The things, each by its name; of those of which there are many, their number.
 fn table(things: &[Thing], verb: &str) -> String {
-    let mut table = Table::new(&["", verb, "size", "used"]).right([2]);
+    let mut table = Table::new(&["", verb, "of", "size", "used", "took"]).right([3]);
     let now = SystemTime::now();
     let many = |kind: Kind| matches!(kind, Kind::Temporary | Kind::Unnamed | Kind::Pack);
     for kind in [Kind::Temporary, Kind::Unnamed, Kind::Pack] {
@@ -191,11 +191,18 @@ fn table(things: &[Thing], verb: &str) -> String {
             let name = if of.len() == 1 { shown(first) } else { counted(of.len(), "of them").replace("thems", "them") };
             let newest = of.iter().map(|thing| thing.used).max().flatten();
             let bytes = of.iter().map(|thing| thing.bytes).sum();
-            table.row(vec![kind.word().to_owned(), name, human_size(bytes), gc::ago(newest, now)]);
+            let [of, took] = [String::new(), String::new()];
+            table.row(vec![kind.word().to_owned(), name, of, human_size(bytes), gc::ago(newest, now), took]);
         }
     }
     for thing in things.iter().filter(|thing| !many(thing.kind)) {
-        table.row(vec![thing.kind.word().to_owned(), shown(thing), human_size(thing.bytes), gc::ago(thing.used, now)]);
+        // Whose an environment is, and what making it again takes, helps who decides; of the others nobody asks.
+        let is_built = thing.kind == Kind::Environment;
+        let unknown = || if is_built { "unknown".to_owned() } else { String::new() };
+        let of = thing.of.clone().unwrap_or_else(unknown);
+        let took = thing.made_ms.map_or_else(unknown, |ms| human_span(Duration::from_millis(ms)));
+        let used = gc::ago(thing.used, now);
+        table.row(vec![thing.kind.word().to_owned(), shown(thing), of, human_size(thing.bytes), used, took]);
     }
     if table.is_empty() { String::new() } else { table.text() }
 }

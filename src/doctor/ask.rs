@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::repos::Size;
 use super::{Finding, Level, Question};
+use crate::git::Described;
 use crate::plan::{CommitFact, Missing, ToolFact};
 use crate::process;
 use crate::redact::Secret;
@@ -47,6 +48,8 @@ pub(super) struct Facts {
     pub(super) devices: BTreeMap<String, Result<String, Missing>>,
     /// Commits by (index of repository, index of commit).
     pub(super) commits: BTreeMap<(usize, usize), Result<CommitFact, Missing>>,
+    /// What the bases of commits are called by the tags behind them, where a recipe asks for that.
+    pub(super) described: BTreeMap<(usize, usize), Result<Described, Missing>>,
     /// What has a line of its own already.
     pub(super) said: HashSet<String>,
 }
@@ -64,6 +67,7 @@ impl Found {
         self.facts.tools.extend(other.facts.tools);
         self.facts.devices.extend(other.facts.devices);
         self.facts.commits.extend(other.facts.commits);
+        self.facts.described.extend(other.facts.described);
         self.facts.said.extend(other.facts.said);
         self.size = match (self.size.take(), other.size) {
             (Some(one), Some(two)) => Some(one.and(&two)),

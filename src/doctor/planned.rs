@@ -25,9 +25,9 @@ pub(super) fn examine(ask: &Ask, manifest: &Arc<Manifest>, facts: Facts) -> Foun
         return Found::line(Finding::bad(Level::Unknown, "plan", "", what, "`flow plan` tells, and takes its time"));
     }
     let mut intake = Intake::of(manifest.version.clone());
-    let Facts { tools, devices, commits, said } = facts;
+    let Facts { tools, devices, commits, described, said } = facts;
     let variables = ask.question.machine.variables.clone();
-    let facts = plan::Facts { variables, tools, devices, commits, ..plan::Facts::default() };
+    let facts = plan::Facts { variables, tools, devices, commits, described, ..plan::Facts::default() };
     let plan = expand(manifest.clone(), facts, &mut intake);
     let mut found = Found::default();
     let unset: Vec<Missing> =

@@ -116,6 +116,7 @@ pub(super) fn commits(ask: &Ask, index: usize, source: &Source) -> Found {
     };
     let mut trees: BTreeSet<ObjectId> = BTreeSet::new();
     let (mut absent, mut looked) = (Vec::new(), 0);
+    let tags = manifest.pipeline.describes().then(|| mirror.tags());
     for (number, commit) in repo.commits.iter().enumerate() {
         if ask.late() {
             break;
@@ -128,6 +129,14 @@ pub(super) fn commits(ask: &Ask, index: usize, source: &Source) -> Found {
         let fact = match mirror.resolve(&commit.id.value, &base) {
             Ok(resolved) => {
                 trees.insert(resolved.base_tree.clone());
+                if let Some(tags) = &tags {
+                    let described = match tags {
+                        Ok(tags) => mirror.describe(&resolved.base, tags).map_err(|error| error.to_string()),
+                        Err(error) => Err(error.to_string()),
+                    };
+                    let described = described.map_err(|why| Missing::undescribed(&why, commit.id.place));
+                    found.facts.described.insert((index, number), described);
+                }
                 Ok(CommitFact {
                     human: resolved.human.as_str().to_owned(),
                     base: resolved.base.as_str().to_owned(),

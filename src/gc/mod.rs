@@ -85,6 +85,12 @@ pub struct Thing {
     pub kind: Kind,
     /// Its name, where it lies.
     pub name: String,
+    /// What it is, and of whom, where that is known: of an environment the step and the commit that it was built for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of: Option<String>,
+    /// How long it took to make, where that is known, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub made_ms: Option<u64>,
     /// What it takes of the disk, in bytes.
     pub bytes: u64,
     /// When it was used last, as far as that is noted.

@@ -1,6 +1,6 @@
 //! What lies in a store that may be taken away, with its size and when it was used last, in the order in which it goes.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -8,10 +8,14 @@ use std::time::SystemTime;
 
 use super::named::unnamed;
 use super::{Kind, Thing};
+use crate::attempt::Ended;
 use crate::digest::Digest;
 use crate::names::RunId;
 use crate::step::environment::kept;
 use crate::store::{Index, RunLock, Store, StoreError};
+
+/// The most records of environments that are read to tell whose they are: the newest.
+const RECORDS: usize = 20_000;
 
 /// What was found.
 #[derive(Debug)]
@@ -34,7 +38,7 @@ pub fn survey(store: &Store) -> Result<Survey, StoreError> {
 pub(super) fn survey_without(store: &Store, without: Option<&RunId>) -> Result<Survey, StoreError> {
     let mut things = contents(store, without)?;
     things.extend(temporaries(store, without)?);
-    things.extend(environments(store));
+    things.extend(environments(store)?);
     things.extend(below(&store.assets(), Kind::Asset));
     things.extend(packs(&store.packs()));
     things.extend(mirrors(&store.mirrors()));
@@ -55,7 +59,7 @@ pub(super) fn survey_without(store: &Store, without: Option<&RunId>) -> Result<S
 }
 
 fn thing(kind: Kind, name: String, size: Size, paths: Vec<PathBuf>) -> Thing {
-    Thing { kind, name, bytes: size.bytes, used: size.used, stays: None, paths }
+    Thing { kind, name, bytes: size.bytes, used: size.used, of: None, made_ms: None, stays: None, paths }
 }
 
 /// What something takes, and when it was last read or written as the file system tells.
@@ -167,18 +171,38 @@ fn temporaries(store: &Store, without: Option<&RunId>) -> Result<Vec<Thing>, Sto
     Ok(found)
 }
 
-/// The environments; what one takes is what it says of itself, where it is whole.
-fn environments(store: &Store) -> Vec<Thing> {
+/// The environments; what one takes is what it says of itself, where it is whole. Of whom it is the records tell.
+fn environments(store: &Store) -> Result<Vec<Thing>, StoreError> {
+    let folders = entries(&store.envs());
+    if folders.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut built = HashMap::new();
+    for ended in Index::load(&store.root)?.of_kinds(&["environment"], false, RECORDS, &|_| false)? {
+        if ended.outcome.failure().is_none() {
+            // The first that was built there counts: others found it.
+            built.entry(kept::folder_of(&ended.key)).or_insert_with(|| told(&ended));
+        }
+    }
     let of = |path: PathBuf| {
         let folder = name_of(&path);
-        let bytes = match kept::complete(store, &folder) {
-            Some(complete) => complete.bytes,
-            None => Size::of(&path, None).bytes,
-        };
+        let complete = kept::complete(store, &folder);
+        let bytes = complete.as_ref().map_or_else(|| Size::of(&path, None).bytes, |complete| complete.bytes);
+        let (of, made_ms) = (built.get(&folder).cloned(), complete.map(|complete| complete.wall_ms));
         let used = kept::used(&path);
-        Thing { kind: Kind::Environment, name: folder, bytes, used, stays: None, paths: vec![path] }
+        Thing { kind: Kind::Environment, name: folder, of, made_ms, bytes, used, stays: None, paths: vec![path] }
     };
-    entries(&store.envs()).into_iter().map(of).collect()
+    Ok(folders.into_iter().map(of).collect())
+}
+
+/// What a record says an action was for: its step, and its commit and candidate where it had them.
+fn told(ended: &Ended) -> String {
+    let axes = &ended.axes;
+    let repo = axes.get("repo").map(|repo| format!("{repo}/")).unwrap_or_default();
+    let commit = axes.get("commit").map(|commit| format!(" {repo}{}", commit.get(..8).unwrap_or(commit)));
+    let candidate = axes.get("candidate").map(|name| format!("/{name}")).unwrap_or_default();
+    let pipeline = ended.pipeline.as_ref().map(|name| format!(", {name}")).unwrap_or_default();
+    format!("{}{}{candidate}{pipeline}", ended.step, commit.unwrap_or_default())
 }
 
 /// What the environments that are whole take, each, in bytes.

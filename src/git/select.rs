@@ -15,13 +15,14 @@ use crate::names::ObjectId;
 /// A file of a tree: what it is, and the git id of its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selected {
-    /// The mode, as git writes it: `100644`, `100755` or `120000`.
+    /// The mode, as git writes it: `100644`, `100755`, `120000`, or `160000` of a submodule.
     pub mode: u32,
-    /// The content.
+    /// The content; of a submodule its commit, which is in another repository.
     pub id: ObjectId,
 }
 
-/// The files of base and changes that `wanted` wants, by path. Submodules are none.
+/// The files of base and changes that `wanted` wants, by path. A submodule is one line: its own path, or something below
+/// it, is asked for.
 ///
 /// # Errors
 /// Missing or damaged objects, names that no tree may hold, too many files.
@@ -42,6 +43,14 @@ struct Walk<'a> {
     wanted: &'a dyn Fn(&TreePath) -> bool,
     seen: u64,
     found: BTreeMap<TreePath, Selected>,
+}
+
+impl Selected {
+    /// Whether it is a submodule, of which nothing is written.
+    #[must_use]
+    pub fn is_submodule(&self) -> bool {
+        self.mode == GITLINK
+    }
 }
 
 impl Walk<'_> {
@@ -80,7 +89,7 @@ impl Walk<'_> {
                 return Ok(());
             }
             match line.mode {
-                GITLINK => Ok(()),
+                GITLINK => walk.submodule(path, public(line.id)),
                 LINK => walk.file(path, LINK, public(line.id)),
                 // 100664 of old repositories means what 100644 means.
                 _ => walk.file(path, if line.executable() { 0o100_755 } else { 0o100_644 }, public(line.id)),
@@ -100,6 +109,16 @@ impl Walk<'_> {
         let end = run(self, path);
         path.truncate(len);
         end
+    }
+
+    fn submodule(&mut self, path: &[u8], id: ObjectId) -> Result<(), GitError> {
+        // Which files it holds is not known here: a glob may name one of them, or the whole.
+        let within = tree_path(&[path, b"/_"].concat())?;
+        let path = tree_path(path)?;
+        if (self.wanted)(&path) || (self.wanted)(&within) {
+            self.found.insert(path, Selected { mode: GITLINK, id });
+        }
+        Ok(())
     }
 
     fn file(&mut self, path: &[u8], mode: u32, id: ObjectId) -> Result<(), GitError> {

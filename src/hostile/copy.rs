@@ -5,9 +5,10 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use nix::dir::Dir;
@@ -15,7 +16,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, futimens, mkdirat};
 use nix::sys::time::TimeSpec;
-use nix::unistd::symlinkat;
+use nix::unistd::{Whence, lseek, symlinkat};
 
 use super::{FILE, FOLDER, child};
 
@@ -89,6 +90,35 @@ pub fn copy_all(from: &Path, to: &Path, room: &mut Room, listed: &mut dyn FnMut(
         Err(_) => copier.leave_out(Path::new("")),
     }
     Ok(copier.copied)
+}
+
+/// Copies a regular file with its permissions to where nothing is. Where it has holes the copy has them too: it takes no more of the
+/// disk than what it is a copy of.
+///
+/// # Errors
+/// If either cannot be opened, or the disk refuses.
+pub fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
+    let mut source = File::open(from)?;
+    let meta = source.metadata()?;
+    if meta.blocks().saturating_mul(512) >= meta.len() {
+        return std::fs::copy(from, to).map(drop);
+    }
+    let mut target = File::create_new(to)?;
+    let mut at = 0;
+    loop {
+        let begin = match lseek(&source, at, Whence::SeekData) {
+            // No more data: the rest is a hole.
+            Err(Errno::ENXIO) => break,
+            begin => begin?,
+        };
+        at = lseek(&source, begin, Whence::SeekHole)?;
+        let [first, len] = [begin, at - begin].map(|n| u64::try_from(n).unwrap_or_default());
+        source.seek(SeekFrom::Start(first))?;
+        target.seek(SeekFrom::Start(first))?;
+        io::copy(&mut (&source).take(len), &mut target)?;
+    }
+    target.set_len(meta.len())?;
+    target.set_permissions(meta.permissions())
 }
 
 struct Copier<'a> {

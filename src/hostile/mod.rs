@@ -17,7 +17,7 @@ use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmod, fchmodat, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-pub use copy::{Copied, CopyError, Room, copy_all};
+pub use copy::{Copied, CopyError, Room, copy_all, copy_file};
 
 /// Without `O_NONBLOCK` the open of a pipe that nobody writes would wait for ever.
 const FILE: OFlag = OFlag::O_RDONLY.union(OFlag::O_NOFOLLOW).union(OFlag::O_NONBLOCK).union(OFlag::O_CLOEXEC);

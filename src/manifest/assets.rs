@@ -60,6 +60,19 @@ fn asset(node: Node<'_>, report: &Report) -> Option<Asset> {
     let source = match (path, url, hub) {
         (Some(path), None, None) => Spanned { value: AssetSource::Path(path.value), place: path.place },
         (None, Some(url), None) => {
+            if let Some(what) = shows(&url.value) {
+                // It would stand in records, logs and reports.
+                report.hide(url.place);
+                report.add(
+                    Draft::new("secret-in-url", url.place, format!("the URL of asset `{}` holds {what}", name.value))
+                        .label("is stored and shown as it stands")
+                        .help(format!(
+                            "leave it out and write `secret NAME`: asset {} url=\"…\" sha256=\"…\" {{ secret HOST_TOKEN }}; flow shows it to that server alone, as `Authorization: Bearer`",
+                            name.value
+                        )),
+                );
+                return None;
+            }
             if !(url.value.starts_with("https://") || url.value.starts_with("http://")) {
                 flaw(
                     "bad-url",
@@ -111,4 +124,21 @@ fn asset(node: Node<'_>, report: &Report) -> Option<Asset> {
         }
     };
     Some(Asset { name, source, secret })
+}
+
+/// What of a URL is for nobody's eyes: a user, or a part of its query that reads like a password or a signature.
+fn shows(url: &str) -> Option<String> {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    if rest.split(['/', '?', '#']).next().is_some_and(|host| host.contains('@')) {
+        return Some("a user or a password".to_owned());
+    }
+    let query = rest.split_once(['?', '#'])?.1;
+    let wholly = ["sig", "key", "auth", "authorization", "pw", "pwd", "pass", "sas", "jwt", "hmac", "policy"];
+    let partly = ["signature", "token", "secret", "password", "passwd", "credential", "apikey", "api-key", "accesskey"];
+    let names = query.split(['&', ';', '?', '#']).filter_map(|pair| Some(pair.split_once('=')?.0));
+    names.map(|name| name.to_lowercase().replace('_', "-")).find_map(|name| {
+        let is = wholly.contains(&name.as_str()) || partly.iter().any(|part| name.contains(part));
+        let shown: String = crate::text::harmless(&name).chars().take(40).collect();
+        is.then(|| format!("`{shown}=`, which reads like a secret"))
+    })
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode, SourceSpan};
 
 use super::{Place, Purpose, SourceFile, Spanned, Version};
+use crate::text::harmless;
 
 /// More flaws than this are counted, not shown: nobody reads a thousand, and a bad table has one a row.
 const SHOWN: usize = 100;
@@ -281,6 +282,11 @@ impl Report {
                     text = owned.into();
                 }
             }
+            if text.chars().any(is_raw) {
+                // As long as before, for the marks' sake.
+                let tame = |c: char| if is_raw(c) { "?".repeat(c.len_utf8()) } else { c.to_string() };
+                text = text.chars().map(tame).collect::<String>().into();
+            }
             NamedSource::new(&file.name, text)
         });
         masked.collect()
@@ -293,15 +299,15 @@ impl Report {
             let start = floor(&text, place.offset.min(text.len()));
             start..floor(&text, (start + place.len).min(text.len())).max(start)
         };
-        let mut help = draft.help;
+        let mut help = draft.help.map(|help| tamed(&help, LONG_EXAMPLE));
         // An empty file has nothing to underline.
         let mut marked = Vec::new();
         if !text.is_empty() {
-            marked.push((draft.label, span(draft.place)));
+            marked.push((tamed(&draft.label, LONG_VALUE), span(draft.place)));
         }
         if let Some((place, label)) = draft.other {
             if place.file == draft.place.file {
-                marked.push((label, span(place)));
+                marked.push((tamed(&label, LONG_VALUE), span(place)));
             } else {
                 // A snippet shows one file only, so the other place is said in words.
                 let said = format!("{label}: {}", self.position(place));
@@ -320,8 +326,43 @@ impl Report {
             }
         });
         let labels = labels.collect();
-        Flaw { message: draft.message, code: draft.code, labels, help, source, place: draft.place }
+        let message = tamed(&draft.message, LONG_VALUE);
+        Flaw { message, code: draft.code, labels, help, source, place: draft.place }
     }
+}
+
+/// More characters of a value that a message quotes are not shown.
+const LONG_VALUE: usize = 80;
+/// The same of what a help quotes, which may be something to be copied.
+const LONG_EXAMPLE: usize = 400;
+/// The most characters of a message.
+const LONG_TEXT: usize = 4000;
+
+/// A text that may quote a manifest's values, for a terminal: without their control characters, and each cut to a length.
+fn tamed(text: &str, longest: usize) -> String {
+    let mut tame = String::with_capacity(text.len().min(LONG_TEXT));
+    for (number, part) in text.split('`').enumerate() {
+        if number > 0 {
+            tame.push('`');
+        }
+        // What stands between a first and a second tick is quoted.
+        let quoted = number % 2 == 1;
+        if quoted && part.chars().nth(longest).is_some() {
+            tame.extend(part.chars().take(longest));
+            tame.push('…');
+        } else {
+            tame.push_str(part);
+        }
+    }
+    if tame.chars().nth(LONG_TEXT).is_some() {
+        tame = tame.chars().take(LONG_TEXT).chain(['…']).collect();
+    }
+    harmless(&tame)
+}
+
+/// Whether a character of a file would do something to a terminal.
+fn is_raw(c: char) -> bool {
+    c.is_control() && !matches!(c, '\n' | '\r' | '\t')
 }
 
 /// More bytes of one line than this are not shown.

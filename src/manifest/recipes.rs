@@ -127,25 +127,7 @@ fn recipe(node: Node<'_>, report: &Report) -> Option<Recipe> {
         }
     }
     let overlay = node.child("overlay");
-    let globs = cases.iter().flat_map(|case| &case.from);
-    let laid: Vec<Spanned<String>> = overlay.map(Node::texts).unwrap_or_default();
-    let mut told: Vec<Place> = Vec::new();
-    for glob in globs.chain(&laid) {
-        let text = glob.value.as_str();
-        let trimmed = text.trim_start_matches("./").trim();
-        let wrong = text != text.trim() || text.starts_with("./") || text.split('/').any(|part| part == "..");
-        if wrong && !told.contains(&glob.place) {
-            told.push(glob.place);
-            report.add(
-                Draft::new("never-matches", glob.place, format!("`{text}` never matches a file of the tree"))
-                    .label("no path of the tree looks like this")
-                    .help(match trimmed.split('/').any(|part| part == "..") {
-                        true => "what lies outside of the tree is given as `file NAME \"path\"`".to_owned(),
-                        false => format!("write \"{trimmed}\""),
-                    }),
-            );
-        }
-    }
+    matches(&cases, overlay, report);
     if let Some(overlay) = overlay.filter(|_| cases.iter().all(|case| case.run.is_empty() && case.image.is_some())) {
         report.add(
             Draft::new(
@@ -181,6 +163,53 @@ fn recipe(node: Node<'_>, report: &Report) -> Option<Recipe> {
         files: node.all("file").filter_map(|node| given(node, report)).collect(),
         env: env(node.children(), report),
         name,
+    })
+}
+
+/// Reports what no path of a tree looks like, and where built files cannot lie.
+fn matches(cases: &[Case], overlay: Option<Node<'_>>, report: &Report) {
+    let laid: Vec<Spanned<String>> = overlay.map(Node::texts).unwrap_or_default();
+    let globs = cases.iter().flat_map(|case| &case.from).chain(&laid).map(|glob| (glob, false));
+    let files = cases.iter().filter_map(|case| case.exists.as_ref()).map(|file| (file, true));
+    let mut told: Vec<Place> = Vec::new();
+    for (asked, is_file) in globs.chain(files) {
+        let text = asked.value.as_str();
+        let above = text.split('/').any(|part| part == "..");
+        let prefixed = !is_file && text.starts_with("./") || is_file && text.starts_with('/');
+        let odd = text.is_empty() || text.contains(char::is_control);
+        let help = match (hole(text), above) {
+            (Some(hole), _) => format!("`{hole}` is not filled in here: write the path as the tree has it"),
+            _ if odd => "write a path of the tree".to_owned(),
+            (None, true) => "what lies outside of the tree is given as `file NAME \"path\"`".to_owned(),
+            (None, false) => format!("write \"{}\"", text.trim_start_matches("./").trim_start_matches('/').trim()),
+        };
+        let wrong = text != text.trim() || prefixed || above || odd || hole(text).is_some();
+        if wrong && !told.contains(&asked.place) {
+            told.push(asked.place);
+            report.add(
+                Draft::new("never-matches", asked.place, format!("`{text}` never matches a file of the tree"))
+                    .label("no path of the tree looks like this")
+                    .help(help),
+            );
+        }
+    }
+    let Some(root) = overlay.and_then(|node| node.prop("root")).and_then(Value::text) else { return };
+    let text = root.value.as_str();
+    let above = text.split('/').any(|part| part == "..");
+    if above || text.starts_with('/') || text.contains(['{', '}']) || text.contains(char::is_control) {
+        report.add(
+            Draft::new("bad-root", root.place, format!("`{text}` is no folder below `{{out}}`"))
+                .label("built files do not lie here")
+                .help("write it as it is within `{out}`, such as root=\"ext\"; without `root` it is the packages of its Python, or `{out}` itself"),
+        );
+    }
+}
+
+/// What in a text looks like a hole that is to be filled; `{a,b}` of a glob does not.
+fn hole(text: &str) -> Option<&str> {
+    let begins = text.match_indices('{').map(|(at, _)| at);
+    begins.filter_map(|at| Some(&text[at..=at + text[at..].find('}')?])).find(|hole| {
+        hole.len() > 2 && hole[1..hole.len() - 1].chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
     })
 }
 

@@ -52,6 +52,18 @@ pub struct Missing {
 }
 
 impl Missing {
+    /// What a base is called by the tags behind it cannot be told.
+    #[must_use]
+    pub fn undescribed(why: &str, place: Place) -> Self {
+        Self {
+            what: format!("`{{commit.describe}}` cannot be told: {why}"),
+            hint: "it needs the tags and the whole history: `git fetch --unshallow --tags` in a clone that lacks them"
+                .into(),
+            place: Some(place),
+            fatal: true,
+        }
+    }
+
     /// Each once, in their order: one lacking thing is often missed by every action of a commit, or of all.
     #[must_use]
     pub fn distinct<'a>(all: impl IntoIterator<Item = &'a Self>) -> Vec<&'a Self> {

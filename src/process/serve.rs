@@ -31,6 +31,8 @@ const MARK: RawFd = 3;
 const PORTS: u32 = 3;
 /// How long the process may go on without its service.
 const ALONE: Duration = Duration::from_secs(5);
+/// How long an answer may take that says whether a service is ready.
+const ANSWER: Duration = Duration::from_secs(2);
 /// How long everything may take to die.
 const DEATH: Duration = Duration::from_secs(10);
 /// Variables of the process that no service gets: where its result goes is no business of theirs.
@@ -134,8 +136,7 @@ impl All {
             let port = self.ports.get(name).copied().unwrap_or_default();
             if taken(port) {
                 if service.port.is_some() || tried >= PORTS {
-                    let text = format!("service `{name}`: somebody else listens on port {port}");
-                    return Err(Trouble::PortTaken(text));
+                    return Err(self.held(name, port, ""));
                 }
                 self.ports.extend(free_port().map(|port| (name.clone(), port)));
                 continue;
@@ -157,9 +158,7 @@ impl All {
             }
             let last = self.running.last().map(|running| running.log.last()).unwrap_or_default();
             return Err(match why {
-                NotReady::Ended(how) if complains && taken(port) => {
-                    Trouble::PortTaken(format!("service `{name}`: somebody else listens on port {port} {how}"))
-                }
+                NotReady::Ended(how) if complains && taken(port) => self.held(name, port, &how),
                 NotReady::Ended(how) => Trouble::Startup(format!("service `{name}` ended before it was ready {how}")),
                 NotReady::Late => Trouble::Startup(format!(
                     "service `{name}` was not ready ({}) within {:.1} s{last}",
@@ -169,6 +168,19 @@ impl All {
             });
         }
         Ok(())
+    }
+
+    /// What it means that a port is taken of which a service is to be had no more: what the services themselves left listening there
+    /// is no stranger, whoever it was given to.
+    fn held(&self, name: &str, port: u16, how: &str) -> Trouble {
+        sweep();
+        let how = if how.is_empty() { String::new() } else { format!(" {how}") };
+        match taken(port) {
+            true => Trouble::PortTaken(format!("service `{name}`: somebody else listens on port {port}{how}")),
+            false => Trouble::Startup(format!(
+                "service `{name}` ended before it was ready: what listened on port {port} was a process of a service{how}"
+            )),
+        }
     }
 
     fn start(&self, service: &Serving, port: u16) -> Result<Running, Trouble> {
@@ -273,7 +285,7 @@ fn wait_until_ready(running: &mut Running, service: &Serving, port: u16, until: 
     loop {
         let ready = match &service.ready {
             Ready::Port => TcpStream::connect_timeout(&local(port), Duration::from_secs(1)).is_ok(),
-            Ready::Url(path) => answers(port, path).unwrap_or(false),
+            Ready::Url(path) => answers(port, path, until).unwrap_or(false),
             Ready::Line(_) => running.log.is_ready(),
         };
         // Looked at last: what answered may have been somebody else, and this one dead of that.
@@ -291,15 +303,29 @@ fn wait_until_ready(running: &mut Running, service: &Serving, port: u16, until: 
     }
 }
 
-/// Whether a path answers with 200 to 299.
-fn answers(port: u16, path: &str) -> io::Result<bool> {
-    let mut stream = TcpStream::connect_timeout(&local(port), Duration::from_secs(1))?;
-    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-    stream.set_write_timeout(Some(Duration::from_secs(2)))?;
+/// Whether a path answers with 200 to 299, before a point in time and within [`ANSWER`], however slowly its words come.
+fn answers(port: u16, path: &str, until: Instant) -> io::Result<bool> {
+    let until = until.min(Instant::now() + ANSWER);
+    let left = || {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(io::Error::from(io::ErrorKind::TimedOut)) } else { Ok(left) }
+    };
+    let mut stream = TcpStream::connect_timeout(&local(port), left()?)?;
+    stream.set_write_timeout(Some(left()?))?;
     stream
         .write_all(format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n").as_bytes())?;
     let mut head = [0; 12];
-    stream.read_exact(&mut head)?;
+    let mut there = 0;
+    while there < head.len() {
+        stream.set_read_timeout(Some(left()?))?;
+        match stream.read(&mut head[there..]) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => there += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    left()?;
     Ok(head.starts_with(b"HTTP/1.") && head[8] == b' ' && head[9] == b'2')
 }
 

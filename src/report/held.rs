@@ -39,7 +39,7 @@ pub fn marks(plan: &Plan, classify: usize, ends: &[End]) -> Vec<String> {
         }
     }
     // A patch outside of what environments are built from was built by nobody.
-    let base = of(&Role::Environment).map(|(_, base)| base.key.clone());
+    let base = of(&Role::Environment).map(|(_, base)| base.key);
     if let Some((_, built)) = of(&Role::Rebuilt)
         && base.is_none_or(|base| base != built.key)
         && built.sandbox.as_ref().is_some_and(|held| !held.holds(Part::Files) || held.refused(Part::Network))

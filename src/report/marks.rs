@@ -1,7 +1,7 @@
 //! Marks beside a result, in words. `docs/verdicts.md` says more of each.
 
 /// Every mark of a job, and what it means. `{}` is what stands behind the mark's name: a metric.
-pub const MARKS: [(&str, &str); 30] = [
+pub const MARKS: [(&str, &str); 31] = [
     ("SAME_AS_HUMAN", "the patched tree is the one that the human's own change makes"),
     ("CONFIRMED", "a second session came to the same"),
     ("UNCONFIRMED", "no second session bears this verdict out"),
@@ -17,6 +17,7 @@ pub const MARKS: [(&str, &str); 30] = [
         "the patch changes compiled sources, or files that say how they are built, that no build is made of: what was measured is the base's compiled code",
     ),
     ("BINARY", "the patch brings compiled files: what they are made of, and whether it is its sources, cannot be told"),
+    ("SUBMODULES", "the human's commit moves submodules, which are not part of what is measured"),
     ("A/A", "both arms are the base tree: any effect is an error of the measurement"),
     ("POST-HOC", "judged by another smallest effect than was declared before it was measured"),
     ("NOT-EXACT", "the count `{}` differed between runs of one tree"),

@@ -62,6 +62,7 @@ fn content(path: &Path) -> io::Result<Digest> {
         return Digest::of_file(path);
     }
     let mut listing = String::new();
+    let root = path.canonicalize()?;
     for entry in WalkBuilder::new(path).standard_filters(false).sort_by_file_name(Ord::cmp).build() {
         let entry = entry.map_err(io::Error::other)?;
         let name = entry.path().strip_prefix(path).unwrap_or(entry.path()).display().to_string();
@@ -69,7 +70,17 @@ fn content(path: &Path) -> io::Result<Digest> {
         if kind.is_some_and(|kind| kind.is_file()) {
             let _ = writeln!(listing, "{name:?} {}", Digest::of_file(entry.path())?);
         } else if kind.is_some_and(|kind| kind.is_symlink()) {
-            let _ = writeln!(listing, "{name:?} -> {:?}", std::fs::read_link(entry.path())?);
+            let mut to = std::fs::read_link(entry.path())?;
+            if to.is_absolute() {
+                // Where the folder lies is no part of what it is.
+                to = entry
+                    .path()
+                    .canonicalize()?
+                    .strip_prefix(&root)
+                    .map(|below| Path::new("/").join(below))
+                    .unwrap_or(to);
+            }
+            let _ = writeln!(listing, "{name:?} -> {to:?}");
         }
     }
     Ok(Digest::of(listing.as_bytes()))

@@ -132,13 +132,7 @@ impl Asking<'_> {
 }
 
 fn unread(error: &git::GitError, place: Place) -> Missing {
-    Missing {
-        what: format!("`{{commit.describe}}` cannot be told: {error}"),
-        hint: "it needs the tags and the whole history: `git fetch --unshallow --tags` in a clone that lacks them"
-            .into(),
-        place: Some(place),
-        fatal: true,
-    }
+    Missing::undescribed(&error.to_string(), place)
 }
 
 /// What a base was called, and by which tags.

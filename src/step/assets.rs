@@ -83,12 +83,13 @@ pub fn is_there(store: &Store, fact: &AssetFact) -> bool {
     complete.identity == fact.identity && complete.files.iter().all(whole)
 }
 
-/// The stat of a file, or of all below a folder: changes when one of them does.
+/// The stat of a file, or of all below a folder: changes when one of them does. What lies behind a link is below the folder too.
 ///
 /// # Errors
-/// If something cannot be looked at, or it has more than 20,000 files.
+/// If something cannot be looked at, a link leads out of the folder, or it has more than 20,000 files.
 pub fn stat(path: &Path) -> io::Result<String> {
     let mut text = String::new();
+    let root = path.canonicalize()?;
     for (number, entry) in
         WalkBuilder::new(path).standard_filters(false).sort_by_file_name(Ord::cmp).build().enumerate()
     {
@@ -100,10 +101,41 @@ pub fn stat(path: &Path) -> io::Result<String> {
         if entry.depth() == 0 && !(meta.is_file() || meta.is_dir()) {
             return Err(io::Error::other("it is no file and no folder"));
         }
+        if meta.is_symlink() {
+            stays_within(&root, path, entry.path())?;
+        }
         let (at, name) = (format!("{}.{:09}", meta.ctime(), meta.ctime_nsec()), entry.path().display());
         let _ = writeln!(text, "{name} {} {} {at}", meta.ino(), meta.size());
     }
     Ok(Digest::of(text.as_bytes()).hex())
+}
+
+/// Whether a link of a folder leads to something in it, at whose content somebody looks too.
+fn stays_within(root: &Path, folder: &Path, link: &Path) -> io::Result<()> {
+    let to = std::fs::read_link(link)?;
+    let name = link.strip_prefix(folder).unwrap_or(link);
+    let mut above = name.components().count().saturating_sub(1);
+    // One that leads out and in again leads out.
+    let by_name = to.is_absolute()
+        || to.components().all(|part| match part {
+            Component::ParentDir => above.checked_sub(1).map(|less| above = less).is_some(),
+            Component::Normal(_) => {
+                above += 1;
+                true
+            }
+            _ => true,
+        });
+    match link.canonicalize() {
+        Ok(end) if by_name && end.starts_with(root) => Ok(()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Err(_) => {
+            Err(io::Error::other(format!("{} is a link to {}, which is not there", name.display(), to.display())))
+        }
+        Ok(_) => {
+            let text = format!("{} is a link to {}, which is not in the folder", name.display(), to.display());
+            Err(io::Error::other(format!("{text}: its content would be in no key")))
+        }
+    }
 }
 
 impl Context {
@@ -136,9 +168,13 @@ impl Context {
         let facts = &self.plan.facts.assets;
         self.plan.nodes[node].ask.assets().into_iter().find_map(|name| match facts.get(name) {
             Some(Ok(AssetFact { at: AssetAt::Place { path, stat: was }, .. })) => {
-                let same = tokio::task::block_in_place(|| stat(path)).is_ok_and(|now| now == *was);
-                let why = format!("asset {name}: {} changed since the run was planned", path.display());
-                (!same).then(|| Failure::new(Cause::AssetFailed, &why))
+                let why = match tokio::task::block_in_place(|| stat(path)) {
+                    Ok(now) if now == *was => return None,
+                    Ok(_) => String::new(),
+                    Err(error) => format!(": {error}"),
+                };
+                let why = format!("asset {name}: {} changed since the run was planned{why}", path.display());
+                Some(Failure::new(Cause::AssetFailed, &why))
             }
             _ => None,
         })
@@ -262,24 +298,24 @@ impl Context {
             len += n as u64;
         }
         let mut command = tokio::process::Command::new("curl");
-        command.args(["-q", "-sS", "-f", "-L", "--proto", "=http,https", "--proto-redir", "=http,https"]);
+        command.args(["-q", "-g", "-sS", "-f", "-L", "--proto", "=http,https", "--proto-redir", "=http,https"]);
         command.args(["--max-redirs", "10", "--connect-timeout", "30", "--speed-limit", "1", "--speed-time", "60"]);
         if len > 0 {
             command.args(["-C", &len.to_string()]);
         }
-        command.args(["-K", "-", "--url", url]).env_clear();
+        command.args(["-K", "-"]).env_clear();
         let variables = &self.machine.variables;
         command.envs(REACHED_BY.iter().filter_map(|name| Some((*name, variables.get(*name)?))));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
         let mut child = command.spawn().map_err(|error| Unbrought::Failed(format!("curl cannot be run: {error}")))?;
         if let Some(mut stdin) = child.stdin.take() {
-            let mut said = String::new();
+            // None of it an argument: those are seen by everybody on the machine.
+            let mut said = format!("url = \"{}\"\n", quoted(url)?);
             for secret in secrets {
                 let value = String::from_utf8_lossy(secret.expose());
                 if value.contains(['"', '\\', '\n', '\r']) {
                     return Err(Unbrought::Failed(format!("the secret {} is no token", secret.name())));
                 }
-                // Not an argument: those are seen by everybody on the machine.
                 let _ = writeln!(said, "header = \"Authorization: Bearer {value}\"");
             }
             let _ = stdin.write_all(said.as_bytes()).await;
@@ -320,6 +356,14 @@ impl Context {
             Some(22 | 33 | 36) => Unbrought::Refused(said),
             _ => Unbrought::Failed(if said.is_empty() { format!("curl: {status}") } else { said }),
         })
+    }
+}
+
+/// A URL as curl's config has it between quotes.
+fn quoted(url: &str) -> Result<String, Unbrought> {
+    match url.contains(char::is_control) {
+        true => Err(Unbrought::Failed("it holds a control character".to_owned())),
+        false => Ok(url.replace('\\', "\\\\").replace('"', "\\\"")),
     }
 }
 

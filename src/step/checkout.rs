@@ -11,6 +11,11 @@ use crate::step::done::Done;
 /// What the attempts of this kind mean.
 const FORMAT: u16 = 1;
 
+/// The output that lists the submodules which the human's commit moves, if any: they are no part of the human change.
+pub const SUBMODULES: &str = "submodules";
+/// The most of them that are listed.
+const MOST_SUBMODULES: usize = 100;
+
 /// The key record of a checkout: it needs nothing upstream.
 #[must_use]
 pub fn record(ask: &CheckoutAsk) -> KeyRecord {
@@ -61,6 +66,10 @@ fn resolve(context: &Context, repo: usize, ask: &CheckoutAsk) -> Result<Done, Fa
     done.output("subject", Value::text(&resolved.subject));
     done.output("human tree", Value::text(human_tree.as_str()));
     done.output("human change", Value::Blob(context.put(&change.encode())?));
+    if !whole.submodules.is_empty() {
+        let paths = whole.submodules.iter().take(MOST_SUBMODULES).map(ToString::to_string);
+        done.output(SUBMODULES, Value::List(paths.collect()));
+    }
     for path in &whole.submodules {
         done.notes.push(format!("a submodule, not in the human change: {path}"));
     }

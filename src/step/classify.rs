@@ -13,6 +13,7 @@ use crate::measure::stats::Estimate;
 use crate::measure::{self, TestResult};
 use crate::outcome::{Cause, Failure};
 use crate::plan::{Ask, ClassifyAsk, Plan, Role};
+use crate::step::checkout::SUBMODULES;
 use crate::step::context::Context;
 use crate::step::done::Done;
 use crate::step::environment;
@@ -75,6 +76,9 @@ pub(super) fn draft<'a>(mut draft: Draft<'a>, ask: ClassifyAsk) -> Draft<'a> {
     if published(draft.plan, draft.node) && draft.plan.linked(draft.node, &Role::Again).is_none() {
         draft.text("sessions", "one");
     }
+    if let Some(moved) = submodules(draft.plan, draft.node, draft.ends) {
+        draft.push(SUBMODULES, moved);
+    }
     draft.text("rules", class::RULES.to_string());
     if let Some(effect) = ask.judge_min_effect {
         draft.text("judge", format!("min-effect {effect}"));
@@ -99,6 +103,12 @@ fn is_human_tree(plan: &Plan, node: usize, ends: &dyn Ends) -> bool {
     };
     let patched = output(&Role::Patch, "tree");
     patched.is_some() && patched == output(&Role::Checkout, "human tree")
+}
+
+/// The submodules that the human's commit moves, where what is measured is the human's tree or is compared with it.
+fn submodules(plan: &Plan, node: usize, ends: &dyn Ends) -> Option<Value> {
+    let moved = ends.end(plan.linked(node, &Role::Checkout)?).settled()?.outputs.get(SUBMODULES)?;
+    (is_human_tree(plan, node, ends) || with_human(plan, node)).then(|| moved.clone())
 }
 
 /// How one upstream action ended, in the words of the rules.
@@ -199,6 +209,11 @@ fn say(context: &Context, node: usize, ask: ClassifyAsk, ends: &dyn Ends) -> Res
     let mut marks = Vec::new();
     if same_as_human(plan, node, ends) {
         marks.push("SAME_AS_HUMAN".to_owned());
+    }
+    if let Some(moved) = submodules(plan, node, ends) {
+        marks.push("SUBMODULES".to_owned());
+        let first = if let Value::List(paths) = moved { paths.into_iter().next() } else { None }.unwrap_or_default();
+        done.notes.push(format!("the human's commit moves submodules, which are not measured, such as {first}"));
     }
     let unbuilt = unbuilt(context, node, ends);
     if let Some(first) = unbuilt.first().filter(|_| result.is_some()) {

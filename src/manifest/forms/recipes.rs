@@ -84,7 +84,7 @@ pub(super) const FORMS: &[Form] = &[
         within: &[In::Recipe],
         args: &[some("glob", Ty::Glob)],
         props: &[prop("root", Ty::Text)],
-        meaning: "Built files that are laid over a tested tree where it has none, such as a compiled extension; the tree is then first on Python's path. They are looked for below `root` in `{out}`; if that is not said, among the packages of its Python, or in `{out}` itself where there is none.",
+        meaning: "Built files that are laid over a tested tree where it has none, or a compiled one that it brings; the tree is then first on Python's path. They are looked for below `root` in `{out}`; if that is not said, among the packages of its Python, or in `{out}` itself where there is none.",
         example: "overlay \"vllm/**/*.so\" \"vllm/_version.py\"",
         ..NODE
     },

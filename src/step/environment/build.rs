@@ -1,5 +1,5 @@
 //! Building an environment by its recipe: of a base tree, with what it fetches; of a patched tree without network and secrets, from
-//! the downloads of the base's build.
+//! the downloads of the base's build. Whose fault a failure is `control` tells.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -173,7 +173,7 @@ impl Builder<'_> {
         identity.extend(case.image.as_ref().map(|image| image.fact(&self.context.plan.facts).identity));
         let wall_ms = u64::try_from(self.clock.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let complete =
-            Complete { place: place.clone(), identity: identity.clone(), files: 0, bytes: 0, cached: None, wall_ms };
+            Complete { place: place.clone(), identity: identity.clone(), files: 0, bytes: 0, holds: None, wall_ms };
         let sealed = tokio::task::block_in_place(|| kept::seal(&place, complete));
         let sealed = sealed.map_err(|error| unkept(&place, &error))?;
         let mut done = Done::succeeded();

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::hostile;
 use crate::key::ActionKey;
 use crate::store::{Store, write_durable};
-use crate::text::counted as counted_text;
+use crate::text::counted;
 
 /// The last file.
 const COMPLETE: &str = "complete.json";
@@ -41,13 +41,24 @@ pub struct Complete {
     pub identity: Vec<String>,
     /// Its files.
     pub files: u64,
-    /// Their bytes.
+    /// What they take of the disk, in bytes.
     pub bytes: u64,
-    /// How many of its files are byte code of Python, and their bytes. An older one does not say.
+    /// What they hold. An older one does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cached: Option<(u64, u64)>,
+    pub holds: Option<Holds>,
     /// How long it took, in milliseconds.
     pub wall_ms: u64,
+}
+
+/// What the files of an environment hold, apart from what Python writes for itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holds {
+    /// The files that are no byte code.
+    pub files: u64,
+    /// The lengths of all of those, in bytes.
+    pub bytes: u64,
+    /// The files that are byte code.
+    pub byte_code: u64,
 }
 
 /// The name of the folder of a key.
@@ -120,12 +131,27 @@ pub fn used(place: &Path) -> Option<SystemTime> {
     at(USED).max(at(COMPLETE))
 }
 
-/// How many files there are, their bytes, and how much of both is byte code that Python writes for itself.
+/// What lies in some folders.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counted {
     files: u64,
-    bytes: u64,
-    cached: (u64, u64),
+    /// What they take of the disk, in bytes.
+    taken: u64,
+    holds: Holds,
+}
+
+impl Counted {
+    fn add(&mut self, path: &Path, meta: &Metadata) {
+        let regular = meta.is_file();
+        self.files += 1;
+        self.taken += if regular { meta.blocks().saturating_mul(512) } else { 0 };
+        if path.extension().is_some_and(|ending| ending == "pyc") {
+            self.holds.byte_code += 1;
+        } else {
+            self.holds.files += 1;
+            self.holds.bytes += if regular { meta.len() } else { 0 };
+        }
+    }
 }
 
 /// Counts what lies in some folders. Links are not followed.
@@ -144,8 +170,7 @@ fn all(place: &Path, each: &dyn Fn(&Path, &Metadata) -> io::Result<()>) -> io::R
     walk(&out(place), &mut counted, each)?;
     walk(&downloads(place), &mut counted, each)?;
     if let Ok(meta) = std::fs::symlink_metadata(image(place)) {
-        counted.files += 1;
-        counted.bytes += meta.len();
+        counted.add(&image(place), &meta);
         each(&image(place), &meta)?;
     }
     Ok(counted)
@@ -164,12 +189,7 @@ fn walk(root: &Path, counted: &mut Counted, each: &dyn Fn(&Path, &Metadata) -> i
                 folders.push(path);
                 continue;
             }
-            let bytes = if meta.is_file() { meta.len() } else { 0 };
-            counted.files += 1;
-            counted.bytes += bytes;
-            if path.extension().is_some_and(|ending| ending == "pyc") {
-                counted.cached = (counted.cached.0 + 1, counted.cached.1 + bytes);
-            }
+            counted.add(&path, &meta);
             if counted.files > MOST {
                 let why = format!("more than {MOST} files were built");
                 return Err(io::Error::new(io::ErrorKind::InvalidData, why));
@@ -237,21 +257,21 @@ pub(super) fn whole(store: &Store, folder: &str) -> Result<PathBuf, String> {
 }
 
 impl Complete {
-    /// What the files of today are not, in words; nothing if they are those that were built, by number and bytes. Byte code that
+    /// What the files of today are not, in words; nothing if they are those that were built, by number and length. Byte code that
     /// Python wrote since, where no sandbox kept it from that, is no change.
-    fn lacks(&self, counted: Counted) -> Option<String> {
-        let Counted { files, bytes, cached } = counted;
-        let same = |today: u64, then: u64, cached: u64, cached_then: Option<u64>| match cached_then {
-            Some(cached_then) => cached >= cached_then && today - cached == then.saturating_sub(cached_then),
-            None => today.checked_sub(then).is_some_and(|more| more <= cached),
+    fn lacks(&self, today: Counted) -> Option<String> {
+        let words = |files: u64| counted(usize::try_from(files).unwrap_or(usize::MAX), "file");
+        let Some(then) = self.holds else {
+            let more = today.files.checked_sub(self.files).is_some_and(|more| more <= today.holds.byte_code);
+            return (!more).then(|| format!("it had {}, and has {}", words(self.files), words(today.files)));
         };
-        let same = same(files, self.files, cached.0, self.cached.map(|cached| cached.0))
-            && same(bytes, self.bytes, cached.1, self.cached.map(|cached| cached.1));
-        let text = |files: u64, bytes: u64| {
-            let files = counted_text(usize::try_from(files).unwrap_or(usize::MAX), "file");
-            format!("{files}, {bytes} bytes")
+        let now = today.holds;
+        let same = (now.files, now.bytes) == (then.files, then.bytes) && now.byte_code >= then.byte_code;
+        let words = |holds: Holds| {
+            let byte_code = if now.byte_code < then.byte_code { holds.byte_code } else { 0 };
+            format!("{}, {} bytes", words(holds.files + byte_code), holds.bytes)
         };
-        (!same).then(|| format!("it had {}, and has {}", text(self.files, self.bytes), text(files, bytes)))
+        (!same).then(|| format!("it had {}, and has {}", words(then), words(now)))
     }
 }
 
@@ -265,7 +285,7 @@ pub(super) fn seal(place: &Path, mut complete: Complete) -> io::Result<Complete>
         false => Ok(()),
     };
     let counted = all(place, &close)?;
-    (complete.files, complete.bytes, complete.cached) = (counted.files, counted.bytes, Some(counted.cached));
+    (complete.files, complete.bytes, complete.holds) = (counted.files, counted.taken, Some(counted.holds));
     // What the last file promises must not be lost when the machine goes down.
     syncfs(std::fs::File::open(place)?).map_err(io::Error::from)?;
     let bytes = serde_json::to_vec_pretty(&complete)?;

@@ -64,7 +64,8 @@ fn of_recipe(draft: &mut Draft<'_>, recipe: &RecipeAsk, human: bool) {
     let mut taken = None;
     if let Some(case) = case.and_then(|case| recipe.cases.get(case)) {
         let lines = case.lines();
-        draft.record.push_some("recipe", (!lines.is_empty()).then_some(Value::List(lines)));
+        let lines_are_none = lines.is_empty();
+        draft.record.push_some("recipe", (!lines_are_none).then_some(Value::List(lines)));
         if let Some(image) = &case.image {
             let identity = image.fact(&draft.plan.facts).identity;
             draft.text("image", identity);
@@ -72,8 +73,9 @@ fn of_recipe(draft: &mut Draft<'_>, recipe: &RecipeAsk, human: bool) {
                 draft.text("image interpreter", &image.interpreter);
             }
         }
-        if own && !case.fetch.is_empty() {
-            // It is built from what was brought for its base, and is no environment that somebody else could have for a base.
+        if own && !lines_are_none {
+            // It is built offline, from what was brought for its base: what comes of that, an environment or a failure, is of no
+            // use to a tree that is some other commit's base.
             draft.input("downloads", &Role::Environment, FOLDER);
         }
         taken = Some(case);

@@ -95,7 +95,8 @@ impl StoreTrees {
         for (path, file) in &files {
             let _ = writeln!(text, "{:o} {} {path}", file.mode, file.id);
         }
-        Ok((text.into_bytes(), files.into_keys().collect()))
+        let own = files.into_iter().filter(|(_, file)| !file.is_submodule()).map(|(path, _)| path);
+        Ok((text.into_bytes(), own.collect()))
     }
 
     /// Where an answer is written down.
@@ -132,7 +133,7 @@ impl Trees for StoreTrees {
     fn find(&self, tree: TreeOf<'_>, cases: &[CaseAsk]) -> Result<Found, String> {
         let asked =
             cases.iter().map(|case| format!("{:?} {:?}", case.exists, case.from)).collect::<Vec<_>>().join("\n");
-        let question = Digest::of(format!("1 {} {:?}\n{asked}", tree.base, tree.changes).as_bytes());
+        let question = Digest::of(format!("2 {} {:?}\n{asked}", tree.base, tree.changes).as_bytes());
         let memory = || self.found.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = memory().get(&question) {
             return Ok(found.clone());

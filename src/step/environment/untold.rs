@@ -153,7 +153,7 @@ mod tests {
             let text = [vec![0_u8; at], b"s3cr3t-value-4711".to_vec(), vec![1; 100]].concat();
             let is = found(&|dir| {
                 std::fs::write(dir.join("a.bin"), &text).unwrap();
-                std::fs::set_permissions(dir.join("a.bin"), std::fs::Permissions::from_mode(0)).unwrap();
+                std::fs::set_permissions(dir.join("a.bin"), std::fs::Permissions::from_mode(0o0)).unwrap();
             });
             assert_eq!(is.as_deref(), Some("TOKEN"), "{at}");
         }

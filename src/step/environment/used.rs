@@ -251,6 +251,6 @@ fn lay(root: &Path, name: &Path, tree: &Path) -> io::Result<bool> {
     if std::fs::symlink_metadata(&to).is_ok() {
         return Ok(false);
     }
-    std::fs::copy(root.join(name), &to)?;
+    hostile::copy_file(&root.join(name), &to)?;
     Ok(true)
 }
