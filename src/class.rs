@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::outcome::{Cause, Owner};
 
 /// The number of the rules below: an ingredient of every classify action, so that a changed rule classifies everything anew.
-pub const RULES: u16 = 8;
+pub const RULES: u16 = 9;
 
 macro_rules! classes {
     ($($name:ident = $text:literal, $stage:literal, $owner:expr, $retry:literal, $next:literal;)+) => {

@@ -21,6 +21,9 @@ use super::egress::{self, Egress, Host};
 use super::mounts::{clone_of, mount, put, read_only, tmpfs};
 use super::{apart, families};
 
+/// How it is said that the kernel did not hold what it was asked for.
+const REFUSED: &str = "the kernel refused: ";
+
 /// What is asked of the kernel for one child.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confine {
@@ -53,6 +56,9 @@ pub struct Files {
     pub tmp: Option<PathBuf>,
     /// Whether it gets the accelerators of this machine.
     pub devices: bool,
+    /// Whether the services of this machine that lie in files are hidden from it, as they are where it has hosts.
+    #[serde(default)]
+    pub unserved: bool,
 }
 
 /// What can be held.
@@ -103,6 +109,12 @@ impl Sandbox {
     #[must_use]
     pub fn holds(&self, part: Part) -> bool {
         self.held.contains(&part)
+    }
+
+    /// Whether a part was asked for, and the kernel refused it.
+    #[must_use]
+    pub fn refused(&self, part: Part) -> bool {
+        self.open.get(&part).is_some_and(|why| why.starts_with(REFUSED))
     }
 
     /// What holds of this one and of another.
@@ -162,13 +174,16 @@ impl Confine {
             let of = |error| (Part::Network, error);
             files.stands.extend(egress.files().map_err(of)?);
             files.hide.extend(egress::services().map_err(of)?);
+        } else if let Some(files) = ready.files.as_mut().filter(|files| files.unserved) {
+            // Where they cannot be told, its network is none the less its own.
+            files.hide.extend(egress::services().unwrap_or_default());
         }
         Ok(ready)
     }
 
     /// The same without what the kernel refused.
     pub(super) fn without(mut self, part: Part, why: &io::Error) -> Self {
-        let why = format!("the kernel refused: {why}");
+        let why = format!("{REFUSED}{why}");
         if part == Part::Network {
             self.offline = false;
             self.egress = None;

@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::hint::black_box;
+use std::io::{self, Read};
 use std::sync::Arc;
 
 pub use shapes::{holds_key, without_keys};
@@ -24,6 +25,9 @@ const CUT_OFF: usize = 8;
 /// A credential has at least so many bytes, and one of nothing but letters of one case at least so many.
 const LEAST: usize = 8;
 const LEAST_WORD: usize = 16;
+
+/// So much of a stream is looked at at once, in bytes.
+const WINDOW: usize = 1 << 20;
 
 /// A field of a secret that is JSON accuses a tree from so many bytes on: a shorter one may be a region or a kind.
 const ACCUSING: usize = 16;
@@ -317,6 +321,33 @@ impl Redactor {
             let hit = candidates.iter().map(|&i| &self.forms.all[i as usize]);
             hit.filter(|f| !f.short).find(|f| bytes[at..].starts_with(&f.bytes)).map(|f| &*self.forms.names[f.name])
         })
+    }
+
+    /// The same of a stream of any length, of which a window is held.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn found_in_stream(&self, mut stream: impl Read) -> io::Result<Option<&str>> {
+        let overlap = self.forms.longest.saturating_sub(1);
+        let mut window = vec![0; overlap + WINDOW];
+        let mut held = 0;
+        let found = loop {
+            let end = match stream.read(&mut window[held..]) {
+                Ok(0) => break Ok(None),
+                Ok(read) => held + read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => break Err(error),
+            };
+            let found = self.found_in(&window[..end]);
+            if found.is_some() {
+                break Ok(found);
+            }
+            // The beginning of one may stand at the end.
+            held = overlap.min(end);
+            window.copy_within(end - held..end, 0);
+        };
+        wipe(&mut window);
+        found
     }
 
     /// Writes out what can be decided of `bytes` and returns how many that were. Where matches overlap, all of what they

@@ -38,6 +38,14 @@ pub fn marks(plan: &Plan, classify: usize, ends: &[End]) -> Vec<String> {
             marks.push(format!("NO_SANDBOX {}", agent.step));
         }
     }
+    // A patch outside of what environments are built from was built by nobody.
+    let base = of(&Role::Environment).map(|(_, base)| base.key);
+    if let Some((_, built)) = of(&Role::Rebuilt)
+        && base.is_none_or(|base| base != built.key)
+        && built.sandbox.as_ref().is_some_and(|held| !held.holds(Part::Files) || held.refused(Part::Network))
+    {
+        marks.push(format!("NO_SANDBOX {}", built.step));
+    }
     if let Some((_, test)) = of(&Role::Patched)
         && test.outputs.contains_key("result")
         && !(holds(test, Part::Files) && holds(test, Part::Network))

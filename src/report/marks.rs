@@ -14,7 +14,7 @@ pub const MARKS: [(&str, &str); 31] = [
     ),
     (
         "NOT_BUILT",
-        "the patch changes compiled sources that no build is made of: what was measured is the base's compiled code",
+        "the patch changes compiled sources, or files that say how they are built, that no build is made of: what was measured is the base's compiled code",
     ),
     ("BINARY", "the patch brings compiled files: what they are made of, and whether it is its sources, cannot be told"),
     ("SUBMODULES", "the human's commit moves submodules, which are not part of what is measured"),

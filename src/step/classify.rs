@@ -3,6 +3,7 @@
 //! Its key holds those ends and nothing else, so that a changed rule classifies everything anew in seconds.
 
 use crate::class::{self, Class, Effect, StepEnd, Verdict};
+use crate::digest::Digest;
 use crate::git;
 use crate::key::Value;
 use crate::measure::again::Again;
@@ -217,8 +218,9 @@ fn say(context: &Context, node: usize, ask: ClassifyAsk, ends: &dyn Ends) -> Res
     let unbuilt = unbuilt(context, node, ends);
     if let Some(first) = unbuilt.first().filter(|_| result.is_some()) {
         marks.push("NOT_BUILT".to_owned());
-        let count = crate::text::counted(unbuilt.len(), "compiled source");
-        done.notes.push(format!("not built: the patch changes {count} that no `from` covers, such as {first}"));
+        let count = crate::text::counted(unbuilt.len(), "file");
+        let what = "of a compiled build that no `from` covers";
+        done.notes.push(format!("not built: the patch changes {count} {what}, such as {first}"));
     }
     let binaries = binaries(context, node, ends);
     if let Some(first) = binaries.first().filter(|_| result.is_some()) {
@@ -277,11 +279,16 @@ fn say(context: &Context, node: usize, ask: ClassifyAsk, ends: &dyn Ends) -> Res
     Ok(done)
 }
 
-/// The compiled sources of the patch that nothing was built from; none where the patch is not known.
+/// The files of the patch that decide what is compiled and that nothing was built from; none where the patch is not known.
 fn unbuilt(context: &Context, node: usize, ends: &dyn Ends) -> Vec<String> {
-    let Some(changes) = changes(context, node, ends) else { return Vec::new() };
+    let of_patch = patch_of(context, node, ends);
+    let Some((digest, changes)) = of_patch.and_then(|digest| Some((digest, context.changes(digest).ok()?))) else {
+        return Vec::new();
+    };
+    let checkout = context.plan.linked(node, &Role::Checkout).and_then(|up| ends.end(up).settled());
+    let base = checkout.and_then(|ended| ended.outputs.get("tree")?.as_text());
     let paths: Vec<String> = changes.paths().map(ToString::to_string).collect();
-    environment::unbuilt(&context.plan, node, &paths)
+    environment::unbuilt(context, node, base.unwrap_or_default(), digest, &paths)
 }
 
 /// The files of the patch that are compiled code; none where the patch is not known.
@@ -295,9 +302,12 @@ fn binaries(context: &Context, node: usize, ends: &dyn Ends) -> Vec<String> {
 }
 
 fn changes(context: &Context, node: usize, ends: &dyn Ends) -> Option<git::Changes> {
+    context.changes(patch_of(context, node, ends)?).ok()
+}
+
+fn patch_of(context: &Context, node: usize, ends: &dyn Ends) -> Option<Digest> {
     let patch = context.plan.linked(node, &Role::Patch).and_then(|up| ends.end(up).settled());
-    let digest = patch.and_then(|ended| ended.outputs.get("changes")).and_then(Value::as_blob);
-    context.changes(digest?).ok()
+    patch.and_then(|ended| ended.outputs.get("changes")).and_then(Value::as_blob)
 }
 
 /// What the test of a role measured; nothing where that was nothing.

@@ -125,7 +125,7 @@ impl Context {
             Some(holding) if holding.decl.choice == SandboxChoice::Off => Some("the manifest says `sandbox off`"),
             Some(holding) => match holding.network {
                 Network::Open(why) => Some(why),
-                Network::None | Network::Only(_) => None,
+                Network::None | Network::Sealed | Network::Only(_) => None,
             },
             None => None,
         };

@@ -37,6 +37,8 @@ pub struct Holding<'a> {
 pub enum Network<'a> {
     /// Nothing but itself.
     None,
+    /// Nothing but itself, and no service of this machine that lies in a file.
+    Sealed,
     /// These hosts.
     Only(&'a [Host]),
     /// Everything, and why.
@@ -86,7 +88,7 @@ impl Context {
         let free = !in_tmp(&store) && !needed.iter().any(|path| in_tmp(path));
         let (mut open, mut egress) = (BTreeMap::new(), None);
         match holding.network {
-            Network::None => {}
+            Network::None | Network::Sealed => {}
             Network::Only(hosts) => egress = Some(Egress { hosts: hosts.to_vec(), dir: place.dir.join("net") }),
             Network::Open(why) => drop(open.insert(Part::Network, why.to_owned())),
         }
@@ -98,8 +100,9 @@ impl Context {
                 stands: Vec::new(),
                 tmp: free.then(|| place.dir.join("tmp")),
                 devices: place.slots.iter().any(|(kind, _)| kind == "gpu"),
+                unserved: matches!(holding.network, Network::Sealed),
             }),
-            offline: matches!(holding.network, Network::None),
+            offline: matches!(holding.network, Network::None | Network::Sealed),
             egress,
             required: holding.decl.choice == SandboxChoice::Require,
             open,

@@ -20,17 +20,19 @@ use crate::step::context::{Context, OUTPUT_LIMIT, Place, Progress, fault};
 use crate::step::done::{Done, Inputs};
 use crate::step::environment::clock::Clock;
 use crate::step::environment::kept::{self, Complete};
-use crate::step::environment::told;
 use crate::step::environment::used::{distributions, overlaid};
-use crate::step::environment::{FOLDER, IDENTITY, StoreTrees};
+use crate::step::environment::{FOLDER, IDENTITY, StoreTrees, told, untold};
 use crate::step::processes::{Command, failure_of};
 use crate::step::sandbox::{Holding, Network};
 use crate::step::secrets::redactor;
+use crate::text::shorten;
 
 /// How long a build may take where the step says nothing.
 const TIMEOUT: Duration = Duration::from_secs(2 * 60 * 60);
 /// How often what a build printed is looked at.
 const LOOK: Duration = Duration::from_secs(1);
+/// How much of a command's own error is told, in columns: the command stands behind it.
+const TOLD: usize = 240;
 /// How much of a text that tells an identity is kept, in bytes.
 const IDENTITY_BYTES: u64 = 1 << 20;
 
@@ -103,6 +105,10 @@ pub(super) struct Site<'a> {
     /// Whether it fetches, with a network.
     pub(super) fetches: bool,
     pub(super) secrets: &'a [Secret],
+    /// What is taken out of all that it prints.
+    pub(super) known: &'a [Secret],
+    /// The tree that its files are of.
+    pub(super) tree: TreeOf<'a>,
     /// The image that its commands run in.
     pub(super) image: Option<Boxed>,
 }
@@ -148,16 +154,18 @@ impl Builder<'_> {
         } else {
             tokio::task::block_in_place(|| self.write(tree, case, &src, true))?;
         }
-        if case.run.is_empty() && case.fetch.is_empty() {
-            // The environment is the image as it is.
-        } else {
-            let secrets = match trusted {
-                true => self.context.secrets(&self.recipe.env.secrets).await?,
-                false => Vec::new(),
-            };
+        // Without a command the environment is the image as it is.
+        let builds = !(case.run.is_empty() && case.fetch.is_empty());
+        let secrets = match trusted && builds {
+            true => self.context.secrets(&self.recipe.env.secrets).await?,
+            false => Vec::new(),
+        };
+        let known = untold::known(self.context, self.recipe, &secrets);
+        if builds {
             let downloads = if trusted { kept::downloads(&place) } else { self.base_downloads()? };
             let (src, out, image) = (src.clone(), kept::out(&place), image.clone());
-            let site = Site { src, out, downloads, fetches: trusted, secrets: &secrets, image };
+            let (secrets, known) = (&secrets, &known);
+            let site = Site { src, out, downloads, fetches: trusted, secrets, known, tree, image };
             match patched {
                 true => self.patched(tree, case, &site, &mut notes, log).await?,
                 false => self.once(case, &site, log).await?,
@@ -166,20 +174,21 @@ impl Builder<'_> {
         if let Some(failure) = self.context.changed_tool(&self.recipe.tools) {
             return Err(failure);
         }
-        let identity = self.identity(&kept::out(&place), image, log).await;
+        let identity = self.identity(&kept::out(&place), &known, tree, image, log).await;
         let mut identity = identity.map_err(|failure| match failure.cause {
             // The base's own build passed the same command.
             Cause::EnvironmentFailed if !trusted => Failure::new(Cause::BuildError, failure.evidence.as_str()),
             _ => failure,
         })?;
+        tokio::task::block_in_place(|| nothing_left(&place, &secrets))?;
         identity.extend(case.image.as_ref().map(|image| image.fact(&self.context.plan.facts).identity));
         let wall_ms = u64::try_from(self.clock.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let python = tokio::task::block_in_place(|| kept::Python::of(&kept::out(&place)));
-        let (place_, boxed) = (place.clone(), case.image.is_some());
+        let (at, boxed) = (place.clone(), case.image.is_some());
         let complete =
-            Complete { place: place_, identity: identity.clone(), files: 0, bytes: 0, wall_ms, python, boxed };
+            Complete { place: at, identity: identity.clone(), files: 0, bytes: 0, holds: None, wall_ms, python, boxed };
         let sealed = tokio::task::block_in_place(|| kept::seal(&place, complete));
-        let sealed = sealed.map_err(|error| fault(&format!("{}: {error}", place.display())))?;
+        let sealed = sealed.map_err(|error| unkept(&place, &error))?;
         let mut done = Done::succeeded();
         done.output(FOLDER, Value::text(folder));
         done.output(IDENTITY, Value::List(identity));
@@ -195,11 +204,8 @@ impl Builder<'_> {
     /// What was brought for the base.
     fn base_downloads(&self) -> Result<PathBuf, Failure> {
         let base = self.inputs.text(&Role::Environment, FOLDER)?;
-        if kept::complete(&self.context.store, base).is_none() {
-            let evidence = format!("the base's environment {base} is gone from the store");
-            return Err(Failure::new(Cause::BlobLost, &evidence));
-        }
-        let base = kept::place(&self.context.store, base);
+        let base = tokio::task::block_in_place(|| kept::whole(&self.context.store, base));
+        let (base, _) = base.map_err(|why| Failure::new(Cause::BlobLost, &format!("of the base: {why}")))?;
         kept::note_use(&base);
         Ok(kept::downloads(&base))
     }
@@ -286,18 +292,23 @@ impl Builder<'_> {
         let fetch = case.fetch.iter().filter(|_| site.fetches).map(|argv| (argv, true));
         for (argv, fetches) in fetch.chain(case.run.iter().map(|argv| (argv, false))) {
             let open = site.fetches && (fetches || !self.recipe.offline);
-            let network = if open { Network::Open("the recipe brings what it needs") } else { Network::None };
+            let network = if open { Network::Open("the recipe brings what it needs") } else { Network::Sealed };
             let (end, printed) = self.command(argv, site, network, log).await?;
             if let Some(failure) = failure_of(&end, Cause::EnvironmentFailed, Cause::EnvironmentFailed) {
                 let argv: Vec<String> = argv.iter().map(ToString::to_string).collect();
                 let told =
                     told::first_error(&printed).map_or_else(|| failure.evidence.as_str().to_owned(), str::to_owned);
-                let evidence = format!("`{}`: {told}", crate::text::shell(argv));
+                let forgotten = tokio::task::block_in_place(|| self.forgotten(case, site, &[&told, &printed]));
+                let told = shorten(&told, TOLD);
+                let evidence = format!("{told}{forgotten} (`{}`)", crate::text::shell(argv));
                 let cause = if failure.cause == Cause::Killed { Cause::EnvironmentFailed } else { failure.cause };
                 return Err(Failure::new(cause, &evidence).exit(failure.exit));
             }
             complaint = complaint.or_else(|| told::first_error(&printed).map(str::to_owned));
         }
+        let built = [Some(&site.out), site.fetches.then_some(&site.downloads)];
+        let counted = tokio::task::block_in_place(|| kept::count(built.into_iter().flatten()));
+        counted.map_err(|error| unkept(&site.out, &error))?;
         if self.recipe.overlay.is_empty() {
             return Ok(());
         }
@@ -311,10 +322,20 @@ impl Builder<'_> {
         }
     }
 
+    /// A file that a build did not find, by the first of some texts that names any, and that its tree has: words for the end of its
+    /// error, or none.
+    fn forgotten(&self, case: &CaseAsk, site: &Site<'_>, printed: &[&str]) -> String {
+        let here = format!("{}/", site.src.display());
+        let names = printed.iter().map(|text| told::missing(&text.replace(&here, ""))).find(|names| !names.is_empty());
+        // Where that cannot be told, the error says what it says.
+        let path = names.and_then(|names| self.trees().outside(site.tree, case, &names).ok().flatten());
+        path.map_or(String::new(), |path| format!("; the tree has {path}, which no `from` matches"))
+    }
+
     /// Tells the line that it printed last, if that is another one.
     fn tell(&self, site: &Site<'_>, last: &mut Option<String>) {
         let streams = ["build.out", "build.err"].map(|name| self.place.dir.join(name));
-        let line = told::last_line(&[&streams[0], &streams[1]], &redactor(site.secrets));
+        let line = told::last_line(&[&streams[0], &streams[1]], &redactor(site.known));
         if let Some(line) = line.filter(|line| last.as_ref() != Some(line)) {
             *last = Some(line.clone());
             let wall_ms = u64::try_from(self.clock.began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -361,7 +382,7 @@ impl Builder<'_> {
         let mut env = self.recipe.env.clone();
         if !site.fetches {
             env.secrets.clear();
-            env.unhashed.retain(|_, value| !names_a_user(value));
+            env.unhashed.retain(|_, value| !untold::names_a_user(value));
         }
         let command = Command {
             argv: filled,
@@ -394,7 +415,7 @@ impl Builder<'_> {
             log.sandbox = Some(log.sandbox.take().map_or_else(|| held.clone(), |all| all.and(held)));
         }
         let printed = tokio::task::block_in_place(|| {
-            let redactor = redactor(site.secrets);
+            let redactor = redactor(site.known);
             ["build.out", "build.err"]
                 .map(|file| {
                     String::from_utf8_lossy(&self.context.stream(self.place, file, OUTPUT_LIMIT, &redactor))
@@ -414,24 +435,45 @@ impl Builder<'_> {
     }
 
     /// Which environment was built: what the recipe's own command prints, or its installed distributions.
-    async fn identity(&self, out: &Path, image: Option<Boxed>, log: &mut Log) -> Result<Vec<String>, Failure> {
+    async fn identity(
+        &self,
+        out: &Path,
+        known: &[Secret],
+        tree: TreeOf<'_>,
+        image: Option<Boxed>,
+        log: &mut Log,
+    ) -> Result<Vec<String>, Failure> {
         if self.recipe.identity.is_empty() {
             return Ok(tokio::task::block_in_place(|| distributions(out)));
         }
         let src = self.place.dir.join("src");
         let downloads = self.fresh(&self.place.dir.join("none"))?;
-        let site = Site { src, out: out.to_owned(), downloads, fetches: false, secrets: &[], image };
-        let (end, _) = self.command(&self.recipe.identity, &site, Network::None, log).await?;
+        let site = Site { src, out: out.to_owned(), downloads, fetches: false, secrets: &[], known, tree, image };
+        let (end, _) = self.command(&self.recipe.identity, &site, Network::Sealed, log).await?;
         if let Some(failure) = failure_of(&end, Cause::EnvironmentFailed, Cause::EnvironmentFailed) {
             return Err(Failure::new(Cause::EnvironmentFailed, &format!("`identity`: {}", failure.evidence.as_str())));
         }
-        let said = self.context.stream(self.place, "build.out", IDENTITY_BYTES, &redactor(&[]));
+        let said = self.context.stream(self.place, "build.out", IDENTITY_BYTES, &redactor(known));
         Ok(String::from_utf8_lossy(&said).lines().map(str::to_owned).collect())
     }
 }
 
-/// Whether a text holds a URL with a user or a password in it.
-fn names_a_user(text: &str) -> bool {
-    let host = |rest: &str| rest.split(['/', ' ']).next().is_some_and(|host| host.contains('@'));
-    text.split("://").skip(1).any(host)
+/// Whose doing it is that what was built cannot be kept: the build's, or the disk's.
+fn unkept(place: &Path, error: &std::io::Error) -> Failure {
+    match kept::is_of_what_was_built(error) {
+        true => Failure::new(Cause::EnvironmentFailed, &format!("what was built cannot be kept: {error}")),
+        false => fault(&format!("{}: {error}", place.display())),
+    }
+}
+
+/// Sees that no secret of the recipe lies in what was built.
+fn nothing_left(place: &Path, secrets: &[Secret]) -> Result<(), Failure> {
+    let failed = |evidence: String| Failure::new(Cause::EnvironmentFailed, &evidence);
+    let left = untold::left_in(&[kept::out(place), kept::downloads(place)], secrets);
+    let left = left.map_err(|error| failed(format!("what was built cannot be searched for secrets: {error}")))?;
+    let Some((path, name)) = left else { return Ok(()) };
+    let path = path.strip_prefix(place).unwrap_or(&path).display().to_string();
+    Err(failed(format!(
+        "the build left the secret {name} in {path}, where patched trees' builds, tests and agents read it"
+    )))
 }

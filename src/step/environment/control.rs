@@ -48,7 +48,8 @@ impl Builder<'_> {
             true => self.fresh(&self.place.dir.join("brought"))?,
             false => site.downloads.clone(),
         };
-        let control = Site { src, out, downloads, fetches: site.fetches, secrets: site.secrets, image };
+        let Site { fetches, secrets, known, .. } = *site;
+        let control = Site { src, out, downloads, fetches, secrets, known, tree: base, image };
         if let Err(failure) = self.once(base_case, &control, log).await {
             if matches!(failure.cause, Cause::Interrupted | Cause::DiskFull) {
                 return Err(failure);

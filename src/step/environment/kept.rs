@@ -1,11 +1,14 @@
 //! Built environments as they lie in the store, `envs/<folder>`: what was built in `out`, what was brought for it in `downloads`,
 //! and `complete.json`, which is written last. Without it there is no environment, whatever else lies there.
 //!
-//! Knows how one is sealed and found again; builds nothing and removes nothing but what is half there.
+//! Knows how one is sealed and found again, and whether it lost files since; builds nothing and removes nothing but that last file.
 
+use std::collections::BTreeSet;
+use std::fs::{Metadata, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use nix::unistd::syncfs;
@@ -15,6 +18,7 @@ use crate::digest::Digest;
 use crate::hostile;
 use crate::key::ActionKey;
 use crate::store::{Store, write_durable};
+use crate::text::counted;
 
 /// The last file.
 const COMPLETE: &str = "complete.json";
@@ -24,6 +28,8 @@ const COMPLETE_BYTES: u64 = 4 << 20;
 const DIGITS: usize = 40;
 /// The file whose time says when it was used last.
 const USED: &str = "used";
+/// How much of a path is told, in characters.
+const NAMED: usize = 80;
 /// The most files of one environment: of more no seal can be promised.
 const MOST: u64 = 5_000_000;
 /// The largest interpreter, in bytes.
@@ -40,6 +46,9 @@ pub struct Complete {
     pub files: u64,
     /// What they take of the disk, in bytes.
     pub bytes: u64,
+    /// What they hold. An older one does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holds: Option<Holds>,
     /// How long it took, in milliseconds.
     pub wall_ms: u64,
     /// Its Python, if it has one.
@@ -75,6 +84,17 @@ impl Python {
         };
         Some(Self { at, is })
     }
+}
+
+/// What the files of an environment hold, apart from what Python writes for itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holds {
+    /// The files that are no byte code.
+    pub files: u64,
+    /// The lengths of all of those, in bytes.
+    pub bytes: u64,
+    /// The files that are byte code.
+    pub byte_code: u64,
 }
 
 /// The name of the folder of a key.
@@ -133,7 +153,7 @@ pub fn complete(store: &Store, folder: &str) -> Option<Complete> {
     // An interpreter that was moved away takes every environment with it that was made by it.
     let gone = |python: &Python| {
         let link = out(&place).join(&python.at);
-        !link.exists() && !(complete.boxed && link.is_symlink())
+        !(link.exists() || complete.boxed && link.is_symlink())
     };
     (complete.place == place && !complete.python.as_ref().is_some_and(gone)).then_some(complete)
 }
@@ -152,53 +172,164 @@ pub fn used(place: &Path) -> Option<SystemTime> {
     at(USED).max(at(COMPLETE))
 }
 
+/// What lies in some folders.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counted {
+    files: u64,
+    /// What they take of the disk, in bytes.
+    taken: u64,
+    holds: Holds,
+}
+
+impl Counted {
+    fn add(&mut self, path: &Path, meta: &Metadata) {
+        let regular = meta.is_file();
+        self.files += 1;
+        self.taken += if regular { meta.blocks().saturating_mul(512) } else { 0 };
+        if path.extension().is_some_and(|ending| ending == "pyc") {
+            self.holds.byte_code += 1;
+        } else {
+            self.holds.files += 1;
+            self.holds.bytes += if regular { meta.len() } else { 0 };
+        }
+    }
+}
+
+/// Counts what lies in some folders. Links are not followed.
+///
+/// # Errors
+/// If there is something that cannot be kept, such as a path that is longer than the system takes.
+pub(super) fn count<'a>(folders: impl IntoIterator<Item = &'a PathBuf>) -> io::Result<Counted> {
+    let mut counted = Counted::default();
+    folders.into_iter().try_for_each(|folder| walk(folder, &mut counted, &|_, _| Ok(())))?;
+    Ok(counted)
+}
+
+/// Counts what an environment is made of, and says each of its files and folders, a folder after its files.
+fn all(place: &Path, each: &dyn Fn(&Path, &Metadata) -> io::Result<()>) -> io::Result<Counted> {
+    let mut counted = Counted::default();
+    walk(&out(place), &mut counted, each)?;
+    walk(&downloads(place), &mut counted, each)?;
+    if let Ok(meta) = std::fs::symlink_metadata(image(place)) {
+        counted.add(&image(place), &meta);
+        each(&image(place), &meta)?;
+    }
+    Ok(counted)
+}
+
+fn walk(root: &Path, counted: &mut Counted, each: &dyn Fn(&Path, &Metadata) -> io::Result<()>) -> io::Result<()> {
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let of = |error| told(root, &folder, &error);
+        for entry in listed(&folder).map_err(of)? {
+            let entry = entry.map_err(of)?;
+            let path = entry.path();
+            let of = |error| told(root, &path, &error);
+            let meta = entry.metadata().map_err(of)?;
+            if meta.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            counted.add(&path, &meta);
+            if counted.files > MOST {
+                let why = format!("more than {MOST} files were built");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+            }
+            each(&path, &meta).map_err(of)?;
+        }
+        each(&folder, &std::fs::symlink_metadata(&folder).map_err(of)?).map_err(of)?;
+    }
+    Ok(())
+}
+
+/// What lies in a folder, also where a build took the right to read it.
+fn listed(folder: &Path) -> io::Result<std::fs::ReadDir> {
+    match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            std::fs::set_permissions(folder, Permissions::from_mode(0o700))?;
+            std::fs::read_dir(folder)
+        }
+        listed => listed,
+    }
+}
+
+/// An error of a path, of which not more is told than is read.
+fn told(root: &Path, path: &Path, error: &io::Error) -> io::Error {
+    let name = path.strip_prefix(root.parent().unwrap_or(root)).unwrap_or(path).display().to_string();
+    let name = match name.char_indices().nth(NAMED) {
+        Some((at, _)) => format!("{}… ({} bytes)", &name[..at], name.len()),
+        None => name,
+    };
+    io::Error::new(error.kind(), format!("{name}: {error}"))
+}
+
+/// Whether an error is of what a build left, and not of the disk: a path too long, too many files.
+pub(super) fn is_of_what_was_built(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidFilename | io::ErrorKind::InvalidData)
+}
+
+/// What was found whole in this process: a whole one is not counted again for each process that runs in it.
+static WHOLE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// An environment that is about to be used. One that lost files is none any more: it is built again when it is asked for next.
+///
+/// # Errors
+/// In words, if it is gone, or has lost something.
+pub(super) fn whole(store: &Store, folder: &str) -> Result<(PathBuf, Complete), String> {
+    let Some(complete) = complete(store, folder) else {
+        return Err(format!("the environment {folder} is gone from the store"));
+    };
+    let place = place(store, folder);
+    let known = || WHOLE.lock().unwrap_or_else(PoisonError::into_inner);
+    if known().contains(&place) {
+        return Ok((place, complete));
+    }
+    let lost = match all(&place, &|_, _| Ok(())) {
+        Ok(counted) => complete.lacks(counted),
+        Err(error) => Some(error.to_string()),
+    };
+    let Some(lost) = lost else {
+        known().insert(place.clone());
+        return Ok((place, complete));
+    };
+    // Without its last file it is absent.
+    let _ = std::fs::remove_file(place.join(COMPLETE));
+    Err(format!("the environment {folder} was changed since it was built: {lost}"))
+}
+
+impl Complete {
+    /// What the files of today are not, in words; nothing if they are those that were built, by number and length. Byte code that
+    /// Python wrote since, where no sandbox kept it from that, is no change.
+    fn lacks(&self, today: Counted) -> Option<String> {
+        let words = |files: u64| counted(usize::try_from(files).unwrap_or(usize::MAX), "file");
+        let Some(then) = self.holds else {
+            let more = today.files.checked_sub(self.files).is_some_and(|more| more <= today.holds.byte_code);
+            return (!more).then(|| format!("it had {}, and has {}", words(self.files), words(today.files)));
+        };
+        let now = today.holds;
+        let same = (now.files, now.bytes) == (then.files, then.bytes) && now.byte_code >= then.byte_code;
+        let words = |holds: Holds| {
+            let byte_code = if now.byte_code < then.byte_code { holds.byte_code } else { 0 };
+            format!("{}, {} bytes", words(holds.files + byte_code), holds.bytes)
+        };
+        (!same).then(|| format!("it had {}, and has {}", words(then), words(now)))
+    }
+}
+
 /// Makes what was built read-only and writes the last file. Nobody may be at work there.
 ///
 /// # Errors
 /// If the disk refuses; there is no environment then.
 pub(super) fn seal(place: &Path, mut complete: Complete) -> io::Result<Complete> {
-    (complete.files, complete.bytes) = (0, 0);
-    for part in [out(place), downloads(place)] {
-        close(&part, &mut complete)?;
-    }
-    if let Ok(meta) = std::fs::symlink_metadata(image(place)) {
-        complete.files += 1;
-        complete.bytes += meta.blocks().saturating_mul(512);
-        read_only(&image(place), &meta)?;
-    }
+    let close = |path: &Path, meta: &Metadata| match meta.is_file() || meta.is_dir() {
+        true => std::fs::set_permissions(path, Permissions::from_mode((meta.mode() & 0o777 & !0o222) | 0o400)),
+        false => Ok(()),
+    };
+    let counted = all(place, &close)?;
+    (complete.files, complete.bytes, complete.holds) = (counted.files, counted.taken, Some(counted.holds));
     // What the last file promises must not be lost when the machine goes down.
     syncfs(std::fs::File::open(place)?).map_err(io::Error::from)?;
     let bytes = serde_json::to_vec_pretty(&complete)?;
     write_durable(&place.join(COMPLETE), &bytes).map_err(io::Error::other)?;
     Ok(complete)
-}
-
-/// Takes the right to write from a folder and all below it, and counts its files. Links are not followed.
-fn close(folder: &Path, complete: &mut Complete) -> io::Result<()> {
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder)? {
-            let entry = entry?;
-            let (path, meta) = (entry.path(), entry.metadata()?);
-            if meta.is_dir() {
-                folders.push(path);
-                continue;
-            }
-            complete.files += 1;
-            if complete.files > MOST {
-                return Err(io::Error::other(format!("more than {MOST} files were built")));
-            }
-            if meta.is_file() {
-                complete.bytes += meta.blocks().saturating_mul(512);
-                read_only(&path, &meta)?;
-            }
-        }
-        read_only(&folder, &std::fs::symlink_metadata(&folder)?)?;
-    }
-    Ok(())
-}
-
-fn read_only(path: &Path, meta: &std::fs::Metadata) -> io::Result<()> {
-    let mode = meta.permissions().mode();
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode((mode & 0o777 & !0o222) | 0o400))
 }

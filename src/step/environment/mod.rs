@@ -11,6 +11,7 @@ pub mod kept;
 mod told;
 mod trees;
 mod unbuilt;
+mod untold;
 mod used;
 
 use crate::key::{ActionKey, Value};

@@ -62,6 +62,14 @@ fn plain(line: &str) -> String {
     crate::text::harmless(plain.trim())
 }
 
+/// What pip says of the process whose error stands below.
+const WRAPPERS: [&str; 4] = [
+    "error: subprocess-exited-with-error",
+    "error: metadata-generation-failed",
+    "error: failed-wheel-build-for-install",
+    "error: legacy-install-failure",
+];
+
 /// The line of a build's output that tells first what is wrong: a compiler's first error; else the last line that says anything.
 pub(super) fn first_error(printed: &str) -> Option<&str> {
     let lines = || printed.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -70,10 +78,40 @@ pub(super) fn first_error(printed: &str) -> Option<&str> {
         // `x.c:3:5: error: …`, `fatal error: …`: with the file before it.
         at.is_some_and(|at| line[..at].contains(':'))
     };
+    let wraps = |line: &str| WRAPPERS.iter().any(|wrapper| line.ends_with(wrapper));
     lines()
         .find(compiler)
-        .or_else(|| lines().find(|line| line.to_lowercase().contains("error:")))
+        .or_else(|| lines().find(|line| line.to_lowercase().contains("error:") && !wraps(line)))
         .or_else(|| lines().next_back())
+}
+
+/// How it is said that a file is not there, in small letters.
+const ABSENT: [&str; 4] = ["no such file", "file not found", "does not exist", "cannot find"];
+/// So many of such names are looked for.
+const NAMES: usize = 8;
+
+/// The names of files and folders that a build says it does not find, without the folder that it ran in.
+pub(super) fn missing(printed: &str) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for line in printed.lines().filter(|line| line.len() < 4096) {
+        let lower = line.to_lowercase();
+        if !ABSENT.iter().any(|words| lower.contains(words)) {
+            continue;
+        }
+        let is_quote = |c: char| matches!(c, '\'' | '"' | '`' | '‘' | '’' | '“' | '”');
+        let quoted = line.split(is_quote).skip(1).step_by(2).map(|name| (name, true));
+        let bare = line.split(|c: char| c.is_whitespace() || is_quote(c) || "()[],;:".contains(c));
+        for (name, is_quoted) in quoted.chain(bare.map(|name| (name, false))) {
+            let name = name.trim_start_matches("./").trim_end_matches(['.', '/']);
+            let plain = |c: char| c.is_alphanumeric() || "._-+/".contains(c);
+            // A word of a sentence is no file.
+            let is_name = name.len() > 1 && name.chars().all(plain) && (is_quoted || name.contains('.'));
+            if is_name && !name.starts_with('/') && !names.iter().any(|known| known == name) && names.len() < NAMES {
+                names.push(name.to_owned());
+            }
+        }
+    }
+    names
 }
 
 #[cfg(test)]
@@ -81,6 +119,31 @@ pub(super) fn first_error(printed: &str) -> Option<&str> {
 mod tests {
     use super::*;
     use crate::redact::Secret;
+
+    #[test]
+    fn the_error_of_what_pip_started_is_told_and_not_pips_own() {
+        let pip = "  error: subprocess-exited-with-error\n  \n  x Preparing metadata did not run successfully.\n      error: package directory 'fastbits' does not exist\nerror: metadata-generation-failed\n";
+        assert_eq!(first_error(pip), Some("error: package directory 'fastbits' does not exist"));
+        assert_eq!(first_error("error: subprocess-exited-with-error\nKilled\n"), Some("Killed"));
+        assert_eq!(first_error("ERROR: a\nx.c:1:2: error: b\n"), Some("x.c:1:2: error: b"));
+    }
+
+    #[test]
+    fn files_that_a_build_does_not_find_are_named() {
+        for (line, name) in [
+            ("core.c:1:10: fatal error: core.h: No such file or directory", "core.h"),
+            ("core.c:1:10: fatal error: 'include/core.h' file not found", "include/core.h"),
+            ("cp: cannot stat 'pkg/work.py': No such file or directory", "pkg/work.py"),
+            ("error: package directory 'fastbits' does not exist", "fastbits"),
+            ("FileNotFoundError: [Errno 2] No such file or directory: 'README.md'", "README.md"),
+            ("cp: cannot stat ‘./a/LICENSE’: No such file or directory", "a/LICENSE"),
+        ] {
+            assert!(missing(line).contains(&name.to_owned()), "{line}: {:?}", missing(line));
+        }
+        assert!(missing("core.c:1:10: error: expected ';' before 'x.y'").is_empty());
+        assert!(missing("ld: cannot find -lz: no such file or directory").is_empty());
+        assert!(missing(&"a.b c.d e.f does not exist\n".repeat(10_000)).len() <= NAMES);
+    }
 
     #[test]
     fn the_last_whole_line_is_told_without_secrets_and_colours() {

@@ -47,6 +47,31 @@ impl StoreTrees {
         self.select(tree, &|path| globs.is_match(path.as_path()))
     }
 
+    /// A file of a tree that a case is not built from, and that one of these names may mean: its path, its end, or a folder that it
+    /// lies in.
+    ///
+    /// # Errors
+    /// In words, if the repository or the changes cannot be read.
+    pub(super) fn outside(
+        &self,
+        tree: TreeOf<'_>,
+        case: &CaseAsk,
+        names: &[String],
+    ) -> Result<Option<TreePath>, String> {
+        if names.is_empty() {
+            return Ok(None);
+        }
+        let globs = glob_set(&case.from).map_err(|error| error.to_string())?;
+        let means = |path: &[u8]| {
+            names.iter().map(String::as_bytes).any(|name| {
+                let end = path.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with(b"/"));
+                end || path.strip_prefix(name).is_some_and(|rest| rest.starts_with(b"/"))
+            })
+        };
+        let (_, found) = self.select(tree, &|path| means(path.as_bytes()) && !globs.is_match(path.as_path()))?;
+        Ok(found.into_iter().min_by_key(|path| path.as_bytes().len()))
+    }
+
     fn select(&self, tree: TreeOf<'_>, wanted: &dyn Fn(&TreePath) -> bool) -> Result<(Vec<u8>, Vec<TreePath>), String> {
         let source = self.sources.get(tree.repo).ok_or("there is no such repository in the plan")?;
         let mirror = Mirror::open(&self.mirrors, source).map_err(|error| error.to_string())?;

@@ -20,6 +20,9 @@ use crate::step::environment::{FOLDER, StoreTrees, is_binary, kept};
 /// The most files that are laid over one tree.
 const MOST: usize = 100_000;
 
+/// Where Python looks first.
+const PYTHONPATH: &str = "PYTHONPATH";
+
 /// An environment that was built.
 #[derive(Clone, Debug)]
 pub struct Built<'a> {
@@ -35,17 +38,14 @@ impl<'a> Built<'a> {
     /// The environment that an action reads in a role; nothing where it reads none, or one that is a mere interpreter.
     ///
     /// # Errors
-    /// If it is gone from the store.
+    /// If it is gone from the store, or has lost files.
     pub fn of(context: &'a Context, node: usize, inputs: &Inputs, role: &Role) -> Result<Option<Self>, Failure> {
         let Some(up) = context.plan.linked(node, role) else { return Ok(None) };
         let Ask::Environment(ask) = &context.plan.nodes[up].ask else { return Ok(None) };
         let Some(recipe) = &ask.recipe else { return Ok(None) };
         let folder = inputs.text(role, FOLDER)?;
-        let Some(complete) = kept::complete(&context.store, folder) else {
-            let evidence = format!("the environment {folder} is gone from the store");
-            return Err(Failure::new(Cause::BlobLost, &evidence));
-        };
-        let place = kept::place(&context.store, folder);
+        let whole = tokio::task::block_in_place(|| kept::whole(&context.store, folder));
+        let (place, complete) = whole.map_err(|why| Failure::new(Cause::BlobLost, &why))?;
         kept::note_use(&place);
         let out = kept::out(&place);
         let mut boxed = image_of(context, node, inputs, role, recipe)?.map(|image| boxed(context, image, &place));
@@ -84,7 +84,7 @@ impl<'a> Built<'a> {
             given.insert("VIRTUAL_ENV".to_owned(), self.out.display().to_string());
         }
         if laid && !self.recipe.overlay.is_empty() {
-            given.insert("PYTHONPATH".to_owned(), tree.display().to_string());
+            given.insert(PYTHONPATH.to_owned(), tree.display().to_string());
         }
         let places = |name: &str| match name {
             "out" => Some(self.out.display().to_string()),
@@ -93,7 +93,14 @@ impl<'a> Built<'a> {
         };
         for (name, value) in &self.recipe.provides {
             let filled = context.fill(std::slice::from_ref(value), &places)?;
-            given.extend(filled.into_iter().map(|value| (name.clone(), value)));
+            for value in filled {
+                // Python takes what it finds first: behind something else the tree would not be what is tested.
+                let hides = name == PYTHONPATH
+                    && given.contains_key(PYTHONPATH)
+                    && !value.split(':').any(|part| Path::new(part).starts_with(tree));
+                let value = if hides { format!("{}:{value}", tree.display()) } else { value };
+                given.insert(name.clone(), value);
+            }
         }
         Ok(given.into_iter().collect())
     }
