@@ -168,6 +168,21 @@ fn a_patched_server_that_ends_before_it_is_ready_or_while_it_is_asked_is_the_pat
 }
 
 #[test]
+fn a_server_that_comes_up_at_the_second_try_is_nobodys_fault() {
+    let signs = tempfile::tempdir().unwrap();
+    let sign = signs.path().join("started").display().to_string();
+    let flow = served(SERVICE, |text| {
+        let fails = format!(
+            "def begin():\n    if not os.path.exists({sign:?}):\n        open({sign:?}, 'w').close()\n        raise OSError('no driver')"
+        );
+        text.replace("def begin():\n    pass", &fails).replace("0.050", "0.030")
+    });
+    flow.replace("m.kdl", "step patched { holds cpu=1;", "step patched { sandbox off; holds cpu=1;");
+    assert_eq!(flow.run().settles().classes().into_values().collect::<Vec<_>>(), ["SUCCESS_IMPROVEMENT"]);
+    flow.flow(&["show", "pkg/{faster}/tidy/1"]).says("came up at the second try").says("no driver");
+}
+
+#[test]
 fn of_a_port_that_was_taken_in_between_another_one_is_tried() {
     let begin = r#"def begin():
     tried = os.path.join(os.environ["TMPDIR"], "tried")

@@ -53,7 +53,11 @@ pub(super) fn survey_without(store: &Store, without: Option<&RunId>) -> Result<S
         of(a).cmp(&of(b)).then_with(|| a.name.cmp(&b.name))
     });
     // The environments are the largest by far, and say their size themselves.
-    let envs: u64 = things.iter().filter(|thing| thing.kind == Kind::Environment).map(|thing| thing.bytes).sum();
+    let envs: u64 = things
+        .iter()
+        .filter(|thing| thing.kind == Kind::Environment)
+        .map(|thing| thing.bytes)
+        .fold(0, u64::saturating_add);
     let total = Size::of(&store.root, Some(&store.envs())).bytes.saturating_add(envs);
     Ok(Survey { things, total })
 }

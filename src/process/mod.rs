@@ -46,7 +46,7 @@ pub use egress::{Egress, Host, HostError};
 pub use end::{By, End, Exit, read_end};
 pub use hold::{own_networks, sandboxed};
 pub use launch::{ATTEMPT_MARK, SUPERVISOR_MARK};
-pub use order::{Client, Order, Ready, SERVE_FD, Served, Serving, Slip, Trouble, hole};
+pub use order::{Client, Order, PORT_WAIT, Ready, SERVE_FD, Served, Serving, Slip, Trouble, hole};
 pub use orphans::{OrphanError, Pid, kill_marked, marked, own as own_processes, supervisor_is_stopped};
 pub use plain::{Plain, spawn_plain};
 pub use reached::{HostUse, Reached, RefusedName};

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +62,9 @@ pub struct Order {
     /// How long that may run, in milliseconds.
     pub limit_ms: Option<u64>,
 }
+
+/// How long a fixed port is waited for that another attempt's service has.
+pub const PORT_WAIT: Duration = Duration::from_secs(600);
 
 /// Why the process was not run, or what it lacked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

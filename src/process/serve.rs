@@ -11,6 +11,8 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -20,7 +22,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use regex::bytes::Regex;
 
-use super::order::{Client, Order, Ready, SERVE_FD, Served, Serving, Trouble, hole, read_all};
+use super::order::{Client, Order, PORT_WAIT, Ready, SERVE_FD, Served, Serving, Trouble, hole, read_all};
 use super::service_log::Log;
 use super::system::{close_on_exec, millis};
 use super::table;
@@ -51,7 +53,7 @@ pub fn serve_main() -> ExitCode {
     let Some(order) = read_all(&mut slip).ok().and_then(|bytes| serde_json::from_slice::<Order>(&bytes).ok()) else {
         return ExitCode::from(2);
     };
-    let mut all = All { running: Vec::new(), served: Served::default(), ports: BTreeMap::new() };
+    let mut all = All { running: Vec::new(), served: Served::default(), ports: BTreeMap::new(), own: Vec::new() };
     all.serve(&order);
     sweep();
     for one in &all.running {
@@ -90,6 +92,8 @@ struct All {
     running: Vec<Running>,
     served: Served,
     ports: BTreeMap<String, u16>,
+    /// The fixed ports that are this attempt's, until it ends.
+    own: Vec<UnixListener>,
 }
 
 impl All {
@@ -130,8 +134,11 @@ impl All {
 
     /// Starts a service and waits until it is ready; on another port where it ended because somebody else took its own.
     fn bring_up(&mut self, service: &Serving) -> Result<(), Trouble> {
-        let until = Instant::now() + Duration::from_millis(service.limit_ms);
         let name = &service.name;
+        if let Some(port) = service.port {
+            self.own.extend(alone_on(port).map_err(|why| Trouble::PortTaken(format!("service `{name}`: {why}")))?);
+        }
+        let until = Instant::now() + Duration::from_millis(service.limit_ms);
         for tried in 1.. {
             let port = self.ports.get(name).copied().unwrap_or_default();
             if taken(port) {
@@ -337,6 +344,29 @@ fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind(local(0))?.local_addr()?.port())
 }
 
+/// Waits until no other attempt has a service on a fixed port, and keeps others from it. Where attempts share a network two servers
+/// may listen on one port at once, and each be asked what is the other's. The name is one of this network alone, as the port is, and
+/// goes with its process. Nothing where the system has no such names.
+fn alone_on(port: u16) -> Result<Option<UnixListener>, String> {
+    let Ok(name) = std::os::unix::net::SocketAddr::from_abstract_name(format!("flow-port-{port}")) else {
+        return Ok(None);
+    };
+    let until = Instant::now() + PORT_WAIT;
+    loop {
+        match UnixListener::bind_addr(&name) {
+            Ok(listener) => return Ok(Some(listener)),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                return Err(format!("another attempt has had a service on port {port} for ten minutes"));
+            }
+            // A kernel that refuses it holds attempts apart by other means, or by none.
+            Err(_) => return Ok(None),
+        }
+    }
+}
+
 /// Whether somebody listens on a port.
 fn taken(port: u16) -> bool {
     matches!(TcpListener::bind(local(port)), Err(error) if error.kind() == io::ErrorKind::AddrInUse)
@@ -376,5 +406,26 @@ fn sweep() {
             }
         }
         std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fixed_port_is_one_attempts_at_a_time() {
+        let port = free_port().unwrap();
+        let first = alone_on(port).unwrap();
+        let (told, hears) = channel();
+        let second = std::thread::spawn(move || {
+            let own = alone_on(port).unwrap();
+            told.send(()).unwrap();
+            own.is_some()
+        });
+        assert!(hears.recv_timeout(Duration::from_millis(300)).is_err(), "the first has it");
+        drop(first);
+        hears.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert!(second.join().unwrap());
     }
 }

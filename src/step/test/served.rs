@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::digest::Digest;
 use crate::measure::{Arm, Sample};
 use crate::outcome::{Cause, Failure};
-use crate::process::{self, Exit, Order, Served, Serving, Slip, Trouble, hole};
+use crate::process::{self, Exit, Order, PORT_WAIT, Served, Serving, Slip, Trouble, hole};
 use crate::redact::Redactor;
 use crate::step::context::fault;
 use crate::step::test::Session;
@@ -67,7 +67,8 @@ impl Session<'_> {
         let up: Duration = ask.services.iter().map(|service| service.timeout).sum();
         let order = Order { services, argv, limit_ms: ask.timeout.map(millis) };
         let slip = Slip::new(&order).map_err(|error| fault(&format!("a file in memory: {error}")))?;
-        let timeout = ask.timeout.map(|timeout| timeout + up + SLACK);
+        let waits = if ask.services.iter().any(|service| service.port.is_some()) { PORT_WAIT } else { Duration::ZERO };
+        let timeout = ask.timeout.map(|timeout| timeout + up + waits + SLACK);
         Ok(Together { argv: whole, slip: Some(slip), timeout })
     }
 
