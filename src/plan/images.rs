@@ -18,6 +18,8 @@ pub struct ImageFact {
     pub identity: String,
     /// What an engine is told to bring and to run.
     pub runs: String,
+    /// The stat of a file, to tell whether it is another one since.
+    pub stat: Option<String>,
     /// Why nobody knows which it is: what is made of it fails.
     pub trouble: Option<String>,
 }
@@ -29,7 +31,7 @@ impl ImageFact {
         match source {
             ImageSource::Digest { sha256, .. } => {
                 let identity = format!("sha256:{}", sha256.hex());
-                Some(Self { identity, runs: source.to_string(), trouble: None })
+                Some(Self { identity, runs: source.to_string(), stat: None, trouble: None })
             }
             ImageSource::Tag(_) | ImageSource::File(_) => None,
         }
@@ -38,6 +40,6 @@ impl ImageFact {
     /// Of one that nobody could tell.
     #[must_use]
     pub fn untold(source: &ImageSource, why: String) -> Self {
-        Self { identity: format!("unresolved {source}"), runs: source.to_string(), trouble: Some(why) }
+        Self { identity: format!("unresolved {source}"), runs: source.to_string(), stat: None, trouble: Some(why) }
     }
 }

@@ -80,12 +80,13 @@ fn missing(source: &Spanned<ImageSource>, why: &str, hint: &str) -> Missing {
 
 /// A file is what its bytes are.
 fn file(path: &Path, source: &Spanned<ImageSource>, memory: &mut Memory) -> Result<ImageFact, Missing> {
-    let digest = memory.bytes_of(path, &tool_stat(path));
+    let stat = tool_stat(path);
+    let digest = memory.bytes_of(path, &stat);
     let (digest, _) = digest.map_err(|error| {
         missing(source, &format!("it cannot be read: {error}"), "build it with `apptainer build`, or correct its path")
     })?;
     let identity = format!("sha256:{digest}");
-    Ok(ImageFact { identity, runs: path.display().to_string(), trouble: None })
+    Ok(ImageFact { identity, runs: path.display().to_string(), stat: Some(stat), trouble: None })
 }
 
 /// A tag is what the engine of this machine has under it.
@@ -111,7 +112,7 @@ async fn tag(
         };
     }
     match found {
-        Ok(found) => Ok(ImageFact { identity: found.digest, runs: found.id, trouble: None }),
+        Ok(found) => Ok(ImageFact { identity: found.digest, runs: found.id, stat: None, trouble: None }),
         // The commits whose environment it is fail for it, and no others.
         Err(why) => {
             let word = engine.kind.word();

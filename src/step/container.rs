@@ -18,6 +18,7 @@ use crate::hostile;
 use crate::manifest::SandboxChoice;
 use crate::measure::signature::last_line;
 use crate::outcome::{Cause, Failure};
+use crate::plan::tools::tool_stat;
 use crate::process::{self, ATTEMPT_MARK, Part, Removal, Sandbox};
 use crate::step::context::{Context, Place, fault};
 use crate::step::processes::{Command, MARK_FD};
@@ -49,6 +50,8 @@ pub struct Boxed {
     pub image: String,
     /// Whether that is a file of the manifest's.
     pub file: bool,
+    /// Its stat when the run was planned.
+    pub stat: Option<String>,
     /// Where apptainer has put it, for an image that is no file.
     pub pulled: PathBuf,
     /// The program that runs test scripts.
@@ -58,6 +61,13 @@ pub struct Boxed {
 }
 
 impl Boxed {
+    /// That its file is another one than when the run was planned; nothing where it is the same, or is no file.
+    #[must_use]
+    pub fn changed(&self) -> Option<String> {
+        let was = self.stat.as_ref()?;
+        (tool_stat(Path::new(&self.image)) != *was).then(|| format!("{} changed since the run was planned", self.image))
+    }
+
     /// What this engine is told to run.
     fn run_by(&self, engine: &Engine) -> String {
         match engine.kind {

@@ -26,6 +26,7 @@ const LOOK: &str = "command -v \"$0\" >/dev/null || echo none";
 /// What an image is for whoever runs in it, given the folder of its environment.
 pub(super) fn boxed(context: &Context, image: &ImageAsk, place: &Path) -> Boxed {
     Boxed {
+        stat: image.fact(&context.plan.facts).stat,
         image: image.fact(&context.plan.facts).runs,
         file: matches!(image.source, ImageSource::File(_)),
         pulled: kept::image(place),

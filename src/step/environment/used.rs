@@ -50,6 +50,9 @@ impl<'a> Built<'a> {
         let out = kept::out(&place);
         let mut boxed = image_of(context, node, inputs, role, recipe)?.map(|image| boxed(context, image, &place));
         if let Some(boxed) = &mut boxed {
+            if let Some(why) = boxed.changed() {
+                return Err(Failure::new(Cause::EnvironmentFailed, &why));
+            }
             boxed.programs = Some(out.join("bin")).filter(|bin| bin.is_dir());
         }
         Ok(Some(Self { out, boxed, program: complete.python, recipe }))
