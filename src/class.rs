@@ -74,7 +74,7 @@ classes! {
     PatchInvalid = "PATCH_INVALID", "patch", Some(Agent), false, "read the evidence: what the agent left cannot be a patch";
     PatchEmptyEdit = "PATCH_EMPTY_EDIT", "patch", Some(Agent), false, "none for this draw: only blank space changed";
     PatchProtected = "PATCH_PROTECTED", "patch", Some(Agent), false, "none for this draw: the patch touches protected paths";
-    PatchedBuildError = "PATCHED_BUILD_ERROR", "rebuild", Some(Agent), false, "none for this draw: what the patch makes of the native code cannot be built";
+    PatchedBuildError = "PATCHED_BUILD_ERROR", "rebuild", Some(Agent), false, "none for this draw: the patched tree cannot be built, and the base can";
     PatchedImportError = "PATCHED_IMPORT_ERROR", "patched", Some(Agent), false, "none for this draw: the patched tree cannot be imported";
     PatchedTypeError = "PATCHED_TYPE_ERROR", "patched", Some(Agent), false, "read `flow log JOB patched`";
     PatchedAttributeError = "PATCHED_ATTRIBUTE_ERROR", "patched", Some(Agent), false, "read `flow log JOB patched`";

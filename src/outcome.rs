@@ -115,7 +115,7 @@ causes! {
     /// An asset could not be had, or is not what the manifest says.
     AssetFailed = "ASSET_FAILED", Environment, false, true, Nothing, "see that its server answers and that its digest is right, and run the same command again";
     /// The patched tree's build fails, twice, and that of the base does not.
-    BuildError = "BUILD_ERROR", Agent, true, true, Nothing, "none for this draw: what the patch makes of the native code cannot be built";
+    BuildError = "BUILD_ERROR", Agent, true, true, Nothing, "none for this draw: the patched tree cannot be built, and the base can";
     /// A declared tool changed while an attempt used it.
     ToolChanged = "TOOL_CHANGED", Environment, false, false, Candidate, "do not change tools under a run; run again";
     /// The agent's process ended with a code other than 0.

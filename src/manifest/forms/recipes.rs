@@ -14,7 +14,7 @@ pub(super) const FORMS: &[Form] = &[
         repeat: true,
         inner: In::Recipe,
         meaning: "How an environment is built. Its commands run on exactly the files of the tree that `from` matches, and build into `{out}`, a folder of the store that is sealed when they are done: `{out}` is its path for good. What decides the key: the commands, their variables, those files, the tools they name and the platform.",
-        example: "recipe venv { from \"requirements.txt\"; run \"{interpreter}\" \"-m\" \"venv\" \"{out}\"; run \"{out}/bin/pip\" \"install\" \"-r\" \"requirements.txt\" }",
+        example: "recipe venv { from \"requirements.txt\"; fetch \"{interpreter}\" \"-m\" \"pip\" \"download\" \"-d\" \"{downloads}\" \"-r\" \"requirements.txt\"; run \"{interpreter}\" \"-m\" \"venv\" \"{out}\"; run \"{out}/bin/pip\" \"install\" \"--no-index\" \"--find-links\" \"{downloads}\" \"-r\" \"requirements.txt\" }",
         ..NODE
     },
     Form {

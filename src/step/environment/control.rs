@@ -55,7 +55,11 @@ impl Builder<'_> {
                 return Err(failure);
             }
             let how = if site.fetches { "anew" } else { "without a network" };
-            let evidence = format!("the base cannot be rebuilt {how} either: {}", failure.evidence.as_str());
+            let hint = match site.fetches || !base_case.fetch.is_empty() {
+                true => "",
+                false => "; what it needs of a network is brought by `fetch` lines",
+            };
+            let evidence = format!("the base cannot be rebuilt {how} either{hint}: {}", failure.evidence.as_str());
             return Err(Failure::new(Cause::EnvironmentFailed, &evidence));
         }
         let usual = self.taken(&control);
