@@ -275,7 +275,7 @@ fn a_plan_says_how_many_environments_are_there_and_what_the_rest_may_take_of_the
     // The largest environment anybody saw: the plan says that there is no room, and what would make some.
     let env = flow.cache().join("envs").join("a".repeat(40));
     std::fs::create_dir_all(&env).unwrap();
-    let complete = serde_json::json!({"place": env, "identity": [], "files": 1, "bytes": 1u64 << 60, "wall_ms": 1});
+    let complete = serde_json::json!({"place": env, "identity": [], "files": 1, "bytes": 1u64 << 60, "wall_ms": 1, "python": null, "boxed": false});
     std::fs::write(env.join("complete.json"), complete.to_string()).unwrap();
     flow.flow(&["plan", "m.kdl"]).settles().says("that is too little");
     // One that is merely an interpreter takes none.

@@ -177,7 +177,10 @@ pub async fn examine(question: Question) -> Report {
     }
     asked.push(asking.ask("devices", "", devices::examine));
     let boxed = manifest.as_ref().is_some_and(|manifest| engines::wanted(manifest));
-    asked.push(asking.ask("engine", "", move |ask| engines::examine(ask, boxed)));
+    // A manifest without images has nothing to do with them.
+    if boxed || manifest.is_none() {
+        asked.push(asking.ask("engine", "", move |ask| engines::examine(ask, boxed)));
+    }
     let after = [
         asking.look("store", "", disk::place),
         asking.look("clock", "", machine::clock),
