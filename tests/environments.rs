@@ -156,6 +156,14 @@ fn other_files_to_build_from_are_named_with_who_asked_for_them() {
     plan.settles().says("files: what `from` matched -> others that it matches").says("recipes.kdl:3").says("1 root");
     let between = flow.flow(&["why", "{one}", "m.kdl", "--between", "HEAD~1", "HEAD"]);
     between.settles().says("from pkg/__init__.py -> from pkg/__init__.py pkg/work.py").says("recipes.kdl:3");
+    // What was brought for its base is another thing because the base's build is, and no edit of anybody's.
+    flow.run().settles();
+    flow.edit("recipes.kdl", |text| text.replace("{out}/part", "{out}/other"));
+    git(&["commit", "-q", "-a", "-m", "Elsewhere"]);
+    flow.run().settles();
+    let why = flow.flow(&["why", "{one}", "m.kdl", "--run"]);
+    why.settles().says("downloads: ").says("Elsewhere");
+    assert!(!why.stdout.contains("not in git"), "{}", why.stdout);
 }
 
 #[test]

@@ -79,11 +79,15 @@ fn is_from_upstream(step: &Step, role: &str) -> bool {
     match step.body {
         Body::Checkout => false,
         // Of the tree those that the recipe names, which is seen to where what is read is.
-        Body::Environment(_) => matches!(role, "files" | "tree without a case"),
+        Body::Environment(_) => {
+            matches!(role, "files" | "downloads" | "tree without a case" | "patch without a case")
+        }
         Body::Agent(_) => matches!(role, "human commit" | "tree" | "human tree" | "environment"),
         Body::Patch(_) => matches!(role, "base tree" | "work tree"),
         Body::Test(_) => {
-            matches!(role, "base tree" | "tree" | "base build" | "build" | "human tree" | "reference" | "first session")
+            let own = role.strip_suffix(" key").unwrap_or(role);
+            matches!(own, "base build" | "build" | "human build")
+                || matches!(role, "base tree" | "tree" | "human tree" | "reference" | "first session")
         }
         Body::Classify(_) => role.starts_with("end of ") || matches!(role, "result" | "second result" | "patch"),
         Body::Command(_) => role.starts_with("in "),

@@ -118,27 +118,24 @@ impl<'a> Built<'a> {
     }
 
     /// Lays its built files over a tree where the tree has none, in place of compiled files that it has, and of those that were
-    /// `brought`: a patch that brings what is to be built would be measured in something that nobody can read. Gives their number.
+    /// `brought`: a patch that brings what is to be built would be measured in something that nobody can read.
     ///
     /// # Errors
     /// If it has none of those that the recipe names, or the disk refuses.
-    pub fn lay_over(&self, tree: &Path, brought: &BTreeSet<TreePath>) -> Result<usize, Failure> {
+    pub fn lay_over(&self, tree: &Path, brought: &BTreeSet<TreePath>) -> Result<(), Failure> {
         if self.recipe.overlay.is_empty() {
-            return Ok(0);
+            return Ok(());
         }
         let (root, names) = overlaid(self.recipe, &self.out)?;
         let failed = |path: &Path, error: &io::Error| fault(&format!("{}: {error}", path.display()));
-        let mut laid = 0;
         for name in &names {
             let is_own = brought.iter().any(|path| path.as_path() == name) || is_compiled(&tree.join(name));
             if is_own {
                 hostile::remove_all(&tree.join(name)).map_err(|error| failed(&tree.join(name), &error))?;
             }
-            if lay(&root, name, tree).map_err(|error| failed(&tree.join(name), &error))? {
-                laid += 1;
-            }
+            lay(&root, name, tree).map_err(|error| failed(&tree.join(name), &error))?;
         }
-        Ok(laid)
+        Ok(())
     }
 }
 
@@ -244,22 +241,21 @@ pub(super) fn distributions(out: &Path) -> Vec<String> {
 }
 
 /// Lays one file over a tree, unless the tree has it, or has something else where its folders would be.
-fn lay(root: &Path, name: &Path, tree: &Path) -> io::Result<bool> {
+fn lay(root: &Path, name: &Path, tree: &Path) -> io::Result<()> {
     let mut folder = tree.to_owned();
     for part in name.parent().into_iter().flat_map(Path::components) {
         folder.push(part);
         match std::fs::symlink_metadata(&folder) {
             Ok(meta) if meta.is_dir() => {}
             // A link of the tree is never followed out of it.
-            Ok(_) => return Ok(false),
+            Ok(_) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => std::fs::create_dir(&folder)?,
             Err(error) => return Err(error),
         }
     }
     let to = tree.join(name);
     if std::fs::symlink_metadata(&to).is_ok() {
-        return Ok(false);
+        return Ok(());
     }
-    hostile::copy_file(&root.join(name), &to)?;
-    Ok(true)
+    hostile::copy_file(&root.join(name), &to).map(drop)
 }
